@@ -1,0 +1,1 @@
+//! Runs the controllers: queues, clocks and retries.

@@ -1,0 +1,1 @@
+//! Controllers as plain functions: key and snapshot in, writes out.

@@ -1,0 +1,1 @@
+//! The embedded engine: a checksummed log with group commit under a persistent tree.

@@ -1,0 +1,1 @@
+//! Objects as their readers need them, and watch folding.

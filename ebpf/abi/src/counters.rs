@@ -1,0 +1,84 @@
+//! What the programs count: every way that a packet or connection can be dealt with has a name, and metrics,
+//! `status` and the manual read this list. Written by the programs, one copy for each CPU, summed by the agent.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Table of counters: per-CPU array, [`Counter`] to [`CounterValue`].
+pub const NAME: &str = "COUNTERS";
+/// Number of elements: room beyond today's list, so that a new counter needs no new layout.
+pub const CAPACITY: u32 = 64;
+
+/// One CPU's share of a counter.
+#[repr(C)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct CounterValue {
+    /// Packets, or connects for the socket hooks.
+    pub packets: u64,
+    /// Bytes from the network header on; zero for the socket hooks.
+    pub bytes: u64,
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = $index:literal, $label:literal;)*) => {
+        /// A way that a packet or connection was dealt with.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u32)]
+        pub enum Counter { $($(#[$doc])* $name = $index,)* }
+
+        impl Counter {
+            /// Every counter, in order of index.
+            pub const ALL: &'static [Counter] = &[$(Counter::$name,)*];
+
+            /// The name that metrics and tables show.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Counter::$name => $label,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// A connect was sent to a backend.
+    SocketConnect = 0, "socket_connect";
+    /// A datagram of an unconnected socket was sent to a backend.
+    SocketSend = 1, "socket_send";
+    /// A connect or datagram was refused: the service has no endpoint.
+    SocketNoEndpoint = 2, "socket_no_endpoint";
+    /// TC started a flow.
+    TcNewFlow = 3, "tc_new_flow";
+    /// TC rewrote a packet of a known flow, client to backend.
+    TcForward = 4, "tc_forward";
+    /// TC rewrote a packet of a known flow, backend to client.
+    TcReply = 5, "tc_reply";
+    /// TC answered with RST or an ICMP error: the service has no endpoint.
+    TcNoEndpoint = 6, "tc_no_endpoint";
+    /// XDP started a flow.
+    XdpNewFlow = 7, "xdp_new_flow";
+    /// XDP rewrote a packet of a known flow, client to backend.
+    XdpForward = 8, "xdp_forward";
+    /// XDP rewrote a packet of a known flow, backend to client.
+    XdpReply = 9, "xdp_reply";
+    /// XDP left a packet for a service without endpoints to TC, which answers it.
+    XdpNoEndpoint = 10, "xdp_no_endpoint";
+    /// Dropped: shorter than its headers say.
+    DropTruncated = 11, "drop_truncated";
+    /// Dropped: a header field has an impossible value.
+    DropMalformed = 12, "drop_malformed";
+    /// Dropped: a fragment for a service address whose flow is not known.
+    DropFragment = 13, "drop_fragment";
+    /// Dropped: the table of flows refused the entry.
+    DropFlowsFull = 14, "drop_flows_full";
+    /// Dropped: no free port for source translation towards this backend.
+    DropSnatExhausted = 15, "drop_snat_exhausted";
+    /// Dropped: a frontend led to an empty ring slot or backend; the tables are not whole.
+    DropNoBackend = 16, "drop_no_backend";
+    /// Dropped: the kernel refused a rewrite.
+    DropRewrite = 17, "drop_rewrite";
+    /// Dropped: source translation is needed and this node has no address of the family.
+    DropNoNodeAddress = 18, "drop_no_node_address";
+}
+
+const _: () = assert!(Counter::ALL.len() <= CAPACITY as usize);

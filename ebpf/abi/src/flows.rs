@@ -1,0 +1,70 @@
+//! Flows of the packet paths (TC and XDP). A flow is written as two entries, one for each direction; an entry
+//! gives the whole tuple that a packet is rewritten to, so destination, source and hairpin translation are
+//! one mechanism. Written and read by the programs; read by the agent for display and garbage collection.
+
+use zerocopy::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{BackendId, ServiceId};
+
+/// Table of IPv4 flows: LRU hash, [`Flow4`] to [`FlowState4`].
+pub const NAME4: &str = "FLOWS4";
+/// Table of IPv6 flows: LRU hash, [`Flow6`] to [`FlowState6`].
+pub const NAME6: &str = "FLOWS6";
+/// Default number of entries of each table.
+pub const CAPACITY: u32 = 262_144;
+
+macro_rules! flow {
+    ($tuple:ident, $state:ident, $len:literal, $doc:literal) => {
+        #[doc = concat!("The tuple of an ", $doc, " packet as it arrives, or as it is rewritten.")]
+        #[repr(C)]
+        #[derive(
+            Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
+        )]
+        pub struct $tuple {
+            /// Source address, network order.
+            pub saddr: [u8; $len],
+            /// Destination address, network order.
+            pub daddr: [u8; $len],
+            /// Source port, network order.
+            pub sport: U16,
+            /// Destination port, network order.
+            pub dport: U16,
+            /// IP protocol number.
+            pub proto: u8,
+            /// Zero.
+            pub _pad: [u8; 3],
+        }
+
+        #[doc = concat!("One direction of an ", $doc, " flow.")]
+        #[repr(C)]
+        #[derive(
+            Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
+        )]
+        pub struct $state {
+            /// What the packet becomes.
+            pub to: $tuple,
+            /// The service that the flow belongs to.
+            pub service: ServiceId,
+            /// The backend that answers it.
+            pub backend: BackendId,
+            /// When a packet last passed in this direction: seconds since boot.
+            pub last_seen_secs: u32,
+            /// A union of [`flags`].
+            pub flags: u32,
+        }
+    };
+}
+
+flow!(Flow4, FlowState4, 4, "IPv4");
+flow!(Flow6, FlowState6, 16, "IPv6");
+
+/// Bits of `FlowState::flags`.
+pub mod flags {
+    /// The entry rewrites what the backend answers; otherwise what the client sends.
+    pub const REPLY: u32 = 1 << 0;
+    /// The source was translated to this node's address and a port of ours.
+    pub const SNAT: u32 = 1 << 1;
+    /// A FIN or RST passed: the flow is ending.
+    pub const CLOSING: u32 = 1 << 2;
+}

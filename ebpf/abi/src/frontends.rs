@@ -1,0 +1,102 @@
+//! Where clients connect. Written by the agent, read once for every new connection or flow.
+
+use zerocopy::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::ServiceId;
+
+/// Table of IPv4 frontends: hash, [`FrontendKey4`] to [`Frontend`].
+pub const NAME4: &str = "FRONTENDS4";
+/// Table of IPv6 frontends: hash, [`FrontendKey6`] to [`Frontend`].
+pub const NAME6: &str = "FRONTENDS6";
+/// Default number of entries of each table.
+pub const CAPACITY: u32 = 131_072;
+
+/// Who a frontend serves. Kubernetes' two traffic policies make one address answer differently to the two.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum Scope {
+    /// Every client; the only scope while both traffic policies are Cluster.
+    Any = 0,
+    /// Clients outside of the cluster, where externalTrafficPolicy is Local.
+    External = 1,
+}
+
+/// An IPv4 address and port that clients connect to.
+#[repr(C)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+pub struct FrontendKey4 {
+    /// Destination address, network order.
+    pub addr: [u8; 4],
+    /// Destination port, network order.
+    pub port: U16,
+    /// IP protocol number, see [`crate::protocol`].
+    pub proto: u8,
+    /// A [`Scope`].
+    pub scope: u8,
+}
+
+/// An IPv6 address and port that clients connect to.
+#[repr(C)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+pub struct FrontendKey6 {
+    /// Destination address, network order.
+    pub addr: [u8; 16],
+    /// Destination port, network order.
+    pub port: U16,
+    /// IP protocol number, see [`crate::protocol`].
+    pub proto: u8,
+    /// A [`Scope`].
+    pub scope: u8,
+}
+
+/// What a frontend leads to: a contiguous range of the rings table.
+#[repr(C)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Frontend {
+    /// The service that this frontend belongs to; all frontends of a service share its ring and affinity.
+    pub service: ServiceId,
+    /// First slot of the ring.
+    pub ring_offset: u32,
+    /// Number of slots; zero means that the service has no endpoint and refuses.
+    pub ring_len: u32,
+    /// Session affinity timeout in seconds; zero means no affinity.
+    pub affinity_secs: u32,
+    /// A union of [`flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`Frontend::flags`].
+pub mod flags {
+    /// The frontend is a node's own address (NodePort): traffic from outside that goes to a backend on another
+    /// node must carry this node's address as its source, or the answer would bypass us.
+    pub const NODE_PORT: u32 = 1 << 0;
+}

@@ -1,0 +1,56 @@
+//! What kernel and userspace both read: the key, the value, the name and the default capacity of every
+//! table, one module a table, and the closed list of what the programs count.
+//!
+//! Addresses and ports are in network order, in types of alignment one, so that bytes of a packet are a key
+//! as they stand. Identifiers and counts are the host's own integers. No type has hidden padding:
+//! [`zerocopy::IntoBytes`] refuses it at compile time.
+//!
+//! This crate knows nothing about aya, the bpf(2) system call or Kubernetes.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod affinity;
+pub mod backends;
+pub mod config;
+pub mod counters;
+pub mod flows;
+pub mod frontends;
+pub mod reverse_sockets;
+pub mod rings;
+
+pub use affinity::{Affinity, AffinityKey};
+pub use backends::{Backend, BackendId};
+pub use config::NodeConfig;
+pub use counters::{Counter, CounterValue};
+pub use flows::{Flow4, Flow6, FlowState4, FlowState6};
+pub use frontends::{Frontend, FrontendKey4, FrontendKey6, Scope};
+pub use reverse_sockets::{ReverseSocket, ReverseSocketKey};
+pub use rings::RingSlot;
+
+/// Version of the whole layout; part of the pin path, so that programs and tables of two layouts never mix.
+/// A test compares [`fingerprint`](layout::FINGERPRINT) with it: change a type and the version moves.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Identifies a service port of one address family: the unit that frontends share and backends belong to.
+/// Zero is never given out.
+pub type ServiceId = u32;
+
+/// The two IP versions, by the number that each carries in its first four bits.
+pub mod family {
+    /// IPv4.
+    pub const V4: u8 = 4;
+    /// IPv6.
+    pub const V6: u8 = 6;
+}
+
+/// IP protocol numbers (IANA) that a Service may name.
+pub mod protocol {
+    /// RFC 9293.
+    pub const TCP: u8 = 6;
+    /// RFC 768.
+    pub const UDP: u8 = 17;
+    /// RFC 9260.
+    pub const SCTP: u8 = 132;
+}
+
+pub mod layout;

@@ -1,0 +1,1 @@
+//! Loads, pins, attaches and reads back the BPF programs and tables.

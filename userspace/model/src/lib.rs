@@ -1,0 +1,1 @@
+//! Our words: frontend, backend, service, node. No Kubernetes types, no input or output.

@@ -1,0 +1,1 @@
+//! Links, addresses, namespaces, cgroups and mounts of the host.

@@ -1,0 +1,1 @@
+//! Watch to model to plan to kernel: the kube-proxy replacement.
