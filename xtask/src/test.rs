@@ -1,0 +1,229 @@
+//! `cargo xtask test`: every test of the workspace, those that need root included, under nextest where it
+//! is installed and under cargo's own runner elsewhere. What CI runs is this.
+
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::path::Path;
+use std::process::ExitCode;
+use std::process::Stdio;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::bail;
+
+use crate::build;
+use crate::cmd;
+
+/// Options of `test`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Only the tests that need no root; their number is not asserted
+    #[arg(long)]
+    unprivileged: bool,
+    /// Passed on to the runner: a filter, for one
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+/// Where the tests that need root are: all tests of these folders, and no others.
+const PRIVILEGED: &str = "userspace/testbed/tests";
+
+/// Runs the tests. With no filter it asserts that every privileged test that is written has run.
+///
+/// # Errors
+///
+/// When building fails or fewer privileged tests ran than there are.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if !options.unprivileged && cmd::output("id", &["-u"]).is_none_or(|uid| uid != "0") {
+        bail!(
+            "tests that load programs and make namespaces need root; as another user run `cargo xtask test --unprivileged`"
+        );
+    }
+    build::programs()?;
+    // Tests start the binary itself; building it here keeps that out of their time limits.
+    let executables = cmd::cargo_build(&["--package", "fairlead", "--bins"])?;
+    let fairlead = cmd::named(&executables, "fairlead")?;
+    let privileged = if options.unprivileged {
+        None
+    } else {
+        Some(written()?)
+    };
+    let expected = privileged.filter(|_| options.rest.is_empty());
+    if cmd::output("cargo", &["nextest", "--version"]).is_some() {
+        nextest(options, fairlead, expected)
+    } else {
+        cargo_test(options, fairlead, expected)
+    }
+}
+
+fn nextest(options: &Options, fairlead: &Path, expected: Option<usize>) -> Result<ExitCode> {
+    let mut command = cmd::cargo();
+    command.args([
+        "nextest",
+        "run",
+        "--workspace",
+        "--exclude",
+        "programs",
+        "--no-fail-fast",
+    ]);
+    if options.unprivileged {
+        command.args(["--exclude", "testbed"]);
+    }
+    command
+        .args(&options.rest)
+        .env("FAIRLEAD", fairlead)
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().context("cannot start cargo nextest")?;
+    let mut ran = 0;
+    if let Some(stderr) = child.stderr.take() {
+        for line in BufReader::new(stderr).lines() {
+            let line = line?;
+            ran += usize::from(nextest_passed(&line));
+            if line.contains("Summary [") && expected.is_some() {
+                cmd::progress(&counted(ran, expected));
+            }
+            eprintln!("{line}");
+        }
+    }
+    finish(child.wait()?, ran, expected)
+}
+
+/// Cargo's own runner: one summary per test binary, so the privileged ones run last and by themselves.
+fn cargo_test(options: &Options, fairlead: &Path, expected: Option<usize>) -> Result<ExitCode> {
+    let cargo = |arguments: &[&str]| {
+        let mut command = cmd::cargo();
+        command
+            .arg("test")
+            .args(arguments)
+            .arg("--no-fail-fast")
+            .args(&options.rest)
+            .env("FAIRLEAD", fairlead);
+        command
+    };
+    let status = cmd::status(&mut cargo(&[
+        "--workspace",
+        "--exclude",
+        "programs",
+        "--exclude",
+        "testbed",
+    ]))?;
+    if options.unprivileged {
+        return Ok(cmd::exit_code(status));
+    }
+    let mut command = cargo(&["--package", "testbed", "--tests"]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo test")?;
+    let mut ran = 0;
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            ran += cargo_passed(&line);
+            println!("{line}");
+        }
+    }
+    let privileged = child.wait()?;
+    finish(
+        if status.success() { privileged } else { status },
+        ran,
+        expected,
+    )
+}
+
+fn finish(
+    status: std::process::ExitStatus,
+    ran: usize,
+    expected: Option<usize>,
+) -> Result<ExitCode> {
+    if status.success() && expected.is_some_and(|expected| ran < expected) {
+        bail!(
+            "{}: one that cannot run must fail, not stay away",
+            counted(ran, expected)
+        );
+    }
+    Ok(cmd::exit_code(status))
+}
+
+fn counted(ran: usize, expected: Option<usize>) -> String {
+    format!(
+        "{ran} privileged tests passed, {} are written",
+        expected.unwrap_or(0)
+    )
+}
+
+/// How many test functions the privileged folder holds.
+fn written() -> Result<usize> {
+    let folder = cmd::workspace_root().join(PRIVILEGED);
+    let mut count = 0;
+    let mut folders = vec![folder];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)
+            .with_context(|| format!("cannot read {}", folder.display()))?
+        {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                count += test_functions(&std::fs::read_to_string(&path)?);
+            }
+        }
+    }
+    Ok(count)
+}
+
+fn test_functions(source: &str) -> usize {
+    source
+        .lines()
+        .map(str::trim)
+        .filter(|line| *line == "#[test]" || line.starts_with("#[tokio::test"))
+        .count()
+}
+
+/// `        PASS [   0.012s] testbed::datapath name`, perhaps coloured, perhaps with a counter in between.
+fn nextest_passed(line: &str) -> bool {
+    line.contains("PASS") && line.contains("testbed::")
+}
+
+/// `test result: ok. 5 passed; 0 failed; …`
+fn cargo_passed(line: &str) -> usize {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words.as_slice() {
+        ["test", "result:", _, passed, "passed;", ..] => passed.parse().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_counted_from_what_the_runners_print() {
+        assert!(nextest_passed(
+            "        PASS [   0.012s] testbed::datapath udp_reply_comes_from_the_service"
+        ));
+        assert!(nextest_passed(
+            "        PASS [   0.012s] (12/90) testbed::datapath udp"
+        ));
+        assert!(!nextest_passed(
+            "        FAIL [   0.012s] testbed::datapath udp"
+        ));
+        assert!(!nextest_passed("        PASS [   0.012s] api selector"));
+        assert_eq!(
+            cargo_passed("test result: ok. 5 passed; 0 failed; 0 ignored"),
+            5
+        );
+        assert_eq!(
+            cargo_passed("test result: FAILED. 4 passed; 1 failed; 0 ignored"),
+            4
+        );
+        assert_eq!(cargo_passed("test name ... ok"), 0);
+    }
+
+    #[test]
+    fn written_tests_are_counted_by_their_attribute() {
+        let source = "#[test]\nfn one() {}\n    #[test]\n    fn two() {}\n#[tokio::test(flavor = \"x\")]\nasync fn three() {}\n// #[test] in words\n";
+        assert_eq!(test_functions(source), 3);
+    }
+}

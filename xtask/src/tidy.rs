@@ -1,0 +1,427 @@
+//! `cargo xtask tidy`, and the same as an ordinary test: what ARCHITECTURE.md promises about the house.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use anyhow::Result;
+
+use crate::cmd;
+
+/// Which of our crates each may import. Arrows only go down: a crate's row names only crates with a row
+/// above its own.
+const ARROWS: [(&str, &[&str]); 19] = [
+    // Vocabulary.
+    ("abi", &[]),
+    ("packet", &["abi"]),
+    ("model", &[]),
+    ("api", &[]),
+    ("storage", &[]),
+    // Pure.
+    ("plan", &["abi", "model"]),
+    ("view", &["api", "model"]),
+    ("reconcile", &["api", "model", "view"]),
+    // The kernel, and the system around it.
+    ("programs", &["abi", "packet"]),
+    ("bpf", &["abi", "plan"]),
+    ("net", &[]),
+    // Shells.
+    ("storage-embedded", &["storage"]),
+    ("client", &["api"]),
+    ("apiserver", &["api", "storage"]),
+    ("manager", &["api", "client", "reconcile", "view"]),
+    (
+        "proxy",
+        &["abi", "bpf", "client", "model", "net", "plan", "view"],
+    ),
+    // Where shells meet.
+    (
+        "fairlead",
+        &[
+            "abi",
+            "api",
+            "apiserver",
+            "bpf",
+            "client",
+            "manager",
+            "model",
+            "net",
+            "plan",
+            "proxy",
+            "storage",
+            "storage-embedded",
+            "view",
+        ],
+    ),
+    (
+        "testbed",
+        &["abi", "bpf", "client", "model", "net", "packet", "plan"],
+    ),
+    ("xtask", &[]),
+];
+
+/// Crates that tests of a crate may import beyond its row.
+const TEST_ARROWS: [(&str, &[&str]); 3] = [
+    ("apiserver", &["client", "storage-embedded"]),
+    ("manager", &["apiserver", "storage", "storage-embedded"]),
+    ("proxy", &["abi", "apiserver", "storage"]),
+];
+
+/// The only crates where `unsafe` may be written.
+const UNSAFE: [&str; 3] = ["programs", "bpf", "net"];
+
+/// A longer file is several rooms.
+const LINES_MAX: usize = 900;
+
+/// What may lie in the root beside the folders of the crates.
+const ROOT: [&str; 25] = [
+    ".cargo",
+    ".ci",
+    ".config",
+    ".git",
+    ".github",
+    ".gitignore",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "NOTICE",
+    "README.md",
+    "README.zh-CN.md",
+    "clippy.toml",
+    "control-plane",
+    "deny.toml",
+    "dns",
+    "docs",
+    "ebpf",
+    "examples",
+    "rustfmt.toml",
+    "target",
+    "userspace",
+    "xtask",
+];
+
+/// Prints what is untidy and fails if anything is.
+///
+/// # Errors
+///
+/// When a file cannot be read.
+pub(crate) fn run() -> Result<ExitCode> {
+    let findings = check(&cmd::workspace_root())?;
+    for finding in &findings {
+        eprintln!("{finding}");
+    }
+    if findings.is_empty() {
+        cmd::progress("tidy");
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+/// Everything that is wrong with the house, one sentence each.
+fn check(root: &Path) -> Result<Vec<String>> {
+    let members = members(root)?;
+    let mut findings = order(&ARROWS);
+    findings.extend(known(&members));
+    for (name, folder) in &members {
+        let manifest = read(&folder.join("Cargo.toml"))?;
+        findings.extend(arrows(name, &manifest, &members));
+        findings.extend(inherits(name, &manifest));
+        findings.extend(crate_heads(name, folder)?);
+        findings.extend(modules(folder)?);
+    }
+    findings.extend(fingerprint(&read(&root.join("ebpf/abi/src/layout.rs"))?));
+    findings.extend(strays(root)?);
+    let prefix = format!("{}/", root.display());
+    Ok(findings
+        .into_iter()
+        .map(|finding| finding.replace(&prefix, ""))
+        .collect())
+}
+
+/// Rows name only what stands above them, so that no circle can be drawn.
+fn order(arrows: &[(&str, &[&str])]) -> Vec<String> {
+    let mut above = BTreeSet::new();
+    let mut findings = Vec::new();
+    for (name, imports) in arrows {
+        let sideways = imports.iter().filter(|import| !above.contains(*import));
+        findings.extend(sideways.map(|import| {
+            format!(
+                "xtask/src/tidy.rs: the row of {name} names {import}, which does not stand above it"
+            )
+        }));
+        above.insert(*name);
+    }
+    findings
+}
+
+/// Every crate has a row, every row a crate, and a folder is named as its crate.
+fn known(members: &BTreeMap<String, PathBuf>) -> Vec<String> {
+    let rows: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).collect();
+    let unknown = members.keys().filter(|name| !rows.contains(name.as_str()));
+    let gone = rows.iter().filter(|name| !members.contains_key(**name));
+    let misnamed = members
+        .iter()
+        .filter(|(name, folder)| folder.file_name().is_some_and(|file| file != name.as_str()));
+    unknown
+        .map(|name| format!("{name}: no row in xtask/src/tidy.rs says what it may import"))
+        .chain(gone.map(|name| format!("xtask/src/tidy.rs: {name} has a row and no crate")))
+        .chain(misnamed.map(|(name, folder)| {
+            format!(
+                "{}: holds a crate of another name, {name}",
+                folder.display()
+            )
+        }))
+        .collect()
+}
+
+/// The manifest's dependencies on our own crates stay within the crate's row.
+fn arrows(name: &str, manifest: &str, members: &BTreeMap<String, PathBuf>) -> Vec<String> {
+    let row = |table: &[(&str, &'static [&'static str])]| {
+        table
+            .iter()
+            .find(|(crate_name, _)| *crate_name == name)
+            .map_or(&[][..], |(_, imports)| *imports)
+    };
+    let (always, tests) = (row(&ARROWS), row(&TEST_ARROWS));
+    dependencies(manifest)
+        .into_iter()
+        .filter(|(import, _)| members.contains_key(import))
+        .filter(|(import, kind)| {
+            let in_tests = *kind == "dev-dependencies" && tests.contains(&import.as_str());
+            !always.contains(&import.as_str()) && !in_tests
+        })
+        .map(|(import, kind)| {
+            format!("{name}: may not import {import} ([{kind}]); arrows only go down")
+        })
+        .collect()
+}
+
+fn inherits(name: &str, manifest: &str) -> Vec<String> {
+    let wanted = [
+        (
+            "[lints]\nworkspace = true",
+            "does not inherit the workspace's lints",
+        ),
+        (
+            "rust-version.workspace = true",
+            "does not inherit rust-version",
+        ),
+        ("license.workspace = true", "does not inherit the licence"),
+        ("publish.workspace = true", "does not inherit publish"),
+        ("\ndescription = \"", "has no description"),
+    ];
+    wanted
+        .iter()
+        .filter(|(text, _)| !manifest.contains(text))
+        .map(|(_, finding)| format!("{name}: Cargo.toml {finding}"))
+        .collect()
+}
+
+/// A crate opens with what it is, and forbids `unsafe` unless it is one of the three.
+fn crate_heads(name: &str, folder: &Path) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    let source = folder.join("src");
+    let mut heads: Vec<PathBuf> = ["lib.rs", "main.rs"]
+        .iter()
+        .map(|file| source.join(file))
+        .collect();
+    heads.extend(
+        rust_files(&source.join("bin"))?
+            .into_iter()
+            .filter(|path| path.parent().is_some_and(|parent| parent.ends_with("bin"))),
+    );
+    for head in heads.iter().filter(|head| head.exists()) {
+        let text = read(head)?;
+        if !text.starts_with("//! ") {
+            findings.push(format!(
+                "{}: does not begin with a sentence that says what it is",
+                head.display()
+            ));
+        }
+        if !UNSAFE.contains(&name) && !text.contains("#![forbid(unsafe_code)]") {
+            findings.push(format!("{}: lacks #![forbid(unsafe_code)]", head.display()));
+        }
+    }
+    if !heads.iter().any(|head| head.exists()) {
+        findings.push(format!("{name}: has neither lib.rs nor main.rs nor bin/"));
+    }
+    Ok(findings)
+}
+
+/// No file is too long, and none lies beside the module tree unread.
+fn modules(folder: &Path) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    let source = folder.join("src");
+    let files = rust_files(folder)?;
+    let texts: Vec<(PathBuf, String)> = files
+        .into_iter()
+        .map(|path| read(&path).map(|text| (path, text)))
+        .collect::<Result<_>>()?;
+    for (path, text) in &texts {
+        let lines = text.lines().count();
+        if lines > LINES_MAX {
+            findings.push(format!(
+                "{}: {lines} lines; more than {LINES_MAX} is several rooms",
+                path.display()
+            ));
+        }
+        let stem = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let root = ["lib", "main", "mod"].contains(&stem.as_str())
+            || path.parent().is_some_and(|parent| parent.ends_with("bin"));
+        let declared = texts.iter().any(|(_, text)| declares(text, &stem));
+        if path.starts_with(&source) && !root && !declared {
+            findings.push(format!("{}: no `mod {stem};` reads it", path.display()));
+        }
+    }
+    Ok(findings)
+}
+
+fn declares(text: &str, module: &str) -> bool {
+    let declaration = format!("mod {module};");
+    text.lines().any(|line| {
+        line.trim_start()
+            .trim_start_matches("pub(crate) ")
+            .trim_start_matches("pub(super) ")
+            .trim_start_matches("pub ")
+            == declaration
+    })
+}
+
+/// The layout's fingerprint is tested against its version where it is defined.
+fn fingerprint(layout: &str) -> Vec<String> {
+    let tested = layout.contains("#[test]") && layout.contains("FINGERPRINT");
+    if tested {
+        Vec::new()
+    } else {
+        vec!["ebpf/abi/src/layout.rs: no test compares FINGERPRINT with the layout".to_owned()]
+    }
+}
+
+fn strays(root: &Path) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    for entry in std::fs::read_dir(root)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !ROOT.contains(&name.as_str()) {
+            findings.push(format!(
+                "{name}: nothing says what it is for (xtask/src/tidy.rs lists the root)"
+            ));
+        }
+    }
+    Ok(findings)
+}
+
+/// Crate name to folder, from the workspace's list of members.
+fn members(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let manifest = read(&root.join("Cargo.toml"))?;
+    let list = manifest
+        .split_once("\nmembers = [")
+        .and_then(|(_, rest)| rest.split_once(']'))
+        .context("Cargo.toml lists no members")?
+        .0;
+    let mut members = BTreeMap::new();
+    for folder in quoted(list) {
+        let folder = root.join(folder);
+        let manifest = read(&folder.join("Cargo.toml"))?;
+        let name = manifest
+            .lines()
+            .find_map(|line| line.strip_prefix("name = "))
+            .with_context(|| format!("{}: no name", folder.display()))?;
+        members.insert(name.trim().trim_matches('"').to_owned(), folder);
+    }
+    Ok(members)
+}
+
+fn quoted(list: &str) -> impl Iterator<Item = &str> {
+    list.split('"').skip(1).step_by(2)
+}
+
+/// (crate, table) of every dependency line.
+fn dependencies(manifest: &str) -> Vec<(String, &str)> {
+    let mut kind = "";
+    let mut found = Vec::new();
+    for line in manifest.lines().map(str::trim) {
+        if let Some(header) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.split(']').next())
+        {
+            kind = ["dev-dependencies", "build-dependencies", "dependencies"]
+                .into_iter()
+                .find(|table| header.trim_start_matches('[').ends_with(table))
+                .unwrap_or("");
+        } else if !kind.is_empty() && !line.is_empty() && !line.starts_with('#') {
+            let name = line.split(['.', ' ', '=']).next().unwrap_or(line);
+            found.push((name.trim_matches('"').to_owned(), kind));
+        }
+    }
+    found
+}
+
+/// Every `.rs` file below the folder, in order.
+fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        if !folder.exists() {
+            continue;
+        }
+        for entry in std::fs::read_dir(&folder)
+            .with_context(|| format!("cannot read {}", folder.display()))?
+        {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_house_is_tidy() {
+        let findings = check(&cmd::workspace_root()).expect("the workspace can be read");
+        assert!(findings.is_empty(), "{}", findings.join("\n"));
+    }
+
+    #[test]
+    fn an_arrow_that_goes_up_is_found() {
+        let members: BTreeMap<String, PathBuf> = ["plan", "bpf", "model"]
+            .iter()
+            .map(|name| ((*name).to_owned(), PathBuf::from(name)))
+            .collect();
+        let up = "[dependencies]\nbpf.workspace = true\nmodel = { workspace = true }\nserde.workspace = true\n";
+        assert_eq!(
+            arrows("plan", up, &members),
+            ["plan: may not import bpf ([dependencies]); arrows only go down"]
+        );
+        let in_tests = "[dev-dependencies]\nbpf.workspace = true\n";
+        assert_eq!(arrows("plan", in_tests, &members).len(), 1);
+        assert_eq!(order(&[("a", &["b"]), ("b", &[])]).len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_no_module_names_is_found() {
+        assert!(declares("//! Words.\npub(crate) mod table;\n", "table"));
+        assert!(declares("    mod table;", "table"));
+        assert!(!declares("mod tables;\n// mod table;\n", "table"));
+    }
+}
