@@ -1,8 +1,17 @@
 //! Objects as their readers need them, and watch folding.
 //!
-//! [`objects`] are typed views. Nothing here speaks HTTP or keeps time.
+//! [`objects`] are typed views; [`Services`] folds what watches say into [`model`] values, and keeps what it
+//! could not understand as [`Finding`]s. Nothing here speaks HTTP or keeps time.
 #![forbid(unsafe_code)]
 
+mod event;
+mod finding;
 pub mod objects;
+mod service;
+mod services;
+mod slice;
 
+pub use event::Event;
+pub use finding::Finding;
 pub use objects::Object;
+pub use services::{Change, Services};

@@ -246,6 +246,9 @@ pub struct ServiceSpec {
     /// `Cluster` or `Local`.
     #[serde(deserialize_with = "or_default")]
     pub internal_traffic_policy: String,
+    /// Prefixes of the clients that the load balancer serves; empty means all.
+    #[serde(deserialize_with = "or_default")]
+    pub load_balancer_source_ranges: Vec<String>,
 }
 
 /// A port of a Service.

@@ -1,0 +1,124 @@
+//! What one EndpointSlice offers, checked and in our words.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use model::{Protocol, ServiceKey};
+
+use crate::finding::{Finding, port_number, usable};
+use crate::objects;
+use crate::service::{ours, protocol};
+
+/// An EndpointSlice of one IP family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Slice {
+    pub(crate) ipv4: bool,
+    pub(crate) ports: Vec<Port>,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// A port that every endpoint of the slice answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Port {
+    pub(crate) name: Arc<str>,
+    pub(crate) protocol: Protocol,
+    pub(crate) port: u16,
+}
+
+/// An endpoint that may be sent to in some circumstances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) addr: IpAddr,
+    pub(crate) local: bool,
+    pub(crate) ready: bool,
+    pub(crate) serving_terminating: bool,
+}
+
+/// Names the Service that a slice belongs to.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+impl Slice {
+    /// Reads a slice and the Service that it belongs to. `None` when it belongs to none, or names hosts.
+    pub(crate) fn read(
+        slice: &objects::EndpointSlice,
+        node_name: &str,
+    ) -> Option<(ServiceKey, Slice)> {
+        let service = slice.metadata.labels.get(SERVICE_NAME)?;
+        let ipv4 = match slice.address_type.as_str() {
+            "IPv4" => true,
+            "IPv6" => false,
+            _ => return None,
+        };
+        if service.is_empty() || !ours(&slice.metadata) {
+            return None;
+        }
+        let mut read = Slice {
+            ipv4,
+            ports: Vec::with_capacity(slice.ports.len()),
+            endpoints: Vec::with_capacity(slice.endpoints.len()),
+            findings: Vec::new(),
+        };
+        let at = || format!("EndpointSlice {}", slice.metadata.name);
+        for port in &slice.ports {
+            read.port(port, &at);
+        }
+        for endpoint in &slice.endpoints {
+            read.endpoint(endpoint, node_name, &at);
+        }
+        let key = ServiceKey::new(&slice.metadata.namespace, service);
+        Some((key, read))
+    }
+
+    fn port(&mut self, port: &objects::EndpointPort, at: &dyn Fn() -> String) {
+        let Some(number) = port.port else {
+            return; // every port: nothing that a Service could lead to
+        };
+        match (protocol(&port.protocol), port_number(number)) {
+            (Some(protocol), Some(number)) => self.ports.push(Port {
+                name: port.name.as_str().into(),
+                protocol,
+                port: number,
+            }),
+            (Some(_), None) => self.findings.push(Finding::Port {
+                at: at(),
+                port: number,
+            }),
+            (None, _) => self.findings.push(Finding::Protocol {
+                at: at(),
+                protocol: port.protocol.clone(),
+            }),
+        }
+    }
+
+    fn endpoint(&mut self, endpoint: &objects::Endpoint, node_name: &str, at: &dyn Fn() -> String) {
+        // Further addresses are the same endpoint once more; Kubernetes gives them no use.
+        let address = endpoint.addresses.first().map_or("", String::as_str);
+        let checked = usable(address).and_then(|addr| {
+            let fits = addr.is_ipv4() == self.ipv4;
+            fits.then_some(addr).ok_or("not of the slice's addressType")
+        });
+        let addr = match checked {
+            Ok(addr) => addr,
+            Err(reason) => {
+                return self.findings.push(Finding::Address {
+                    at: at(),
+                    address: address.to_owned(),
+                    reason,
+                });
+            }
+        };
+        let conditions = endpoint.conditions;
+        let ready = conditions.ready.unwrap_or(true);
+        let serving = conditions.serving.unwrap_or(true);
+        let read = Endpoint {
+            addr,
+            local: !node_name.is_empty() && endpoint.node_name.as_deref() == Some(node_name),
+            ready,
+            serving_terminating: serving && conditions.terminating.unwrap_or(false),
+        };
+        if read.ready || read.serving_terminating {
+            self.endpoints.push(read);
+        }
+    }
+}
