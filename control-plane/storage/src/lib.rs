@@ -4,6 +4,11 @@
 //! Bytes in, bytes out: this crate knows nothing about API objects.
 #![forbid(unsafe_code)]
 
+pub mod memory;
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -121,6 +126,12 @@ pub enum Error {
     /// The watcher read too slowly and was cut off; watch again from the last revision seen.
     #[error("the watcher fell behind and was cut off")]
     Slow,
+    /// The write is not one that any store carries out: it names a key twice, or is larger than the engine takes.
+    #[error("the write was refused: {reason}")]
+    Refused {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The engine can't write or read any more: a full disk, a failed device, a lost peer.
     #[error("{doing}: {cause}")]
     Unavailable {
@@ -162,6 +173,99 @@ pub enum Write {
     },
 }
 
+impl Write {
+    /// The key that it names.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Create { key, .. } | Self::Update { key, .. } | Self::Delete { key, .. } => key,
+        }
+    }
+
+    /// What the write changes at `revision` where `current` stands at its key.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::NotFound`] or [`Error::Conflict`] where `current` is not what the write expects.
+    pub fn decide(&self, current: Option<&Entry>, revision: Revision) -> Result<Change, Error> {
+        let standing = |key: &String, expected: &Revision| match current {
+            None => Err(Error::NotFound { key: key.clone() }),
+            Some(current) if current.modified != *expected => Err(Error::Conflict {
+                current: current.clone(),
+            }),
+            Some(current) => Ok(current.clone()),
+        };
+        match self {
+            Self::Create { key, .. } if current.is_some() => {
+                Err(Error::Exists { key: key.clone() })
+            }
+            Self::Create { key, value } => Ok(Change::Put {
+                entry: Entry {
+                    key: Arc::from(key.as_str()),
+                    value: value.clone(),
+                    created: revision,
+                    modified: revision,
+                },
+                previous: None,
+            }),
+            Self::Update {
+                key,
+                value,
+                expected,
+            } => {
+                let previous = standing(key, expected)?;
+                let entry = Entry {
+                    key: Arc::clone(&previous.key),
+                    value: value.clone(),
+                    created: previous.created,
+                    modified: revision,
+                };
+                Ok(Change::Put {
+                    entry,
+                    previous: Some(previous),
+                })
+            }
+            Self::Delete { key, expected } => Ok(Change::Delete {
+                revision,
+                previous: standing(key, expected)?,
+            }),
+        }
+    }
+}
+
+impl Change {
+    /// The key that changed.
+    #[must_use]
+    pub fn key(&self) -> &Arc<str> {
+        match self {
+            Self::Put { entry, .. } => &entry.key,
+            Self::Delete { previous, .. } => &previous.key,
+        }
+    }
+
+    /// The revision that the change made.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Put { entry, .. } => entry.modified,
+            Self::Delete { revision, .. } => *revision,
+        }
+    }
+
+    /// Bytes of the key and of the values it carries, by which queues are bounded.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let (key, new, old) = match self {
+            Self::Put { entry, previous } => (
+                &entry.key,
+                entry.value.len(),
+                previous.as_ref().map_or(0, |old| old.value.len()),
+            ),
+            Self::Delete { previous, .. } => (&previous.key, 0, previous.value.len()),
+        };
+        key.len() + new + old
+    }
+}
+
 /// A store. A write is durable when its future resolves to `Ok`; a write whose future was dropped may or may not
 /// have happened.
 pub trait Storage: Send + Sync + 'static {
@@ -175,17 +279,21 @@ pub trait Storage: Send + Sync + 'static {
     fn list(&self, range: Range) -> Answer<'_, Page>;
 
     /// Carries out all writes at one new revision, or none: the Service and the address that it was given are
-    /// written together, so that no crash can separate them. Returns the new revision.
+    /// written together, so that no crash can separate them. Returns the new revision. The writes are checked in
+    /// order and the first that can't be carried out is the answer. A key may be named once only. No writes at all
+    /// are carried out at once: the answer is the newest revision.
     fn write(&self, writes: Vec<Write>) -> Answer<'_, Revision>;
 
     /// Every change of a key that begins with `prefix` after revision `from`, without gap or repetition.
-    /// `None` starts at the newest revision.
+    /// `None` starts at the newest revision. Compaction does not touch a watch that has begun. The stream ends
+    /// after an error and when the store is closed.
     fn watch(
         &self,
         prefix: String,
         from: Option<Revision>,
     ) -> Answer<'_, BoxStream<'static, Result<WatchEvent, Error>>>;
 
-    /// Forgets history up to `revision`: older reads and watches are answered [`Error::Compacted`].
+    /// Forgets history before `revision`: older reads and watches are answered [`Error::Compacted`]. A list at
+    /// `revision` and a watch from it go on working. What is compacted already is left as it is.
     fn compact(&self, revision: Revision) -> Answer<'_, ()>;
 }
