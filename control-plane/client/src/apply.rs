@@ -1,0 +1,262 @@
+//! Manifests: documents of any kind, created or merged into what is there.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::path::{Path, Resource};
+use crate::request::{Client, PatchKind};
+
+/// What applying a document did, with the object as the server keeps it.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Applied {
+    /// It was not there.
+    Created(Value),
+    /// It was there and is changed.
+    Configured(Value),
+    /// It was there just so.
+    Unchanged(Value),
+}
+
+/// The documents of a YAML (or JSON) manifest, Lists taken apart, empty documents left out. Numbers such as `0644`
+/// are octal, as for kubectl.
+///
+/// # Errors
+/// [`Error::Yaml`] says where it is no YAML.
+pub fn documents(manifest: &str) -> Result<Vec<Value>, Error> {
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(manifest, options)
+        .map_err(|source| Error::Yaml {
+            source: Box::new(source),
+        })?;
+    let mut flat = Vec::new();
+    for mut document in documents {
+        match document.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) if document["kind"] == "List" => flat.extend(items),
+            Some(items) => {
+                document["items"] = items;
+                flat.push(document);
+            }
+            None if document.is_null() => {}
+            None => flat.push(document),
+        }
+    }
+    Ok(flat)
+}
+
+impl Client {
+    /// Creates the object of a document, or merges the document into the object that is there (RFC 7386: lists are
+    /// replaced whole, fields that the document does not name stay).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn apply(&self, document: &Value) -> Result<Applied, Error> {
+        let path = self.locate(document).await?;
+        let before = match self.get::<Value>(&path.object).await {
+            Ok(before) => before,
+            Err(error) if error.is_not_found() => {
+                match self.create::<Value>(&path.collection, document).await {
+                    Ok(created) => return Ok(Applied::Created(created)),
+                    Err(error) if error.is_already_exists() => Value::Null,
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        let after: Value = self.patch(&path.object, PatchKind::Merge, document).await?;
+        let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+        if version(&before) == version(&after) {
+            Ok(Applied::Unchanged(after))
+        } else {
+            Ok(Applied::Configured(after))
+        }
+    }
+
+    /// Where the object of a document stands, by the server's discovery.
+    ///
+    /// # Errors
+    /// [`Error::Incomplete`] and [`Error::UnknownKind`] when the document does not say, or the server does not know.
+    pub async fn locate(&self, document: &Value) -> Result<Location, Error> {
+        let text = |value: &Value, field| match value.as_str() {
+            Some(text) if !text.is_empty() => Ok(text.to_owned()),
+            Some(_) | None => Err(Error::Incomplete { document: 1, field }),
+        };
+        let api_version = text(&document["apiVersion"], "apiVersion")?;
+        let kind = text(&document["kind"], "kind")?;
+        let name = text(&document["metadata"]["name"], "metadata.name")?;
+        let namespace = document["metadata"]["namespace"].as_str();
+        let resource = self.resource(&api_version, &kind).await?;
+        let namespace = match (resource.namespaced, namespace) {
+            (false, _) => "",
+            (true, Some(namespace)) if !namespace.is_empty() => namespace,
+            (true, _) => self.namespace(),
+        };
+        Ok(Location {
+            collection: resource.within(namespace),
+            object: resource.object(namespace, &name),
+        })
+    }
+
+    /// The resource of a kind, asked once for each group and version.
+    async fn resource(&self, api_version: &str, kind: &str) -> Result<Resource, Error> {
+        if let Some(resource) = self.discovery().find(api_version, kind) {
+            return Ok(resource);
+        }
+        let unknown = || Error::UnknownKind {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+        };
+        let path = match api_version.contains('/') {
+            true => Path::raw(&format!("/apis/{api_version}")),
+            false => Path::raw(&format!("/api/{api_version}")),
+        };
+        let list: ResourceList = match self.get(&path).await {
+            Ok(list) => list,
+            Err(error) if error.is_not_found() => return Err(unknown()),
+            Err(error) => return Err(error),
+        };
+        self.discovery().learn(api_version, list);
+        self.discovery().find(api_version, kind).ok_or_else(unknown)
+    }
+
+    /// Every resource of the server that lives in namespaces and can be listed and deleted, of one version each.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn namespaced_resources(&self) -> Result<Vec<Resource>, Error> {
+        let groups: GroupList = self.get(&Path::raw("/apis")).await?;
+        let mut versions = vec!["v1".to_owned()];
+        versions.extend(
+            groups
+                .groups
+                .into_iter()
+                .map(|group| group.preferred_version.group_version),
+        );
+        let mut found = Vec::new();
+        for version in versions {
+            let path = match version.contains('/') {
+                true => Path::raw(&format!("/apis/{version}")),
+                false => Path::raw(&format!("/api/{version}")),
+            };
+            let list: ResourceList = self.get(&path).await?;
+            let wanted = list.resources.into_iter().filter(|resource| {
+                resource.namespaced
+                    && !resource.name.contains('/')
+                    && ["list", "delete"]
+                        .iter()
+                        .all(|verb| resource.verbs.iter().any(|has| has == verb))
+            });
+            found.extend(wanted.map(|resource| resource.at(&version)));
+        }
+        Ok(found)
+    }
+}
+
+/// Where an object stands, and its collection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// To create it in.
+    pub collection: Path,
+    /// To read, change and delete it.
+    pub object: Path,
+}
+
+/// What the server said it has.
+#[derive(Default)]
+pub(crate) struct Discovery {
+    known: Mutex<HashMap<(String, String), Resource>>,
+}
+
+impl Discovery {
+    fn find(&self, api_version: &str, kind: &str) -> Option<Resource> {
+        let known = self
+            .known
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        known
+            .get(&(api_version.to_owned(), kind.to_owned()))
+            .cloned()
+    }
+
+    fn learn(&self, api_version: &str, list: ResourceList) {
+        let mut known = self
+            .known
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        for resource in list.resources {
+            if !resource.name.contains('/') {
+                let key = (api_version.to_owned(), resource.kind.clone());
+                known.insert(key, resource.at(api_version));
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct ResourceList {
+    resources: Vec<ApiResource>,
+}
+
+#[derive(Deserialize)]
+struct ApiResource {
+    name: String,
+    kind: String,
+    namespaced: bool,
+    #[serde(default)]
+    verbs: Vec<String>,
+}
+
+impl ApiResource {
+    fn at(self, api_version: &str) -> Resource {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        Resource {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            plural: self.name,
+            namespaced: self.namespaced,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct GroupList {
+    #[serde(default)]
+    groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Group {
+    preferred_version: GroupVersion,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GroupVersion {
+    group_version: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn manifests_come_apart_into_documents() {
+        let manifest = "# only a comment\n---\nkind: A\nmode: 0644\n---\n---\nkind: List\nitems:\n- kind: B\n- kind: C\n";
+        assert_eq!(
+            documents(manifest).unwrap(),
+            [
+                json!({"kind": "A", "mode": 420}),
+                json!({"kind": "B"}),
+                json!({"kind": "C"})
+            ]
+        );
+        assert_eq!(documents("").unwrap(), Vec::<Value>::new());
+        assert!(matches!(documents("a: [1"), Err(Error::Yaml { .. })));
+    }
+}
