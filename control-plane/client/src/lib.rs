@@ -26,4 +26,5 @@ pub use page::{Finding, ListParams, Page};
 pub use path::{Path, Resource};
 pub use request::{Client, PatchKind};
 pub use transport::RequestBody;
-pub use watch::{Event, Params, Watch};
+pub use view::Event;
+pub use watch::{Params, Watch};

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
+use view::Event;
 
 use crate::backoff::Backoff;
 use crate::error::{Error, Status};
@@ -22,24 +23,6 @@ use crate::page::{Finding, Identified, ListParams};
 use crate::path::{Path, Query, Resource};
 use crate::request::Client;
 use crate::transport::ResponseBody;
-
-/// What became of a resource. Folding the events in their order gives its state at the server.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Event<T> {
-    /// A list begins. What is not [`Event::Applied`] before [`Event::Synced`] exists no more.
-    Restarted,
-    /// The object was created or changed; or was there, after [`Event::Restarted`].
-    Applied(T),
-    /// The object is gone.
-    Deleted {
-        /// Empty for objects of the cluster.
-        namespace: String,
-        /// The object's name.
-        name: String,
-    },
-    /// The list is complete; changes follow.
-    Synced,
-}
 
 /// What to follow.
 #[derive(Clone, Debug, Default)]

@@ -80,8 +80,8 @@ fn bad_ones() {
             ),
         ),
         (
-            "- name: admin\n  user: {token: secret}",
-            "[]",
+            "users:\n- name: admin\n  user: {token: secret}",
+            "users: []",
             at(
                 "contexts[here].context.user",
                 "names \"admin\", but users is empty",

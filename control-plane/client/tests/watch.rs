@@ -3,12 +3,14 @@
 
 mod support;
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use client::{Event, Params};
+use client::{Client, Event, Params};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use support::{Answer, End, Script, Thing, line, page, status, thing};
+use support::{Answer, End, Thing, line, page, serve, status, thing};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -315,4 +317,39 @@ async fn silence_is_not_for_ever() {
     assert!(matches!(watch.next().await, Some(Event::Applied(_))));
     let took = began.elapsed().as_secs();
     assert!((330..=631).contains(&took), "{took} s");
+}
+
+/// A server by script: the requests that came, and a client for them.
+struct Script {
+    client: Client,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+impl Script {
+    fn new(answers: Vec<Answer>) -> Script {
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&requests);
+        let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
+        let client = serve(move |request| {
+            log.lock()
+                .unwrap()
+                .push(format!("{} {}", request.method(), request.uri()));
+            answers
+                .lock()
+                .unwrap()
+                .pop_front()
+                .expect("no request beyond the script")
+        });
+        Script { client, requests }
+    }
+
+    /// The requests so far, `timeoutSeconds` (which is random) left out.
+    fn requests(&self) -> Vec<String> {
+        let requests = self.requests.lock().unwrap();
+        let strip = |request: &String| match request.split_once("&timeoutSeconds=") {
+            Some((rest, _)) => rest.to_owned(),
+            None => request.clone(),
+        };
+        requests.iter().map(strip).collect()
+    }
 }

@@ -1,8 +1,7 @@
-//! A server by script, in this process: each request is checked off against the next line of the script.
+//! A server in this process that answers as a test wants it to.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use client::{BoxError, Client, RequestBody};
@@ -36,41 +35,6 @@ pub(crate) enum End {
     Break,
     /// Not at all.
     Hang,
-}
-
-/// The requests that came, and a client for them.
-pub(crate) struct Script {
-    pub(crate) client: Client,
-    requests: Arc<Mutex<Vec<String>>>,
-}
-
-impl Script {
-    pub(crate) fn new(answers: Vec<Answer>) -> Script {
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&requests);
-        let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
-        let client = serve(move |request| {
-            log.lock()
-                .unwrap()
-                .push(format!("{} {}", request.method(), request.uri()));
-            answers
-                .lock()
-                .unwrap()
-                .pop_front()
-                .expect("no request beyond the script")
-        });
-        Script { client, requests }
-    }
-
-    /// The requests so far, `timeoutSeconds` (which is random) left out.
-    pub(crate) fn requests(&self) -> Vec<String> {
-        let requests = self.requests.lock().unwrap();
-        let strip = |request: &String| match request.split_once("&timeoutSeconds=") {
-            Some((rest, _)) => rest.to_owned(),
-            None => request.clone(),
-        };
-        requests.iter().map(strip).collect()
-    }
 }
 
 /// A client whose requests `answer` answers.
