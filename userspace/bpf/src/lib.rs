@@ -1,1 +1,33 @@
-//! Loads, pins, attaches and reads back the BPF programs and tables.
+//! Loads, pins, attaches and reads back the BPF programs and tables; carries out the steps that `plan` decided
+//! on. [`Datapath`] is the agent's hold on the kernel, [`View`] what anybody may read.
+//!
+//! The only crate that names aya. aya brings the object into the kernel; links are our own, because they must be
+//! found again and replaced after a restart, which aya 0.14 cannot do for cgroups.
+//!
+//! This crate knows nothing about Services: it decides nothing.
+#![allow(
+    unsafe_code,
+    reason = "bpf(2) and memory shared with the kernel have no safe interface"
+)]
+
+mod datapath;
+mod error;
+mod link;
+mod netlink;
+mod object;
+mod pins;
+mod probe;
+mod show;
+mod spec;
+mod status;
+mod sys;
+mod table;
+mod view;
+
+pub use datapath::{Datapath, Settings};
+pub use error::{ApplyError, Error};
+pub use link::{DeviceReport, XdpMode};
+pub use probe::Probe;
+pub use spec::Capacities;
+pub use status::{LinkStatus, Place, ProgramStatus, Status};
+pub use view::{Fill, Flow, TestRun, View};

@@ -1,0 +1,318 @@
+//! The agent's hold on the kernel: open, attach, apply.
+
+use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{Ordering, fence};
+
+use abi::{Backend, Frontend, NodeConfig, RingSlot};
+use plan::{FrontendKey, Step, Store};
+
+use crate::link::{Attacher, Device, Direction};
+use crate::object::{self, Programs};
+use crate::pins::{Lock, Pins};
+use crate::{ApplyError, Capacities, DeviceReport, Error, Probe, View, XdpMode, probe};
+
+/// What [`Datapath::open`] needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Directory on a bpffs where everything is pinned; made if need be.
+    pub bpffs_root: PathBuf,
+    /// Cgroup whose processes are balanced when they connect; `None` leaves balancing to TC and XDP.
+    pub cgroup_root: Option<PathBuf>,
+    /// Sizes of the tables. Tables that are pinned already may be larger, not smaller.
+    pub capacities: Capacities,
+    /// Use TCX where the kernel has it; false for tc filters in any case, beside software that only knows those.
+    pub tcx: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            bpffs_root: PathBuf::from("/sys/fs/bpf/fairlead"),
+            cgroup_root: None,
+            capacities: Capacities::default(),
+            tcx: true,
+        }
+    }
+}
+
+/// The programs and tables in the kernel, owned by this process. What it made outlives it: dropping it leaves
+/// traffic flowing. For reading it is a [`View`].
+#[derive(Debug)]
+pub struct Datapath {
+    view: View,
+    programs: Programs,
+    tcx: bool,
+    _lock: Lock,
+}
+
+impl Deref for Datapath {
+    type Target = View;
+
+    fn deref(&self) -> &View {
+        &self.view
+    }
+}
+
+impl Datapath {
+    /// Takes over what is pinned below the root, or starts there: tables that exist are kept, programs are
+    /// loaded anew and replace those in every link that exists, and the socket programs are attached.
+    ///
+    /// # Errors
+    ///
+    /// Each names what is missing or in the way. What an earlier process left goes on working.
+    pub fn open(settings: &Settings) -> Result<Datapath, Error> {
+        probe::require_capabilities()?;
+        // Kernels before 5.11 charge tables to this limit; where it cannot be raised it does not count.
+        let _ = rustix::process::setrlimit(
+            rustix::process::Resource::Memlock,
+            rustix::process::Rlimit {
+                current: None,
+                maximum: None,
+            },
+        );
+        let pins = Pins::new(&settings.bpffs_root);
+        pins.create()?;
+        let lock = Lock::acquire(&pins)?;
+        let programs = object::load(&pins, &settings.capacities)?;
+        let datapath = Datapath {
+            view: View::open_pins(pins, false)?,
+            programs,
+            tcx: settings.tcx && Probe::read().tcx,
+            _lock: lock,
+        };
+        let attacher = datapath.attacher();
+        attacher.refresh()?;
+        match &settings.cgroup_root {
+            Some(path) => attacher.cgroup(path)?,
+            None => attacher.no_cgroup()?,
+        }
+        Ok(datapath)
+    }
+
+    /// What is pinned below `bpffs_root`, for another process than the agent's.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`View::open`].
+    pub fn inspect(bpffs_root: &Path) -> Result<View, Error> {
+        View::open(bpffs_root)
+    }
+
+    /// Detaches and removes everything below `bpffs_root`, of this layout.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Owned`] while an agent runs there.
+    pub fn uninstall(bpffs_root: &Path) -> Result<(), Error> {
+        let pins = Pins::new(bpffs_root);
+        if !pins.root().exists() {
+            return Ok(());
+        }
+        let _lock = Lock::acquire(&pins)?;
+        remove_all(&pins)
+    }
+
+    /// Attaches to a device of the node: XDP as asked, and both directions of TC. What is attached already is
+    /// replaced in place. The device is looked up in this thread's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoDevice`], [`Error::ForeignXdp`], [`Error::Attach`].
+    pub fn attach_device(&mut self, name: &str, mode: XdpMode) -> Result<DeviceReport, Error> {
+        let device = Device::by_name(name)?;
+        let attacher = self.attacher();
+        // TC first: it answers what XDP leaves to it.
+        attacher.classifier(&device, "device_ingress", Direction::Ingress)?;
+        attacher.classifier(&device, "device_egress", Direction::Egress)?;
+        let (xdp, native_refused) = attacher.xdp(&device, mode)?;
+        Ok(DeviceReport {
+            device: device.name,
+            ifindex: device.ifindex,
+            tcx: self.tcx,
+            xdp,
+            native_refused,
+        })
+    }
+
+    /// Attaches to the host's side of a pod's link, given by its index in this thread's network namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoDevice`], [`Error::Attach`].
+    pub fn attach_pod(&mut self, ifindex: u32) -> Result<DeviceReport, Error> {
+        let device = Device::by_index(ifindex)?;
+        let attacher = self.attacher();
+        attacher.classifier(&device, "pod_egress", Direction::Egress)?;
+        attacher.classifier(&device, "pod_ingress", Direction::Ingress)?;
+        Ok(DeviceReport {
+            device: device.name,
+            ifindex,
+            tcx: self.tcx,
+            xdp: XdpMode::Off,
+            native_refused: None,
+        })
+    }
+
+    /// Detaches from the device with this index; it may be gone already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Path`] if a pin cannot be removed.
+    pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
+        self.attacher().detach(ifindex)
+    }
+
+    /// Indexes of the devices of this thread's network namespace to which something of ours is attached, those
+    /// of an earlier process included.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Path`] if the pins cannot be listed.
+    pub fn attached(&self) -> Result<BTreeSet<u32>, Error> {
+        let here = crate::link::netns()?;
+        let pins = self.attacher().device_pins()?;
+        Ok(pins
+            .into_iter()
+            .filter(|pin| pin.netns == here)
+            .map(|pin| pin.ifindex)
+            .collect())
+    }
+
+    /// Detaches everything and removes every pin: the kernel forgets that Fairlead was there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Path`] if a pin cannot be removed.
+    pub fn detach_all(self) -> Result<(), Error> {
+        remove_all(&self.view.pins)
+    }
+
+    /// Tells the programs about this node.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn set_node(&mut self, node: &NodeConfig) -> Result<(), Error> {
+        self.view.set_node(node)
+    }
+
+    fn attacher(&self) -> Attacher<'_> {
+        Attacher {
+            pins: &self.view.pins,
+            programs: &self.programs,
+            tcx: self.tcx,
+        }
+    }
+
+    /// Carries out one step that is not a frontend's.
+    fn write_array(&self, step: &Step) -> Result<(), Error> {
+        match step {
+            Step::PutBackend(id, backend) => self.view.backends.set(*id, backend),
+            Step::RemoveBackend(id) => self.view.backends.set(*id, &Backend::default()),
+            Step::PutRing { offset, backends } => {
+                backends.iter().zip(*offset..).try_for_each(|(id, slot)| {
+                    let value = RingSlot {
+                        backend: *id,
+                        _reserved: 0,
+                    };
+                    self.view.rings.set(slot, &value)
+                })
+            }
+            Step::ClearRing { offset, len } => (*offset..offset.saturating_add(*len))
+                .try_for_each(|slot| self.view.rings.set(slot, &RingSlot::default())),
+            Step::PutFrontend(..) | Step::RemoveFrontend(_) => Ok(()),
+        }
+    }
+}
+
+impl Store for Datapath {
+    type Error = ApplyError;
+
+    fn apply(&mut self, steps: &[Step]) -> Result<(), ApplyError> {
+        let mut done = 0;
+        while let Some(step) = steps.get(done) {
+            let rest = &steps[done..];
+            let (len, result) = match step {
+                Step::PutFrontend(FrontendKey::V4(_), _) => {
+                    let (keys, values) = run(rest, put4);
+                    (keys.len(), self.view.frontends4.insert(&keys, &values))
+                }
+                Step::PutFrontend(FrontendKey::V6(_), _) => {
+                    let (keys, values) = run(rest, put6);
+                    (keys.len(), self.view.frontends6.insert(&keys, &values))
+                }
+                Step::RemoveFrontend(FrontendKey::V4(_)) => {
+                    let (keys, _) = run(rest, remove4);
+                    (keys.len(), self.view.frontends4.remove(&keys))
+                }
+                Step::RemoveFrontend(FrontendKey::V6(_)) => {
+                    let (keys, _) = run(rest, remove6);
+                    (keys.len(), self.view.frontends6.remove(&keys))
+                }
+                Step::PutBackend(..)
+                | Step::PutRing { .. }
+                | Step::ClearRing { .. }
+                | Step::RemoveBackend(_) => {
+                    let result = self.write_array(step).map_err(|error| (0, error));
+                    // What was written must be visible before a frontend leads there.
+                    fence(Ordering::Release);
+                    (1, result)
+                }
+            };
+            result.map_err(|(at, source)| ApplyError {
+                index: done + at,
+                source,
+            })?;
+            done += len;
+        }
+        Ok(())
+    }
+}
+
+/// The leading steps of one kind, as columns.
+fn run<K, V>(steps: &[Step], pick: impl Fn(&Step) -> Option<(K, V)>) -> (Vec<K>, Vec<V>) {
+    steps.iter().map_while(pick).unzip()
+}
+
+fn put4(step: &Step) -> Option<(abi::FrontendKey4, Frontend)> {
+    match step {
+        Step::PutFrontend(FrontendKey::V4(key), value) => Some((*key, *value)),
+        _ => None,
+    }
+}
+
+fn put6(step: &Step) -> Option<(abi::FrontendKey6, Frontend)> {
+    match step {
+        Step::PutFrontend(FrontendKey::V6(key), value) => Some((*key, *value)),
+        _ => None,
+    }
+}
+
+fn remove4(step: &Step) -> Option<(abi::FrontendKey4, ())> {
+    match step {
+        Step::RemoveFrontend(FrontendKey::V4(key)) => Some((*key, ())),
+        _ => None,
+    }
+}
+
+fn remove6(step: &Step) -> Option<(abi::FrontendKey6, ())> {
+    match step {
+        Step::RemoveFrontend(FrontendKey::V6(key)) => Some((*key, ())),
+        _ => None,
+    }
+}
+
+/// Detaches and unpins everything below a root that this process owns.
+fn remove_all(pins: &Pins) -> Result<(), Error> {
+    let attacher = Attacher {
+        pins,
+        programs: &Programs::new(),
+        tcx: false,
+    };
+    for pin in attacher.device_pins()? {
+        attacher.remove(&pin)?;
+    }
+    pins.remove()
+}

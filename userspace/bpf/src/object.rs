@@ -1,0 +1,112 @@
+//! The object with the kernel programs, embedded, and how it comes into the kernel.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use aya::programs::{Program, ProgramError, ProgramFd};
+
+use crate::pins::{self, Pins};
+use crate::spec::{self, Capacities};
+use crate::{Error, sys};
+
+/// Bytes at the alignment that an ELF parser needs.
+#[repr(C, align(8))]
+struct Aligned<T: ?Sized>(T);
+
+static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("FAIRLEAD_BPF_OBJECT")));
+
+/// Where a program hangs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Hook {
+    /// A cgroup, at this attach type.
+    Cgroup(u32),
+    /// A classifier of packets.
+    Tc,
+    /// A device driver's receive path.
+    Xdp,
+}
+
+/// Every program of the object. The names are also those that the kernel shows.
+pub(crate) const PROGRAMS: &[(&str, Hook)] = &[
+    ("connect4", Hook::Cgroup(sys::attach::INET4_CONNECT)),
+    ("connect6", Hook::Cgroup(sys::attach::INET6_CONNECT)),
+    ("sendmsg4", Hook::Cgroup(sys::attach::UDP4_SENDMSG)),
+    ("sendmsg6", Hook::Cgroup(sys::attach::UDP6_SENDMSG)),
+    ("recvmsg4", Hook::Cgroup(sys::attach::UDP4_RECVMSG)),
+    ("recvmsg6", Hook::Cgroup(sys::attach::UDP6_RECVMSG)),
+    ("getpeername4", Hook::Cgroup(sys::attach::INET4_GETPEERNAME)),
+    ("getpeername6", Hook::Cgroup(sys::attach::INET6_GETPEERNAME)),
+    ("pod_ingress", Hook::Tc),
+    ("pod_egress", Hook::Tc),
+    ("device_ingress", Hook::Tc),
+    ("device_egress", Hook::Tc),
+    ("device_xdp", Hook::Xdp),
+];
+
+/// The loaded programs, by name.
+pub(crate) type Programs = BTreeMap<&'static str, OwnedFd>;
+
+/// Creates the tables that are not pinned yet, loads every program against them and pins both.
+pub(crate) fn load(pins: &Pins, capacities: &Capacities) -> Result<Programs, Error> {
+    for spec in spec::ALL {
+        spec.check(pins, capacities)?;
+    }
+    let mut loader = aya::EbpfLoader::new();
+    // No program reads a kernel type, so the kernel's own BTF (megabytes to parse) is not needed.
+    loader.btf(None);
+    for spec in spec::ALL {
+        loader.map_pin_path(spec.name, pins.map(spec.name));
+        if let Some(capacity) = spec.capacity(capacities) {
+            loader.map_max_entries(spec.name, capacity);
+        }
+    }
+    let mut object = loader
+        .load(&OBJECT.0)
+        .map_err(|error| Error::Object(Box::new(error)))?;
+    for spec in spec::ALL {
+        // Once more: this time what this object made.
+        spec.check(pins, capacities)?;
+    }
+    let mut programs = Programs::new();
+    for &(name, _) in PROGRAMS {
+        let program = object
+            .program_mut(name)
+            .ok_or(Error::NoProgram { program: name })?;
+        let fd = load_program(program)
+            .map_err(|error| Error::Refused {
+                program: name,
+                source: Box::new(error),
+            })?
+            .ok_or(Error::NoProgram { program: name })?
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|source| Error::System {
+                action: "copy the descriptor of a program",
+                source,
+            })?;
+        programs.insert(name, fd);
+    }
+    for (name, fd) in &programs {
+        pins::replace(fd.as_fd(), &pins.program(name))?;
+    }
+    Ok(programs)
+}
+
+/// Loads one program; `None` if it is of a kind that we do not have.
+fn load_program(program: &mut Program) -> Result<Option<&ProgramFd>, ProgramError> {
+    match program {
+        Program::CgroupSockAddr(program) => {
+            program.load()?;
+            program.fd().map(Some)
+        }
+        Program::SchedClassifier(program) => {
+            program.load()?;
+            program.fd().map(Some)
+        }
+        Program::Xdp(program) => {
+            program.load()?;
+            program.fd().map(Some)
+        }
+        _ => Ok(None),
+    }
+}

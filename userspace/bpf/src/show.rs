@@ -1,0 +1,105 @@
+//! Keys as people write them, for errors.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use abi::{AffinityKey, Flow4, Flow6, FrontendKey4, FrontendKey6, ReverseSocketKey, family, protocol};
+
+/// A key as people write it.
+pub(crate) trait Show {
+    /// `10.0.0.1:80/TCP` and the like.
+    fn show(&self) -> String;
+}
+
+fn proto(number: u8) -> String {
+    match number {
+        protocol::TCP => "TCP".to_owned(),
+        protocol::UDP => "UDP".to_owned(),
+        protocol::SCTP => "SCTP".to_owned(),
+        other => format!("protocol {other}"),
+    }
+}
+
+fn v4(addr: [u8; 4], port: u16) -> SocketAddr {
+    (Ipv4Addr::from(addr), port).into()
+}
+
+fn v6(addr: [u8; 16], port: u16) -> SocketAddr {
+    (Ipv6Addr::from(addr), port).into()
+}
+
+fn scope(scope: u8) -> &'static str {
+    if scope == abi::Scope::External as u8 {
+        " from outside"
+    } else {
+        ""
+    }
+}
+
+impl Show for FrontendKey4 {
+    fn show(&self) -> String {
+        let address = v4(self.addr, self.port.get());
+        format!("{address}/{}{}", proto(self.proto), scope(self.scope))
+    }
+}
+
+impl Show for FrontendKey6 {
+    fn show(&self) -> String {
+        let address = v6(self.addr, self.port.get());
+        format!("{address}/{}{}", proto(self.proto), scope(self.scope))
+    }
+}
+
+impl Show for Flow4 {
+    fn show(&self) -> String {
+        let (from, to) = (v4(self.saddr, self.sport.get()), v4(self.daddr, self.dport.get()));
+        format!("{from} to {to}/{}", proto(self.proto))
+    }
+}
+
+impl Show for Flow6 {
+    fn show(&self) -> String {
+        let (from, to) = (v6(self.saddr, self.sport.get()), v6(self.daddr, self.dport.get()));
+        format!("{from} to {to}/{}", proto(self.proto))
+    }
+}
+
+impl Show for AffinityKey {
+    fn show(&self) -> String {
+        format!("a client of service {}", self.service)
+    }
+}
+
+impl Show for ReverseSocketKey {
+    fn show(&self) -> String {
+        let [a, b, c, d, ..] = self.addr;
+        let address = if self.family == family::V4 {
+            v4([a, b, c, d], self.port.get())
+        } else {
+            v6(self.addr, self.port.get())
+        };
+        format!("socket {} to {address}", self.cookie)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frontends_read_as_people_write_them() {
+        let four = FrontendKey4 {
+            addr: [10, 96, 0, 1],
+            port: 443.into(),
+            proto: protocol::TCP,
+            scope: 0,
+        };
+        assert_eq!(four.show(), "10.96.0.1:443/TCP");
+        let six = FrontendKey6 {
+            addr: Ipv6Addr::LOCALHOST.octets(),
+            port: 53.into(),
+            proto: protocol::UDP,
+            scope: abi::Scope::External as u8,
+        };
+        assert_eq!(six.show(), "[::1]:53/UDP from outside");
+    }
+}

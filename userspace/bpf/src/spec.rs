@@ -1,0 +1,127 @@
+//! The tables as the loader sees them: name, sizes, capacity, and the option that sets it.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use crate::pins::Pins;
+use crate::{Error, sys};
+
+/// How many entries the tables have. The defaults are those of `abi`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capacities {
+    /// Frontends, of each family.
+    pub frontends: u32,
+    /// Slots of all rings together.
+    pub rings: u32,
+    /// Backends of both families.
+    pub backends: u32,
+    /// Clients with session affinity; the least recently used give way.
+    pub affinity: u32,
+    /// Entries of the flow tables, two a flow, of each family; the least recently used give way.
+    pub flows: u32,
+    /// Balanced UDP sockets; the least recently used give way.
+    pub reverse_sockets: u32,
+}
+
+impl Default for Capacities {
+    fn default() -> Capacities {
+        Capacities {
+            frontends: abi::frontends::CAPACITY,
+            rings: abi::rings::CAPACITY,
+            backends: abi::backends::CAPACITY,
+            affinity: abi::affinity::CAPACITY,
+            flows: abi::flows::CAPACITY,
+            reverse_sockets: abi::reverse_sockets::CAPACITY,
+        }
+    }
+}
+
+/// What is known of a table before it is opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spec {
+    pub(crate) name: &'static str,
+    pub(crate) key_size: u32,
+    pub(crate) value_size: u32,
+    /// The command line option that sets the capacity.
+    pub(crate) flag: &'static str,
+    /// Picks the capacity; `None` for tables whose size is part of the layout.
+    capacity: Option<fn(&Capacities) -> u32>,
+}
+
+macro_rules! specs {
+    ($($(#[$doc:meta])* $id:ident = $name:expr, $key:ty => $value:ty, $flag:literal, $capacity:expr;)*) => {
+        $($(#[$doc])* pub(crate) const $id: Spec = Spec {
+            name: $name,
+            key_size: size_of::<$key>() as u32,
+            value_size: size_of::<$value>() as u32,
+            flag: $flag,
+            capacity: $capacity,
+        };)*
+
+        /// Every table of the object.
+        pub(crate) const ALL: &[Spec] = &[$($id,)*];
+    };
+}
+
+specs! {
+    FRONTENDS4 = abi::frontends::NAME4, abi::FrontendKey4 => abi::Frontend, "--frontends-max", Some(|c| c.frontends);
+    FRONTENDS6 = abi::frontends::NAME6, abi::FrontendKey6 => abi::Frontend, "--frontends-max", Some(|c| c.frontends);
+    RINGS = abi::rings::NAME, u32 => abi::RingSlot, "--rings-max", Some(|c| c.rings);
+    BACKENDS = abi::backends::NAME, u32 => abi::Backend, "--backends-max", Some(|c| c.backends);
+    AFFINITY = abi::affinity::NAME, abi::AffinityKey => abi::Affinity, "--affinity-max", Some(|c| c.affinity);
+    FLOWS4 = abi::flows::NAME4, abi::Flow4 => abi::FlowState4, "--flows-max", Some(|c| c.flows);
+    FLOWS6 = abi::flows::NAME6, abi::Flow6 => abi::FlowState6, "--flows-max", Some(|c| c.flows);
+    REVERSE_SOCKETS = abi::reverse_sockets::NAME, abi::ReverseSocketKey => abi::ReverseSocket, "--sockets-max", Some(|c| c.reverse_sockets);
+    CONFIG = abi::config::NAME, u32 => abi::NodeConfig, "", None;
+    COUNTERS = abi::counters::NAME, u32 => abi::CounterValue, "", None;
+}
+
+impl Spec {
+    /// The configured number of entries, where it can be configured.
+    pub(crate) fn capacity(&self, capacities: &Capacities) -> Option<u32> {
+        self.capacity.map(|pick| pick(capacities))
+    }
+
+    /// Checks that a table that is pinned already, if one is, can serve this build.
+    pub(crate) fn check(&self, pins: &Pins, capacities: &Capacities) -> Result<(), Error> {
+        let path = pins.map(self.name);
+        let fd = match sys::get(&path, true) {
+            Ok(fd) => fd,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Error::path("open", &path)(error)),
+        };
+        let info = sys::map_info(fd.as_fd())
+            .map_err(|source| self.failed("look at", "the shape", source))?;
+        for (what, found, wanted) in [
+            ("keys of size", info.key_size, self.key_size),
+            ("values of size", info.value_size, self.value_size),
+        ] {
+            if found != wanted {
+                return Err(Error::Shape {
+                    table: self.name,
+                    what,
+                    found,
+                    wanted,
+                });
+            }
+        }
+        match self.capacity(capacities) {
+            Some(wanted) if info.entries_max < wanted => Err(Error::TooSmall {
+                table: self.name,
+                flag: self.flag,
+                found: info.entries_max,
+                wanted,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn failed(&self, action: &'static str, key: &str, source: io::Error) -> Error {
+        Error::Table {
+            table: self.name,
+            action,
+            key: key.to_owned(),
+            source,
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What the kernel holds, in words: programs, links, tables.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::link::{DevicePin, Way};
+use crate::object::{Hook, PROGRAMS};
+use crate::pins::{self, Pins};
+use crate::sys::{self, Target};
+use crate::view::Fill;
+use crate::{Error, Probe};
+
+/// What the kernel holds for one root of pins.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The root of the pins.
+    pub bpffs_root: PathBuf,
+    /// Version of the tables' layout.
+    pub layout: u32,
+    /// The running agent, if there is one.
+    pub agent_pid: Option<u32>,
+    /// What the kernel can do.
+    pub kernel: Probe,
+    /// Loaded programs.
+    pub programs: Vec<ProgramStatus>,
+    /// What they are attached to.
+    pub links: Vec<LinkStatus>,
+    /// How full the tables are.
+    pub tables: Vec<Fill>,
+}
+
+/// A loaded program.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProgramStatus {
+    /// Its name.
+    pub name: String,
+    /// The kernel's identifier.
+    pub id: u32,
+    /// Digest of its instructions.
+    pub tag: String,
+    /// Instructions that the verifier walked through; zero where the kernel does not tell (before 5.16).
+    pub verified_instructions: u32,
+    /// Size of the machine code in bytes; zero when interpreted.
+    pub jited_bytes: u32,
+    /// How often it ran, while `kernel.bpf_stats_enabled` was set.
+    pub run_count: u64,
+    /// For how long altogether, in nanoseconds.
+    pub run_time_ns: u64,
+}
+
+/// An attached program.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct LinkStatus {
+    /// The kernel's identifier of the link; `None` for a tc filter, which has none.
+    pub id: Option<u32>,
+    /// How it is attached: `cgroup`, `tcx_ingress`, `tcx_egress`, `clsact_ingress`, `clsact_egress`,
+    /// `xdp_native` or `xdp_generic`.
+    pub hook: &'static str,
+    /// Name of the program.
+    pub program: String,
+    /// Identifier of the program.
+    pub program_id: u32,
+    /// What it hangs on.
+    pub on: Place,
+}
+
+/// What a program hangs on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// A cgroup.
+    Cgroup {
+        /// Its identifier, the inode number of its directory.
+        id: u64,
+        /// Its directory, where it can be found.
+        path: Option<PathBuf>,
+    },
+    /// A device.
+    Device {
+        /// Its name when it was attached.
+        name: String,
+        /// Its index.
+        ifindex: u32,
+        /// Inode number of its network namespace.
+        netns: u64,
+    },
+    /// What it hung on is gone.
+    Gone {
+        /// What that was.
+        was: String,
+    },
+}
+
+pub(crate) fn programs(pins: &Pins) -> Result<Vec<ProgramStatus>, Error> {
+    let mut list = Vec::new();
+    for (name, _) in PROGRAMS {
+        let path = pins.program(name);
+        let Some(fd) = pins::open(&path)? else {
+            continue;
+        };
+        let info = sys::program_info(fd.as_fd())
+            .map_err(|error| Error::path("look at the program", &path)(error))?;
+        list.push(ProgramStatus {
+            name: (*name).to_owned(),
+            id: info.id,
+            tag: info.tag.iter().map(|byte| format!("{byte:02x}")).collect(),
+            verified_instructions: info.verified_instructions,
+            jited_bytes: info.jited_bytes,
+            run_count: info.run_count,
+            run_time_ns: info.run_time_ns,
+        });
+    }
+    Ok(list)
+}
+
+pub(crate) fn links(pins: &Pins) -> Result<Vec<LinkStatus>, Error> {
+    let mut list = Vec::new();
+    let mut cgroup: Option<(u64, Option<PathBuf>)> = None;
+    for name in pins.links()? {
+        let path = pins.link(&name);
+        let Some(fd) = pins::open(&path)? else {
+            continue;
+        };
+        let failed = |error| Error::path("look at the link", &path)(error);
+        let pin = DevicePin::parse(&name);
+        if let Some(pin) = &pin
+            && matches!(pin.way, Way::Clsact(_))
+        {
+            let info = sys::program_info(fd.as_fd()).map_err(failed)?;
+            list.push(LinkStatus {
+                id: None,
+                hook: pin.way.label(),
+                program: info.name,
+                program_id: info.id,
+                on: device(pin),
+            });
+            continue;
+        }
+        let info = sys::link_info(fd.as_fd()).map_err(failed)?;
+        let program = sys::program_by_id(info.program_id)
+            .and_then(|fd| sys::program_info(fd.as_fd()))
+            .map(|info| info.name)
+            .unwrap_or_default();
+        let (hook, on) = match (pin, info.target) {
+            (Some(pin), Target::Device(ifindex)) if ifindex == pin.ifindex => {
+                (pin.way.label(), device(&pin))
+            }
+            (Some(pin), _) => (
+                pin.way.label(),
+                Place::Gone {
+                    was: pin.device.clone(),
+                },
+            ),
+            (None, Target::Cgroup(id)) if id != 0 => {
+                // The eight hooks hang on one cgroup: look for its directory once.
+                let path = match &cgroup {
+                    Some((known, path)) if *known == id => path.clone(),
+                    _ => cgroup_directory(id),
+                };
+                cgroup = Some((id, path.clone()));
+                ("cgroup", Place::Cgroup { id, path })
+            }
+            (None, _) if is_cgroup_program(&name) => (
+                "cgroup",
+                Place::Gone {
+                    was: "cgroup".to_owned(),
+                },
+            ),
+            // Not a pin of ours.
+            (None, _) => continue,
+        };
+        list.push(LinkStatus {
+            id: Some(info.id),
+            hook,
+            program,
+            program_id: info.program_id,
+            on,
+        });
+    }
+    Ok(list)
+}
+
+fn device(pin: &DevicePin) -> Place {
+    Place::Device {
+        name: pin.device.clone(),
+        ifindex: pin.ifindex,
+        netns: pin.netns,
+    }
+}
+
+fn is_cgroup_program(name: &str) -> bool {
+    PROGRAMS
+        .iter()
+        .any(|(program, hook)| *program == name && matches!(hook, Hook::Cgroup(_)))
+}
+
+/// Looks for a cgroup in every mounted unified hierarchy.
+fn cgroup_directory(id: u64) -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts
+        .lines()
+        .filter(|line| line.contains(" - cgroup2 "))
+        .filter_map(|line| line.split(' ').nth(4))
+        .find_map(|mount| pins::cgroup_path(mount.as_ref(), id))
+}

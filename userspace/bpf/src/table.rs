@@ -1,0 +1,378 @@
+//! One table: a hash that is written in batches, or an array that is mapped into memory.
+
+use std::fmt::Debug;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::pins::Pins;
+use crate::spec::Spec;
+use crate::sys::{self, Mapping};
+use crate::{Error, show};
+
+/// Elements in one batched system call: large enough that the calls do not matter, small enough that the kernel
+/// never works on one for long.
+const BATCH: usize = 4096;
+
+/// What a key or value of a table is: plain bytes of fixed length.
+pub(crate) trait Element: FromBytes + IntoBytes + Immutable + Copy + Debug {}
+impl<T: FromBytes + IntoBytes + Immutable + Copy + Debug> Element for T {}
+
+/// Opens a pinned table.
+pub(crate) fn open_pinned(pins: &Pins, spec: &Spec, read_only: bool) -> Result<OwnedFd, Error> {
+    let path = pins.map(spec.name);
+    sys::get(&path, read_only).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Error::NotLoaded {
+            path: pins.root().to_owned(),
+        },
+        io::ErrorKind::PermissionDenied => Error::Capabilities {
+            missing: vec!["CAP_BPF"],
+        },
+        _ => Error::path("open", &path)(error),
+    })
+}
+
+/// A hash table, least-recently-used or not.
+#[derive(Debug)]
+pub(crate) struct Hash<K, V> {
+    spec: Spec,
+    fd: OwnedFd,
+    capacity: u32,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: Element + show::Show, V: Element> Hash<K, V> {
+    pub(crate) fn open(pins: &Pins, spec: Spec, read_only: bool) -> Result<Self, Error> {
+        let fd = open_pinned(pins, &spec, read_only)?;
+        let info = sys::map_info(fd.as_fd())
+            .map_err(|source| spec.failed("look at", "the shape", source))?;
+        Ok(Hash {
+            spec,
+            fd,
+            capacity: info.entries_max,
+            types: PhantomData,
+        })
+    }
+
+    /// Number of entries that the table can hold.
+    pub(crate) fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Inserts or replaces elements.
+    ///
+    /// # Errors
+    ///
+    /// The position of the first element that the kernel refused; those before it are in.
+    pub(crate) fn insert(&self, keys: &[K], values: &[V]) -> Result<(), (usize, Error)> {
+        let mut done = 0;
+        while done < keys.len() {
+            let end = keys.len().min(done + BATCH);
+            let (keys, values) = (&keys[done..end], &values[done..end]);
+            let one = |i: usize| {
+                sys::update(self.fd.as_fd(), keys[i].as_bytes(), values[i].as_bytes())
+            };
+            let batch = |from: usize| {
+                sys::update_batch(
+                    self.fd.as_fd(),
+                    keys[from..].as_bytes(),
+                    values[from..].as_bytes(),
+                    keys.len() - from,
+                )
+            };
+            write(keys.len(), one, batch)
+                .map_err(|(i, error)| (done + i, self.refused("write", &keys[i], error)))?;
+            done = end;
+        }
+        Ok(())
+    }
+
+    /// Deletes elements; one that is not there is as good as deleted.
+    ///
+    /// # Errors
+    ///
+    /// The position of the first element that the kernel refused to delete; those before it are gone.
+    pub(crate) fn remove(&self, keys: &[K]) -> Result<(), (usize, Error)> {
+        let mut done = 0;
+        while done < keys.len() {
+            let end = keys.len().min(done + BATCH);
+            let keys = &keys[done..end];
+            let one = |i: usize| match sys::delete(self.fd.as_fd(), keys[i].as_bytes()) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+                result => result,
+            };
+            let batch = |from: usize| {
+                sys::delete_batch(
+                    self.fd.as_fd(),
+                    keys[from..].as_bytes(),
+                    keys.len() - from,
+                )
+            };
+            write(keys.len(), one, batch)
+                .map_err(|(i, error)| (done + i, self.refused("delete", &keys[i], error)))?;
+            done = end;
+        }
+        Ok(())
+    }
+
+    /// Reads up to `limit` elements, in the kernel's order.
+    pub(crate) fn entries(&self, limit: usize) -> Result<Vec<(K, V)>, Error> {
+        match self.entries_batched(limit) {
+            Err(error) if not_supported(&error) => self.entries_one_by_one(limit),
+            result => result,
+        }
+        .map_err(|source| self.spec.failed("read", "the elements", source))
+    }
+
+    fn entries_batched(&self, limit: usize) -> io::Result<Vec<(K, V)>> {
+        let mut entries = Vec::new();
+        let mut from: Option<sys::Cursor> = None;
+        let mut to: sys::Cursor = [0; 64];
+        let mut size = BATCH;
+        let mut keys = vec![K::new_zeroed(); size];
+        let mut values = vec![V::new_zeroed(); size];
+        while entries.len() < limit {
+            let read = sys::lookup_batch(
+                self.fd.as_fd(),
+                from.as_ref(),
+                &mut to,
+                bytes_mut(&mut keys),
+                bytes_mut(&mut values),
+                size,
+            );
+            let (count, more) = match read {
+                Ok(read) => read,
+                // A single bucket holds more than we made room for.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    size *= 2;
+                    keys.resize(size, K::new_zeroed());
+                    values.resize(size, V::new_zeroed());
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let read = keys.iter().copied().zip(values.iter().copied());
+            entries.extend(read.take(count.min(limit - entries.len())));
+            if !more {
+                break;
+            }
+            from = Some(to);
+        }
+        Ok(entries)
+    }
+
+    fn entries_one_by_one(&self, limit: usize) -> io::Result<Vec<(K, V)>> {
+        let mut entries = Vec::new();
+        let mut key: Option<K> = None;
+        // The programs change some tables meanwhile, and the kernel starts over when the key it was given is
+        // gone: the capacity bounds how long we follow.
+        for _ in 0..limit.min(self.capacity as usize) {
+            let mut next = K::new_zeroed();
+            let before = key.as_ref().map(IntoBytes::as_bytes);
+            if !sys::next_key(self.fd.as_fd(), before, bytes_mut(std::slice::from_mut(&mut next)))? {
+                break;
+            }
+            let mut value = V::new_zeroed();
+            match sys::lookup(
+                self.fd.as_fd(),
+                next.as_bytes(),
+                bytes_mut(std::slice::from_mut(&mut value)),
+            ) {
+                Ok(()) => entries.push((next, value)),
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => return Err(error),
+            }
+            key = Some(next);
+        }
+        Ok(entries)
+    }
+
+    fn refused(&self, action: &'static str, key: &K, error: io::Error) -> Error {
+        match error.raw_os_error() {
+            Some(libc::E2BIG | libc::ENOSPC) => Error::Full {
+                table: self.spec.name,
+                key: key.show(),
+                capacity: self.capacity,
+                flag: self.spec.flag,
+            },
+            _ => self.spec.failed(action, &key.show(), error),
+        }
+    }
+}
+
+/// Writes `len` elements: as a batch, or one by one where that is simpler, the kernel does not know the batch, or
+/// the batch stopped at an element (which may be fine alone).
+fn write(
+    len: usize,
+    one: impl Fn(usize) -> io::Result<()>,
+    batch: impl Fn(usize) -> Result<(), sys::BatchError>,
+) -> Result<(), (usize, io::Error)> {
+    let mut done = 0;
+    let mut batched = len > 2;
+    while done < len {
+        if batched {
+            match batch(done) {
+                Ok(()) => return Ok(()),
+                Err(stopped) => {
+                    batched = !not_supported(&stopped.error);
+                    done += stopped.done.min(len - done - 1);
+                }
+            }
+        }
+        one(done).map_err(|error| (done, error))?;
+        done += 1;
+    }
+    Ok(())
+}
+
+fn not_supported(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::EOPNOTSUPP | sys::ENOTSUPP)
+    )
+}
+
+fn bytes_mut<T: Element>(elements: &mut [T]) -> &mut [u8] {
+    let len = size_of_val(elements);
+    // SAFETY: plain bytes for which every pattern is valid (`FromBytes`) and which have no padding
+    // (`IntoBytes`), borrowed exclusively, of exactly this length.
+    unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr().cast::<u8>(), len) }
+}
+
+/// An array table in shared memory.
+#[derive(Debug)]
+pub(crate) struct Array<T> {
+    spec: Spec,
+    mapping: Mapping,
+    capacity: u32,
+    types: PhantomData<fn() -> T>,
+}
+
+impl<T: Element + PartialEq> Array<T> {
+    /// 64-bit words of an element. The kernel spaces elements by multiples of eight bytes.
+    const WORDS: usize = {
+        assert!(size_of::<T>().is_multiple_of(8) && size_of::<T>() <= 64);
+        size_of::<T>() / 8
+    };
+
+    pub(crate) fn open(pins: &Pins, spec: Spec, read_only: bool) -> Result<Self, Error> {
+        let fd = open_pinned(pins, &spec, read_only)?;
+        let info = sys::map_info(fd.as_fd())
+            .map_err(|source| spec.failed("look at", "the shape", source))?;
+        let len = info.entries_max as usize * size_of::<T>();
+        let mapping = Mapping::new(&fd, len.next_multiple_of(rustix::param::page_size()), read_only)
+            .map_err(|source| spec.failed("map", "the elements", source))?;
+        Ok(Array {
+            spec,
+            mapping,
+            capacity: info.entries_max,
+            types: PhantomData,
+        })
+    }
+
+    /// Number of elements.
+    pub(crate) fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Writes one element. The last word goes last: a type keeps there what makes the element valid.
+    pub(crate) fn set(&self, index: u32, value: &T) -> Result<(), Error> {
+        let words = self.element(index).ok_or_else(|| Error::Full {
+            table: self.spec.name,
+            key: format!("element {index}"),
+            capacity: self.capacity,
+            flag: self.spec.flag,
+        })?;
+        for (word, bytes) in words.iter().zip(value.as_bytes().chunks_exact(8)) {
+            let bytes: [u8; 8] = bytes.try_into().unwrap_or_default();
+            word.store(u64::from_ne_bytes(bytes), Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Every element that is not empty, in order of index.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, T)> + '_ {
+        self.elements().filter_map(|(index, words)| {
+            let mut value = T::new_zeroed();
+            let mut used = 0;
+            for (bytes, word) in bytes_mut(std::slice::from_mut(&mut value))
+                .chunks_exact_mut(8)
+                .zip(words)
+            {
+                let word = word.load(Ordering::Relaxed);
+                used |= word;
+                bytes.copy_from_slice(&word.to_ne_bytes());
+            }
+            (used != 0).then_some((index, value))
+        })
+    }
+
+    /// Number of elements that are not empty.
+    pub(crate) fn used(&self) -> u32 {
+        self.elements()
+            .filter(|(_, words)| words.iter().any(|word| word.load(Ordering::Relaxed) != 0))
+            .count() as u32
+    }
+
+    fn element(&self, index: u32) -> Option<&[AtomicU64]> {
+        let start = index as usize * Self::WORDS;
+        (index < self.capacity).then(|| &self.mapping.words()[start..start + Self::WORDS])
+    }
+
+    fn elements(&self) -> impl Iterator<Item = (u32, &[AtomicU64])> {
+        (0..self.capacity).zip(self.mapping.words().chunks_exact(Self::WORDS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// Writes 0..`len` to a kernel that refuses `bad` and knows batches or not; returns what it holds then.
+    fn written(len: usize, bad: Option<usize>, batches: bool) -> (Vec<usize>, Option<usize>) {
+        let held = RefCell::new(Vec::new());
+        let one = |i: usize| {
+            if Some(i) == bad {
+                return Err(io::Error::from_raw_os_error(libc::E2BIG));
+            }
+            held.borrow_mut().push(i);
+            Ok(())
+        };
+        let batch = |from: usize| {
+            if !batches {
+                return Err(sys::BatchError {
+                    done: 0,
+                    error: io::Error::from_raw_os_error(libc::EINVAL),
+                });
+            }
+            for i in from..len {
+                one(i).map_err(|error| sys::BatchError {
+                    done: i - from,
+                    error,
+                })?;
+            }
+            Ok(())
+        };
+        let failed = write(len, one, batch).err().map(|(i, _)| i);
+        (held.into_inner(), failed)
+    }
+
+    #[test]
+    fn each_element_is_written_once_and_the_refused_one_is_named() {
+        for len in [0, 1, 2, 3, 10] {
+            for batches in [true, false] {
+                let all: Vec<_> = (0..len).collect();
+                assert_eq!(written(len, None, batches), (all.clone(), None));
+                for bad in 0..len {
+                    let got = written(len, Some(bad), batches);
+                    assert_eq!(got, (all[..bad].to_vec(), Some(bad)), "{len} {batches}");
+                }
+            }
+        }
+    }
+}

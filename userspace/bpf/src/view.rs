@@ -1,0 +1,261 @@
+//! The tables as the kernel holds them, for whoever wants to look: the agent itself, or `fairlead status` in
+//! another process.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use abi::{
+    Affinity, AffinityKey, Backend, Counter, CounterValue, Flow4, Flow6, FlowState4, FlowState6,
+    Frontend, FrontendKey4, FrontendKey6, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot,
+};
+use plan::{FrontendKey, Tables};
+use serde::Serialize;
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::pins::{self, Pins};
+use crate::status::{self, Status};
+use crate::table::{Array, Hash, open_pinned};
+use crate::{Error, Probe, spec, sys};
+
+/// How full a table is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Fill {
+    /// Name of the table.
+    pub table: &'static str,
+    /// Entries in use.
+    pub used: u32,
+    /// Entries that it can hold.
+    pub capacity: u32,
+    /// The command line option that raises the capacity.
+    pub flag: &'static str,
+}
+
+/// One direction of a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flow {
+    /// IPv4.
+    V4(Flow4, FlowState4),
+    /// IPv6.
+    V6(Flow6, FlowState6),
+}
+
+/// Everything that the kernel holds for one root of pins.
+#[derive(Debug)]
+pub struct View {
+    pub(crate) pins: Pins,
+    pub(crate) frontends4: Hash<FrontendKey4, Frontend>,
+    pub(crate) frontends6: Hash<FrontendKey6, Frontend>,
+    pub(crate) rings: Array<RingSlot>,
+    pub(crate) backends: Array<Backend>,
+    affinity: Hash<AffinityKey, Affinity>,
+    flows4: Hash<Flow4, FlowState4>,
+    flows6: Hash<Flow6, FlowState6>,
+    reverse_sockets: Hash<ReverseSocketKey, ReverseSocket>,
+    config: OwnedFd,
+    counters: OwnedFd,
+    cpus: usize,
+}
+
+impl View {
+    /// Opens what is pinned below `bpffs_root`, to read only.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotLoaded`] if nothing is pinned there; others if the kernel refuses.
+    pub fn open(bpffs_root: &Path) -> Result<View, Error> {
+        View::open_pins(Pins::new(bpffs_root), true)
+    }
+
+    pub(crate) fn open_pins(pins: Pins, read_only: bool) -> Result<View, Error> {
+        let cpus = aya::util::nr_cpus().map_err(|(path, error)| {
+            Error::path("read the number of CPUs from", path.as_ref())(error)
+        })?;
+        Ok(View {
+            frontends4: Hash::open(&pins, spec::FRONTENDS4, read_only)?,
+            frontends6: Hash::open(&pins, spec::FRONTENDS6, read_only)?,
+            rings: Array::open(&pins, spec::RINGS, read_only)?,
+            backends: Array::open(&pins, spec::BACKENDS, read_only)?,
+            affinity: Hash::open(&pins, spec::AFFINITY, true)?,
+            flows4: Hash::open(&pins, spec::FLOWS4, true)?,
+            flows6: Hash::open(&pins, spec::FLOWS6, true)?,
+            reverse_sockets: Hash::open(&pins, spec::REVERSE_SOCKETS, true)?,
+            config: open_pinned(&pins, &spec::CONFIG, read_only)?,
+            counters: open_pinned(&pins, &spec::COUNTERS, true)?,
+            cpus,
+            pins,
+        })
+    }
+
+    /// Reads back frontends, rings and backends.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn observe(&self) -> Result<Tables, Error> {
+        let mut frontends = BTreeMap::new();
+        for (key, value) in self.frontends4.entries(usize::MAX)? {
+            frontends.insert(FrontendKey::V4(key), value);
+        }
+        for (key, value) in self.frontends6.entries(usize::MAX)? {
+            frontends.insert(FrontendKey::V6(key), value);
+        }
+        Ok(Tables {
+            frontends,
+            rings: self
+                .rings
+                .entries()
+                .map(|(slot, value)| (slot, value.backend))
+                .collect(),
+            backends: self.backends.entries().collect(),
+        })
+    }
+
+    /// Every counter, summed over the CPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn counters(&self) -> Result<Vec<(Counter, CounterValue)>, Error> {
+        let mut shares = vec![CounterValue::default(); self.cpus];
+        Counter::ALL
+            .iter()
+            .map(|&counter| {
+                let key = (counter as u32).to_ne_bytes();
+                sys::lookup(self.counters.as_fd(), &key, shares.as_mut_bytes())
+                    .map_err(|source| spec::COUNTERS.failed("read", counter.label(), source))?;
+                let sum = shares.iter().fold(CounterValue::default(), |sum, share| {
+                    CounterValue {
+                        packets: sum.packets.wrapping_add(share.packets),
+                        bytes: sum.bytes.wrapping_add(share.bytes),
+                    }
+                });
+                Ok((counter, sum))
+            })
+            .collect()
+    }
+
+    /// What the programs know of this node.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn node(&self) -> Result<NodeConfig, Error> {
+        let mut node = NodeConfig::new_zeroed();
+        sys::lookup(self.config.as_fd(), &0_u32.to_ne_bytes(), node.as_mut_bytes())
+            .map_err(|source| spec::CONFIG.failed("read", "this node", source))?;
+        Ok(node)
+    }
+
+    pub(crate) fn set_node(&self, node: &NodeConfig) -> Result<(), Error> {
+        sys::update(self.config.as_fd(), &0_u32.to_ne_bytes(), node.as_bytes())
+            .map_err(|source| spec::CONFIG.failed("write", "this node", source))
+    }
+
+    /// Up to `limit` entries of the flow tables of each family, in no particular order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn flows(&self, limit: usize) -> Result<Vec<Flow>, Error> {
+        let four = self.flows4.entries(limit)?;
+        let six = self.flows6.entries(limit)?;
+        Ok(four
+            .into_iter()
+            .map(|(key, state)| Flow::V4(key, state))
+            .chain(six.into_iter().map(|(key, state)| Flow::V6(key, state)))
+            .collect())
+    }
+
+    /// How full each table is. Costs a walk through the hashes: for people and for metrics, not for a hot path.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn fill(&self) -> Result<Vec<Fill>, Error> {
+        fn fill(spec: &spec::Spec, used: u32, capacity: u32) -> Fill {
+            Fill {
+                table: spec.name,
+                used,
+                capacity,
+                flag: spec.flag,
+            }
+        }
+        macro_rules! hash {
+            ($spec:ident, $table:ident) => {
+                fill(
+                    &spec::$spec,
+                    self.$table.entries(usize::MAX)?.len() as u32,
+                    self.$table.capacity(),
+                )
+            };
+        }
+        Ok(vec![
+            hash!(FRONTENDS4, frontends4),
+            hash!(FRONTENDS6, frontends6),
+            fill(&spec::RINGS, self.rings.used(), self.rings.capacity()),
+            fill(
+                &spec::BACKENDS,
+                self.backends.used(),
+                self.backends.capacity(),
+            ),
+            hash!(AFFINITY, affinity),
+            hash!(FLOWS4, flows4),
+            hash!(FLOWS6, flows6),
+            hash!(REVERSE_SOCKETS, reverse_sockets),
+        ])
+    }
+
+    /// Programs, links and tables.
+    ///
+    /// # Errors
+    ///
+    /// Those of the kernel, naming what could not be read.
+    pub fn status(&self) -> Result<Status, Error> {
+        Ok(Status {
+            bpffs_root: self.pins.root().to_owned(),
+            layout: abi::LAYOUT_VERSION,
+            agent_pid: pins::owner(&self.pins),
+            kernel: Probe::read(),
+            programs: status::programs(&self.pins)?,
+            links: status::links(&self.pins)?,
+            tables: self.fill()?,
+        })
+    }
+
+    /// Runs a packet program on a packet, on the live tables. `context` is a `struct __sk_buff` or `struct
+    /// xdp_md`, or empty. The socket programs cannot be run like this.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoProgram`] for a name that is not ours, [`Error::Path`] if the kernel refuses.
+    pub fn test_run(
+        &self,
+        program: &str,
+        packet: &[u8],
+        context: &[u8],
+        repeat: u32,
+    ) -> Result<TestRun, Error> {
+        let path = self.pins.program(program);
+        let failed = |error| Error::path("run the program", &path)(error);
+        let fd = sys::get(&path, false).map_err(failed)?;
+        let (verdict, packet, duration_ns) =
+            sys::test_run(fd.as_fd(), packet, context, repeat).map_err(failed)?;
+        Ok(TestRun {
+            verdict,
+            packet,
+            duration_ns,
+        })
+    }
+}
+
+/// What a program did with a packet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TestRun {
+    /// What the program returned: a `TC_ACT_*` or an `XDP_*`.
+    pub verdict: u32,
+    /// The packet afterwards.
+    pub packet: Vec<u8>,
+    /// Mean duration of a run in nanoseconds.
+    pub duration_ns: u32,
+}
