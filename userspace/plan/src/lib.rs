@@ -1,6 +1,17 @@
 //! From the model and what the kernel holds to wanted tables and ordered steps.
+//!
+//! [`Planner`] decides, [`Tables`] and [`Step`] are what it decides about, [`Store`] is where it takes
+//! effect. This crate knows nothing about aya, Kubernetes or time.
 #![forbid(unsafe_code)]
 
+mod holdings;
+mod ids;
+mod planner;
+mod problem;
+mod ranges;
 pub mod tables;
+pub mod text;
 
+pub use planner::{Capacities, Epoch, Named, Plan, Planner};
+pub use problem::{Problem, Table};
 pub use tables::{FrontendKey, Step, Store, Tables};

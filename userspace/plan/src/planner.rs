@@ -1,0 +1,613 @@
+//! The planner: what is wanted, what the kernel holds, and the steps from one to the other, at the cost of
+//! what changed.
+//!
+//! The kernel's tables are the memory. A service port takes over the identifier that its frontends carry in
+//! the restored tables, so a restart writes nothing that is right already. A changed set of backends goes
+//! into a new range of the rings table, then each frontend is switched by one update; what nothing points at
+//! any more is *retired* and stays readable until the caller says that no program can still read it
+//! ([`Planner::reclaim`]), and its identifiers stay unused until flows have had time to forget them
+//! ([`Planner::release`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use abi::{Frontend, FrontendKey4, FrontendKey6, Scope, ServiceId, frontends};
+use model::{FrontendKind, Service, ServiceKey, ServicePort};
+
+use crate::holdings::{Holdings, Owner};
+use crate::problem::{Problem, Table};
+use crate::{FrontendKey, Step, Tables};
+
+/// Plans the tables of one node. A value: no clock, no input or output, no error.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    capacities: Capacities,
+    holdings: Holdings,
+    frontends: BTreeMap<FrontendKey, Slot>,
+    /// Every claimant of the frontends that more than one service claims.
+    contested: BTreeMap<FrontendKey, BTreeSet<Claimant>>,
+    services: BTreeMap<ServiceKey, Planned>,
+    /// Services that a full table kept from what they want.
+    waiting: BTreeSet<ServiceKey>,
+    epoch: Epoch,
+}
+
+/// Numbers the turns of a planner.
+pub type Epoch = u64;
+
+/// How many elements each table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacities {
+    /// Entries of [`frontends::NAME4`].
+    pub frontends4: u32,
+    /// Entries of [`frontends::NAME6`].
+    pub frontends6: u32,
+    /// Slots of [`abi::rings::NAME`].
+    pub rings: u32,
+    /// Elements of [`abi::backends::NAME`]; element zero stays empty.
+    pub backends: u32,
+}
+
+impl Default for Capacities {
+    fn default() -> Self {
+        Capacities {
+            frontends4: frontends::CAPACITY,
+            frontends6: frontends::CAPACITY,
+            rings: abi::rings::CAPACITY,
+            backends: abi::backends::CAPACITY,
+        }
+    }
+}
+
+/// The highest identifiers that something beside the planned tables still names: flows, affinities.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Highest service.
+    pub service: ServiceId,
+    /// Highest backend.
+    pub backend: abi::BackendId,
+}
+
+/// What one turn decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What to do, in order.
+    pub steps: Vec<Step>,
+    /// This turn's number: once `steps` are done and a grace period is over, it may be reclaimed.
+    pub epoch: Epoch,
+    /// Services whose problems changed, each with all that it has now.
+    pub problems: Vec<(ServiceKey, Vec<Problem>)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    /// As the kernel holds it.
+    held: Option<Frontend>,
+    /// Whose it should be.
+    owner: Option<Claimant>,
+}
+
+/// A service in its rank: of two that claim one frontend, the lower one has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Claimant {
+    created: u64,
+    key: ServiceKey,
+}
+
+#[derive(Clone, Debug)]
+struct Planned {
+    service: Service,
+    /// By port; zero where nothing was placed.
+    ids: Vec<ServiceId>,
+    problems: Vec<Problem>,
+}
+
+/// What a turn gathers. The stages keep every prefix of the steps whole: backends before the rings that name
+/// them, rings before the frontends that name them.
+#[derive(Default)]
+struct Turn {
+    backends: Vec<Step>,
+    rings: Vec<Step>,
+    frontends: Vec<Step>,
+    /// Services to write.
+    dirty: BTreeSet<ServiceKey>,
+    /// Frontends that a service no longer wants.
+    let_go: Vec<FrontendKey>,
+    /// Identifiers with less that leads to them, perhaps.
+    touched: BTreeSet<ServiceId>,
+    problems: BTreeMap<ServiceKey, Vec<Problem>>,
+}
+
+impl Planner {
+    /// Takes over what the kernel holds.
+    #[must_use]
+    pub fn restore(tables: &Tables, capacities: Capacities, named: Named) -> Self {
+        let held = |(key, frontend): (&FrontendKey, &Frontend)| {
+            let slot = Slot {
+                held: Some(*frontend),
+                owner: None,
+            };
+            (*key, slot)
+        };
+        Planner {
+            capacities,
+            holdings: Holdings::restore(tables, capacities, named),
+            frontends: tables.frontends.iter().map(held).collect(),
+            contested: BTreeMap::new(),
+            services: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            epoch: 0,
+        }
+    }
+
+    /// Plans changed services; `None` means that nothing is wanted of it any more. What the kernel held
+    /// before and no service claimed yet is left alone.
+    pub fn plan(&mut self, changes: Vec<(ServiceKey, Option<Service>)>) -> Plan {
+        self.turn(changes, false)
+    }
+
+    /// Plans all that is wanted: a service that is not mentioned is gone, and what the kernel holds for
+    /// nobody goes too.
+    pub fn plan_all(&mut self, wanted: Vec<(ServiceKey, Service)>) -> Plan {
+        let mentioned: BTreeSet<&ServiceKey> = wanted.iter().map(|(key, _)| key).collect();
+        let gone: Vec<ServiceKey> = {
+            let known = self.services.keys();
+            known.filter(|k| !mentioned.contains(k)).cloned().collect()
+        };
+        let changes = gone.into_iter().map(|key| (key, None));
+        let changes = changes.chain(wanted.into_iter().map(|(key, s)| (key, Some(s))));
+        self.turn(changes.collect(), true)
+    }
+
+    /// Empties what was retired in `epoch` and before. Call it when no program that started before that
+    /// epoch's steps were done can still be running. The emptied identifiers stay unused.
+    pub fn reclaim(&mut self, epoch: Epoch) -> Vec<Step> {
+        self.holdings.reclaim(epoch)
+    }
+
+    /// Lets identifiers be given out again that were reclaimed from `epoch` and before. Call it when flows
+    /// and affinities have had time to forget them.
+    pub fn release(&mut self, epoch: Epoch) {
+        self.holdings.release(epoch);
+    }
+
+    /// The number of the last turn.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whether something waits for [`Planner::reclaim`].
+    #[must_use]
+    pub fn has_retired(&self) -> bool {
+        self.holdings.has_retired()
+    }
+
+    /// Whether a service waits for room that has come since: [`Planner::plan`] serves it, also without
+    /// changes.
+    #[must_use]
+    pub fn can_retry(&self) -> bool {
+        self.holdings.room_grew && !self.waiting.is_empty()
+    }
+
+    /// Every service with problems.
+    pub fn problems(&self) -> impl Iterator<Item = (&ServiceKey, &[Problem])> {
+        let services = self.services.iter().map(|(key, p)| (key, &*p.problems));
+        services.filter(|(_, problems)| !problems.is_empty())
+    }
+
+    /// The service and the name of the port that an identifier stands for.
+    #[must_use]
+    pub fn service_of(&self, id: ServiceId) -> Option<(&ServiceKey, &str)> {
+        let key = self.holdings.owner(id)?;
+        let planned = self.services.get(key)?;
+        let port = planned.ids.iter().position(|i| *i == id)?;
+        Some((key, &planned.service.ports[port].name))
+    }
+
+    /// The identifiers of a service's ports, in the order of its ports; zero where nothing is held.
+    #[must_use]
+    pub fn ids_of(&self, key: &ServiceKey) -> &[ServiceId] {
+        self.services.get(key).map_or(&[], |planned| &planned.ids)
+    }
+
+    fn turn(&mut self, changes: Vec<(ServiceKey, Option<Service>)>, prune: bool) -> Plan {
+        self.epoch += 1;
+        let mut turn = Turn::default();
+        // First who has what, then what is written: no frontend changes hands twice in a turn.
+        for (key, service) in changes {
+            self.declare(&key, service, &mut turn);
+        }
+        for frontend in std::mem::take(&mut turn.let_go) {
+            self.remove_if_unowned(frontend, &mut turn);
+        }
+        self.place_dirty(&mut turn);
+        if prune {
+            self.prune(&mut turn);
+        }
+        while self.can_retry() {
+            self.holdings.room_grew = false;
+            turn.dirty.append(&mut self.waiting);
+            self.place_dirty(&mut turn);
+        }
+        for id in &turn.touched {
+            self.holdings.settle(*id, self.epoch);
+        }
+        let mut steps = turn.backends;
+        steps.append(&mut turn.rings);
+        steps.append(&mut turn.frontends);
+        Plan {
+            steps,
+            epoch: self.epoch,
+            problems: turn.problems.into_iter().collect(),
+        }
+    }
+
+    /// Notes what is wanted of a service now and whose its frontends are.
+    fn declare(&mut self, key: &ServiceKey, service: Option<Service>, turn: &mut Turn) {
+        let old = self.services.remove(key);
+        self.move_claims(
+            key,
+            old.as_ref().map(|old| &old.service),
+            service.as_ref(),
+            turn,
+        );
+        let (ids, problems) = old.map_or_else(Default::default, |old| (old.ids, old.problems));
+        if let Some(service) = service {
+            let planned = Planned {
+                service,
+                ids,
+                problems,
+            };
+            self.services.insert(key.clone(), planned);
+            turn.dirty.insert(key.clone());
+            return;
+        }
+        self.waiting.remove(key);
+        turn.dirty.remove(key);
+        for id in ids.into_iter().filter(|id| *id != 0) {
+            self.holdings.set_owner(id, Owner::Nobody);
+            turn.touched.insert(id);
+        }
+        if !problems.is_empty() {
+            turn.problems.insert(key.clone(), Vec::new());
+        }
+    }
+
+    /// Gives up the claims that are no longer wanted, and makes those that are new.
+    fn move_claims(
+        &mut self,
+        key: &ServiceKey,
+        old: Option<&Service>,
+        new: Option<&Service>,
+        turn: &mut Turn,
+    ) {
+        let keys = |service: Option<&Service>| -> BTreeSet<FrontendKey> {
+            let keys = service.map_or(Vec::new(), frontend_keys);
+            keys.into_iter().flatten().map(|(key, _)| key).collect()
+        };
+        let claimant = |service: &Service| Claimant {
+            created: service.created,
+            key: key.clone(),
+        };
+        let (old_keys, new_keys) = (keys(old), keys(new));
+        let (old, new) = (old.map(claimant), new.map(claimant));
+        let same_rank = old == new;
+        if let Some(me) = &old {
+            for frontend in &old_keys {
+                let kept = new_keys.contains(frontend);
+                if !kept || !same_rank {
+                    self.unclaim(*frontend, me, turn);
+                }
+                if !kept {
+                    turn.let_go.push(*frontend);
+                }
+            }
+        }
+        if let Some(me) = &new {
+            for frontend in &new_keys {
+                if !same_rank || !old_keys.contains(frontend) {
+                    self.claim(*frontend, me, turn);
+                }
+            }
+        }
+    }
+
+    fn place_dirty(&mut self, turn: &mut Turn) {
+        while let Some(key) = turn.dirty.pop_first() {
+            if let Some(planned) = self.services.remove(&key) {
+                let planned = self.place_service(&key, planned, turn);
+                self.services.insert(key, planned);
+            }
+        }
+    }
+
+    /// Writes a service as it is wanted and as far as its frontends are its own.
+    fn place_service(&mut self, key: &ServiceKey, planned: Planned, turn: &mut Turn) -> Planned {
+        let Planned {
+            service,
+            ids: mut spare,
+            problems: old_problems,
+        } = planned;
+        spare.retain(|id| *id != 0);
+        for id in &spare {
+            self.holdings.set_owner(*id, Owner::Nobody);
+            turn.touched.insert(*id);
+        }
+        let (mut ids, mut problems) = (Vec::new(), Vec::new());
+        for (port, keys) in service.ports.iter().zip(frontend_keys(&service)) {
+            let mut granted = Vec::with_capacity(keys.len());
+            for (frontend, flags) in keys {
+                match &self.frontends[&frontend].owner {
+                    Some(owner) if owner.key != *key => problems.push(Problem::Taken {
+                        frontend,
+                        by: owner.key.clone(),
+                    }),
+                    Some(_) | None => granted.push((frontend, flags)),
+                }
+            }
+            let adopted = self.adopt(&granted, &mut spare);
+            let placed = self.place(key, port, &granted, adopted, turn);
+            ids.push(placed.id.unwrap_or(0));
+            problems.extend(placed.problem);
+        }
+        if problems.iter().any(|p| matches!(p, Problem::Full { .. })) {
+            self.waiting.insert(key.clone());
+        } else {
+            self.waiting.remove(key);
+        }
+        if problems != old_problems {
+            turn.problems.insert(key.clone(), problems.clone());
+        }
+        Planned {
+            service,
+            ids,
+            problems,
+        }
+    }
+
+    fn claim(&mut self, frontend: FrontendKey, me: &Claimant, turn: &mut Turn) {
+        let slot = self.frontends.entry(frontend).or_default();
+        let Some(owner) = &mut slot.owner else {
+            slot.owner = Some(me.clone());
+            return;
+        };
+        if owner == me {
+            return;
+        }
+        let claimants = self.contested.entry(frontend).or_default();
+        claimants.insert(owner.clone());
+        claimants.insert(me.clone());
+        if me < owner {
+            *owner = me.clone();
+            turn.dirty.extend(claimants.iter().map(|c| c.key.clone()));
+        }
+    }
+
+    fn unclaim(&mut self, frontend: FrontendKey, me: &Claimant, turn: &mut Turn) {
+        let Some(slot) = self.frontends.get_mut(&frontend) else {
+            return;
+        };
+        let owned = slot.owner.as_ref() == Some(me);
+        let mut next = None;
+        if let Some(claimants) = self.contested.get_mut(&frontend) {
+            claimants.remove(me);
+            if owned {
+                next = claimants.first().cloned();
+                turn.dirty.extend(claimants.iter().map(|c| c.key.clone()));
+            }
+            if claimants.len() < 2 {
+                self.contested.remove(&frontend);
+            }
+        }
+        if owned {
+            slot.owner = next;
+        }
+    }
+
+    /// The identifier that a port takes over: one that its frontends carry, if it was this service's or
+    /// was found in the kernel and is nobody's yet.
+    fn adopt(
+        &self,
+        granted: &[(FrontendKey, u32)],
+        spare: &mut Vec<ServiceId>,
+    ) -> Option<ServiceId> {
+        let held = granted
+            .iter()
+            .filter_map(|(key, _)| Some(self.frontends[key].held?.service));
+        for id in held {
+            if let Some(at) = spare.iter().position(|s| *s == id) {
+                spare.swap_remove(at);
+                return Some(id);
+            }
+            if self.holdings.is_unclaimed(id) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Writes one port: its backends, its ring, its frontends; or nothing at all when a table is full.
+    fn place(
+        &mut self,
+        key: &ServiceKey,
+        port: &ServicePort,
+        granted: &[(FrontendKey, u32)],
+        adopted: Option<ServiceId>,
+        turn: &mut Turn,
+    ) -> Placed {
+        if let Some(id) = adopted {
+            self.holdings.set_owner(id, Owner::Service(key.clone()));
+        }
+        if granted.is_empty() {
+            return Placed::default();
+        }
+        let (fitting, mut problem) = self.fitting(granted);
+        let placed = if fitting.is_empty() {
+            None
+        } else {
+            let backends = &mut turn.backends;
+            match self
+                .holdings
+                .place(adopted, key, port, backends, &mut turn.rings)
+            {
+                Ok(placed) => Some(placed),
+                Err(table) => {
+                    problem = Some(self.full(table));
+                    None
+                }
+            }
+        };
+        let Some((id, ring_offset)) = placed else {
+            // What still leads to another service's backends must not go on doing so.
+            for (frontend, _) in granted {
+                let held = self.frontends[frontend].held;
+                if held.is_some_and(|held| Some(held.service) != adopted) {
+                    self.remove_frontend(*frontend, turn);
+                }
+            }
+            return Placed {
+                id: adopted,
+                problem,
+            };
+        };
+        turn.touched.insert(id);
+        for (frontend, flags) in fitting {
+            let value = Frontend {
+                service: id,
+                ring_offset,
+                ring_len: port.backends.len() as u32,
+                affinity_secs: port.affinity_secs,
+                flags,
+            };
+            self.put_frontend(frontend, value, turn);
+        }
+        Placed {
+            id: Some(id),
+            problem,
+        }
+    }
+
+    /// Those of `granted` that the table of their family has room for, and the problem of the others.
+    fn fitting(
+        &self,
+        granted: &[(FrontendKey, u32)],
+    ) -> (Vec<(FrontendKey, u32)>, Option<Problem>) {
+        let mut room = [
+            self.capacities.frontends4 as usize - self.holdings.frontends_len(Table::Frontends4),
+            self.capacities.frontends6 as usize - self.holdings.frontends_len(Table::Frontends6),
+        ];
+        let mut problem = None;
+        let mut fitting = Vec::with_capacity(granted.len());
+        for (key, flags) in granted {
+            let table = Table::of(key);
+            let room = &mut room[usize::from(table == Table::Frontends6)];
+            if self.frontends[key].held.is_none() {
+                if *room == 0 {
+                    problem = Some(self.full(table));
+                    continue;
+                }
+                *room -= 1;
+            }
+            fitting.push((*key, *flags));
+        }
+        (fitting, problem)
+    }
+
+    fn full(&self, table: Table) -> Problem {
+        Problem::Full {
+            table,
+            capacity: match table {
+                Table::Frontends4 => self.capacities.frontends4,
+                Table::Frontends6 => self.capacities.frontends6,
+                Table::Rings => self.capacities.rings,
+                Table::Backends => self.capacities.backends,
+            },
+        }
+    }
+
+    fn put_frontend(&mut self, key: FrontendKey, value: Frontend, turn: &mut Turn) {
+        let slot = self.frontends.entry(key).or_default();
+        if slot.held == Some(value) {
+            return;
+        }
+        let old = slot.held.replace(value);
+        self.holdings.point(&key, old, Some(value));
+        turn.touched.extend(old.map(|old| old.service));
+        turn.frontends.push(Step::PutFrontend(key, value));
+    }
+
+    fn remove_frontend(&mut self, key: FrontendKey, turn: &mut Turn) {
+        let slot = self.frontends.entry(key).or_default();
+        if let Some(old) = slot.held.take() {
+            self.holdings.point(&key, Some(old), None);
+            turn.touched.insert(old.service);
+            turn.frontends.push(Step::RemoveFrontend(key));
+        }
+    }
+
+    fn remove_if_unowned(&mut self, key: FrontendKey, turn: &mut Turn) {
+        if self.frontends.get(&key).is_some_and(|s| s.owner.is_none()) {
+            self.remove_frontend(key, turn);
+            self.frontends.remove(&key);
+        }
+    }
+
+    /// Removes what the kernel held and no service claimed.
+    fn prune(&mut self, turn: &mut Turn) {
+        let unowned = self
+            .frontends
+            .iter()
+            .filter(|(_, slot)| slot.owner.is_none());
+        let unowned: Vec<FrontendKey> = unowned.map(|(key, _)| *key).collect();
+        for key in unowned {
+            self.remove_if_unowned(key, turn);
+        }
+        turn.touched.extend(self.holdings.disown_observed());
+    }
+}
+
+#[derive(Default)]
+struct Placed {
+    id: Option<ServiceId>,
+    problem: Option<Problem>,
+}
+
+/// By port, the keys of its frontends with their flags. A frontend that two ports name is the first one's.
+fn frontend_keys(service: &Service) -> Vec<Vec<(FrontendKey, u32)>> {
+    let mut seen = BTreeSet::new();
+    let mut of_port = |port: &ServicePort| {
+        let keys = port
+            .frontends
+            .iter()
+            .map(|f| (frontend_key(port, f), flags(f.kind)));
+        keys.filter(|(key, _)| seen.insert(*key)).collect()
+    };
+    service.ports.iter().map(&mut of_port).collect()
+}
+
+/// The key of a frontend of `port`.
+fn frontend_key(port: &ServicePort, frontend: &model::Frontend) -> FrontendKey {
+    let proto = port.protocol.number();
+    let scope = Scope::Any as u8;
+    match frontend.addr {
+        std::net::IpAddr::V4(addr) => FrontendKey::V4(FrontendKey4 {
+            addr: addr.octets(),
+            port: frontend.port.into(),
+            proto,
+            scope,
+        }),
+        std::net::IpAddr::V6(addr) => FrontendKey::V6(FrontendKey6 {
+            addr: addr.octets(),
+            port: frontend.port.into(),
+            proto,
+            scope,
+        }),
+    }
+}
+
+fn flags(kind: FrontendKind) -> u32 {
+    match kind {
+        FrontendKind::NodePort => frontends::flags::NODE_PORT,
+        FrontendKind::ClusterIp | FrontendKind::ExternalIp | FrontendKind::LoadBalancer => 0,
+    }
+}
