@@ -1,0 +1,284 @@
+//! Watches. A commit is handed to those whose prefix it touches and to no others; what a watcher has not read is
+//! bounded in bytes, and the commits themselves are shared.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use futures_util::Stream;
+use storage::{Change, Error, Revision, WatchEvent};
+
+use crate::history::Commit;
+
+/// All watches of a store.
+#[derive(Debug, Default)]
+pub(crate) struct Fanout {
+    watchers: Mutex<Watchers>,
+    /// Every commit up to here has been handed out.
+    delivered: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Watchers {
+    by_prefix: HashMap<Box<str>, Vec<Arc<Watcher>>>,
+    /// How many prefixes there are of each length: a key is looked up once per length.
+    lengths: BTreeMap<usize, usize>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    prefix: Box<str>,
+    /// The watch began here; what came before is its backlog.
+    began: Revision,
+    unread_max: usize,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    commits: VecDeque<Arc<Commit>>,
+    bytes: usize,
+    /// Of what was ever in the queue or in the backlog.
+    newest: Revision,
+    /// Too much waited; the queue was dropped.
+    slow: bool,
+    closed: bool,
+    /// A progress event is due.
+    progress: bool,
+    waker: Option<Waker>,
+}
+
+impl Fanout {
+    /// A store that begins at `revision`.
+    pub(crate) fn new(revision: Revision) -> Self {
+        Self {
+            watchers: Mutex::default(),
+            delivered: AtomicU64::new(revision.0),
+        }
+    }
+
+    /// Begins a watch. `backlog` is called while no commit is handed out; it tells the newest revision and the
+    /// commits after the one that the watch is from.
+    pub(crate) fn watch<B: Iterator<Item = Arc<Commit>>>(
+        self: &Arc<Self>,
+        prefix: String,
+        unread_max: usize,
+        backlog: impl FnOnce() -> Result<(Revision, B), Error>,
+    ) -> Result<Watch, Error> {
+        let mut watchers = lock(&self.watchers);
+        let (began, backlog) = backlog()?;
+        let watcher = Arc::new(Watcher {
+            prefix: prefix.into_boxed_str(),
+            began,
+            unread_max,
+            queue: Mutex::new(Queue {
+                closed: watchers.closed,
+                newest: began,
+                ..Queue::default()
+            }),
+        });
+        watchers.add(&watcher);
+        drop(watchers);
+        let backlog = backlog
+            .filter(|commit| commit.changes.iter().any(|change| watcher.wants(change)))
+            .collect();
+        Ok(Watch {
+            fanout: Arc::clone(self),
+            watcher,
+            backlog,
+            current: None,
+            told: None,
+            over: false,
+        })
+    }
+
+    /// Hands out commits that were published.
+    pub(crate) fn deliver(&self, commits: &[Arc<Commit>]) {
+        let watchers = lock(&self.watchers);
+        for commit in commits {
+            for change in &commit.changes {
+                for watcher in watchers.of(change.key()) {
+                    watcher.push(commit);
+                }
+            }
+        }
+        if let Some(last) = commits.last() {
+            self.delivered.store(last.revision.0, Ordering::Release);
+        }
+    }
+
+    /// Lets every watcher that has nothing to read know how far the store has got.
+    pub(crate) fn progress(&self) {
+        for watcher in lock(&self.watchers).by_prefix.values().flatten() {
+            let mut queue = lock(&watcher.queue);
+            queue.progress = true;
+            queue.wake();
+        }
+    }
+
+    /// Ends every watch.
+    pub(crate) fn close(&self) {
+        let mut watchers = lock(&self.watchers);
+        watchers.closed = true;
+        for watcher in watchers.by_prefix.values().flatten() {
+            let mut queue = lock(&watcher.queue);
+            queue.closed = true;
+            queue.wake();
+        }
+    }
+}
+
+impl Watchers {
+    fn add(&mut self, watcher: &Arc<Watcher>) {
+        let same = self.by_prefix.entry(watcher.prefix.clone()).or_default();
+        if same.is_empty() {
+            *self.lengths.entry(watcher.prefix.len()).or_default() += 1;
+        }
+        same.push(Arc::clone(watcher));
+    }
+
+    fn remove(&mut self, watcher: &Arc<Watcher>) {
+        let Some(same) = self.by_prefix.get_mut(&watcher.prefix) else {
+            return;
+        };
+        same.retain(|other| !Arc::ptr_eq(other, watcher));
+        if same.is_empty() {
+            self.by_prefix.remove(&watcher.prefix);
+            let len = watcher.prefix.len();
+            if let Some(prefixes) = self.lengths.get_mut(&len) {
+                *prefixes -= 1;
+                if *prefixes == 0 {
+                    self.lengths.remove(&len);
+                }
+            }
+        }
+    }
+
+    /// The watchers whose prefix the key begins with.
+    fn of<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a Arc<Watcher>> {
+        self.lengths
+            .range(..=key.len())
+            .filter_map(|(len, _)| key.get(..*len))
+            .filter_map(|prefix| self.by_prefix.get(prefix))
+            .flatten()
+    }
+}
+
+impl Watcher {
+    fn wants(&self, change: &Change) -> bool {
+        change.key().starts_with(&*self.prefix)
+    }
+
+    fn push(&self, commit: &Arc<Commit>) {
+        let mut queue = lock(&self.queue);
+        // A commit comes once for each of its changes, and those before the watch began are in its backlog.
+        if queue.slow || commit.revision <= queue.newest {
+            return;
+        }
+        queue.newest = commit.revision;
+        queue.bytes += commit.bytes;
+        if queue.bytes > self.unread_max {
+            queue.slow = true;
+            queue.commits = VecDeque::new();
+        } else {
+            queue.commits.push_back(Arc::clone(commit));
+        }
+        queue.wake();
+    }
+}
+
+impl Queue {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// One watch, as a stream.
+pub(crate) struct Watch {
+    fanout: Arc<Fanout>,
+    watcher: Arc<Watcher>,
+    backlog: VecDeque<Arc<Commit>>,
+    /// The commit being yielded and the change in it that is next.
+    current: Option<(Arc<Commit>, usize)>,
+    /// The revision of the last progress event.
+    told: Option<Revision>,
+    over: bool,
+}
+
+impl Watch {
+    /// The next change of the commit at hand.
+    fn change(&mut self) -> Option<Change> {
+        let (commit, next) = self.current.as_mut()?;
+        while let Some(change) = commit.changes.get(*next) {
+            *next += 1;
+            if self.watcher.wants(change) {
+                return Some(change.clone());
+            }
+        }
+        self.current = None;
+        None
+    }
+}
+
+impl Stream for Watch {
+    type Item = Result<WatchEvent, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            if this.over {
+                return Poll::Ready(None);
+            }
+            if let Some(change) = this.change() {
+                return Poll::Ready(Some(Ok(WatchEvent::Change(change))));
+            }
+            if let Some(commit) = this.backlog.pop_front() {
+                this.current = Some((commit, 0));
+                continue;
+            }
+            if this.told.is_none() {
+                this.told = Some(this.watcher.began);
+                let began = WatchEvent::Progress(this.watcher.began);
+                return Poll::Ready(Some(Ok(began)));
+            }
+            // Read before the queue is: what was delivered up to here is in the queue or was yielded.
+            let delivered = Revision(this.fanout.delivered.load(Ordering::Acquire));
+            let mut queue = lock(&this.watcher.queue);
+            if queue.slow {
+                this.over = true;
+                return Poll::Ready(Some(Err(Error::Slow)));
+            }
+            if let Some(commit) = queue.commits.pop_front() {
+                queue.bytes -= commit.bytes;
+                this.current = Some((commit, 0));
+                continue;
+            }
+            if queue.closed {
+                this.over = true;
+                continue;
+            }
+            if std::mem::take(&mut queue.progress) && this.told < Some(delivered) {
+                this.told = Some(delivered);
+                return Poll::Ready(Some(Ok(WatchEvent::Progress(delivered))));
+            }
+            queue.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        lock(&self.fanout.watchers).remove(&self.watcher);
+    }
+}
+
+/// A panic of another holder leaves what these locks guard whole: each step of a change is a valid state.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,283 @@
+//! What readers see: the newest tree, the changes that led to it, and through both every retained revision.
+//!
+//! A list at an older revision starts from the nearest later tree that is at hand and undoes the changes between.
+//! Trees share what they have in common, so keeping one costs what changed since and nothing else.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use imbl::{OrdMap, Vector};
+use storage::{Change, Entry, Error, Page, Range, Revision};
+
+use crate::History;
+
+/// Everything that stands at one revision.
+pub(crate) type Tree = OrdMap<Arc<str>, Arc<Entry>>;
+
+/// A tree is kept at every so many revisions, which bounds the changes that a list has to undo.
+const STEP: u64 = 4096;
+
+/// How many trees are kept for lists that are read in pages.
+const PAGED_MAX: usize = 64;
+
+/// What a commit occupies beside keys and values, roughly.
+const COMMIT_OVERHEAD: usize = 256;
+
+/// One atomic write as it was carried out.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    pub(crate) revision: Revision,
+    pub(crate) changes: Box<[Change]>,
+    /// Of keys and values, with what they replaced, and of the commit itself.
+    pub(crate) bytes: usize,
+    at: Instant,
+}
+
+impl Commit {
+    pub(crate) fn new(revision: Revision, changes: Vec<Change>) -> Self {
+        let bytes = changes.iter().map(Change::bytes).sum::<usize>() + COMMIT_OVERHEAD;
+        Self {
+            revision,
+            changes: changes.into_boxed_slice(),
+            bytes,
+            at: Instant::now(),
+        }
+    }
+
+    /// Carries the commit out on the tree before it.
+    pub(crate) fn apply(&self, tree: &mut Tree) {
+        for change in &self.changes {
+            match change {
+                Change::Put { entry, .. } => {
+                    tree.insert(Arc::clone(&entry.key), Arc::new(entry.clone()));
+                }
+                Change::Delete { previous, .. } => {
+                    tree.remove(&previous.key);
+                }
+            }
+        }
+    }
+
+    /// Takes the tree back to before the commit.
+    fn undo(&self, tree: &mut Tree) {
+        for change in self.changes.iter().rev() {
+            match change {
+                Change::Put {
+                    entry,
+                    previous: None,
+                } => {
+                    tree.remove(&entry.key);
+                }
+                Change::Put {
+                    previous: Some(previous),
+                    ..
+                }
+                | Change::Delete { previous, .. } => {
+                    tree.insert(Arc::clone(&previous.key), Arc::new(previous.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// The published state. Commits follow each other without a gap from `oldest` to `revision`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    pub(crate) tree: Tree,
+    pub(crate) revision: Revision,
+    pub(crate) oldest: Revision,
+    commits: Vector<Arc<Commit>>,
+    commit_bytes: usize,
+}
+
+impl State {
+    /// A state without history.
+    pub(crate) fn new(tree: Tree, revision: Revision) -> Self {
+        Self {
+            tree,
+            revision,
+            oldest: revision,
+            ..Self::default()
+        }
+    }
+
+    /// Whether lists at the revision and watches from it can be answered.
+    pub(crate) fn readable(&self, at: Revision) -> Result<(), Error> {
+        if at > self.revision {
+            return Err(Error::Future {
+                asked: at,
+                newest: self.revision,
+            });
+        }
+        if at < self.oldest {
+            return Err(Error::Compacted {
+                asked: at,
+                oldest: self.oldest,
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes in the commits that lead to `tree`.
+    pub(crate) fn publish(&mut self, tree: Tree, commits: &[Arc<Commit>]) -> Tree {
+        for commit in commits {
+            self.revision = commit.revision;
+            self.commit_bytes += commit.bytes;
+            self.commits.push_back(Arc::clone(commit));
+        }
+        std::mem::replace(&mut self.tree, tree)
+    }
+
+    /// Forgets what is older than `to`. Returns what was forgotten, to be dropped where nobody waits.
+    pub(crate) fn compact(&mut self, to: Revision) -> Vector<Arc<Commit>> {
+        if to <= self.oldest {
+            return Vector::new();
+        }
+        let kept = self.commits.split_off(self.index(to));
+        let forgotten = std::mem::replace(&mut self.commits, kept);
+        self.oldest = to;
+        self.commit_bytes -= forgotten.iter().map(|commit| commit.bytes).sum::<usize>();
+        forgotten
+    }
+
+    /// The revision that the policy lets history be forgotten up to.
+    pub(crate) fn expired(&self, policy: &History, now: Instant) -> Revision {
+        let mut bytes = self.commit_bytes;
+        let mut to = self.oldest;
+        for commit in &self.commits {
+            let many = self.revision.0 - commit.revision.0 >= policy.revisions;
+            let old = now.saturating_duration_since(commit.at) > policy.age;
+            if !(bytes > policy.bytes || many && old) {
+                break;
+            }
+            bytes -= commit.bytes;
+            to = commit.revision;
+        }
+        to
+    }
+
+    /// The commits after a readable revision.
+    pub(crate) fn since(&self, from: Revision) -> Vector<Arc<Commit>> {
+        let mut commits = self.commits.clone();
+        commits.split_off(self.index(from))
+    }
+
+    /// Where in the commits the first one after `revision` stands.
+    fn index(&self, revision: Revision) -> usize {
+        (revision.0 - self.oldest.0) as usize
+    }
+}
+
+/// Trees of older revisions that are at hand.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    trees: BTreeMap<Revision, Tree>,
+    /// Those of `trees` that are there for a list read in pages, in order of arrival.
+    paged: VecDeque<Revision>,
+}
+
+impl Marks {
+    /// Keeps the newest tree where a step of revisions was passed, and forgets those that can't be read any more.
+    pub(crate) fn step(&mut self, before: Revision, state: &State) -> BTreeMap<Revision, Tree> {
+        if before.0 / STEP != state.revision.0 / STEP {
+            self.trees.insert(state.revision, state.tree.clone());
+        }
+        let kept = self.trees.split_off(&state.oldest);
+        self.paged.retain(|revision| *revision >= state.oldest);
+        std::mem::replace(&mut self.trees, kept)
+    }
+
+    /// Keeps a tree because pages of it will be asked for.
+    pub(crate) fn page(&mut self, revision: Revision, tree: &Tree) {
+        if self.trees.contains_key(&revision) {
+            return;
+        }
+        self.trees.insert(revision, tree.clone());
+        self.paged.push_back(revision);
+        if self.paged.len() > PAGED_MAX
+            && let Some(oldest) = self.paged.pop_front()
+        {
+            self.trees.remove(&oldest);
+        }
+    }
+
+    /// The tree of the nearest revision not before the one wanted.
+    fn nearest(&self, at: Revision) -> Option<(Revision, Tree)> {
+        let (revision, tree) = self.trees.range(at..).next()?;
+        Some((*revision, tree.clone()))
+    }
+
+    /// What it takes to see the state at a revision; [`Past::tree`] does the work, outside every lock.
+    pub(crate) fn past(&self, state: &State, at: Option<Revision>) -> Result<Past, Error> {
+        let at = at.unwrap_or(state.revision);
+        state.readable(at)?;
+        let newest = || (state.revision, state.tree.clone());
+        let (from, tree) = if at == state.revision {
+            newest()
+        } else {
+            self.nearest(at)
+                .filter(|(revision, _)| *revision <= state.revision)
+                .unwrap_or_else(newest)
+        };
+        let mut commits = state.since(at);
+        commits.truncate((from.0 - at.0) as usize);
+        Ok(Past {
+            at,
+            tree,
+            undo: commits,
+        })
+    }
+}
+
+/// A later tree, and what to undo in it.
+pub(crate) struct Past {
+    pub(crate) at: Revision,
+    tree: Tree,
+    undo: Vector<Arc<Commit>>,
+}
+
+impl Past {
+    pub(crate) fn tree(self) -> Tree {
+        let mut tree = self.tree;
+        for commit in self.undo.iter().rev() {
+            commit.undo(&mut tree);
+        }
+        tree
+    }
+}
+
+/// Reads a page out of a tree.
+pub(crate) fn page(tree: &Tree, revision: Revision, range: &Range) -> Page {
+    let prefix = range.prefix.as_str();
+    let start = range.start.as_deref().unwrap_or("").max(prefix);
+    let mut found = tree
+        .range::<_, str>((Bound::Included(start), Bound::Unbounded))
+        .map(|(_, entry)| entry)
+        .take_while(|entry| entry.key.starts_with(prefix));
+    let limit = match range.limit {
+        0 => usize::MAX,
+        limit => limit,
+    };
+    let entries = found
+        .by_ref()
+        .take(limit)
+        .map(|entry| Entry::clone(entry))
+        .collect();
+    Page {
+        entries,
+        revision,
+        remaining: found.count() as u64,
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            revisions: 10_000,
+            age: Duration::from_secs(5 * 60),
+            bytes: 256 << 20,
+        }
+    }
+}

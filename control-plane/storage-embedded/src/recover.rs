@@ -1,0 +1,146 @@
+//! Opening: the newest snapshot, then every log since, into the state that was acknowledged last.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use storage::{Change, Entry, Revision};
+
+use crate::disk::Disk;
+use crate::format::Record;
+use crate::history::{Commit, State};
+use crate::log::{self, Log};
+use crate::{History, OpenError, snapshot};
+
+/// What was found.
+pub(crate) struct Recovered {
+    pub(crate) state: State,
+    /// The log to go on with.
+    pub(crate) log: Log,
+    /// Bytes in all logs.
+    pub(crate) log_bytes: u64,
+}
+
+/// Reads the directory back, and clears away what an interrupted snapshot left.
+pub(crate) fn recover(disk: &dyn Disk, policy: &History) -> Result<Recovered, OpenError> {
+    let directory = disk.path("");
+    let mut names = disk.names().map_err(OpenError::io("list", &directory))?;
+    names.sort_unstable();
+    let remove = |name: &str| {
+        let path = disk.path(name);
+        disk.remove(name).map_err(OpenError::io("remove", &path))
+    };
+    for name in names.iter().filter(|name| name.ends_with(".tmp")) {
+        remove(name)?;
+    }
+
+    let snapshots: Vec<&String> = names
+        .iter()
+        .filter(|name| snapshot::revision(name).is_some())
+        .collect();
+    let logs: Vec<(Revision, &String)> = names
+        .iter()
+        .filter_map(|name| Some((log::base(name)?, name)))
+        .collect();
+    let mut state = match snapshots.last() {
+        None => State::default(),
+        Some(newest) => {
+            let (tree, revision) = snapshot::read(disk, newest)?;
+            State::new(tree, revision)
+        }
+    };
+    if snapshots.is_empty() && logs.is_empty() {
+        let path = disk.path(&log::name(Revision(0)));
+        let log = Log::prepare(disk, Revision(0)).map_err(OpenError::io("create", &path))?;
+        log.begin(disk).map_err(OpenError::io("create", &path))?;
+        return Ok(Recovered {
+            state,
+            log_bytes: log.len,
+            log,
+        });
+    }
+
+    // The last log that begins no later than the snapshot, and all after it, lead from the snapshot to the end.
+    let needed = logs.partition_point(|(base, _)| *base <= state.revision);
+    let missing = |after: Revision| OpenError::Missing {
+        directory: directory.clone(),
+        after: after.0,
+    };
+    let Some(first) = needed.checked_sub(1) else {
+        return Err(missing(state.revision));
+    };
+    let mut newest_log = None;
+    let mut log_bytes = 0;
+    for (i, (base, name)) in logs.iter().enumerate().skip(first) {
+        if *base > state.revision {
+            return Err(missing(state.revision));
+        }
+        let newest = i + 1 == logs.len();
+        let read = Log::replay(disk, name, newest, |record| {
+            replay(&mut state, policy, record)
+        })?;
+        log_bytes += read.len;
+        newest_log = Some(read);
+    }
+    let log = newest_log.ok_or_else(|| missing(state.revision))?;
+    if log.base > state.revision {
+        return Err(missing(state.revision));
+    }
+    for (_, superseded) in &logs[..first] {
+        remove(superseded)?;
+    }
+    for superseded in snapshots.iter().rev().skip(1) {
+        remove(superseded)?;
+    }
+    Ok(Recovered {
+        state,
+        log,
+        log_bytes,
+    })
+}
+
+/// Carries a record out. What the snapshot covers already is passed over.
+fn replay(state: &mut State, policy: &History, record: Record) -> Result<(), String> {
+    match record {
+        Record::Compaction(to) => {
+            drop(state.compact(to.min(state.revision)));
+        }
+        Record::Write { revision, .. } if revision <= state.revision => {}
+        Record::Write { revision, changes } => {
+            let due = Revision(state.revision.0 + 1);
+            if revision != due {
+                let (found, due) = (revision.0, due.0);
+                return Err(format!("revision {found} stands where {due} is due"));
+            }
+            // Taken out so that it is changed in place; after an error the state is not used.
+            let mut tree = std::mem::take(&mut state.tree);
+            let mut done = Vec::with_capacity(changes.len());
+            for (key, value) in changes {
+                let previous = tree.get(key.as_str()).map(|entry| Entry::clone(entry));
+                done.push(match (value, previous) {
+                    (Some(value), previous) => Change::Put {
+                        entry: Entry {
+                            key: previous
+                                .as_ref()
+                                .map_or_else(|| Arc::from(key), |old| Arc::clone(&old.key)),
+                            value,
+                            created: previous.as_ref().map_or(revision, |old| old.created),
+                            modified: revision,
+                        },
+                        previous,
+                    },
+                    (None, Some(previous)) => Change::Delete { revision, previous },
+                    (None, None) => {
+                        return Err(format!("revision {} removes a key that is not there", revision.0));
+                    }
+                });
+            }
+            let commit = Arc::new(Commit::new(revision, done));
+            commit.apply(&mut tree);
+            drop(state.publish(tree, &[commit]));
+            if revision.0 % 1024 == 0 {
+                drop(state.compact(state.expired(policy, Instant::now())));
+            }
+        }
+    }
+    Ok(())
+}

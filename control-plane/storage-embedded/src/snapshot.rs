@@ -1,0 +1,106 @@
+//! Snapshots: everything current at one revision, in one file. With it the logs that led there are superseded.
+
+use std::io;
+use std::sync::Arc;
+
+use storage::Revision;
+
+use crate::OpenError;
+use crate::disk::Disk;
+use crate::format::{Frame, Header, Kind, entries};
+use crate::history::Tree;
+use crate::log::{self, Frames, Next, numbered};
+
+/// A frame of a snapshot is closed when it is this long, in bytes.
+const FRAME_LEN: usize = 1 << 20;
+
+/// The name of the snapshot of a revision.
+pub(crate) fn name(revision: Revision) -> String {
+    format!("snapshot-{:020}", revision.0)
+}
+
+/// The revision in the name of a snapshot.
+pub(crate) fn revision(name: &str) -> Option<Revision> {
+    numbered(name, "snapshot-")
+}
+
+/// Writes the snapshot of a tree and then removes what it supersedes. It has its name only when it is durable.
+pub(crate) fn write(disk: &dyn Disk, tree: &Tree, revision: Revision) -> io::Result<()> {
+    let header = Header {
+        kind: Kind::Snapshot,
+        salt: fastrand::u64(..),
+        revision,
+        entries: tree.len() as u64,
+    };
+    let name = name(revision);
+    let temporary = format!("{name}.tmp");
+    let written = write_to(disk, &temporary, tree, &header);
+    if let Err(error) = written {
+        // What is left of it occupies space that may be what is missing.
+        let _ = disk.remove(&temporary);
+        return Err(error);
+    }
+    disk.rename(&temporary, &name)?;
+    disk.sync_names()?;
+    remove_superseded(disk, revision)
+}
+
+fn write_to(disk: &dyn Disk, name: &str, tree: &Tree, header: &Header) -> io::Result<()> {
+    let mut file = disk.create(name)?;
+    file.write(&header.encode())?;
+    let mut frame = Frame::new();
+    for (_, entry) in tree {
+        frame.entry(entry);
+        if frame.len() >= FRAME_LEN {
+            file.write(frame.finish(header.salt))?;
+            frame.clear();
+        }
+    }
+    if !frame.is_empty() {
+        file.write(frame.finish(header.salt))?;
+    }
+    file.sync()
+}
+
+/// Removes older snapshots and the logs that begin before `revision`. The log that begins there, or one later, exists
+/// already; logs are removed oldest first, so what is left after a crash is a row without a gap.
+fn remove_superseded(disk: &dyn Disk, revision: Revision) -> io::Result<()> {
+    let mut names = disk.names()?;
+    names.sort_unstable();
+    for name in names {
+        let older_snapshot = self::revision(&name).is_some_and(|of| of < revision);
+        let older_log = log::base(&name).is_some_and(|base| base < revision);
+        if older_snapshot || older_log {
+            disk.remove(&name)?;
+        }
+    }
+    disk.sync_names()
+}
+
+/// Reads a snapshot back.
+pub(crate) fn read(disk: &dyn Disk, name: &str) -> Result<(Tree, Revision), OpenError> {
+    let mut frames = Frames::open(disk, name, Kind::Snapshot)?;
+    let mut tree = Tree::new();
+    loop {
+        let offset = frames.offset;
+        match frames.frame()? {
+            Next::End => break,
+            Next::Damaged(what) => return Err(frames.corrupt(offset, what.to_owned())),
+            Next::Body(body) => {
+                let Some(entries) = entries(&body) else {
+                    let what = "its checksum matches but it is no row of entries".to_owned();
+                    return Err(frames.corrupt(offset, what));
+                };
+                for entry in entries {
+                    tree.insert(Arc::clone(&entry.key), Arc::new(entry));
+                }
+            }
+        }
+    }
+    let (found, wanted) = (tree.len() as u64, frames.header.entries);
+    if found != wanted {
+        let what = format!("{wanted} entries were written and {found} are there");
+        return Err(frames.corrupt(frames.len, what));
+    }
+    Ok((tree, frames.header.revision))
+}
