@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use abi::{Backend, BackendId, Frontend, ServiceId, backends, family};
-use model::{ServiceKey, ServicePort};
+use model::ServiceKey;
 
 use crate::ids::Ids;
 use crate::planner::{Capacities, Epoch, Named};
@@ -153,13 +153,13 @@ impl Holdings {
         &mut self,
         adopted: Option<ServiceId>,
         key: &ServiceKey,
-        port: &ServicePort,
+        wanted: &[model::Backend],
         backend_steps: &mut Vec<Step>,
         ring_steps: &mut Vec<Step>,
     ) -> Result<(ServiceId, u32), Table> {
         let group = adopted.and_then(|id| self.groups.get(&id));
         let known = |b: &model::Backend| group.and_then(|g| Some(g.members[g.find(b).ok()?].id));
-        let ids: Vec<Option<BackendId>> = port.backends.iter().map(known).collect();
+        let ids: Vec<Option<BackendId>> = wanted.iter().map(known).collect();
         let missing = ids.iter().filter(|id| id.is_none()).count();
         if missing > self.backend_ids.available() {
             return Err(Table::Backends);
@@ -180,7 +180,7 @@ impl Holdings {
         let service = adopted.unwrap_or_else(|| self.new_service());
         self.set_owner(service, Owner::Service(key.clone()));
         let mut ring = Vec::with_capacity(ids.len());
-        for backend in &port.backends {
+        for backend in wanted {
             ring.push(self.put_backend(service, backend, backend_steps));
         }
         if ring_is_new {

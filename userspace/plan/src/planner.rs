@@ -9,9 +9,10 @@
 //! ([`Planner::release`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use abi::{Frontend, FrontendKey4, FrontendKey6, Scope, ServiceId, frontends};
-use model::{FrontendKind, Service, ServiceKey, ServicePort};
+use model::{Backend, FrontendKind, Service, ServiceKey, ServicePort};
 
 use crate::holdings::{Holdings, Owner};
 use crate::problem::{Problem, Table};
@@ -282,8 +283,12 @@ impl Planner {
         turn: &mut Turn,
     ) {
         let keys = |service: Option<&Service>| -> BTreeSet<FrontendKey> {
-            let keys = service.map_or(Vec::new(), frontend_keys);
-            keys.into_iter().flatten().map(|(key, _)| key).collect()
+            let entries = service.map_or(Vec::new(), entries);
+            entries
+                .into_iter()
+                .flatten()
+                .map(|wanted| wanted.key)
+                .collect()
         };
         let claimant = |service: &Service| Claimant {
             created: service.created,
@@ -334,15 +339,19 @@ impl Planner {
             turn.touched.insert(*id);
         }
         let (mut ids, mut problems) = (Vec::new(), Vec::new());
-        for (port, keys) in service.ports.iter().zip(frontend_keys(&service)) {
-            let mut granted = Vec::with_capacity(keys.len());
-            for (frontend, flags) in keys {
-                match &self.frontends[&frontend].owner {
-                    Some(owner) if owner.key != *key => problems.push(Problem::Taken {
-                        frontend,
-                        by: owner.key.clone(),
-                    }),
-                    Some(_) | None => granted.push((frontend, flags)),
+        for (port, wanted) in service.ports.iter().zip(entries(&service)) {
+            let mut granted = Vec::with_capacity(wanted.len());
+            for wanted in wanted {
+                match &self.frontends[&wanted.key].owner {
+                    Some(owner) if owner.key != *key => {
+                        if wanted.leads_to != LeadsTo::Nothing {
+                            problems.push(Problem::Taken {
+                                frontend: wanted.key,
+                                by: owner.key.clone(),
+                            });
+                        }
+                    }
+                    Some(_) | None => granted.push(wanted),
                 }
             }
             let adopted = self.adopt(&granted, &mut spare);
@@ -406,14 +415,10 @@ impl Planner {
 
     /// The identifier that a port takes over: one that its frontends carry, if it was this service's or
     /// was found in the kernel and is nobody's yet.
-    fn adopt(
-        &self,
-        granted: &[(FrontendKey, u32)],
-        spare: &mut Vec<ServiceId>,
-    ) -> Option<ServiceId> {
+    fn adopt(&self, granted: &[Wanted], spare: &mut Vec<ServiceId>) -> Option<ServiceId> {
         let held = granted
             .iter()
-            .filter_map(|(key, _)| Some(self.frontends[key].held?.service));
+            .filter_map(|wanted| Some(self.frontends[&wanted.key].held?.service));
         for id in held {
             if let Some(at) = spare.iter().position(|s| *s == id) {
                 spare.swap_remove(at);
@@ -431,7 +436,7 @@ impl Planner {
         &mut self,
         key: &ServiceKey,
         port: &ServicePort,
-        granted: &[(FrontendKey, u32)],
+        granted: &[Wanted],
         adopted: Option<ServiceId>,
         turn: &mut Turn,
     ) -> Placed {
@@ -445,10 +450,15 @@ impl Planner {
         let placed = if fitting.is_empty() {
             None
         } else {
-            let backends = &mut turn.backends;
+            let leads = |w: &Wanted| w.leads_to != LeadsTo::Nothing;
+            let backends: &[Backend] = if fitting.iter().any(leads) {
+                &port.backends
+            } else {
+                &[]
+            };
             match self
                 .holdings
-                .place(adopted, key, port, backends, &mut turn.rings)
+                .place(adopted, key, backends, &mut turn.backends, &mut turn.rings)
             {
                 Ok(placed) => Some(placed),
                 Err(table) => {
@@ -459,10 +469,10 @@ impl Planner {
         };
         let Some((id, ring_offset)) = placed else {
             // What still leads to another service's backends must not go on doing so.
-            for (frontend, _) in granted {
-                let held = self.frontends[frontend].held;
+            for Wanted { key, .. } in granted {
+                let held = self.frontends[key].held;
                 if held.is_some_and(|held| Some(held.service) != adopted) {
-                    self.remove_frontend(*frontend, turn);
+                    self.remove_frontend(*key, turn);
                 }
             }
             return Placed {
@@ -471,15 +481,22 @@ impl Planner {
             };
         };
         turn.touched.insert(id);
-        for (frontend, flags) in fitting {
-            let value = Frontend {
+        for wanted in fitting {
+            let nothing = Frontend {
                 service: id,
-                ring_offset,
-                ring_len: port.backends.len() as u32,
-                affinity_secs: port.affinity_secs,
-                flags,
+                ..Frontend::default()
             };
-            self.put_frontend(frontend, value, turn);
+            let value = match wanted.leads_to {
+                LeadsTo::Nothing => nothing,
+                LeadsTo::Ring { flags } => Frontend {
+                    ring_offset,
+                    ring_len: port.backends.len() as u32,
+                    affinity_secs: port.affinity_secs,
+                    flags,
+                    ..nothing
+                },
+            };
+            self.put_frontend(wanted.key, value, turn);
         }
         Placed {
             id: Some(id),
@@ -488,27 +505,26 @@ impl Planner {
     }
 
     /// Those of `granted` that the table of their family has room for, and the problem of the others.
-    fn fitting(
-        &self,
-        granted: &[(FrontendKey, u32)],
-    ) -> (Vec<(FrontendKey, u32)>, Option<Problem>) {
+    fn fitting(&self, granted: &[Wanted]) -> (Vec<Wanted>, Option<Problem>) {
         let mut room = [
-            self.capacities.frontends4 as usize - self.holdings.frontends_len(Table::Frontends4),
-            self.capacities.frontends6 as usize - self.holdings.frontends_len(Table::Frontends6),
+            (self.capacities.frontends4 as usize)
+                .saturating_sub(self.holdings.frontends_len(Table::Frontends4)),
+            (self.capacities.frontends6 as usize)
+                .saturating_sub(self.holdings.frontends_len(Table::Frontends6)),
         ];
         let mut problem = None;
         let mut fitting = Vec::with_capacity(granted.len());
-        for (key, flags) in granted {
-            let table = Table::of(key);
+        for wanted in granted {
+            let table = Table::of(&wanted.key);
             let room = &mut room[usize::from(table == Table::Frontends6)];
-            if self.frontends[key].held.is_none() {
+            if self.frontends[&wanted.key].held.is_none() {
                 if *room == 0 {
                     problem = Some(self.full(table));
                     continue;
                 }
                 *room -= 1;
             }
-            fitting.push((*key, *flags));
+            fitting.push(*wanted);
         }
         (fitting, problem)
     }
@@ -572,33 +588,60 @@ struct Placed {
     problem: Option<Problem>,
 }
 
-/// By port, the keys of its frontends with their flags. A frontend that two ports name is the first one's.
-fn frontend_keys(service: &Service) -> Vec<Vec<(FrontendKey, u32)>> {
+/// An entry of the frontends tables that a port wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted {
+    key: FrontendKey,
+    leads_to: LeadsTo,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LeadsTo {
+    /// The port's ring; with a union of [`frontends::flags`].
+    Ring { flags: u32 },
+    /// Nothing: the address is the service's alone ([`frontends::WHOLE_ADDRESS`]).
+    Nothing,
+}
+
+/// By port, the entries that it wants, what matters most first. An entry that two ports name is the first
+/// one's.
+fn entries(service: &Service) -> Vec<Vec<Wanted>> {
     let mut seen = BTreeSet::new();
     let mut of_port = |port: &ServicePort| {
-        let keys = port
+        let proto = port.protocol.number();
+        let ports = port.frontends.iter().map(|f| Wanted {
+            key: frontend_key(f.addr, f.port, proto),
+            leads_to: LeadsTo::Ring {
+                flags: flags(f.kind),
+            },
+        });
+        let own = port
             .frontends
             .iter()
-            .map(|f| (frontend_key(port, f), flags(f.kind)));
-        keys.filter(|(key, _)| seen.insert(*key)).collect()
+            .filter(|f| f.kind == FrontendKind::ClusterIp);
+        let none = frontends::WHOLE_ADDRESS;
+        let addresses = own.map(|f| Wanted {
+            key: frontend_key(f.addr, none.into(), none),
+            leads_to: LeadsTo::Nothing,
+        });
+        let wanted = ports.chain(addresses);
+        wanted.filter(|wanted| seen.insert(wanted.key)).collect()
     };
     service.ports.iter().map(&mut of_port).collect()
 }
 
-/// The key of a frontend of `port`.
-fn frontend_key(port: &ServicePort, frontend: &model::Frontend) -> FrontendKey {
-    let proto = port.protocol.number();
+fn frontend_key(addr: IpAddr, port: u16, proto: u8) -> FrontendKey {
     let scope = Scope::Any as u8;
-    match frontend.addr {
-        std::net::IpAddr::V4(addr) => FrontendKey::V4(FrontendKey4 {
+    match addr {
+        IpAddr::V4(addr) => FrontendKey::V4(FrontendKey4 {
             addr: addr.octets(),
-            port: frontend.port.into(),
+            port: port.into(),
             proto,
             scope,
         }),
-        std::net::IpAddr::V6(addr) => FrontendKey::V6(FrontendKey6 {
+        IpAddr::V6(addr) => FrontendKey::V6(FrontendKey6 {
             addr: addr.octets(),
-            port: frontend.port.into(),
+            port: port.into(),
             proto,
             scope,
         }),

@@ -18,6 +18,13 @@ impl FrontendKey {
         }
     }
 
+    /// Whether this says that the address is a service's alone ([`frontends::WHOLE_ADDRESS`]), rather than
+    /// where clients connect.
+    #[must_use]
+    pub fn is_whole_address(&self) -> bool {
+        self.proto() == frontends::WHOLE_ADDRESS
+    }
+
     /// IP protocol number.
     #[must_use]
     pub fn proto(&self) -> u8 {
@@ -28,9 +35,12 @@ impl FrontendKey {
     }
 }
 
-/// For instance `10.96.0.1:443/TCP`.
+/// For instance `10.96.0.1:443/TCP`; an address alone where it is a whole one.
 impl fmt::Display for FrontendKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_whole_address() {
+            return write!(f, "{}", self.socket_addr().ip());
+        }
         write!(f, "{}/{}", self.socket_addr(), protocol_name(self.proto()))
     }
 }
@@ -70,6 +80,7 @@ impl fmt::Display for Tables {
         for (key, frontend) in &self.frontends {
             write!(f, "frontend {key} -> service {}", frontend.service)?;
             match (frontend.ring_offset, frontend.ring_len) {
+                (_, 0) if key.is_whole_address() => f.write_str(" alone")?,
                 (_, 0) => f.write_str(" refuses")?,
                 (offset, len) => write!(f, " ring {offset}+{len}")?,
             }
