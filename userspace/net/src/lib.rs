@@ -1,1 +1,19 @@
-//! Links, addresses, namespaces, cgroups and mounts of the host.
+//! Links, addresses, network namespaces, mounts and capabilities of the host.
+//!
+//! This crate knows nothing about BPF programs or Services: it tells what is there.
+#![allow(
+    unsafe_code,
+    reason = "leaving a network namespace is unsafe in rustix"
+)]
+
+mod error;
+mod host;
+mod links;
+mod mounts;
+mod netns;
+
+pub use error::Error;
+pub use host::{Capability, hostname, missing_capabilities};
+pub use links::{Address, Change, Link, Links};
+pub use mounts::{cgroup2_mount, ensure_bpffs, is_bpffs};
+pub use netns::Netns;

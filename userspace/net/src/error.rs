@@ -1,0 +1,54 @@
+//! What can go wrong, with the thing it is about and the remedy.
+
+use std::io;
+use std::path::PathBuf;
+
+/// An error of this crate. The cause is the source.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No unified cgroup hierarchy is mounted.
+    #[error(
+        "no cgroup2 file system is mounted: mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified`, or name a cgroup with --cgroup-root"
+    )]
+    NoCgroup2,
+    /// A bpffs could not be mounted.
+    #[error("cannot mount a bpffs at {}: as root, `mount -t bpf bpf {0}`", path.display())]
+    MountBpffs {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file could not be handled.
+    #[error("cannot {action} {}", path.display())]
+    Path {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A network namespace could not be made or entered.
+    #[error("cannot {action} the network namespace {name}: this needs root or CAP_SYS_ADMIN")]
+    Netns {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// Which one.
+        name: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The kernel could not be asked about links.
+    #[error("cannot open a socket to ask the kernel about links")]
+    Socket(#[source] io::Error),
+    /// The kernel refused to list links or addresses.
+    #[error("cannot list the {what} of this network namespace")]
+    List {
+        /// Links or addresses.
+        what: &'static str,
+        /// Why not.
+        source: rtnetlink::Error,
+    },
+}

@@ -1,0 +1,221 @@
+//! The links of a network namespace: a list of what is there, then every change.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::pin::pin;
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::{Handle, MulticastGroup};
+
+use crate::Error;
+
+/// An address of a link.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Address {
+    /// The address.
+    pub addr: IpAddr,
+    /// Length of the prefix that is on this link.
+    pub prefix_len: u8,
+}
+
+/// A link: what `ip link` shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// Its index in this namespace.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// The driver's kind (`veth`, `bridge`, `vlan`, ...); `None` for hardware and loopback.
+    pub kind: Option<String>,
+    /// Set administratively up.
+    pub up: bool,
+    /// It is the loopback device.
+    pub loopback: bool,
+    /// What it is paired with or stacked on lives in another network namespace.
+    pub peer_elsewhere: bool,
+    /// Hardware address; empty where there is none.
+    pub hardware_address: Vec<u8>,
+    /// IP addresses, in order. Empty in a [`Change`], which does not carry them.
+    pub addresses: Vec<Address>,
+}
+
+impl Link {
+    /// True for the host's side of a pod's link: one end of a veth pair whose other end is in another namespace.
+    #[must_use]
+    pub fn leads_to_pod(&self) -> bool {
+        self.kind.as_deref() == Some("veth") && self.peer_elsewhere
+    }
+}
+
+/// A change of the links.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A link appeared or changed.
+    Link(Link),
+    /// A link is gone.
+    Gone {
+        /// Its former index.
+        ifindex: u32,
+        /// Its former name.
+        name: String,
+    },
+    /// The addresses of a link changed.
+    Addresses {
+        /// Index of the link.
+        ifindex: u32,
+    },
+    /// Changes came faster than they were taken: list again.
+    Missed,
+}
+
+/// A conversation with the kernel about the links of the namespace of the thread that opened it.
+pub struct Links {
+    handle: Handle,
+    changes: BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>,
+}
+
+impl std::fmt::Debug for Links {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Links").finish_non_exhaustive()
+    }
+}
+
+impl Links {
+    /// Starts listening. To miss nothing, open first, then [`list`](Links::list), then follow
+    /// [`next`](Links::next). Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Socket`] if the kernel refuses.
+    pub fn open() -> Result<Links, Error> {
+        let (connection, handle, messages) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+        ])
+        .map_err(Error::Socket)?;
+        tokio::spawn(connection);
+        Ok(Links {
+            handle,
+            changes: messages.map(|(message, _)| message).boxed(),
+        })
+    }
+
+    /// Every link with its addresses, in order of index.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::List`] if the kernel refuses.
+    pub async fn list(&self) -> Result<Vec<Link>, Error> {
+        let mut links = BTreeMap::new();
+        let mut messages = pin!(self.handle.link().get().execute());
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(|source| Error::List {
+                what: "links",
+                source,
+            })?;
+            let link = link(&message);
+            links.insert(link.ifindex, link);
+        }
+        let mut messages = pin!(self.handle.address().get().execute());
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(|source| Error::List {
+                what: "addresses",
+                source,
+            })?;
+            if let Some(link) = links.get_mut(&message.header.index) {
+                link.addresses.extend(address(&message));
+                link.addresses.sort();
+            }
+        }
+        Ok(links.into_values().collect())
+    }
+
+    /// Waits for the next change; `None` when the kernel closed the conversation.
+    pub async fn next(&mut self) -> Option<Change> {
+        loop {
+            let message = self.changes.next().await?;
+            if let Some(change) = change(&message.payload) {
+                return Some(change);
+            }
+        }
+    }
+}
+
+fn change(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
+    match payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
+            Some(Change::Link(link(message)))
+        }
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) => {
+            let link = link(message);
+            Some(Change::Gone {
+                ifindex: link.ifindex,
+                name: link.name,
+            })
+        }
+        NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message),
+        ) => Some(Change::Addresses {
+            ifindex: message.header.index,
+        }),
+        NetlinkPayload::Overrun(_) => Some(Change::Missed),
+        _ => None,
+    }
+}
+
+fn link(message: &LinkMessage) -> Link {
+    let flags = message.header.flags;
+    let mut link = Link {
+        ifindex: message.header.index,
+        name: String::new(),
+        kind: None,
+        up: flags.contains(LinkFlags::Up),
+        loopback: flags.contains(LinkFlags::Loopback),
+        peer_elsewhere: false,
+        hardware_address: Vec::new(),
+        addresses: Vec::new(),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
+            LinkAttribute::Address(bytes) => link.hardware_address.clone_from(bytes),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+fn address(message: &AddressMessage) -> Option<Address> {
+    // On a point-to-point link the local address is ours and the other one the peer's.
+    let local = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Local(addr) => Some(*addr),
+            _ => None,
+        });
+    let any = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Address(addr) => Some(*addr),
+            _ => None,
+        });
+    local.or(any).map(|addr| Address {
+        addr,
+        prefix_len: message.header.prefix_len,
+    })
+}

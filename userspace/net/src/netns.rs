@@ -1,0 +1,141 @@
+//! Network namespaces: a thread is in one of them, and what it asks about links is answered there.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread;
+
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+
+use crate::Error;
+
+/// Where iproute2 and CNI plugins keep the namespaces that have names.
+const NAMED: &str = "/run/netns";
+
+/// A network namespace. It exists at least as long as this value.
+#[derive(Debug)]
+pub struct Netns {
+    file: File,
+    name: String,
+}
+
+impl Netns {
+    /// The namespace of this thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Netns`] if /proc is not there.
+    pub fn current() -> Result<Netns, Error> {
+        Netns::open(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    /// The namespace that a file stands for: `/run/netns/NAME`, `/proc/PID/ns/net`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Netns`] if the file cannot be opened.
+    pub fn open(path: &Path) -> Result<Netns, Error> {
+        let name = path.display().to_string();
+        match File::open(path) {
+            Ok(file) => Ok(Netns { file, name }),
+            Err(source) => Err(Error::Netns {
+                action: "open",
+                name,
+                source,
+            }),
+        }
+    }
+
+    /// The namespace that `ip netns add NAME` made.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Netns`] if there is none of that name.
+    pub fn named(name: &str) -> Result<Netns, Error> {
+        Netns::open(&Path::new(NAMED).join(name))
+    }
+
+    /// A new namespace without a name: it holds a loopback device that is down, and no route to anywhere.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Netns`] if the kernel refuses.
+    pub fn create() -> Result<Netns, Error> {
+        let made = thread::spawn(|| {
+            // SAFETY: only this thread changes its network namespace, and it ends right after; no memory and no
+            // descriptor is unshared.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.map_err(|error| {
+                Error::Netns {
+                    action: "make",
+                    name: "without a name".to_owned(),
+                    source: error.into(),
+                }
+            })?;
+            Netns::current()
+        });
+        made.join().unwrap_or_else(|_| {
+            Err(Error::Netns {
+                action: "make",
+                name: "without a name".to_owned(),
+                source: io::Error::other("the thread that should make it ended early"),
+            })
+        })
+    }
+
+    /// Its inode number: two values with the same one are the same namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Netns`] if the kernel refuses.
+    pub fn id(&self) -> Result<u64, Error> {
+        self.file
+            .metadata()
+            .map(|metadata| metadata.ino())
+            .map_err(|source| self.error("look at", source))
+    }
+
+    /// Moves this thread there, for good. Threads that it starts afterwards are there too.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Netns`] if the kernel refuses.
+    pub fn enter(&self) -> Result<(), Error> {
+        rustix::thread::move_into_link_name_space(self.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(|error| self.error("enter", error.into()))
+    }
+
+    /// Runs something there, on a thread of its own, and returns what it returned.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Netns`] if the namespace cannot be entered.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                self.enter()?;
+                Ok(work())
+            });
+            match inside.join() {
+                Ok(result) => result,
+                // A panic of the work is the caller's own.
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    fn error(&self, action: &'static str, source: io::Error) -> Error {
+        Error::Netns {
+            action,
+            name: self.name.clone(),
+            source,
+        }
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
