@@ -67,7 +67,7 @@ fn nextest(options: &Options, fairlead: &Path, expected: Option<usize>) -> Resul
         "--no-fail-fast",
     ]);
     if options.unprivileged {
-        command.args(["--exclude", "testbed"]);
+        command.args(["--filterset", "not (package(testbed) and kind(test))"]);
     }
     command
         .args(&options.rest)
@@ -100,17 +100,19 @@ fn cargo_test(options: &Options, fairlead: &Path, expected: Option<usize>) -> Re
             .env("FAIRLEAD", fairlead);
         command
     };
-    let status = cmd::status(&mut cargo(&[
+    let others = cmd::status(&mut cargo(&[
         "--workspace",
         "--exclude",
         "programs",
         "--exclude",
         "testbed",
     ]))?;
+    let testbed = cmd::status(&mut cargo(&["--package", "testbed", "--lib"]))?;
+    let status = if others.success() { testbed } else { others };
     if options.unprivileged {
         return Ok(cmd::exit_code(status));
     }
-    let mut command = cargo(&["--package", "testbed", "--tests"]);
+    let mut command = cargo(&["--package", "testbed", "--test", "*"]);
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()

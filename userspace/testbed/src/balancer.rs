@@ -1,0 +1,202 @@
+//! Services written straight into a node's tables, without an API server: for what tests and benches ask
+//! of the datapath alone.
+
+use std::net::{IpAddr, SocketAddr};
+
+use abi::frontends::flags::NODE_PORT;
+use abi::{Backend, BackendId, Frontend, FrontendKey4, FrontendKey6, NodeConfig, Scope, family};
+use anyhow::{Context as _, Result};
+use bpf::{Datapath, DeviceReport, Settings, XdpMode};
+use plan::{FrontendKey, Step, Store as _};
+use rustix::net::{AddressFamily, SocketType, netdevice};
+
+use crate::topology::{NODE4, NODE6, Node, Pod, REMOTE4, REMOTE6, UPLINK};
+
+/// A service, in the words of this crate.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// What clients connect to; one that is the node's own address is a NodePort.
+    pub frontends: Vec<SocketAddr>,
+    /// See [`abi::protocol`].
+    pub protocol: u8,
+    /// What answers, of the same family; those at the topology's remote address are not local.
+    pub backends: Vec<SocketAddr>,
+    /// Session affinity; zero for none.
+    pub affinity_secs: u32,
+}
+
+/// A node's datapath, written by hand.
+#[derive(Debug)]
+pub struct Balancer {
+    datapath: Datapath,
+    services: u32,
+    backends: BackendId,
+    slots: u32,
+}
+
+impl Balancer {
+    /// Loads the programs for a node, or takes over what is pinned there, and hooks its cgroup's sockets.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses, the verifier's words included.
+    pub fn open(node: &Node) -> Result<Self> {
+        let settings = Settings {
+            bpffs_root: node.bpffs().join("fairlead"),
+            cgroup_root: Some(node.cgroup().to_path_buf()),
+            ..Settings::default()
+        };
+        let mut datapath = Datapath::open(&settings)?;
+        datapath.set_node(&NodeConfig {
+            addr4: NODE4.octets(),
+            addr6: NODE6.octets(),
+            snat_port_min: (*abi::config::SNAT_PORTS.start()).into(),
+            snat_port_max: (*abi::config::SNAT_PORTS.end()).into(),
+        })?;
+        let held = datapath.observe()?;
+        Ok(Self {
+            services: held
+                .frontends
+                .values()
+                .map(|frontend| frontend.service)
+                .max()
+                .unwrap_or(0),
+            backends: held.backends.keys().copied().max().unwrap_or(0),
+            slots: held.rings.keys().copied().max().map_or(0, |slot| slot + 1),
+            datapath,
+        })
+    }
+
+    /// What the kernel holds.
+    pub fn datapath(&self) -> &Datapath {
+        &self.datapath
+    }
+
+    /// Hooks the node's side of a pod's link.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn attach_pod(&mut self, node: &Node, pod: &Pod) -> Result<DeviceReport> {
+        let datapath = &mut self.datapath;
+        node.netns().run(|| {
+            let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+            let index = netdevice::name_to_index(&socket, pod.device())
+                .with_context(|| format!("no device {}", pod.device()))?;
+            Ok(datapath.attach_pod(index)?)
+        })
+    }
+
+    /// Hooks the node's uplink.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn attach_uplink(&mut self, node: &Node, mode: XdpMode) -> Result<DeviceReport> {
+        let datapath = &mut self.datapath;
+        node.netns()
+            .run(|| Ok(datapath.attach_device(UPLINK, mode)?))
+    }
+
+    /// Adds services, or gives their frontends new backends.
+    ///
+    /// # Errors
+    ///
+    /// When a table is full.
+    pub fn put(&mut self, services: &[Service]) -> Result<()> {
+        let mut steps = Vec::new();
+        let mut frontends = Vec::new();
+        for service in services {
+            self.services += 1;
+            let mut ring = Vec::with_capacity(service.backends.len());
+            for address in &service.backends {
+                self.backends += 1;
+                ring.push(self.backends);
+                steps.push(Step::PutBackend(
+                    self.backends,
+                    backend(*address, self.services),
+                ));
+            }
+            let frontend = Frontend {
+                service: self.services,
+                ring_offset: self.slots,
+                ring_len: u32::try_from(ring.len())?,
+                affinity_secs: service.affinity_secs,
+                flags: 0,
+            };
+            self.slots += frontend.ring_len;
+            if !ring.is_empty() {
+                steps.push(Step::PutRing {
+                    offset: frontend.ring_offset,
+                    backends: ring,
+                });
+            }
+            frontends.extend(service.frontends.iter().map(|address| {
+                let own = [IpAddr::from(NODE4), IpAddr::from(NODE6)].contains(&address.ip());
+                let flags = if own { NODE_PORT } else { 0 };
+                Step::PutFrontend(
+                    key(*address, service.protocol),
+                    Frontend { flags, ..frontend },
+                )
+            }));
+        }
+        // Adjacent steps of one kind become one batch; frontends come last because they lead to the rest.
+        steps.extend(frontends);
+        Ok(self.datapath.apply(&steps)?)
+    }
+
+    /// Forgets backends that no ring leads to any more.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn remove_backends(&mut self, backends: impl IntoIterator<Item = BackendId>) -> Result<()> {
+        let steps: Vec<Step> = backends.into_iter().map(Step::RemoveBackend).collect();
+        Ok(self.datapath.apply(&steps)?)
+    }
+}
+
+fn key(address: SocketAddr, proto: u8) -> FrontendKey {
+    let (port, scope) = (address.port().into(), Scope::Any as u8);
+    match address.ip() {
+        IpAddr::V4(addr) => FrontendKey::V4(FrontendKey4 {
+            addr: addr.octets(),
+            port,
+            proto,
+            scope,
+        }),
+        IpAddr::V6(addr) => FrontendKey::V6(FrontendKey6 {
+            addr: addr.octets(),
+            port,
+            proto,
+            scope,
+        }),
+    }
+}
+
+fn backend(address: SocketAddr, service: u32) -> Backend {
+    let remote = [IpAddr::from(REMOTE4), IpAddr::from(REMOTE6)].contains(&address.ip());
+    let mut addr = [0; 16];
+    let family = match address.ip() {
+        IpAddr::V4(v4) => {
+            addr[..4].copy_from_slice(&v4.octets());
+            family::V4
+        }
+        IpAddr::V6(v6) => {
+            addr = v6.octets();
+            family::V6
+        }
+    };
+    let flags = if remote {
+        0
+    } else {
+        abi::backends::flags::LOCAL
+    };
+    Backend {
+        addr,
+        port: address.port().into(),
+        family,
+        flags,
+        service,
+    }
+}
