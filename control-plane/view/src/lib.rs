@@ -4,6 +4,7 @@
 //! could not understand as [`Finding`]s. Nothing here speaks HTTP or keeps time.
 #![forbid(unsafe_code)]
 
+mod account;
 mod event;
 mod finding;
 pub mod objects;
@@ -11,6 +12,7 @@ mod service;
 mod services;
 mod slice;
 
+pub use account::ServiceAccount;
 pub use event::Event;
 pub use finding::Finding;
 pub use objects::Object;

@@ -450,6 +450,9 @@ pub struct Condition {
     /// One word for programs.
     #[serde(deserialize_with = "or_default")]
     pub reason: String,
+    /// RFC 3339, UTC: when the status last changed.
+    #[serde(rename = "lastTransitionTime")]
+    pub last_transition_time: Option<String>,
 }
 
 /// `spec` of a Pod.
