@@ -24,7 +24,9 @@ fn main() {
     disk_alone(&directory.path().join("alone"));
     let path = directory.path().join("store");
     runtime.block_on(async {
-        writes(&path, 1, WRITES).await;
+        let store = Arc::new(Embedded::open(&path, Options::default()).expect("the store opens"));
+        write_all(&store, 1, WRITES).await;
+        drop(store);
         for watchers in [0, 100] {
             writes_watched(&path, watchers).await;
         }
@@ -32,7 +34,11 @@ fn main() {
     });
     let began = Instant::now();
     let store = Embedded::open(&path, Options::default()).expect("the store opens");
-    println!("open, {} revisions: {:?}", store.revision().0, began.elapsed());
+    println!(
+        "open, {} revisions: {:?}",
+        store.revision().0,
+        began.elapsed()
+    );
 }
 
 fn disk_alone(path: &Path) {
@@ -47,7 +53,12 @@ fn disk_alone(path: &Path) {
         })
         .collect();
     took.sort_unstable();
-    println!("disk alone, append {} KiB + fdatasync: p50 {:?}, p99 {:?}", block.len() >> 10, took[100], took[198]);
+    println!(
+        "disk alone, append {} KiB + fdatasync: p50 {:?}, p99 {:?}",
+        block.len() >> 10,
+        took[100],
+        took[198]
+    );
 }
 
 async fn writes_watched(path: &Path, watchers: usize) {
@@ -64,22 +75,22 @@ async fn writes_watched(path: &Path, watchers: usize) {
             changes
         }));
     }
+    write_all(&store, WRITERS, WRITES).await;
     drop(store);
-    let seen = writes(path, WRITERS, WRITES).await;
-    println!("  with {watchers} watchers, {seen} written");
+    let mut seen = 0;
     for task in tasks {
-        task.await.expect("a watcher ends with the store");
+        seen += task.await.expect("a watcher ends with the store");
     }
+    println!("  with {watchers} watchers, who saw {seen} changes");
 }
 
 /// Has `writers` write `each` values at once.
-async fn writes(path: &Path, writers: usize, each: usize) -> usize {
-    let store = Arc::new(Embedded::open(path, Options::default()).expect("the store opens"));
+async fn write_all(store: &Arc<Embedded>, writers: usize, each: usize) {
     let value = bytes::Bytes::from(vec![b'v'; 1024]);
     let began = Instant::now();
     let tasks: Vec<_> = (0..writers)
         .map(|writer| {
-            let (store, value) = (Arc::clone(&store), value.clone());
+            let (store, value) = (Arc::clone(store), value.clone());
             tokio::spawn(async move {
                 let mut took = Vec::with_capacity(each);
                 for i in 0..each {
@@ -87,8 +98,15 @@ async fn writes(path: &Path, writers: usize, each: usize) -> usize {
                     let current = store.get(&key).await.expect("reads work");
                     let began = Instant::now();
                     let write = match current {
-                        None => Write::Create { key, value: value.clone() },
-                        Some(current) => Write::Update { key, value: value.clone(), expected: current.modified },
+                        None => Write::Create {
+                            key,
+                            value: value.clone(),
+                        },
+                        Some(current) => Write::Update {
+                            key,
+                            value: value.clone(),
+                            expected: current.modified,
+                        },
                     };
                     store.write(vec![write]).await.expect("writes work");
                     took.push(began.elapsed());
@@ -105,7 +123,6 @@ async fn writes(path: &Path, writers: usize, each: usize) -> usize {
     took.sort_unstable();
     let (p50, p99) = (took[took.len() / 2], took[took.len() * 99 / 100]);
     println!("{writers} writers: {per_second:.0} writes/s, p50 {p50:?}, p99 {p99:?}");
-    took.len()
 }
 
 async fn lists(path: &Path) {
@@ -113,18 +130,30 @@ async fn lists(path: &Path) {
     let newest = store.revision();
     for (what, limit, at) in [
         ("newest", 50_000, None),
-        ("5,000 revisions back", 50_000, Some(Revision(newest.0 - 5_000))),
+        (
+            "5,000 revisions back",
+            50_000,
+            Some(Revision(newest.0 - 5_000)),
+        ),
         ("newest, a page of 500", 500, None),
     ] {
         let mut took: Vec<Duration> = Vec::new();
         for _ in 0..10 {
-            let range = Range { prefix: "/registry/pods/".to_owned(), start: None, limit, at };
+            let range = Range {
+                prefix: "/registry/pods/".to_owned(),
+                start: None,
+                limit,
+                at,
+            };
             let began = Instant::now();
             let page = store.list(range).await.expect("lists work");
             took.push(began.elapsed());
             assert_eq!(page.entries.len(), limit);
         }
         took.sort_unstable();
-        println!("list of {limit} ({what}): p50 {:?}, worst {:?}", took[5], took[9]);
+        println!(
+            "list of {limit} ({what}): p50 {:?}, worst {:?}",
+            took[5], took[9]
+        );
     }
 }

@@ -252,10 +252,17 @@ impl Past {
 pub(crate) fn page(tree: &Tree, revision: Revision, range: &Range) -> Page {
     let prefix = range.prefix.as_str();
     let start = range.start.as_deref().unwrap_or("").max(prefix);
-    let mut found = tree
-        .range::<_, str>((Bound::Included(start), Bound::Unbounded))
-        .map(|(_, entry)| entry)
-        .take_while(|entry| entry.key.starts_with(prefix));
+    let end = after_prefix(prefix);
+    let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    if matches!(end, Bound::Excluded(end) if end <= start) {
+        return Page {
+            entries: Vec::new(),
+            revision,
+            remaining: 0,
+        };
+    }
+    // With both ends known, counting what remains touches no key.
+    let mut found = tree.range::<_, str>((Bound::Included(start), end));
     let limit = match range.limit {
         0 => usize::MAX,
         limit => limit,
@@ -263,13 +270,27 @@ pub(crate) fn page(tree: &Tree, revision: Revision, range: &Range) -> Page {
     let entries = found
         .by_ref()
         .take(limit)
-        .map(|entry| Entry::clone(entry))
+        .map(|(_, entry)| Entry::clone(entry))
         .collect();
     Page {
         entries,
         revision,
         remaining: found.count() as u64,
     }
+}
+
+/// The least string greater than every string with the prefix; `None` where there is none. UTF-8 sorts as its
+/// characters do, so it is the prefix with its last character raised by one.
+fn after_prefix(prefix: &str) -> Option<String> {
+    let mut characters = prefix.chars();
+    while let Some(last) = characters.next_back() {
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            let mut end = characters.as_str().to_owned();
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
 }
 
 impl Default for History {

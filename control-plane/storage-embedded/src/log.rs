@@ -106,7 +106,8 @@ impl Log {
             let fault = match frames.frame()? {
                 Next::End => break None,
                 Next::Body(body) => {
-                    let unreadable = || "its checksum matches but it is no row of records".to_owned();
+                    let unreadable =
+                        || "its checksum matches but it is no row of records".to_owned();
                     let read = records(&body).ok_or_else(unreadable);
                     let read = read.and_then(|records| records.into_iter().try_for_each(&mut each));
                     match read {

@@ -130,7 +130,10 @@ fn replay(state: &mut State, policy: &History, record: Record) -> Result<(), Str
                     },
                     (None, Some(previous)) => Change::Delete { revision, previous },
                     (None, None) => {
-                        return Err(format!("revision {} removes a key that is not there", revision.0));
+                        return Err(format!(
+                            "revision {} removes a key that is not there",
+                            revision.0
+                        ));
                     }
                 });
             }

@@ -82,7 +82,7 @@ pub enum WatchEvent {
     /// A change of a key in the range.
     Change(Change),
     /// Every change up to and including this revision has been yielded. Sent once the backlog is through, and
-    /// from time to time when the store moved on without a change in the range.
+    /// from time to time when the store moved on since the last one, with or without a change in the range.
     Progress(Revision),
 }
 

@@ -118,7 +118,7 @@ impl Storage for Memory {
                 prefix,
                 began: state.revision,
                 read: (from, usize::MAX),
-                caught_up: false,
+                told: None,
                 over: false,
             };
             Ok(stream::unfold(watcher, |mut watcher| async move {
@@ -237,8 +237,8 @@ struct Watcher {
     began: Revision,
     /// Everything up to here has been yielded: a revision and a place among its changes.
     read: (Revision, usize),
-    /// Whether the end of the backlog was told.
-    caught_up: bool,
+    /// The revision of the last progress event.
+    told: Option<Revision>,
     over: bool,
 }
 
@@ -275,9 +275,7 @@ impl Watcher {
                 let numbered = changes.iter().enumerate();
                 numbered.map(|(i, change)| ((*revision, i), change))
             })
-            .filter(|(place, change)| {
-                *place > self.read && change.key().starts_with(&self.prefix)
-            });
+            .filter(|(place, change)| *place > self.read && change.key().starts_with(&self.prefix));
         let mut bytes = 0;
         let mut first = None;
         for (place, change) in waiting {
@@ -289,8 +287,8 @@ impl Watcher {
         if bytes > store.limits.unread_bytes {
             return Some(Err(Error::Slow));
         }
-        if !self.caught_up && first.is_none_or(|(place, _)| place.0 > self.began) {
-            self.caught_up = true;
+        if self.told.is_none() && first.is_none_or(|(place, _)| place.0 > self.began) {
+            self.told = Some(self.began);
             self.read = (self.began, usize::MAX);
             return Some(Ok(WatchEvent::Progress(self.began)));
         }
@@ -298,9 +296,17 @@ impl Watcher {
             self.read = place;
             return Some(Ok(WatchEvent::Change(change.clone())));
         }
-        (idle && self.read.0 < state.revision).then(|| {
+        (idle && self.told < Some(state.revision)).then(|| {
+            self.told = Some(state.revision);
             self.read = (state.revision, usize::MAX);
             Ok(WatchEvent::Progress(state.revision))
         })
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::conformance::tests!(|limits| Arc::new(Memory::with_limits(limits)) as Arc<dyn Storage>);
 }

@@ -1,0 +1,183 @@
+//! The suite that every engine runs: `storage::conformance::tests!(make)` in a test file makes one test per case.
+//! `make` is a function from [`WatchLimits`] to an empty store.
+
+mod cases;
+mod random;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{BoxStream, StreamExt};
+
+use crate::memory::WatchLimits;
+use crate::{Change, Entry, Error, Range, Revision, Storage, WatchEvent, Write};
+
+/// Makes an empty store that feeds its watches by the limits given.
+pub type Make<'a> = &'a dyn Fn(WatchLimits) -> Arc<dyn Storage>;
+
+/// A name and what is to hold; panics where it does not.
+pub type Case = (&'static str, fn(Make<'_>));
+
+/// Every case of the suite.
+pub const CASES: &[Case] = &[
+    ("an_empty_store", cases::an_empty_store),
+    ("create_get_update_delete", cases::create_get_update_delete),
+    ("writes_expect_a_revision", cases::writes_expect_a_revision),
+    ("several_writes_are_one", cases::several_writes_are_one),
+    ("a_key_is_named_once", cases::a_key_is_named_once),
+    ("lists_are_ranges", cases::lists_are_ranges),
+    (
+        "pages_are_of_one_revision",
+        cases::pages_are_of_one_revision,
+    ),
+    ("lists_at_every_revision", cases::lists_at_every_revision),
+    (
+        "watch_from_every_revision",
+        cases::watch_from_every_revision,
+    ),
+    (
+        "watch_sees_what_was_before",
+        cases::watch_sees_what_was_before,
+    ),
+    ("watch_tells_progress", cases::watch_tells_progress),
+    ("compaction_forgets", cases::compaction_forgets),
+    (
+        "compaction_spares_a_watch",
+        cases::compaction_spares_a_watch,
+    ),
+    ("the_future_is_refused", cases::the_future_is_refused),
+    (
+        "a_slow_watcher_is_cut_off",
+        cases::a_slow_watcher_is_cut_off,
+    ),
+    (
+        "a_backlog_is_not_slowness",
+        cases::a_backlog_is_not_slowness,
+    ),
+    ("many_writers", cases::many_writers),
+    ("one_winner_per_revision", cases::one_winner_per_revision),
+    ("random_operations", random::random_operations),
+];
+
+/// One test per case, each over a fresh store of `$make`.
+#[macro_export]
+macro_rules! conformance_tests {
+    ($make:expr) => {
+        $crate::conformance_tests!($make;
+            an_empty_store create_get_update_delete writes_expect_a_revision several_writes_are_one
+            a_key_is_named_once lists_are_ranges pages_are_of_one_revision lists_at_every_revision
+            watch_from_every_revision watch_sees_what_was_before watch_tells_progress compaction_forgets
+            compaction_spares_a_watch the_future_is_refused a_slow_watcher_is_cut_off
+            a_backlog_is_not_slowness many_writers one_winner_per_revision random_operations);
+        #[test]
+        fn every_case_has_a_test() {
+            assert_eq!($crate::conformance::CASES.len(), 19);
+        }
+    };
+    ($make:expr; $($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                $crate::conformance::run(stringify!($name), &$make);
+            }
+        )*
+    };
+}
+
+pub use conformance_tests as tests;
+
+/// Runs the case of that name.
+///
+/// # Panics
+/// Where the store does not do as it should, or there is no such case.
+pub fn run(name: &str, make: Make<'_>) {
+    let case = CASES.iter().find(|(known, _)| *known == name);
+    case.expect("the case is in the list").1(make);
+}
+
+/// The longest that anything awaited may take before the case fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .expect("a runtime starts")
+        .block_on(async {
+            let done = tokio::time::timeout(PATIENCE * 4, work).await;
+            done.expect("the case ends in time")
+        })
+}
+
+type Watch = BoxStream<'static, Result<WatchEvent, Error>>;
+
+async fn next(watch: &mut Watch) -> Result<WatchEvent, Error> {
+    let event = tokio::time::timeout(PATIENCE, watch.next()).await;
+    event
+        .expect("the watch yields in time")
+        .expect("the watch goes on")
+}
+
+/// Every change up to the progress event that names `until` or later.
+async fn changes_until(watch: &mut Watch, until: Revision) -> Vec<Change> {
+    let mut changes = Vec::new();
+    loop {
+        match next(watch).await.expect("the watch is not cut off") {
+            WatchEvent::Change(change) => changes.push(change),
+            WatchEvent::Progress(revision) if revision >= until => return changes,
+            WatchEvent::Progress(_) => {}
+        }
+    }
+}
+
+fn create(key: &str, value: &str) -> Write {
+    Write::Create {
+        key: key.to_owned(),
+        value: value.to_owned().into(),
+    }
+}
+
+fn update(key: &str, value: &str, expected: u64) -> Write {
+    Write::Update {
+        key: key.to_owned(),
+        value: value.to_owned().into(),
+        expected: Revision(expected),
+    }
+}
+
+fn delete(key: &str, expected: u64) -> Write {
+    Write::Delete {
+        key: key.to_owned(),
+        expected: Revision(expected),
+    }
+}
+
+fn entry(key: &str, value: &str, created: u64, modified: u64) -> Entry {
+    Entry {
+        key: Arc::from(key),
+        value: value.to_owned().into(),
+        created: Revision(created),
+        modified: Revision(modified),
+    }
+}
+
+fn put(entry: Entry, previous: Option<Entry>) -> Change {
+    Change::Put { entry, previous }
+}
+
+fn prefix(prefix: &str) -> Range {
+    Range {
+        prefix: prefix.to_owned(),
+        ..Range::default()
+    }
+}
+
+/// Short enough that a test sees a progress event, long enough not to fill the stream with them.
+fn quick() -> WatchLimits {
+    WatchLimits {
+        progress: Duration::from_millis(20),
+        ..WatchLimits::default()
+    }
+}
