@@ -11,7 +11,7 @@ use plan::{FrontendKey, Step, Store};
 use crate::link::{Attacher, Device, Direction};
 use crate::object::{self, Programs};
 use crate::pins::{Lock, Pins};
-use crate::{ApplyError, Capacities, DeviceReport, Error, Probe, View, XdpMode, probe};
+use crate::{ApplyError, Capacities, DeviceReport, Error, Probe, View, XdpMode, netlink, probe};
 
 /// What [`Datapath::open`] needs to know.
 #[derive(Clone, Debug)]
@@ -126,7 +126,17 @@ impl Datapath {
         // TC first: it answers what XDP leaves to it.
         attacher.classifier(&device, "device_ingress", Direction::Ingress)?;
         attacher.classifier(&device, "device_egress", Direction::Egress)?;
-        let (xdp, native_refused) = attacher.xdp(&device, mode)?;
+        let facts = netlink::link(device.ifindex).map_err(|source| Error::System {
+            action: "ask the kernel about a device",
+            source,
+        })?;
+        let flags = if facts.hardware {
+            abi::devices::flags::XDP_TRANSMIT
+        } else {
+            0
+        };
+        self.set_device(device.ifindex, abi::Device { flags })?;
+        let (xdp, native_refused) = self.attacher().xdp(&device, mode)?;
         Ok(DeviceReport {
             device: device.name,
             ifindex: device.ifindex,
@@ -161,7 +171,20 @@ impl Datapath {
     ///
     /// [`Error::Path`] if a pin cannot be removed.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
-        self.attacher().detach(ifindex)
+        self.attacher().detach(ifindex)?;
+        let removed = self.view.devices.remove(&[ifindex]);
+        removed.map_err(|(_, error)| error)
+    }
+
+    /// Tells the programs what a device can do. [`attach_device`](Datapath::attach_device) lets XDP send from
+    /// hardware only; whoever knows better of a virtual device says so after attaching.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`], [`Error::Table`].
+    pub fn set_device(&mut self, ifindex: u32, device: abi::Device) -> Result<(), Error> {
+        let written = self.view.devices.insert(&[ifindex], &[device]);
+        written.map_err(|(_, error)| error)
     }
 
     /// Indexes of the devices of this thread's network namespace to which something of ours is attached, those

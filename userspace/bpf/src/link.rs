@@ -548,7 +548,7 @@ fn attach_error(program: &'static str, device: &str, source: std::io::Error) -> 
 
 /// Says whose XDP program is in the way.
 fn foreign_xdp(device: &Device, busy: std::io::Error) -> Error {
-    match netlink::xdp(device.ifindex) {
+    match netlink::link(device.ifindex).map(|facts| facts.xdp) {
         Ok(Some((attached, id))) => {
             let name = sys::program_by_id(id)
                 .and_then(|fd| sys::program_info(fd.as_fd()))

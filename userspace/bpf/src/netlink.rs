@@ -1,4 +1,4 @@
-//! The one question that only rtnetlink answers: which XDP program does a device carry, and how.
+//! What only rtnetlink tells of a device: whether it is hardware, and which XDP program it carries, how.
 
 use std::io;
 
@@ -8,6 +8,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWLINK: u16 = 16;
 const NLM_F_REQUEST: u16 = 1;
+const IFLA_LINKINFO: u16 = 18;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_ATTACHED: u16 = 2;
 const IFLA_XDP_PROG_ID: u16 = 4;
@@ -18,6 +19,8 @@ const IFLA_XDP_HW_PROG_ID: u16 = 7;
 const NLA_F_NESTED: u16 = 1 << 15;
 const HEADER: usize = 16;
 const IFINFOMSG: usize = 16;
+/// Hardware type of Ethernet, linux/if_arp.h.
+const ARPHRD_ETHER: u16 = 1;
 
 /// How an XDP program is attached: `XDP_ATTACHED_*` of linux/if_link.h.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,8 +44,17 @@ impl XdpAttached {
     }
 }
 
-/// The XDP program of a device of this thread's network namespace: how it is attached, and its identifier.
-pub(crate) fn xdp(ifindex: u32) -> io::Result<Option<(XdpAttached, u32)>> {
+/// What rtnetlink tells of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LinkFacts {
+    /// An Ethernet device that no driver of virtual ones made.
+    pub(crate) hardware: bool,
+    /// The XDP program: how it is attached, and its identifier.
+    pub(crate) xdp: Option<(XdpAttached, u32)>,
+}
+
+/// Asks about a device of this thread's network namespace.
+pub(crate) fn link(ifindex: u32) -> io::Result<LinkFacts> {
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
@@ -63,7 +75,7 @@ pub(crate) fn xdp(ifindex: u32) -> io::Result<Option<(XdpAttached, u32)>> {
     parse(&answer[..len.min(answer.len())])
 }
 
-fn parse(answer: &[u8]) -> io::Result<Option<(XdpAttached, u32)>> {
+fn parse(answer: &[u8]) -> io::Result<LinkFacts> {
     let short = || io::Error::new(io::ErrorKind::InvalidData, "short answer from rtnetlink");
     let kind = u16_at(answer, 4).ok_or_else(short)?;
     if kind != RTM_NEWLINK {
@@ -71,22 +83,24 @@ fn parse(answer: &[u8]) -> io::Result<Option<(XdpAttached, u32)>> {
         let errno = u32_at(answer, HEADER).ok_or_else(short)? as i32;
         return Err(io::Error::from_raw_os_error(-errno));
     }
+    let hardware_type = u16_at(answer, HEADER + 2).ok_or_else(short)?;
     let attributes = answer.get(HEADER + IFINFOMSG..).ok_or_else(short)?;
-    let Some(xdp) = find(attributes, IFLA_XDP) else {
-        return Ok(None);
+    Ok(LinkFacts {
+        hardware: hardware_type == ARPHRD_ETHER && find(attributes, IFLA_LINKINFO).is_none(),
+        xdp: find(attributes, IFLA_XDP).and_then(xdp),
+    })
+}
+
+fn xdp(attributes: &[u8]) -> Option<(XdpAttached, u32)> {
+    let (attached, id) = match find(attributes, IFLA_XDP_ATTACHED)?.first()? {
+        1 => (XdpAttached::Native, IFLA_XDP_DRV_PROG_ID),
+        2 => (XdpAttached::Generic, IFLA_XDP_SKB_PROG_ID),
+        3 => (XdpAttached::Hardware, IFLA_XDP_HW_PROG_ID),
+        4 => (XdpAttached::Several, IFLA_XDP_DRV_PROG_ID),
+        _ => return None,
     };
-    let (attached, id) = match find(xdp, IFLA_XDP_ATTACHED).and_then(|value| value.first()) {
-        Some(1) => (XdpAttached::Native, IFLA_XDP_DRV_PROG_ID),
-        Some(2) => (XdpAttached::Generic, IFLA_XDP_SKB_PROG_ID),
-        Some(3) => (XdpAttached::Hardware, IFLA_XDP_HW_PROG_ID),
-        Some(4) => (XdpAttached::Several, IFLA_XDP_DRV_PROG_ID),
-        _ => return Ok(None),
-    };
-    let id = find(xdp, id)
-        .or_else(|| find(xdp, IFLA_XDP_PROG_ID))
-        .and_then(|value| u32_at(value, 0))
-        .unwrap_or(0);
-    Ok(Some((attached, id)))
+    let id = find(attributes, id).or_else(|| find(attributes, IFLA_XDP_PROG_ID))?;
+    Some((attached, u32_at(id, 0)?))
 }
 
 /// The value of the first attribute of a kind.
@@ -138,12 +152,26 @@ mod tests {
         ]
         .concat();
         let plain = answer(&[name.clone(), attribute(IFLA_XDP, &attribute(2, &[0]))]);
-        assert_eq!(parse(&plain).unwrap(), None);
+        assert_eq!(parse(&plain).unwrap().xdp, None);
         let attached = answer(&[name, attribute(IFLA_XDP | NLA_F_NESTED, &native)]);
-        assert_eq!(parse(&attached).unwrap(), Some((XdpAttached::Native, 9)));
+        assert_eq!(parse(&attached).unwrap().xdp, Some((XdpAttached::Native, 9)));
         for len in 0..attached.len() {
             // Cut anywhere: an error or nothing, never a panic.
             let _ = parse(&attached[..len]);
+        }
+    }
+
+    #[test]
+    fn virtual_devices_and_loopback_are_no_hardware() {
+        for (hardware_type, info, expected) in [
+            (ARPHRD_ETHER, None, true),
+            (ARPHRD_ETHER, Some("veth"), false),
+            (772, None, false), // ARPHRD_LOOPBACK
+        ] {
+            let info = info.map(|kind| attribute(IFLA_LINKINFO, &attribute(1, kind.as_bytes())));
+            let mut bytes = answer(&info.into_iter().collect::<Vec<_>>());
+            bytes[HEADER + 2..HEADER + 4].copy_from_slice(&hardware_type.to_ne_bytes());
+            assert_eq!(parse(&bytes).unwrap().hardware, expected);
         }
     }
 }

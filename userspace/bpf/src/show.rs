@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use abi::{AffinityKey, Flow4, Flow6, FrontendKey4, FrontendKey6, ReverseSocketKey, family, protocol};
+use abi::{AffinityKey, FragmentKey, Flow4, Flow6, FrontendKey4, FrontendKey6, ReverseSocketKey, family, protocol};
 
 /// A key as people write it.
 pub(crate) trait Show {
@@ -66,6 +66,18 @@ impl Show for Flow6 {
 impl Show for AffinityKey {
     fn show(&self) -> String {
         format!("a client of service {}", self.service)
+    }
+}
+
+impl Show for FragmentKey {
+    fn show(&self) -> String {
+        format!("fragments with identification {:02x?}", self.id)
+    }
+}
+
+impl Show for u32 {
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 

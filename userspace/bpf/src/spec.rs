@@ -72,6 +72,8 @@ specs! {
     FLOWS4 = abi::flows::NAME4, abi::Flow4 => abi::FlowState4, "--flows-max", Some(|c| c.flows);
     FLOWS6 = abi::flows::NAME6, abi::Flow6 => abi::FlowState6, "--flows-max", Some(|c| c.flows);
     REVERSE_SOCKETS = abi::reverse_sockets::NAME, abi::ReverseSocketKey => abi::ReverseSocket, "--sockets-max", Some(|c| c.reverse_sockets);
+    FRAGMENTS = abi::fragments::NAME, abi::FragmentKey => abi::FragmentPorts, "", None;
+    DEVICES = abi::devices::NAME, u32 => abi::Device, "", None;
     CONFIG = abi::config::NAME, u32 => abi::NodeConfig, "", None;
     COUNTERS = abi::counters::NAME, u32 => abi::CounterValue, "", None;
 }

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use abi::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, Flow4, Flow6, FlowState4, FlowState6,
-    Frontend, FrontendKey4, FrontendKey6, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, Device, Flow4, Flow6, FlowState4, FlowState6,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig, ReverseSocket,
+    ReverseSocketKey, RingSlot,
 };
 use plan::{FrontendKey, Tables};
 use serde::Serialize;
@@ -27,7 +28,7 @@ pub struct Fill {
     pub used: u32,
     /// Entries that it can hold.
     pub capacity: u32,
-    /// The command line option that raises the capacity.
+    /// The command line option that raises the capacity; empty where it is part of the layout.
     pub flag: &'static str,
 }
 
@@ -51,7 +52,9 @@ pub struct View {
     affinity: Hash<AffinityKey, Affinity>,
     flows4: Hash<Flow4, FlowState4>,
     flows6: Hash<Flow6, FlowState6>,
+    fragments: Hash<FragmentKey, FragmentPorts>,
     reverse_sockets: Hash<ReverseSocketKey, ReverseSocket>,
+    pub(crate) devices: Hash<u32, Device>,
     config: OwnedFd,
     counters: OwnedFd,
     cpus: usize,
@@ -79,7 +82,9 @@ impl View {
             affinity: Hash::open(&pins, spec::AFFINITY, true)?,
             flows4: Hash::open(&pins, spec::FLOWS4, true)?,
             flows6: Hash::open(&pins, spec::FLOWS6, true)?,
+            fragments: Hash::open(&pins, spec::FRAGMENTS, true)?,
             reverse_sockets: Hash::open(&pins, spec::REVERSE_SOCKETS, true)?,
+            devices: Hash::open(&pins, spec::DEVICES, read_only)?,
             config: open_pinned(&pins, &spec::CONFIG, read_only)?,
             counters: open_pinned(&pins, &spec::COUNTERS, true)?,
             cpus,
@@ -202,7 +207,9 @@ impl View {
             hash!(AFFINITY, affinity),
             hash!(FLOWS4, flows4),
             hash!(FLOWS6, flows6),
+            hash!(FRAGMENTS, fragments),
             hash!(REVERSE_SOCKETS, reverse_sockets),
+            hash!(DEVICES, devices),
         ])
     }
 
