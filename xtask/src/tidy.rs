@@ -30,7 +30,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("net", &[]),
     // Shells.
     ("storage-embedded", &["storage"]),
-    ("client", &["api"]),
+    ("client", &["api", "view"]),
     ("apiserver", &["api", "storage"]),
     ("manager", &["api", "client", "reconcile", "view"]),
     (

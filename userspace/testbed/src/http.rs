@@ -5,6 +5,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -17,7 +18,8 @@ pub const WORKERS: usize = 64;
 /// Longest request head that is read; a longer one closes the connection.
 const HEAD_MAX: usize = 8192;
 
-/// Serves for ever. The body of each answer is `NAME PEER\n`, the peer as the server sees it; a path of
+/// Serves for ever. The body of each answer is `NAME PEER COUNT\n`: the peer as the server sees it, and how
+/// many requests it has seen so far, this one included. A path of
 /// `/sink` reads a body of any length and answers once it has ended, for bulk transfers.
 ///
 /// # Errors
@@ -27,12 +29,13 @@ pub fn serve(name: &str, address: SocketAddr, ready: impl FnOnce()) -> Result<()
     let listener =
         TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
     ready();
+    let seen = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
                 while let Ok((connection, peer)) = listener.accept() {
                     // A client that goes away in the middle is its own affair.
-                    let _ = answer(name, connection, canonical(peer));
+                    let _ = answer(name, connection, canonical(peer), &seen);
                 }
             });
         }
@@ -40,7 +43,12 @@ pub fn serve(name: &str, address: SocketAddr, ready: impl FnOnce()) -> Result<()
     Ok(())
 }
 
-fn answer(name: &str, mut connection: TcpStream, peer: SocketAddr) -> std::io::Result<()> {
+fn answer(
+    name: &str,
+    mut connection: TcpStream,
+    peer: SocketAddr,
+    seen: &AtomicU64,
+) -> std::io::Result<()> {
     connection.set_nodelay(true)?;
     connection.set_read_timeout(Some(Duration::from_secs(60)))?;
     let mut buffer = vec![0; HEAD_MAX];
@@ -66,7 +74,8 @@ fn answer(name: &str, mut connection: TcpStream, peer: SocketAddr) -> std::io::R
             filled = 0;
             std::io::copy(&mut connection, &mut std::io::sink())?;
         }
-        let body = format!("{name} {peer}\n");
+        let count = seen.fetch_add(1, Ordering::Relaxed) + 1;
+        let body = format!("{name} {peer} {count}\n");
         let close = if request.close {
             "connection: close\r\n"
         } else {

@@ -6,7 +6,7 @@
 //! name of this process and is gone when the value is dropped; what a killed process left is swept by the
 //! next one. No namespace has a route out of the machine, and the machine's own devices are never touched.
 //!
-//! This crate knows nothing about Kubernetes; its binaries (`demo`, `bench`) do.
+//! Only [`platform`] and the binaries `demo` and `bench` know of Kubernetes; everything else is about packets.
 #![forbid(unsafe_code)]
 
 pub mod agent;
@@ -17,6 +17,7 @@ pub mod histogram;
 pub mod http;
 pub mod load;
 pub mod netns;
+pub mod platform;
 pub mod probe;
 pub mod process;
 pub mod topology;

@@ -24,6 +24,8 @@ pub struct Seen {
     pub backend: Option<String>,
     /// The client, as the backend saw it.
     pub client: Option<SocketAddr>,
+    /// How many requests the backend had seen by then, this one included (HTTP alone).
+    pub served: Option<u64>,
     /// The client's own address, as `getsockname` gives it.
     pub local: Option<SocketAddr>,
     /// The other end, as `getpeername` (connected sockets) or `recvfrom` gives it.
@@ -32,7 +34,7 @@ pub struct Seen {
     pub error: Option<String>,
 }
 
-/// Asks once, `repeat` times over with the same client socket where the kind of socket allows.
+/// Asks once.
 pub fn ask(how: How, target: SocketAddr, limit: Duration) -> Seen {
     let mut seen = Seen::default();
     let result = match how {
@@ -87,10 +89,11 @@ fn udp(
 }
 
 impl Seen {
-    /// The servers' answer: `NAME PEER\n`.
+    /// The servers' answer: `NAME PEER\n`, or `NAME PEER COUNT\n`.
     fn read(&mut self, answer: &str) {
         let mut words = answer.split_whitespace();
         self.backend = words.next().map(str::to_owned);
         self.client = words.next().and_then(|word| word.parse().ok());
+        self.served = words.next().and_then(|word| word.parse().ok());
     }
 }
