@@ -337,5 +337,6 @@ fn remove_all(pins: &Pins) -> Result<(), Error> {
     for pin in attacher.device_pins()? {
         attacher.remove(&pin)?;
     }
+    attacher.no_cgroup()?;
     pins.remove()
 }

@@ -145,7 +145,9 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A table has no room left.
-    #[error("the table {table} is full: {key} does not fit beside its {capacity} entries; raise {flag}")]
+    #[error(
+        "the table {table} is full: {key} does not fit beside its {capacity} entries; raise {flag}"
+    )]
     Full {
         /// Name of the table.
         table: &'static str,

@@ -177,9 +177,10 @@ impl Device {
     }
 
     pub(crate) fn by_index(ifindex: u32) -> Result<Device, Error> {
-        let name = netdevice::index_to_name(query_socket()?, ifindex).map_err(|_| Error::NoDevice {
-            device: format!("with index {ifindex}"),
-        })?;
+        let name =
+            netdevice::index_to_name(query_socket()?, ifindex).map_err(|_| Error::NoDevice {
+                device: format!("with index {ifindex}"),
+            })?;
         Ok(Device {
             name,
             ifindex,
@@ -242,7 +243,8 @@ impl Attacher<'_> {
                 source,
             };
             let fd = self.program(program)?;
-            if let Some(link) = pins::open(&pin)?
+            let former = pins::open(&pin)?;
+            if let Some(link) = &former
                 && sys::link_info(link.as_fd()).map_err(refused)?.target == Target::Cgroup(id)
             {
                 sys::link_update(link.as_fd(), fd).map_err(refused)?;
@@ -250,6 +252,9 @@ impl Attacher<'_> {
             }
             let link = sys::link_cgroup(fd, cgroup.as_fd(), attach_type).map_err(refused)?;
             pins::replace(link.as_fd(), &pin)?;
+            if let Some(link) = former {
+                detach_now(link.as_fd());
+            }
         }
         Ok(())
     }
@@ -259,7 +264,7 @@ impl Attacher<'_> {
         PROGRAMS
             .iter()
             .filter(|(_, hook)| matches!(hook, Hook::Cgroup(_)))
-            .try_for_each(|(program, _)| pins::unpin(&self.pins.link(program)))
+            .try_for_each(|(program, _)| remove_link(&self.pins.link(program)))
     }
 
     /// Puts today's programs into every attachment to a device that an earlier process left, and forgets
@@ -360,9 +365,7 @@ impl Attacher<'_> {
                     self.keep(device, way, link.as_fd())?;
                     return Ok((mode_of(way), native_refused));
                 }
-                Err(error)
-                    if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) =>
-                {
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
                     return Err(foreign_xdp(device, error));
                 }
                 Err(error) if mode == XdpMode::Auto && way == Way::XdpNative => {
@@ -395,10 +398,13 @@ impl Attacher<'_> {
             .collect())
     }
 
-    /// Removes an attachment. A link ends with its pin; a filter has to be asked for.
+    /// Removes an attachment.
     pub(crate) fn remove(&self, pin: &DevicePin) -> Result<(), Error> {
-        if let Way::Clsact(direction) = pin.way
-            && pin.netns == netns()?
+        let path = self.pins.link(&pin.to_string());
+        let Way::Clsact(direction) = pin.way else {
+            return remove_link(&path);
+        };
+        if pin.netns == netns()?
             && let Ok(device) = Device::by_index(pin.ifindex)
         {
             let filter = filter_link(&device, direction)
@@ -406,7 +412,7 @@ impl Attacher<'_> {
             // A filter that somebody removed before us is as gone as we want it.
             let _ = aya::programs::links::Link::detach(filter);
         }
-        pins::unpin(&self.pins.link(&pin.to_string()))
+        pins::unpin(&path)
     }
 
     /// The live link that is pinned for a device and a way, if there is one.
@@ -474,12 +480,10 @@ impl Attacher<'_> {
             filter_error(program, &device.name, Box::new(error))
         };
         match tc::qdisc_add_clsact(&device.name) {
-            Err(error)
-                if !matches!(error, tc::TcError::AlreadyAttached) =>
-            {
-                return Err(filter_error(program, &device.name, Box::new(error)));
+            Ok(()) => {}
+            Err(tc::TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
             }
-            _ => {}
+            Err(error) => return Err(filter_error(program, &device.name, Box::new(error))),
         }
         let mut classifier =
             SchedClassifier::from_pin(self.pins.program(program)).map_err(failed)?;
@@ -503,6 +507,19 @@ impl Attacher<'_> {
         std::mem::forget(link);
         self.keep(device, Way::Clsact(direction), self.program(program)?)
     }
+}
+
+/// Detaches a pinned link and removes the pin.
+pub(crate) fn remove_link(path: &Path) -> Result<(), Error> {
+    if let Some(link) = pins::open(path)? {
+        detach_now(link.as_fd());
+    }
+    pins::unpin(path)
+}
+
+/// Detaches a link that is about to be closed. What it hung on may be gone, and it with that.
+fn detach_now(link: BorrowedFd<'_>) {
+    let _ = sys::link_detach(link);
 }
 
 fn attach_type(direction: Direction) -> TcAttachType {
@@ -605,7 +622,13 @@ mod tests {
 
     #[test]
     fn other_names_are_no_device_pins() {
-        for name in ["connect4", "tcx_ingress", "tcx_ingress-x-1-eth0", "xdp-1-1-eth0", ""] {
+        for name in [
+            "connect4",
+            "tcx_ingress",
+            "tcx_ingress-x-1-eth0",
+            "xdp-1-1-eth0",
+            "",
+        ] {
             assert_eq!(DevicePin::parse(name), None, "{name}");
         }
     }

@@ -154,7 +154,10 @@ mod tests {
         let plain = answer(&[name.clone(), attribute(IFLA_XDP, &attribute(2, &[0]))]);
         assert_eq!(parse(&plain).unwrap().xdp, None);
         let attached = answer(&[name, attribute(IFLA_XDP | NLA_F_NESTED, &native)]);
-        assert_eq!(parse(&attached).unwrap().xdp, Some((XdpAttached::Native, 9)));
+        assert_eq!(
+            parse(&attached).unwrap().xdp,
+            Some((XdpAttached::Native, 9))
+        );
         for len in 0..attached.len() {
             // Cut anywhere: an error or nothing, never a panic.
             let _ = parse(&attached[..len]);

@@ -92,7 +92,10 @@ mod tests {
             ("000001fffeffffff", vec![]),
             ("000000ffffdfefff", vec!["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]),
             ("0000000000201000", vec!["CAP_BPF"]),
-            ("0000000000000000", vec!["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_BPF"]),
+            (
+                "0000000000000000",
+                vec!["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_BPF"],
+            ),
         ] {
             let status = format!("Name:\tfairlead\nCapEff:\t{effective}\n");
             assert_eq!(missing(&status), expected, "{effective}");

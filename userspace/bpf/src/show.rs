@@ -2,7 +2,10 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use abi::{AffinityKey, FragmentKey, Flow4, Flow6, FrontendKey4, FrontendKey6, ReverseSocketKey, family, protocol};
+use abi::{
+    AffinityKey, Flow4, Flow6, FragmentKey, FrontendKey4, FrontendKey6, ReverseSocketKey, family,
+    protocol,
+};
 
 /// A key as people write it.
 pub(crate) trait Show {
@@ -51,14 +54,20 @@ impl Show for FrontendKey6 {
 
 impl Show for Flow4 {
     fn show(&self) -> String {
-        let (from, to) = (v4(self.saddr, self.sport.get()), v4(self.daddr, self.dport.get()));
+        let (from, to) = (
+            v4(self.saddr, self.sport.get()),
+            v4(self.daddr, self.dport.get()),
+        );
         format!("{from} to {to}/{}", proto(self.proto))
     }
 }
 
 impl Show for Flow6 {
     fn show(&self) -> String {
-        let (from, to) = (v6(self.saddr, self.sport.get()), v6(self.daddr, self.dport.get()));
+        let (from, to) = (
+            v6(self.saddr, self.sport.get()),
+            v6(self.daddr, self.dport.get()),
+        );
         format!("{from} to {to}/{}", proto(self.proto))
     }
 }

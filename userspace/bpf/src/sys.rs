@@ -30,6 +30,7 @@ enum Command {
     DeleteBatch = 27,
     LinkCreate = 28,
     LinkUpdate = 29,
+    LinkDetach = 34,
 }
 
 /// Attach types, `enum bpf_attach_type` of linux/bpf.h.
@@ -369,8 +370,8 @@ pub(crate) struct ProgramInfo {
 /// What the kernel says of a program.
 pub(crate) fn program_info(fd: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
     let raw: RawProgramInfo = info(fd)?;
-    let name = CStr::from_bytes_until_nul(&raw.name)
-        .map_or_else(|_| raw.name.as_slice(), CStr::to_bytes);
+    let name =
+        CStr::from_bytes_until_nul(&raw.name).map_or_else(|_| raw.name.as_slice(), CStr::to_bytes);
     Ok(ProgramInfo {
         id: raw.id,
         tag: raw.tag,
@@ -518,6 +519,20 @@ pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
         old_program: 0,
     };
     bpf(Command::LinkUpdate, &mut attr).map(drop)
+}
+
+#[repr(C)]
+#[derive(FromBytes, IntoBytes, Immutable)]
+struct LinkDetachAttr {
+    link: u32,
+}
+
+/// Detaches a link at once (Linux 5.9). Removing the last pin does so too, but a moment later.
+pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkDetachAttr {
+        link: link.as_raw_fd() as u32,
+    };
+    bpf(Command::LinkDetach, &mut attr).map(drop)
 }
 
 #[repr(C)]

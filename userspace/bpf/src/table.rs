@@ -72,9 +72,8 @@ impl<K: Element + show::Show, V: Element> Hash<K, V> {
         while done < keys.len() {
             let end = keys.len().min(done + BATCH);
             let (keys, values) = (&keys[done..end], &values[done..end]);
-            let one = |i: usize| {
-                sys::update(self.fd.as_fd(), keys[i].as_bytes(), values[i].as_bytes())
-            };
+            let one =
+                |i: usize| sys::update(self.fd.as_fd(), keys[i].as_bytes(), values[i].as_bytes());
             let batch = |from: usize| {
                 sys::update_batch(
                     self.fd.as_fd(),
@@ -105,11 +104,7 @@ impl<K: Element + show::Show, V: Element> Hash<K, V> {
                 result => result,
             };
             let batch = |from: usize| {
-                sys::delete_batch(
-                    self.fd.as_fd(),
-                    keys[from..].as_bytes(),
-                    keys.len() - from,
-                )
+                sys::delete_batch(self.fd.as_fd(), keys[from..].as_bytes(), keys.len() - from)
             };
             write(keys.len(), one, batch)
                 .map_err(|(i, error)| (done + i, self.refused("delete", &keys[i], error)))?;
@@ -172,7 +167,11 @@ impl<K: Element + show::Show, V: Element> Hash<K, V> {
         for _ in 0..limit.min(self.capacity as usize) {
             let mut next = K::new_zeroed();
             let before = key.as_ref().map(IntoBytes::as_bytes);
-            if !sys::next_key(self.fd.as_fd(), before, bytes_mut(std::slice::from_mut(&mut next)))? {
+            if !sys::next_key(
+                self.fd.as_fd(),
+                before,
+                bytes_mut(std::slice::from_mut(&mut next)),
+            )? {
                 break;
             }
             let mut value = V::new_zeroed();
@@ -259,12 +258,17 @@ impl<T: Element + PartialEq> Array<T> {
     };
 
     pub(crate) fn open(pins: &Pins, spec: Spec, read_only: bool) -> Result<Self, Error> {
-        let fd = open_pinned(pins, &spec, read_only)?;
+        // The kernel shares an array only through a descriptor that may write, even for reading.
+        let fd = open_pinned(pins, &spec, false)?;
         let info = sys::map_info(fd.as_fd())
             .map_err(|source| spec.failed("look at", "the shape", source))?;
         let len = info.entries_max as usize * size_of::<T>();
-        let mapping = Mapping::new(&fd, len.next_multiple_of(rustix::param::page_size()), read_only)
-            .map_err(|source| spec.failed("map", "the elements", source))?;
+        let mapping = Mapping::new(
+            &fd,
+            len.next_multiple_of(rustix::param::page_size()),
+            read_only,
+        )
+        .map_err(|source| spec.failed("map", "the elements", source))?;
         Ok(Array {
             spec,
             mapping,

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use abi::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, Device, Flow4, Flow6, FlowState4, FlowState6,
-    FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig, ReverseSocket,
-    ReverseSocketKey, RingSlot,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, Device, Flow4, Flow6, FlowState4,
+    FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig,
+    ReverseSocket, ReverseSocketKey, RingSlot,
 };
 use plan::{FrontendKey, Tables};
 use serde::Serialize;
@@ -129,12 +129,12 @@ impl View {
                 let key = (counter as u32).to_ne_bytes();
                 sys::lookup(self.counters.as_fd(), &key, shares.as_mut_bytes())
                     .map_err(|source| spec::COUNTERS.failed("read", counter.label(), source))?;
-                let sum = shares.iter().fold(CounterValue::default(), |sum, share| {
-                    CounterValue {
+                let sum = shares
+                    .iter()
+                    .fold(CounterValue::default(), |sum, share| CounterValue {
                         packets: sum.packets.wrapping_add(share.packets),
                         bytes: sum.bytes.wrapping_add(share.bytes),
-                    }
-                });
+                    });
                 Ok((counter, sum))
             })
             .collect()
@@ -147,8 +147,12 @@ impl View {
     /// [`Error::Table`] if the kernel refuses.
     pub fn node(&self) -> Result<NodeConfig, Error> {
         let mut node = NodeConfig::new_zeroed();
-        sys::lookup(self.config.as_fd(), &0_u32.to_ne_bytes(), node.as_mut_bytes())
-            .map_err(|source| spec::CONFIG.failed("read", "this node", source))?;
+        sys::lookup(
+            self.config.as_fd(),
+            &0_u32.to_ne_bytes(),
+            node.as_mut_bytes(),
+        )
+        .map_err(|source| spec::CONFIG.failed("read", "this node", source))?;
         Ok(node)
     }
 

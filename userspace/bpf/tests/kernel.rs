@@ -154,7 +154,10 @@ fn a_restart_keeps_tables_and_links_and_replaces_programs() {
             assert_eq!(programs[&link.program], link.program_id);
         }
         assert!(
-            after.programs.iter().all(|program| program.verified_instructions > 0),
+            after
+                .programs
+                .iter()
+                .all(|program| program.verified_instructions > 0),
             "{:#?}",
             after.programs
         );
@@ -259,7 +262,13 @@ fn a_foreign_xdp_program_is_named_and_left_alone() {
             let error = datapath.attach_device("node0", mode).unwrap_err();
             assert!(matches!(error, Error::ForeignXdp { .. }), "{error:?}");
             let text = describe(&error);
-            for part in ["node0", &format!("id {id}"), "device_xdp", "in native mode", "xdpdrv off"] {
+            for part in [
+                "node0",
+                &format!("id {id}"),
+                "device_xdp",
+                "in native mode",
+                "xdpdrv off",
+            ] {
                 assert!(text.contains(part), "{text} lacks {part}");
             }
         }
@@ -282,17 +291,33 @@ fn tc_filters_serve_where_tcx_is_not_wanted() {
         let filters = || ground::output("tc", "filter show dev pod0 ingress");
         let mut datapath = Datapath::open(&settings).unwrap();
         assert!(!datapath.attach_pod(pod0).unwrap().tcx);
-        assert_eq!(filters().matches("pod_ingress").count(), 1, "{}", filters());
+        assert_eq!(
+            filters().matches("pod_ingress direct-action").count(),
+            1,
+            "{}",
+            filters()
+        );
         let first = datapath.status().unwrap().links;
         drop(datapath);
-        assert_eq!(filters().matches("pod_ingress").count(), 1, "outlives the agent");
+        assert_eq!(
+            filters().matches("pod_ingress direct-action").count(),
+            1,
+            "outlives the agent"
+        );
 
         let datapath = Datapath::open(&settings).unwrap();
-        assert_eq!(filters().matches("pod_ingress").count(), 1, "{}", filters());
+        assert_eq!(
+            filters().matches("pod_ingress direct-action").count(),
+            1,
+            "{}",
+            filters()
+        );
         let second = datapath.status().unwrap().links;
         let clsact = |links: &[bpf::LinkStatus]| -> Vec<_> {
             let links = links.iter().filter(|link| link.hook.starts_with("clsact"));
-            links.map(|link| (link.program.clone(), link.program_id)).collect()
+            links
+                .map(|link| (link.program.clone(), link.program_id))
+                .collect()
         };
         let (first, second) = (clsact(&first), clsact(&second));
         assert_eq!((first.len(), second.len()), (2, 2));
@@ -300,7 +325,11 @@ fn tc_filters_serve_where_tcx_is_not_wanted() {
             assert_eq!(old.0, new.0);
             assert_ne!(old.1, new.1);
             if new.0 == "pod_ingress" {
-                assert!(filters().contains(&format!(" id {} ", new.1)), "{}", filters());
+                assert!(
+                    filters().contains(&format!(" id {} ", new.1)),
+                    "{}",
+                    filters()
+                );
             }
         }
         drop(datapath);
@@ -320,7 +349,10 @@ fn devices_that_are_not_there_are_named() {
     ground.in_netns(|| {
         let mut datapath = Datapath::open(&ground.settings()).unwrap();
         let error = datapath.attach_device("nope0", XdpMode::Auto).unwrap_err();
-        assert!(matches!(&error, Error::NoDevice { device } if device == "nope0"), "{error}");
+        assert!(
+            matches!(&error, Error::NoDevice { device } if device == "nope0"),
+            "{error}"
+        );
         let error = datapath.attach_pod(4_711).unwrap_err();
         assert!(error.to_string().contains("4711"), "{error}");
     });
@@ -342,7 +374,11 @@ fn a_device_that_went_away_is_forgotten() {
             was: "pod0".to_owned(),
         };
         let links = datapath.status().unwrap().links;
-        assert_eq!(links.iter().filter(|link| link.on == gone).count(), 2, "{links:#?}");
+        assert_eq!(
+            links.iter().filter(|link| link.on == gone).count(),
+            2,
+            "{links:#?}"
+        );
         datapath.detach(pod0).unwrap();
         assert_eq!(datapath.attached().unwrap(), [pod1].into());
 
@@ -366,19 +402,23 @@ fn a_full_table_names_the_step_and_the_rest_can_go_on() {
         ..ground.settings()
     };
     let mut datapath = Datapath::open(&settings).unwrap();
-    let mut steps: Vec<Step> = (1..=12)
+    let steps: Vec<Step> = (1..=12)
         .map(|n| Step::PutFrontend(key4(n), frontend(n, 0, 0)))
         .collect();
     let stopped = datapath.apply(&steps).unwrap_err();
     assert_eq!(stopped.index, 8);
     assert!(stopped.source.is_full());
     let text = describe(&stopped);
-    for part in ["FRONTENDS4", "10.0.0.9:80/TCP", "its 8 entries", "--frontends-max"] {
+    for part in [
+        "FRONTENDS4",
+        "10.0.0.9:80/TCP",
+        "its 8 entries",
+        "--frontends-max",
+    ] {
         assert!(text.contains(part), "{text} lacks {part}");
     }
     // What does not need the table still works, replacing included.
-    steps.splice(..=stopped.index, []);
-    steps = vec![
+    let steps = [
         Step::PutFrontend(key4(3), frontend(3, 1, 1)),
         Step::RemoveFrontend(key4(1)),
         Step::PutFrontend(key4(9), frontend(9, 0, 0)),
@@ -430,8 +470,14 @@ fn one_agent_owns_a_root() {
     let first = Datapath::open(&ground.settings()).unwrap();
     let error = Datapath::open(&ground.settings()).unwrap_err();
     let me = std::process::id();
-    assert!(matches!(&error, Error::Owned { pid: Some(pid), .. } if *pid == me), "{error:?}");
-    assert!(error.to_string().contains(ground.bpffs().to_str().unwrap()), "{error}");
+    assert!(
+        matches!(&error, Error::Owned { pid: Some(pid), .. } if *pid == me),
+        "{error:?}"
+    );
+    assert!(
+        error.to_string().contains(ground.bpffs().to_str().unwrap()),
+        "{error}"
+    );
     let error = Datapath::uninstall(&ground.bpffs()).unwrap_err();
     assert!(matches!(error, Error::Owned { .. }), "{error}");
     drop(first);
@@ -456,7 +502,10 @@ fn what_is_missing_is_named() {
         settings.cgroup_root = Some(path.clone());
         let error = Datapath::open(&settings).unwrap_err();
         assert!(matches!(error, Error::NoCgroup { .. }), "{error:?}");
-        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        assert!(
+            error.to_string().contains(path.to_str().unwrap()),
+            "{error}"
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::Command;
 use bpf::{Capacities, Datapath, Settings};
 use net::Netns;
 
-pub struct Ground {
+pub(crate) struct Ground {
     name: String,
     cgroup: Cgroup,
     netns: Netns,
@@ -17,7 +17,7 @@ pub struct Ground {
 }
 
 impl Ground {
-    pub fn new(name: &str) -> Ground {
+    pub(crate) fn new(name: &str) -> Ground {
         Ground {
             name: name.to_owned(),
             cgroup: Cgroup::new(name),
@@ -27,11 +27,11 @@ impl Ground {
     }
 
     /// Where this test pins; a directory below the mount point.
-    pub fn bpffs(&self) -> PathBuf {
+    pub(crate) fn bpffs(&self) -> PathBuf {
         self.bpffs.dir.path().join("fairlead")
     }
 
-    pub fn settings(&self) -> Settings {
+    pub(crate) fn settings(&self) -> Settings {
         Settings {
             bpffs_root: self.bpffs(),
             cgroup_root: Some(self.cgroup.path().to_owned()),
@@ -48,12 +48,12 @@ impl Ground {
     }
 
     /// One more cgroup.
-    pub fn cgroup(&self, name: &str) -> Cgroup {
+    pub(crate) fn cgroup(&self, name: &str) -> Cgroup {
         Cgroup::new(&format!("{}-{name}", self.name))
     }
 
     /// Runs the test's body on a thread in its network namespace.
-    pub fn in_netns(&self, work: impl FnOnce() + Send) {
+    pub(crate) fn in_netns(&self, work: impl FnOnce() + Send) {
         self.netns.run(work).unwrap();
     }
 }
@@ -65,7 +65,7 @@ impl Drop for Ground {
     }
 }
 
-pub struct Cgroup {
+pub(crate) struct Cgroup {
     path: PathBuf,
 }
 
@@ -77,7 +77,7 @@ impl Cgroup {
         Cgroup { path }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -110,7 +110,7 @@ impl Drop for Bpffs {
 }
 
 /// An error with its causes.
-pub fn describe(error: &dyn Error) -> String {
+pub(crate) fn describe(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -122,12 +122,12 @@ pub fn describe(error: &dyn Error) -> String {
 }
 
 /// Runs `ip` in the network namespace of this thread.
-pub fn ip(args: &str) {
+pub(crate) fn ip(args: &str) {
     output("ip", args);
 }
 
 /// What a command prints, in the network namespace of this thread.
-pub fn output(command: &str, args: &str) -> String {
+pub(crate) fn output(command: &str, args: &str) -> String {
     let output = Command::new(command)
         .args(args.split(' '))
         .output()
@@ -141,7 +141,7 @@ pub fn output(command: &str, args: &str) -> String {
 }
 
 /// The index of a device in the network namespace of this thread.
-pub fn ifindex(device: &str) -> u32 {
+pub(crate) fn ifindex(device: &str) -> u32 {
     let shown = output("ip", &format!("-o link show dev {device}"));
     shown.split(':').next().unwrap().trim().parse().unwrap()
 }
