@@ -1,1 +1,279 @@
 //! The HTTP face of the storage: the Kubernetes API.
+//!
+//! [`build`] makes an [`App`] of a [`Config`] and a store. [`App::serve`] answers over TLS, [`App::router`] within the
+//! process; both ask for the same credentials. What a resource is and which rules hold for it is in the table of the
+//! `api` crate; what is durable is the storage's affair. This crate knows of no controller and runs none.
+#![forbid(unsafe_code)]
+
+mod allocate;
+mod auth;
+mod body;
+mod bootstrap;
+mod cursor;
+mod describe;
+mod error;
+mod handlers;
+mod health;
+mod kubeconfig;
+mod metrics;
+mod negotiate;
+mod object;
+mod options;
+mod pki;
+mod query;
+mod request;
+mod respond;
+mod router;
+mod serve;
+mod upkeep;
+mod write;
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
+
+use ipnet::IpNet;
+use storage::Storage;
+use tokio::net::TcpListener;
+
+pub use error::Error;
+
+use allocate::Allocator;
+use metrics::Metrics;
+use pki::{Names, Pki};
+
+/// What a server needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Certificates go to `pki/` below it, tokens to `tokens.csv`. Made where it is missing.
+    pub data_dir: PathBuf,
+    /// Where the listener that is given to [`App::serve`] listens; it becomes a name in the serving certificate.
+    pub bind_address: IpAddr,
+    /// TCP port; zero where the listener's own is to be used.
+    pub port: u16,
+    /// Under which address pods and other hosts reach the server. `None`: the bind address, or where that is
+    /// unspecified the address that the default route leaves from.
+    pub advertise_address: Option<IpAddr>,
+    /// More names and addresses for the serving certificate.
+    pub extra_names: Vec<String>,
+    /// Ranges that Services get their addresses from: one, or one of each family. The first is the family of Services
+    /// that do not ask for another.
+    pub service_cidrs: Vec<IpNet>,
+    /// Ports that Services get on every node.
+    pub node_ports: RangeInclusive<u16>,
+    /// For instance `cluster.local`.
+    pub cluster_domain: String,
+    /// Where [`App::serve`] writes a kubeconfig (mode 0600), if anywhere.
+    pub kubeconfig: Option<PathBuf>,
+}
+
+impl Config {
+    /// The defaults of Kubernetes, on all addresses, port 6443.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Config {
+            data_dir: data_dir.into(),
+            bind_address: Ipv4Addr::UNSPECIFIED.into(),
+            port: 6443,
+            advertise_address: None,
+            extra_names: Vec::new(),
+            service_cidrs: vec![IpNet::new_assert(Ipv4Addr::new(10, 96, 0, 0).into(), 12)],
+            node_ports: 30000..=32767,
+            cluster_domain: "cluster.local".into(),
+            kubeconfig: None,
+        }
+    }
+
+    /// Where clients reach the server.
+    fn advertised(&self) -> IpAddr {
+        if let Some(address) = self.advertise_address {
+            return address;
+        }
+        if !self.bind_address.is_unspecified() {
+            return self.bind_address;
+        }
+        outbound_address(self.bind_address.is_ipv4()).unwrap_or_else(|| {
+            if self.bind_address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
+        })
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let families: Vec<bool> = self.service_cidrs.iter().map(|cidr| cidr.addr().is_ipv4()).collect();
+        if !matches!(families.as_slice(), [_] | [true, false] | [false, true]) {
+            let shown: Vec<String> = self.service_cidrs.iter().map(IpNet::to_string).collect();
+            return Err(Error::Config(format!(
+                "service ranges [{}]: give one, or one IPv4 and one IPv6",
+                shown.join(", ")
+            )));
+        }
+        if let Some(cidr) = self.service_cidrs.iter().find(|cidr| cidr.max_prefix_len() - cidr.prefix_len() < 3) {
+            return Err(Error::Config(format!("service range {cidr} is too small: give one of at least 8 addresses")));
+        }
+        if self.node_ports.is_empty() || *self.node_ports.start() == 0 {
+            let (first, last) = (self.node_ports.start(), self.node_ports.end());
+            return Err(Error::Config(format!("node ports {first}-{last}: give a range such as 30000-32767")));
+        }
+        Ok(())
+    }
+}
+
+/// The address that packets to elsewhere leave from. Connecting a UDP socket sends nothing.
+fn outbound_address(ipv4: bool) -> Option<IpAddr> {
+    let (local, remote): (SocketAddr, SocketAddr) = if ipv4 {
+        ((Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv4Addr::new(192, 0, 2, 1), 9).into())
+    } else {
+        ((Ipv6Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9).into())
+    };
+    let socket = UdpSocket::bind(local).ok()?;
+    socket.connect(remote).ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|address| !address.is_unspecified())
+}
+
+/// A server that is ready to answer. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<State>);
+
+/// What all requests share.
+pub(crate) struct State {
+    pub(crate) config: Config,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) pki: Pki,
+    pub(crate) tokens: auth::Tokens,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) allocator: Allocator,
+    /// Becomes true when the server is to end; watches end then.
+    pub(crate) closing: tokio::sync::watch::Sender<bool>,
+    /// The port that clients reach the server at.
+    pub(crate) port: AtomicU16,
+    pub(crate) namespaces: &'static api::table::Resource,
+}
+
+/// Reads or makes certificates and tokens, learns which addresses and ports are taken, and puts what every cluster
+/// begins with into the store.
+///
+/// # Errors
+/// A configuration that makes no sense, files in the data directory that cannot be read, written or understood, a
+/// store that does not answer.
+pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Error> {
+    config.check()?;
+    let names = names(&config);
+    let pki_dir = config.data_dir.join("pki");
+    let pki = Pki::load_or_make(&pki_dir, &names)?;
+    let tokens = auth::Tokens::load_or_make(&config.data_dir.join("tokens.csv"))?;
+    let allocator = Allocator::load(storage.clone(), &config.service_cidrs, config.node_ports.clone()).await?;
+    let namespaces = api::table::find("", "v1", "namespaces")
+        .ok_or_else(|| Error::Config("the resource table has no namespaces".into()))?;
+    let state = State {
+        port: AtomicU16::new(config.port),
+        config,
+        storage,
+        pki,
+        tokens,
+        metrics: Arc::default(),
+        allocator,
+        closing: tokio::sync::watch::Sender::new(false),
+        namespaces,
+    };
+    let app = App(Arc::new(state));
+    bootstrap::namespaces_and_service(&app.0).await?;
+    Ok(app)
+}
+
+impl App {
+    /// Answers within the process, without a socket. Requests carry a bearer token like any other.
+    pub fn router(&self) -> axum::Router {
+        router::router(self.0.clone())
+    }
+
+    /// Answers over TLS (HTTP/1.1 and HTTP/2) until `shutdown` resolves; watches end then, and requests under way get
+    /// some seconds to finish.
+    ///
+    /// # Errors
+    /// Certificates that rustls refuses, a listener without an address, a kubeconfig that cannot be written, a store
+    /// that does not answer.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), Error> {
+        let tls = Arc::new(self.0.pki.tls()?);
+        let local = listener
+            .local_addr()
+            .map_err(|source| Error::Listener { doing: "asking the listener for its address", source })?;
+        self.0.port.store(local.port(), std::sync::atomic::Ordering::Relaxed);
+        bootstrap::endpoints(&self.0, local.port()).await?;
+        if let Some(path) = &self.0.config.kubeconfig {
+            self.write_kubeconfig(path, &self.url(local))?;
+        }
+        let upkeep = tokio::spawn(upkeep::run(self.0.storage.clone()));
+        serve::serve(listener, tls, self.router(), self.0.closing.clone(), shutdown).await;
+        upkeep.abort();
+        Ok(())
+    }
+
+    /// Ends the watches that are being served; [`App::serve`] does so at its shutdown.
+    pub fn close(&self) {
+        self.0.closing.send_replace(true);
+    }
+
+    /// How a client on this host reaches a listener at `local`.
+    pub fn url(&self, local: SocketAddr) -> String {
+        let address = match local.ip() {
+            IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            address => address,
+        };
+        format!("https://{}", SocketAddr::new(address, local.port()))
+    }
+
+    /// A kubeconfig that speaks to `server_url` as the administrator, by client certificate.
+    pub fn kubeconfig(&self, server_url: &str) -> String {
+        kubeconfig::render(&self.0.pki, server_url)
+    }
+
+    /// Writes the kubeconfig with mode 0600.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_kubeconfig(&self, path: &Path, server_url: &str) -> Result<(), Error> {
+        pki::write_private(path, self.kubeconfig(server_url).as_bytes())
+    }
+
+    /// The bearer token of the administrator, from the tokens file.
+    pub fn admin_token(&self) -> &str {
+        self.0.tokens.admin()
+    }
+
+    /// The certificate of the authority that signed the server's, PEM.
+    pub fn ca_certificate(&self) -> &str {
+        &self.0.pki.ca_cert
+    }
+}
+
+/// Everything that clients may call the server.
+fn names(config: &Config) -> Names {
+    let mut names = Names::default();
+    let short = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"];
+    names.dns.extend(short.map(str::to_owned));
+    names.dns.insert(format!("kubernetes.default.svc.{}", config.cluster_domain));
+    if let Ok(host) = std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        let host = host.trim().to_ascii_lowercase();
+        if api::names::is_subdomain(&host) {
+            names.dns.insert(host);
+        }
+    }
+    names.addresses.extend([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST), config.advertised()]);
+    if !config.bind_address.is_unspecified() {
+        names.addresses.insert(config.bind_address);
+    }
+    names.addresses.extend(config.service_cidrs.iter().map(|cidr| allocate::first_address(*cidr)));
+    for name in &config.extra_names {
+        match name.parse() {
+            Ok(address) => names.addresses.insert(address),
+            Err(_) => names.dns.insert(name.clone()),
+        };
+    }
+    names
+}

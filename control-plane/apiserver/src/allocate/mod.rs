@@ -1,0 +1,375 @@
+//! Addresses and node ports of Services.
+//!
+//! Each one given out is a key in the store, written in the same atomic write as the Service that holds it: no crash
+//! and no race can give it out twice or lose it. What is in memory only helps to find a free one.
+
+mod address;
+mod families;
+mod port;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use api::field::FieldError;
+use api::status::Status;
+use api::value::{at, list, number, object_mut, set, text};
+use api::{meta, net};
+use ipnet::IpNet;
+use serde_json::{Value, json};
+use storage::{Range, Revision, Storage, Write};
+
+use crate::Error;
+use crate::handlers::storage_failure;
+use address::AddressRange;
+use port::PortRange;
+
+const ADDRESSES: &str = "/registry/ranges/serviceips/";
+const PORTS: &str = "/registry/ranges/servicenodeports/";
+
+/// Something that one Service holds and no other may.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+enum Claim {
+    Address(IpAddr),
+    Port(u16),
+}
+
+impl Claim {
+    fn key(self) -> String {
+        match self {
+            Claim::Address(address) => format!("{ADDRESSES}{address}"),
+            Claim::Port(port) => format!("{PORTS}{port}"),
+        }
+    }
+
+    fn from_key(key: &str) -> Option<Self> {
+        if let Some(address) = key.strip_prefix(ADDRESSES) {
+            return address.parse().ok().map(Claim::Address);
+        }
+        key.strip_prefix(PORTS)?.parse().ok().map(Claim::Port)
+    }
+}
+
+/// The first address of a range, which belongs to the API itself.
+pub(crate) fn first_address(cidr: IpNet) -> IpAddr {
+    AddressRange::new(cidr).first()
+}
+
+/// Gives out addresses and ports, and takes them back.
+pub(crate) struct Allocator {
+    storage: Arc<dyn Storage>,
+    pool: Arc<Mutex<Pool>>,
+    families: Vec<&'static str>,
+    api_address: IpAddr,
+    bounds: RangeInclusive<u16>,
+}
+
+/// What is free, as far as is known.
+struct Pool {
+    addresses: Vec<AddressRange>,
+    ports: PortRange,
+}
+
+impl Pool {
+    fn mark(&mut self, claim: Claim) {
+        match claim {
+            Claim::Address(address) => self.addresses.iter_mut().for_each(|range| range.mark(address)),
+            Claim::Port(port) => self.ports.mark(port),
+        }
+    }
+
+    fn release(&mut self, claim: Claim) {
+        match claim {
+            Claim::Address(address) => self.addresses.iter_mut().for_each(|range| range.release(address)),
+            Claim::Port(port) => self.ports.release(port),
+        }
+    }
+}
+
+/// What one change of a Service takes and gives back. Dropped without [`Grant::keep`], it all stays as it was.
+#[derive(Default)]
+pub(crate) struct Grant {
+    pool: Option<Arc<Mutex<Pool>>>,
+    owner: String,
+    taken: BTreeSet<Claim>,
+    /// With the revision at which the key stands.
+    freed: BTreeMap<Claim, Revision>,
+}
+
+impl Grant {
+    /// To be written together with the Service.
+    pub(crate) fn writes(&self) -> Vec<Write> {
+        let value = bytes::Bytes::from(json!({"service": self.owner}).to_string());
+        let taken = self.taken.iter().map(|claim| Write::Create { key: claim.key(), value: value.clone() });
+        let freed = self.freed.iter().map(|(claim, at)| Write::Delete { key: claim.key(), expected: *at });
+        taken.chain(freed).collect()
+    }
+
+    /// The writes were carried out.
+    pub(crate) fn keep(mut self) {
+        self.taken.clear();
+        if let Some(pool) = &self.pool {
+            let mut pool = lock(pool);
+            self.freed.keys().for_each(|claim| pool.release(*claim));
+        }
+    }
+
+    /// The writes were refused because this key exists: somebody else holds what it stands for.
+    pub(crate) fn refuse(mut self, key: &str) {
+        if let Some(claim) = Claim::from_key(key) {
+            self.taken.remove(&claim);
+        }
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool
+            && !self.taken.is_empty()
+        {
+            let mut pool = lock(pool);
+            self.taken.iter().for_each(|claim| pool.release(*claim));
+        }
+    }
+}
+
+fn lock(pool: &Mutex<Pool>) -> MutexGuard<'_, Pool> {
+    pool.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Allocator {
+    /// Learns from the store what is taken.
+    pub(crate) async fn load(
+        storage: Arc<dyn Storage>,
+        cidrs: &[IpNet],
+        ports: RangeInclusive<u16>,
+    ) -> Result<Self, Error> {
+        let addresses: Vec<AddressRange> = cidrs.iter().map(|cidr| AddressRange::new(*cidr)).collect();
+        let families = addresses.iter().map(|range| if range.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
+        let first = addresses.first().map(AddressRange::first);
+        let allocator = Allocator {
+            storage,
+            api_address: first.ok_or_else(|| Error::Config("no range of Service addresses is given".into()))?,
+            bounds: ports.clone(),
+            pool: Arc::new(Mutex::new(Pool { addresses, ports: PortRange::new(ports) })),
+            families,
+        };
+        let doing = "reading which Service addresses and node ports are taken";
+        allocator.reload().await.map_err(|source| Error::Storage { doing, source })?;
+        Ok(allocator)
+    }
+
+    /// The address of the Service `kubernetes`.
+    pub(crate) fn api_address(&self) -> IpAddr {
+        self.api_address
+    }
+
+    async fn reload(&self) -> Result<(), storage::Error> {
+        let mut claims = Vec::new();
+        for prefix in [ADDRESSES, PORTS] {
+            let page = self.storage.list(Range { prefix: prefix.into(), ..Range::default() }).await?;
+            claims.extend(page.entries.iter().filter_map(|entry| Claim::from_key(&entry.key)));
+        }
+        let mut pool = lock(&self.pool);
+        pool.addresses.iter_mut().for_each(AddressRange::clear);
+        pool.ports.clear();
+        claims.into_iter().for_each(|claim| pool.mark(claim));
+        // Never given out by chance: the API's own Service asks for it.
+        pool.mark(Claim::Address(self.api_address));
+        Ok(())
+    }
+
+    /// Fills in what `new` still lacks, and says what has to be written beside it. `old` is the Service as it stands;
+    /// without `new` it is being deleted.
+    ///
+    /// # Errors
+    /// 422 where an address or port that was asked for is out of range or taken, 500 where none is left.
+    pub(crate) async fn grant(&self, new: Option<&mut Value>, old: Option<&Value>) -> Result<Grant, Status> {
+        let held = old.map(claims).unwrap_or_default();
+        let mut grant = Grant::default();
+        grant.pool = Some(self.pool.clone());
+        let wanted = match new {
+            None => BTreeSet::new(),
+            Some(new) => {
+                grant.owner = format!("{}/{}", meta::namespace(new), meta::name(new));
+                if has_address(new) || is_headless(new) {
+                    families::settle(new, old, &self.families)?;
+                }
+                let asked = claims(new);
+                for claim in asked.difference(&held) {
+                    self.check(new, *claim).await?;
+                }
+                self.choose(new, &mut grant.taken).await?;
+                let wanted = claims(new);
+                grant.taken.extend(asked.difference(&held));
+                lock_and_mark(&self.pool, &grant.taken);
+                wanted
+            }
+        };
+        for claim in held.difference(&wanted) {
+            let entry = self.storage.get(&claim.key()).await.map_err(|e| storage_failure(&e))?;
+            if let Some(entry) = entry {
+                grant.freed.insert(*claim, entry.modified);
+            }
+        }
+        Ok(grant)
+    }
+
+    /// Whether what the author asked for can be had.
+    async fn check(&self, service: &Value, claim: Claim) -> Result<(), Status> {
+        let taken = self.storage.get(&claim.key()).await.map_err(|e| storage_failure(&e))?.is_some();
+        let name = meta::name(service);
+        let refuse = |error: FieldError| Err(Status::invalid("", "Service", name, &[error]));
+        match claim {
+            Claim::Address(address) => {
+                let why = if !lock(&self.pool).addresses.iter().any(|range| range.contains(address)) {
+                    "the provided network does not match the current range"
+                } else if taken {
+                    "provided IP is already allocated"
+                } else {
+                    return Ok(());
+                };
+                let shown = at(service, &["spec", "clusterIPs"]);
+                let why = format!("failed to allocate IP {address}: {why}");
+                refuse(FieldError::invalid("spec.clusterIPs", shown, why))
+            }
+            Claim::Port(port) => {
+                let why = if !self.bounds.contains(&port) {
+                    let (first, last) = (self.bounds.start(), self.bounds.end());
+                    format!(
+                        "provided port is not in the valid range. The range of valid ports is {first}-{last}"
+                    )
+                } else if taken {
+                    "provided port is already allocated".to_owned()
+                } else {
+                    return Ok(());
+                };
+                let ports = list(service, &["spec", "ports"]);
+                let field = match ports.iter().position(|p| number(p, &["nodePort"]) == i64::from(port)) {
+                    Some(index) => format!("spec.ports[{index}].nodePort"),
+                    None => "spec.healthCheckNodePort".to_owned(),
+                };
+                refuse(FieldError::invalid(field, &port.into(), why))
+            }
+        }
+    }
+
+    /// Chooses what the author left open.
+    async fn choose(&self, service: &mut Value, taken: &mut BTreeSet<Claim>) -> Result<(), Status> {
+        if has_address(service) {
+            let families = list(service, &["spec", "ipFamilies"]).to_vec();
+            let mut addresses = list(service, &["spec", "clusterIPs"]).to_vec();
+            for family in families.iter().skip(addresses.len()) {
+                let address = self.take_address(family.as_str().unwrap_or_default()).await?;
+                taken.insert(Claim::Address(address));
+                addresses.push(address.to_string().into());
+            }
+            if let (Some(spec), Some(first)) = (object_mut(service, "spec"), addresses.first().cloned()) {
+                set(spec, "clusterIP", first);
+                set(spec, "clusterIPs", addresses);
+            }
+        }
+        if wants_ports(service) {
+            // Ports of one number and several protocols share a node port.
+            let mut chosen: BTreeMap<i64, u16> = BTreeMap::new();
+            for port in list(service, &["spec", "ports"]) {
+                if let Some(node_port) = node_port(at(port, &["nodePort"])) {
+                    chosen.entry(number(port, &["port"])).or_insert(node_port);
+                }
+            }
+            let mut ports = list(service, &["spec", "ports"]).to_vec();
+            for port in &mut ports {
+                if node_port(at(port, &["nodePort"])).is_none() {
+                    let known = chosen.get(&number(port, &["port"])).copied();
+                    let node_port = match known {
+                        Some(known) => known,
+                        None => self.take_port().await?,
+                    };
+                    chosen.insert(number(port, &["port"]), node_port);
+                    if known.is_none() {
+                        taken.insert(Claim::Port(node_port));
+                    }
+                    set(port, "nodePort", node_port);
+                }
+            }
+            if let Some(spec) = object_mut(service, "spec") {
+                set(spec, "ports", ports);
+            }
+        }
+        if wants_health_port(service) && node_port(at(service, &["spec", "healthCheckNodePort"])).is_none() {
+            let port = self.take_port().await?;
+            taken.insert(Claim::Port(port));
+            if let Some(spec) = object_mut(service, "spec") {
+                set(spec, "healthCheckNodePort", port);
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_address(&self, family: &str) -> Result<IpAddr, Status> {
+        let take = || {
+            let mut pool = lock(&self.pool);
+            pool.addresses.iter_mut().find(|range| range.is_ipv4() == (family == "IPv4")).and_then(AddressRange::take)
+        };
+        self.take(take, "failed to allocate a serviceIP: range is full").await
+    }
+
+    async fn take_port(&self) -> Result<u16, Status> {
+        self.take(|| lock(&self.pool).ports.take(), "failed to allocate a nodePort: range is full").await
+    }
+
+    /// When all seems taken, the store has the last word: what is in memory may only err towards too much.
+    async fn take<T>(&self, take: impl Fn() -> Option<T>, full: &str) -> Result<T, Status> {
+        if let Some(found) = take() {
+            return Ok(found);
+        }
+        self.reload().await.map_err(|e| storage_failure(&e))?;
+        take().ok_or_else(|| Status::internal(full))
+    }
+}
+
+fn lock_and_mark(pool: &Mutex<Pool>, claims: &BTreeSet<Claim>) {
+    let mut pool = lock(pool);
+    claims.iter().for_each(|claim| pool.mark(*claim));
+}
+
+/// Everything that a Service holds.
+fn claims(service: &Value) -> BTreeSet<Claim> {
+    let mut claims = BTreeSet::new();
+    if has_address(service) {
+        let addresses = list(service, &["spec", "clusterIPs"]).iter().filter_map(Value::as_str);
+        claims.extend(addresses.filter_map(net::parse_ip).map(Claim::Address));
+    }
+    for port in list(service, &["spec", "ports"]) {
+        claims.extend(node_port(at(port, &["nodePort"])).map(Claim::Port));
+    }
+    claims.extend(node_port(at(service, &["spec", "healthCheckNodePort"])).map(Claim::Port));
+    claims
+}
+
+/// Whether the Service has an address of its own within the cluster.
+fn has_address(service: &Value) -> bool {
+    matches!(text(service, &["spec", "type"]), "ClusterIP" | "NodePort" | "LoadBalancer") && !is_headless(service)
+}
+
+fn is_headless(service: &Value) -> bool {
+    text(service, &["spec", "type"]) == "ClusterIP" && text(service, &["spec", "clusterIP"]) == "None"
+}
+
+fn wants_ports(service: &Value) -> bool {
+    match text(service, &["spec", "type"]) {
+        "NodePort" => true,
+        "LoadBalancer" => at(service, &["spec", "allocateLoadBalancerNodePorts"]).as_bool() != Some(false),
+        _ => false,
+    }
+}
+
+fn wants_health_port(service: &Value) -> bool {
+    text(service, &["spec", "type"]) == "LoadBalancer"
+        && text(service, &["spec", "externalTrafficPolicy"]) == "Local"
+}
+
+fn node_port(value: &Value) -> Option<u16> {
+    value.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
+}

@@ -1,0 +1,48 @@
+//! The body of a request, by its content type.
+
+use api::decode::{self, Decoded, FieldValidation};
+use api::status::Status;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use serde_json::Value;
+
+use crate::handlers::Call;
+
+/// What a body may be written in.
+const ACCEPTED: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+
+/// The content type without parameters; JSON where the client says nothing.
+pub(crate) fn content_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match value.split(';').next().unwrap_or_default().trim() {
+        "" => "application/json",
+        content_type => content_type,
+    }
+}
+
+/// The object sent, and what the client should be warned of.
+pub(crate) fn object(call: &Call, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
+    let Decoded { object, warnings } = match content_type(&call.headers) {
+        "application/json" => decode::json(call.row, &call.body, validation)?,
+        "application/yaml" => decode::yaml(call.row, &call.body, validation)?,
+        _ => return Err(Status::unsupported_media_type(ACCEPTED)),
+    };
+    Ok((object, warnings))
+}
+
+/// The options in the body of a DELETE; `None` where it has no body.
+pub(crate) fn delete_options(call: &Call) -> Result<Option<Value>, Status> {
+    if call.body.is_empty() {
+        return Ok(None);
+    }
+    let options = match content_type(&call.headers) {
+        "application/json" => decode::untyped_json(&call.body)?,
+        "application/yaml" => decode::untyped_yaml(&call.body)?,
+        _ => return Err(Status::unsupported_media_type(ACCEPTED)),
+    };
+    let kind = api::value::text(&options, &["kind"]);
+    if !options.is_object() || !matches!(kind, "" | "DeleteOptions") {
+        return Err(Status::bad_request("the body of a DELETE must be a DeleteOptions object"));
+    }
+    Ok(Some(options))
+}

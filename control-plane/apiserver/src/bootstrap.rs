@@ -1,0 +1,131 @@
+//! What every cluster begins with: its namespaces, and the Service `kubernetes` through which Pods reach the server.
+
+use api::meta;
+use http::{Method, Request};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use crate::{Error, State, object, router};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Made at the first start.
+pub(crate) const NAMESPACES: [&str; 4] = ["kube-system", "default", "kube-public", "kube-node-lease"];
+
+/// Makes what is missing. The Service takes the first address of the first range.
+pub(crate) async fn namespaces_and_service(state: &Arc<State>) -> Result<(), Error> {
+    for name in NAMESPACES {
+        let key = state.namespaces.key("", name);
+        if !exists(state, &key).await? {
+            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            send(state, Method::POST, "/api/v1/namespaces", &namespace).await?;
+        }
+    }
+    let services = "/api/v1/namespaces/default/services";
+    if !exists(state, "/registry/services/specs/default/kubernetes").await? {
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {
+                "name": "kubernetes", "namespace": "default",
+                "labels": {"component": "apiserver", "provider": "kubernetes"},
+            },
+            "spec": {
+                "type": "ClusterIP", "sessionAffinity": "None",
+                "clusterIP": state.allocator.api_address().to_string(),
+                "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": target_port(state)}],
+            },
+        });
+        send(state, Method::POST, services, &service).await?;
+    }
+    Ok(())
+}
+
+/// Points the Service `kubernetes` at the advertised address and this port.
+pub(crate) async fn endpoints(state: &Arc<State>, port: u16) -> Result<(), Error> {
+    let address = state.config.advertised();
+    if address.is_loopback() {
+        // An endpoint may not be a loopback address: nobody else would reach it.
+        tracing::warn!(
+            %address,
+            "Pods can't reach the API server: it listens on a loopback address; set an advertise address"
+        );
+        return Ok(());
+    }
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": [{
+            "addresses": [{"ip": address.to_string()}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        }],
+    });
+    put(state, "/api/v1/namespaces/default/endpoints", &endpoints).await?;
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": if matches!(address, IpAddr::V4(_)) { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    });
+    put(state, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice).await?;
+    let key = "/registry/services/specs/default/kubernetes";
+    let service = state.storage.get(key).await.map_err(|source| Error::Storage { doing: "reading a Service", source })?;
+    if let (Some(entry), Some(row)) = (service, api::table::find("", "v1", "services")) {
+        let mut service = object::decode(row, &entry);
+        if service["spec"]["ports"][0]["targetPort"] != port {
+            service["spec"]["ports"][0]["targetPort"] = port.into();
+            put(state, "/api/v1/namespaces/default/services", &service).await?;
+        }
+    }
+    Ok(())
+}
+
+fn target_port(state: &State) -> u16 {
+    match state.config.port {
+        0 => 443,
+        port => port,
+    }
+}
+
+async fn exists(state: &State, key: &str) -> Result<bool, Error> {
+    let found = state.storage.get(key).await;
+    Ok(found.map_err(|source| Error::Storage { doing: "reading what the cluster begins with", source })?.is_some())
+}
+
+/// Makes the object, or puts it in the place of the one that is there. An object that a PUT makes would have to say
+/// so in the table; these kinds need not.
+async fn put(state: &Arc<State>, collection: &str, object: &Value) -> Result<(), Error> {
+    let path = format!("{collection}/{}", meta::name(object));
+    match send(state, Method::PUT, &path, object).await {
+        Err(Error::Bootstrap { .. }) => send(state, Method::POST, collection, object).await,
+        done => done,
+    }
+}
+
+/// Through the front door, so that the same rules hold.
+async fn send(state: &Arc<State>, method: Method, path: &str, object: &Value) -> Result<(), Error> {
+    let fail = |why: String| Error::Bootstrap { what: format!("{method} {path}"), why };
+    let request = Request::builder()
+        .method(method.clone())
+        .uri(path)
+        .header("authorization", format!("Bearer {}", state.tokens.admin()))
+        .header("content-type", "application/json")
+        .body(axum::body::Body::from(object.to_string()))
+        .map_err(|error| fail(error.to_string()))?;
+    let response = match router::router(state.clone()).oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    if response.status().is_success() {
+        return Ok(());
+    }
+    let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap_or_default();
+    let refusal: Value = serde_json::from_slice(&body).unwrap_or_default();
+    Err(fail(api::value::text(&refusal, &["message"]).to_owned()))
+}

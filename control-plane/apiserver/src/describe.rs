@@ -1,0 +1,140 @@
+//! What the server says about itself: version, discovery, schema.
+
+use api::discovery::{self, Aggregated};
+use api::status::Status;
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
+use http::request::Parts;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use crate::State;
+use crate::negotiate::{self, Encoding};
+use crate::query::Query;
+use crate::respond::{self, Answer};
+
+/// The Kubernetes release whose wire contract is kept.
+const MINOR: &str = "35";
+
+/// Answers a path that names no resource.
+pub(crate) fn answer(state: &State, path: &str, parts: &Parts, query: &Query) -> Answer {
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let encoding = match negotiate::negotiate(&parts.headers, query) {
+        Ok(accepted) => accepted.encoding,
+        // Discovery has forms of its own; a client that accepts only those is served below.
+        Err(_) => Encoding::Json,
+    };
+    let found = |document: Option<Value>| match document {
+        Some(document) => respond::value(200, encoding, &document),
+        None => not_found(),
+    };
+    match segments.as_slice() {
+        [""] => respond::value(200, encoding, &index()),
+        ["version"] => respond::value(200, Encoding::PrettyJson, &version()),
+        ["api"] => groups(parts, true, || discovery::legacy_versions(&server_address(state)), encoding),
+        ["apis"] => groups(parts, false, discovery::legacy_groups, encoding),
+        ["api", version] => found(discovery::legacy_resources("", version)),
+        ["apis", group] => found(discovery::legacy_group(group)),
+        ["apis", group, version] => found(discovery::legacy_resources(group, version)),
+        ["openapi", "v3"] => respond::value(200, Encoding::Json, &api::openapi::v3_index()),
+        ["openapi", "v3", rest @ ..] => schema(&rest.join("/"), parts, query),
+        _ => not_found(),
+    }
+}
+
+fn not_found() -> Answer {
+    respond::text(404, "404 page not found\n")
+}
+
+/// `/api` or `/apis`: the whole of discovery in one document where the client knows that form.
+fn groups(parts: &Parts, core: bool, legacy: impl FnOnce() -> Value, encoding: Encoding) -> Answer {
+    let aggregated = negotiate::ranges(&parts.headers).into_iter().find_map(|range| {
+        if range.media != "application/json" {
+            return None;
+        }
+        match (range.parameter("as"), range.parameter("g"), range.parameter("v")) {
+            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => Some(Some(Aggregated::V2)),
+            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1") => Some(Some(Aggregated::V2Beta1)),
+            ("", _, _) => Some(None),
+            _ => None,
+        }
+    });
+    let mut response = match aggregated.flatten() {
+        None => respond::value(200, encoding, &legacy()),
+        Some(form) => {
+            let mut response = respond::value(200, Encoding::Json, &discovery::aggregated(core, form));
+            if let Ok(content_type) = HeaderValue::from_str(&form.content_type()) {
+                response.headers_mut().insert(CONTENT_TYPE, content_type);
+            }
+            response
+        }
+    };
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+/// The schema of a group version. Its address in the index carries a hash, so that it may be cached for ever.
+fn schema(group_version: &str, parts: &Parts, query: &Query) -> Answer {
+    let Some(document) = api::openapi::v3_document(group_version) else {
+        return respond::refusal(&Status::unknown_resource());
+    };
+    let etag = format!("\"{}\"", document.hash);
+    let known = parts.headers.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == etag.as_bytes());
+    let mut response = if known {
+        respond::bytes(304, "application/json", Vec::new())
+    } else {
+        respond::bytes(200, "application/json", document.bytes.as_slice())
+    };
+    let headers = response.headers_mut();
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        headers.insert(ETAG, etag);
+    }
+    if query.text("hash") == document.hash {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable, max-age=31536000"));
+    }
+    response
+}
+
+fn server_address(state: &State) -> String {
+    SocketAddr::new(state.config.advertised(), state.port.load(Ordering::Relaxed)).to_string()
+}
+
+fn index() -> Value {
+    let mut paths: Vec<String> = vec!["/api".into(), "/apis".into()];
+    for row in api::table::RESOURCES {
+        let group = (!row.group.is_empty()).then(|| format!("/apis/{}", row.group));
+        for path in group.into_iter().chain([row.root_path()]) {
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+    }
+    let others = ["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"];
+    paths.extend(others.map(str::to_owned));
+    paths.sort();
+    json!({"paths": paths})
+}
+
+fn version() -> Value {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    json!({
+        "major": "1",
+        "minor": MINOR,
+        "emulationMajor": "1",
+        "emulationMinor": MINOR,
+        "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "34",
+        "gitVersion": format!("v1.{MINOR}.0+fairlead-{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("{}/{architecture}", std::env::consts::OS),
+    })
+}

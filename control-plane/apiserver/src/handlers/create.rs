@@ -1,0 +1,118 @@
+//! POST to a collection.
+
+use api::meta::{self, Stamps};
+use api::status::{Cause, Details, Status};
+use serde_json::Value;
+use storage::{Error, Write};
+use time::OffsetDateTime;
+
+use super::{Call, storage_failure};
+use crate::body;
+use crate::options::WriteOptions;
+use crate::respond::{self, Answer};
+use crate::write::{self, Written};
+
+/// How often another name is generated after one was taken.
+const NAME_TRIES: usize = 8;
+/// Letters and digits that read well and spell nothing.
+const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// Answers with the object as stored.
+pub(crate) async fn create(call: &Call) -> Result<Answer, Status> {
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let (object, warnings) = body::object(call, options.field_validation)?;
+    match insert(call, object, options.dry_run).await {
+        Ok(written) => {
+            let answer =
+                respond::object(call.row, call.accepted, call.include, 201, &written.stored, written.revision);
+            Ok(respond::warn(answer, &warnings))
+        }
+        Err(status) => Ok(respond::warn(respond::refusal(&status), &warnings)),
+    }
+}
+
+/// Stores a new object.
+pub(crate) async fn insert(call: &Call, mut object: Value, dry_run: bool) -> Result<Written, Status> {
+    require_namespace(call, &object).await?;
+    write::strip(&mut object);
+    let generated = meta::name(&object).is_empty();
+    let mut taken = String::new();
+    for _ in 0..if generated { NAME_TRIES } else { 1 } {
+        let mut new = object.clone();
+        api::write::create(call.row, &mut new, &call.namespace, &stamps())?;
+        meta::name(&new).clone_into(&mut taken);
+        if let Some(written) = store(call, new, dry_run).await? {
+            return Ok(written);
+        }
+    }
+    if generated {
+        Err(Status::generated_name_taken(call.row, &taken))
+    } else {
+        Err(Status::already_exists(call.row, &taken))
+    }
+}
+
+/// `None`: the name is taken.
+async fn store(call: &Call, mut new: Value, dry_run: bool) -> Result<Option<Written>, Status> {
+    let storage = &call.app.storage;
+    let key = call.row.key(&call.namespace, meta::name(&new));
+    // An address or port that somebody else takes in the same moment is chosen anew.
+    let asked = new.clone();
+    loop {
+        let exists = storage.get(&key).await.map_err(|e| storage_failure(&e))?.is_some();
+        if exists {
+            return Ok(None);
+        }
+        let grant = write::grant(call, Some(&mut new), None).await?;
+        let stored = write::stored_form(call.row, &new);
+        if dry_run {
+            return Ok(Some(Written { stored, revision: storage.revision() }));
+        }
+        let mut writes = vec![Write::Create { key: key.clone(), value: stored.clone() }];
+        writes.extend(grant.writes());
+        match storage.write(writes).await {
+            Ok(revision) => {
+                grant.keep();
+                return Ok(Some(Written { stored, revision }));
+            }
+            Err(Error::Exists { key: taken }) if taken == key => return Ok(None),
+            Err(Error::Exists { key: taken }) => grant.refuse(&taken),
+            Err(Error::Conflict { .. } | Error::NotFound { .. }) => {}
+            Err(error) => return Err(storage_failure(&error)),
+        }
+        new = asked.clone();
+    }
+}
+
+fn stamps() -> Stamps {
+    let suffix = (0..5).map(|_| char::from(SUFFIX[fastrand::usize(..SUFFIX.len())])).collect();
+    Stamps { now: OffsetDateTime::now_utc(), uid: uuid::Uuid::new_v4().to_string(), suffix }
+}
+
+/// Objects are made only in namespaces that exist and are not on their way out.
+async fn require_namespace(call: &Call, object: &Value) -> Result<(), Status> {
+    if !call.row.namespaced {
+        return Ok(());
+    }
+    let sent = meta::namespace(object);
+    if !sent.is_empty() && sent != call.namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    let name = &call.namespace;
+    let row = &call.app.namespaces;
+    let entry = call.app.storage.get(&row.key("", name)).await.map_err(|e| storage_failure(&e))?;
+    let entry = entry.ok_or_else(|| Status::not_found(*row, name))?;
+    if !meta::is_terminating(&crate::object::decode(row, &entry)) {
+        return Ok(());
+    }
+    let why = format!("unable to create new content in namespace {name} because it is being terminated");
+    let mut status = Status::forbidden(call.row, meta::name(object), &why);
+    status.details.get_or_insert_with(Details::default).causes.push(Cause {
+        reason: "NamespaceTerminating".into(),
+        message: format!("namespace {name} is being terminated"),
+        field: "metadata.namespace".into(),
+    });
+    Err(status)
+}

@@ -1,0 +1,182 @@
+//! GET of a collection: one consistent page.
+
+use api::selector::{FieldSelector, LabelSelector};
+use api::status::Status;
+use api::table::Resource;
+use storage::{Entry, Error, Range, Revision};
+
+use super::{Call, storage_failure};
+use crate::State;
+use crate::cursor::Cursor;
+use crate::negotiate::Encoding;
+use crate::object;
+use crate::options::{ListOptions, Match};
+use crate::respond::{self, Answer, ListHead};
+
+/// How many keys are read at once while a selector picks from them.
+const CHUNK: usize = 500;
+
+/// Which objects of a resource are meant.
+pub(crate) struct Filter {
+    row: &'static Resource,
+    labels: LabelSelector,
+    fields: FieldSelector,
+    /// Every key begins with it. Exactly one key where the fields name one object.
+    pub(crate) prefix: String,
+}
+
+impl Filter {
+    pub(crate) fn parse(call: &Call, options: &ListOptions) -> Result<Self, Status> {
+        let labels = LabelSelector::parse(&options.label_selector)?;
+        let fields = FieldSelector::parse(call.row, &options.field_selector)?;
+        let namespace = match fields.exact("metadata.namespace") {
+            Some(namespace) if call.namespace.is_empty() => namespace,
+            _ => &call.namespace,
+        };
+        let mut prefix = call.row.key_prefix(namespace);
+        if let Some(name) = fields.exact("metadata.name")
+            && !(call.row.namespaced && namespace.is_empty())
+        {
+            prefix = call.row.key(namespace, name);
+        }
+        Ok(Filter { row: call.row, labels, fields, prefix })
+    }
+
+    /// Whether everything below the prefix is meant.
+    pub(crate) fn takes_all(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    /// Whether an entry is meant; parses it only where a selector asks.
+    pub(crate) fn takes(&self, entry: &Entry) -> bool {
+        self.takes_all() || self.takes_object(&object::decode(self.row, entry))
+    }
+
+    fn takes_object(&self, object: &serde_json::Value) -> bool {
+        self.labels.matches_object(object) && self.fields.matches(self.row, object)
+    }
+}
+
+/// Answers with a list.
+pub(crate) async fn list(call: &Call) -> Result<Answer, Status> {
+    let options = ListOptions::parse(&call.query)?;
+    match page(call, &options).await? {
+        Page::Items(head, items) => Ok(respond::list(call.row, call.accepted, call.include, &head, &items)),
+        Page::Expired(answer) => Ok(answer),
+    }
+}
+
+/// What a list comes to.
+pub(crate) enum Page {
+    Items(ListHead, Vec<Entry>),
+    /// The revision is no longer retained. Somebody in the middle of a list is given a token to go on with, at the
+    /// price of consistency.
+    Expired(Answer),
+}
+
+/// The page that the options ask for.
+pub(crate) async fn page(call: &Call, options: &ListOptions) -> Result<Page, Status> {
+    let filter = Filter::parse(call, options)?;
+    let (at, start) = position(&call.app, options, &filter)?;
+    let (revision, items, next, remaining) = match read(&call.app, &filter, at, start, options.limit).await {
+        Ok(read) => read,
+        Err(Error::Compacted { .. }) => return Ok(Page::Expired(expired(options))),
+        Err(error) => return Err(storage_failure(&error)),
+    };
+    let continue_token = next.map_or_else(String::new, |start| {
+        let start = start.strip_prefix(&filter.prefix).unwrap_or(&start).to_owned();
+        Cursor { revision: Some(revision), start }.encode()
+    });
+    let remaining = (!continue_token.is_empty() && filter.takes_all()).then_some(remaining);
+    Ok(Page::Items(ListHead { revision, continue_token, remaining }, items))
+}
+
+/// At which revision and from which key to read.
+fn position(
+    app: &State,
+    options: &ListOptions,
+    filter: &Filter,
+) -> Result<(Option<Revision>, Option<String>), Status> {
+    let current = app.storage.revision().0;
+    if !options.continue_token.is_empty() {
+        if options.resource_version.is_some_and(|version| version > 0) {
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        let cursor = Cursor::decode(&options.continue_token)?;
+        if let Some(revision) = cursor.revision.filter(|revision| revision.0 > current) {
+            return Err(Status::future_version(revision.0, current));
+        }
+        return Ok((cursor.revision, Some(format!("{}{}", filter.prefix, cursor.start))));
+    }
+    let asked = options.resource_version.unwrap_or(0);
+    if asked > current {
+        return Err(Status::future_version(asked, current));
+    }
+    let exact = match options.version_match {
+        Match::Exact => true,
+        Match::NotOlderThan => false,
+        Match::Unset => options.limit > 0 && asked > 0,
+    };
+    Ok((exact.then_some(Revision(asked)), None))
+}
+
+type Read = (Revision, Vec<Entry>, Option<String>, u64);
+
+/// Up to `limit` entries that the filter takes, the key after them if there are more, and how many remain.
+async fn read(
+    app: &State,
+    filter: &Filter,
+    at: Option<Revision>,
+    start: Option<String>,
+    limit: usize,
+) -> Result<Read, Error> {
+    let prefix = filter.prefix.clone();
+    if filter.takes_all() || limit == 0 {
+        let mut page = app.storage.list(Range { prefix, start, limit, at }).await?;
+        let next = if page.remaining > 0 { page.entries.last().map(|entry| after(&entry.key)) } else { None };
+        page.entries.retain(|entry| filter.takes(entry));
+        return Ok((page.revision, page.entries, next, page.remaining));
+    }
+    let mut taken = Vec::new();
+    let mut range = Range { prefix, start, limit: CHUNK, at };
+    loop {
+        let page = app.storage.list(range.clone()).await?;
+        let more = page.remaining > 0;
+        let last = page.entries.last().map(|entry| after(&entry.key));
+        for entry in page.entries {
+            if !filter.takes(&entry) {
+                continue;
+            }
+            if taken.len() == limit {
+                // The first that no longer fits is where the next page begins.
+                return Ok((page.revision, taken, Some(entry.key.to_string()), 0));
+            }
+            taken.push(entry);
+        }
+        match last.filter(|_| more) {
+            Some(start) => range.start = Some(start),
+            None => return Ok((page.revision, taken, None, 0)),
+        }
+        range.at = Some(page.revision);
+    }
+}
+
+/// The smallest key that is greater.
+fn after(key: &str) -> String {
+    format!("{key}\0")
+}
+
+fn expired(options: &ListOptions) -> Answer {
+    let Ok(cursor) = Cursor::decode(&options.continue_token) else {
+        return respond::refusal(&Status::expired("The resourceVersion for the provided list is too old."));
+    };
+    let mut status = Status::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+         results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+         modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    )
+    .to_value();
+    status["metadata"]["continue"] = Cursor { revision: None, start: cursor.start }.encode().into();
+    respond::value(410, Encoding::Json, &status)
+}

@@ -1,0 +1,111 @@
+//! The verbs of a resource.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod get;
+pub(crate) mod list;
+pub(crate) mod patch;
+pub(crate) mod update;
+pub(crate) mod watch;
+
+use std::sync::Arc;
+
+use api::printing::IncludeObject;
+use api::status::Status;
+use api::table::{Resource, Subresource};
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+
+use crate::State;
+use crate::negotiate::Accepted;
+use crate::query::Query;
+use crate::respond::Answer;
+
+/// One request to a resource, after it was found, authenticated and allowed.
+pub(crate) struct Call {
+    pub(crate) app: Arc<State>,
+    pub(crate) row: &'static Resource,
+    /// Empty: all namespaces, or the resource has none.
+    pub(crate) namespace: String,
+    /// Empty: the collection.
+    pub(crate) name: String,
+    pub(crate) subresource: Option<&'static Subresource>,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+    pub(crate) accepted: Accepted,
+    /// Of a Table.
+    pub(crate) include: IncludeObject,
+    pub(crate) body: Bytes,
+}
+
+impl Call {
+    /// The storage key of the object that the path names.
+    pub(crate) fn key(&self) -> String {
+        self.row.key(&self.namespace, &self.name)
+    }
+
+    /// The same request, to one object.
+    pub(crate) fn with_name(&self, namespace: &str, name: &str) -> Call {
+        Call {
+            app: self.app.clone(),
+            row: self.row,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            subresource: self.subresource,
+            query: self.query.clone(),
+            headers: self.headers.clone(),
+            accepted: self.accepted,
+            include: self.include,
+            body: self.body.clone(),
+        }
+    }
+
+    pub(crate) fn not_found(&self) -> Status {
+        Status::not_found(self.row, &self.name)
+    }
+}
+
+/// Carries out a request other than a watch.
+pub(crate) async fn answer(call: Call, method: &Method) -> Result<Answer, Status> {
+    let verb = match (method.as_str(), call.name.is_empty()) {
+        ("GET" | "HEAD", false) => "get",
+        ("GET" | "HEAD", true) => "list",
+        ("POST", true) => "create",
+        ("PUT", false) => "update",
+        ("PATCH", false) => "patch",
+        ("DELETE", false) => "delete",
+        ("DELETE", true) => "deletecollection",
+        _ => return Err(Status::method_not_allowed()),
+    };
+    let verbs = call.subresource.map_or(call.row.verbs, |sub| sub.verbs);
+    if !verbs.contains(&verb) {
+        return Err(Status::method_not_allowed());
+    }
+    match verb {
+        "get" => get::get(&call).await,
+        "list" => list::list(&call).await,
+        "create" => create::create(&call).await,
+        "update" => update::update(&call).await,
+        "patch" => patch::patch(&call).await,
+        "delete" => delete::delete(&call).await,
+        _ => delete::delete_collection(&call).await,
+    }
+}
+
+/// The refusal that a failure of the store becomes. What concerns one key (exists, conflict, not found) has been
+/// looked at by the caller already.
+pub(crate) fn storage_failure(error: &storage::Error) -> Status {
+    match error {
+        storage::Error::Compacted { asked, oldest } => Status::too_old_version(asked.0, oldest.0),
+        storage::Error::Future { asked, newest } => Status::future_version(asked.0, newest.0),
+        storage::Error::Exists { .. }
+        | storage::Error::NotFound { .. }
+        | storage::Error::Conflict { .. }
+        | storage::Error::Slow => Status::internal(error),
+        storage::Error::Refused { reason } => Status::too_large(format!("Request entity too large: {reason}")),
+        storage::Error::Unavailable { .. } => {
+            tracing::error!(%error, "the storage does not answer as it should");
+            Status::internal(error)
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! PATCH: JSON patch, merge patch and strategic merge patch, applied to whatever stands there when it is written.
+
+use api::decode::{self, FieldValidation};
+use api::field::FieldError;
+use api::status::Status;
+use api::{meta, patch, schema};
+use serde_json::Value;
+
+use super::{Call, update};
+use crate::body;
+use crate::options::WriteOptions;
+use crate::respond::{self, Answer};
+use crate::write;
+
+/// The kinds of patch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Json,
+    Merge,
+    Strategic,
+}
+
+/// Answers with the object as stored.
+pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
+    let kind = match body::content_type(&call.headers) {
+        "application/json-patch+json" => Kind::Json,
+        "application/merge-patch+json" => Kind::Merge,
+        "application/strategic-merge-patch+json" => Kind::Strategic,
+        _ => return Err(Status::unsupported_patch_type()),
+    };
+    let options = WriteOptions::parse(&call.query, "PatchOptions")?;
+    let patch = decode::untyped_json(&call.body)?;
+    if kind != Kind::Json && !patch.is_object() {
+        return Err(Status::bad_request("error decoding patch: a merge patch must be an object"));
+    }
+    let mut warnings = Vec::new();
+    let part = update::part(call);
+    let patched = write::modify(call, options.dry_run, |current| {
+        let (new, found) = apply(call, kind, &patch, current, options.field_validation)?;
+        warnings = found;
+        let sent = meta::name(&new);
+        if sent != call.name {
+            return Err(Status::bad_request(api::write::name_mismatch(sent, &call.name)));
+        }
+        write::prepare(call.row, &call.name, part, new, current)
+    })
+    .await;
+    Ok(match patched {
+        Ok(written) => {
+            let (stored, revision) = (&written.stored, written.revision);
+            let answer = respond::object(call.row, call.accepted, call.include, 200, stored, revision);
+            respond::warn(answer, &warnings)
+        }
+        Err(status) => respond::warn(respond::refusal(&status), &warnings),
+    })
+}
+
+/// The patched object, and what the client should be warned of.
+fn apply(
+    call: &Call,
+    kind: Kind,
+    patch: &Value,
+    current: &Value,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), Status> {
+    let (patched, mut unknown) = match kind {
+        Kind::Json => (patch::json_patch(current, patch)?, None),
+        Kind::Merge => {
+            let mut patched = current.clone();
+            patch::merge_patch(&mut patched, patch);
+            (patched, Some(decode::unknown_in_patch(call.row, patch)))
+        }
+        Kind::Strategic => {
+            let schema = schema::of(call.row).ok_or_else(Status::unsupported_patch_type)?;
+            (patch::strategic_merge(schema, current, patch)?, Some(decode::unknown_in_patch(call.row, patch)))
+        }
+    };
+    // A merge patch answers for the fields that it names, not for those that were stored before.
+    if validation == FieldValidation::Ignore {
+        unknown = Some(Vec::new());
+    }
+    let refuse = |why: &str| {
+        let error = FieldError::invalid_text("patch", &patch.to_string(), why);
+        Status::invalid("", "", "", &[error])
+    };
+    let whole = if unknown.is_some() { FieldValidation::Ignore } else { FieldValidation::Warn };
+    let checked = decode::check(call.row, patched, whole).map_err(|status| {
+        let words = format!("cannot be handled as a {}: ", call.row.kind);
+        refuse(status.message.split_once(&words).map_or(status.message.as_str(), |(_, why)| why))
+    })?;
+    let found = unknown.unwrap_or(checked.warnings);
+    if validation == FieldValidation::Strict && !found.is_empty() {
+        return Err(refuse(&format!("strict decoding error: {}", found.join(", "))));
+    }
+    Ok((checked.object, found))
+}

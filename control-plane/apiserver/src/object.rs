@@ -1,0 +1,170 @@
+//! Objects as bytes. What is stored is JSON that begins with kind, apiVersion and metadata and has no
+//! resourceVersion: that is the revision of the entry, known only once it is written. Reads put it in by copying
+//! bytes around it, without parsing.
+
+use api::table::Resource;
+use bytes::Bytes;
+use serde_json::Value;
+use storage::{Entry, Revision};
+
+const KIND: &str = "{\"kind\":\"";
+const API_VERSION: &str = "\",\"apiVersion\":\"";
+const METADATA: &str = "\",\"metadata\":{";
+
+/// The stored form of an object. Its kind and apiVersion are those in the value.
+pub(crate) fn encode(object: &Value) -> Bytes {
+    let mut out = Vec::with_capacity(1024);
+    let text = |key: &str| object.get(key).cloned().unwrap_or_else(|| "".into());
+    // Writing to a Vec can't fail, and JSON values have text keys only.
+    let put = |out: &mut Vec<u8>, value: &Value| {
+        let _ = serde_json::to_writer(out, value);
+    };
+    out.extend_from_slice(b"{\"kind\":");
+    put(&mut out, &text("kind"));
+    out.extend_from_slice(b",\"apiVersion\":");
+    put(&mut out, &text("apiVersion"));
+    out.extend_from_slice(b",\"metadata\":{");
+    let mut first = true;
+    let member = |out: &mut Vec<u8>, first: &mut bool, key: &str, value: &Value| {
+        if !std::mem::take(first) {
+            out.push(b',');
+        }
+        put(out, &Value::from(key));
+        out.push(b':');
+        put(out, value);
+    };
+    for (key, value) in api::value::entries(object, &["metadata"]) {
+        if key != "resourceVersion" {
+            member(&mut out, &mut first, key, value);
+        }
+    }
+    out.push(b'}');
+    first = false;
+    for (key, value) in object.as_object().into_iter().flatten() {
+        if !matches!(key.as_str(), "kind" | "apiVersion" | "metadata") {
+            member(&mut out, &mut first, key, value);
+        }
+    }
+    out.push(b'}');
+    out.into()
+}
+
+/// The object as a value of the row's version, with its resourceVersion.
+pub(crate) fn decode(row: &Resource, entry: &Entry) -> Value {
+    decode_at(row, &entry.value, entry.modified)
+}
+
+/// As [`decode`], at a revision of its own: a deleted object carries that of the deletion.
+pub(crate) fn decode_at(row: &Resource, bytes: &[u8], revision: Revision) -> Value {
+    // What does not parse was not written by `encode`; it reads as an empty object rather than taking a list down.
+    let mut object: Value = serde_json::from_slice(bytes).unwrap_or_else(|error| {
+        tracing::error!(%error, resource = row.plural, "a stored object is not JSON; restore it from a backup");
+        serde_json::json!({})
+    });
+    if let Some(conversion) = &row.conversion {
+        (conversion.from_stored)(&mut object);
+    }
+    set_resource_version(&mut object, revision);
+    object
+}
+
+/// Puts the revision into `metadata.resourceVersion`.
+pub(crate) fn set_resource_version(object: &mut Value, revision: Revision) {
+    if let Some(metadata) = api::value::object_mut(object, "metadata") {
+        api::value::set(metadata, "resourceVersion", revision.0.to_string());
+    }
+}
+
+/// Whether an object appears with its kind and apiVersion, or, as in the items of a list, without.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Head {
+    Typed,
+    Untyped,
+}
+
+/// Appends the object as JSON with its resourceVersion.
+pub(crate) fn append(out: &mut Vec<u8>, row: &Resource, bytes: &[u8], revision: Revision, head: Head) {
+    let Some(at) = metadata_start(row, bytes) else {
+        let mut object = decode_at(row, bytes, revision);
+        if head == Head::Untyped {
+            api::value::remove(&mut object, "kind");
+            api::value::remove(&mut object, "apiVersion");
+        }
+        // As in `encode`: can't fail.
+        let _ = serde_json::to_writer(out, &object);
+        return;
+    };
+    match head {
+        Head::Typed => out.extend_from_slice(&bytes[..at]),
+        Head::Untyped => {
+            out.push(b'{');
+            out.extend_from_slice(&METADATA.as_bytes()[2..]);
+        }
+    }
+    out.extend_from_slice(b"\"resourceVersion\":\"");
+    out.extend_from_slice(revision.0.to_string().as_bytes());
+    out.push(b'"');
+    if bytes.get(at) != Some(&b'}') {
+        out.push(b',');
+    }
+    out.extend_from_slice(&bytes[at..]);
+}
+
+/// Where the members of metadata begin. `None`: the bytes have to be parsed.
+fn metadata_start(row: &Resource, bytes: &[u8]) -> Option<usize> {
+    if row.conversion.is_some() {
+        return None;
+    }
+    let group = if row.group.is_empty() { 0 } else { row.group.len() + 1 };
+    let at = KIND.len() + row.kind.len() + API_VERSION.len() + group + row.version.len() + METADATA.len();
+    bytes.get(at - METADATA.len()..at).is_some_and(|found| found == METADATA.as_bytes()).then_some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn row() -> &'static Resource {
+        api::table::find("", "v1", "configmaps").unwrap()
+    }
+
+    #[test]
+    fn the_revision_goes_in_without_parsing() {
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "data": {"metadata": "\"metadata\":{"},
+            "metadata": {"name": "a", "resourceVersion": "999"}, "unknown": [1.5, null],
+        });
+        let stored = encode(&object);
+        assert_eq!(
+            stored,
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"},"data":{"metadata":"\"metadata\":{"},"unknown":[1.5,null]}"#
+        );
+        assert!(metadata_start(row(), &stored).is_some());
+        let mut typed = Vec::new();
+        append(&mut typed, row(), &stored, Revision(7), Head::Typed);
+        let mut expected = object;
+        expected["metadata"]["resourceVersion"] = "7".into();
+        assert_eq!(serde_json::from_slice::<Value>(&typed).unwrap(), expected);
+        assert_eq!(decode_at(row(), &stored, Revision(7)), expected);
+
+        let mut untyped = Vec::new();
+        append(&mut untyped, row(), &stored, Revision(7), Head::Untyped);
+        assert!(untyped.starts_with(br#"{"metadata":{"resourceVersion":"7","name":"a"},"#));
+    }
+
+    #[test]
+    fn empty_metadata_and_foreign_layouts_still_read() {
+        for stored in [
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{}}"#,
+            r#"{ "metadata": {}, "kind": "ConfigMap", "apiVersion": "v1" }"#,
+            "not JSON",
+        ] {
+            let mut out = Vec::new();
+            append(&mut out, row(), stored.as_bytes(), Revision(3), Head::Typed);
+            let read: Value = serde_json::from_slice(&out).unwrap();
+            assert_eq!(read["metadata"]["resourceVersion"], "3", "{stored}");
+        }
+    }
+}

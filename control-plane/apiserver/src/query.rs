@@ -1,0 +1,78 @@
+//! The query of a URL: names and values, decoded.
+
+/// Pairs in the order sent.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(crate) fn parse(query: Option<&str>) -> Self {
+        let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        Query(
+            pairs
+                .map(|pair| {
+                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (decode(name), decode(value))
+                })
+                .collect(),
+        )
+    }
+
+    /// The first value of that name; empty where there is none.
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.0.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value.as_str())
+    }
+
+    /// Every value of that name.
+    pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// `None` where it is absent. As in Kubernetes all but `false` and `0` means yes.
+    pub(crate) fn flag(&self, name: &str) -> Option<bool> {
+        self.values(name).next().map(|value| !value.eq_ignore_ascii_case("false") && value != "0")
+    }
+}
+
+/// Undoes percent-encoding, and `+` for a space; what is no valid encoding stays as it is.
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = |i: usize| bytes.get(i).and_then(|b| char::from(*b).to_digit(16));
+        match (bytes[at], hex(at + 1), hex(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                #[expect(clippy::cast_possible_truncation, reason = "two hexadecimal digits")]
+                out.push((high * 16 + low) as u8);
+                at += 3;
+                continue;
+            }
+            (b'+', _, _) => out.push(b' '),
+            (byte, _, _) => out.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Undoes the percent-encoding of a segment of a path.
+pub(crate) fn decode_segment(segment: &str) -> String {
+    decode(&segment.replace('+', "%2B"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_decoded() {
+        let query = Query::parse(Some("a=b%3Dc%2Cd&watch&limit=5&a=second&x=1+2%zz&off=0"));
+        assert_eq!(query.text("a"), "b=c,d");
+        assert_eq!(query.values("a").count(), 2);
+        assert_eq!(query.flag("watch"), Some(true));
+        assert_eq!(query.flag("off"), Some(false));
+        assert_eq!(query.flag("none"), None);
+        assert_eq!(query.text("x"), "1 2%zz");
+        assert_eq!(decode_segment("a+b%2Fc"), "a+b/c");
+    }
+}

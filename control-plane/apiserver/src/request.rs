@@ -1,0 +1,127 @@
+//! What a path and a method mean, before anything is looked up: resource or plain path, and the verb.
+
+use http::Method;
+
+/// What a request is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Target<'a> {
+    /// A path that names no resource: `/version`, `/apis`, `/openapi/v3/api/v1`.
+    Path(&'a str),
+    /// A resource.
+    Resource(At<'a>),
+}
+
+/// A resource, an object or a subresource in the path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct At<'a> {
+    /// Empty for the core group.
+    pub(crate) group: &'a str,
+    pub(crate) version: &'a str,
+    pub(crate) namespace: Option<&'a str>,
+    /// Plural.
+    pub(crate) resource: &'a str,
+    pub(crate) name: Option<&'a str>,
+    pub(crate) subresource: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    /// Reads a path; segments are taken as they stand, still percent-encoded.
+    pub(crate) fn parse(path: &'a str) -> Self {
+        Self::resource(path).map_or(Target::Path(path), Target::Resource)
+    }
+
+    fn resource(path: &'a str) -> Option<At<'a>> {
+        let mut segments = path.strip_prefix('/')?.trim_end_matches('/').split('/');
+        let (group, version) = match segments.next()? {
+            "api" => ("", segments.next()?),
+            "apis" => (segments.next()?, segments.next()?),
+            _ => return None,
+        };
+        let rest: Vec<&str> = segments.collect();
+        if rest.is_empty() || rest.len() > 5 || rest.iter().any(|segment| segment.is_empty()) {
+            return None;
+        }
+        let at = |namespace, resource, tail: &[&'a str]| At {
+            group,
+            version,
+            namespace,
+            resource,
+            name: tail.first().copied(),
+            subresource: tail.get(1).copied(),
+        };
+        match rest.as_slice() {
+            // `namespaces/X/status` and `/finalize` are of the namespace itself; any other third segment is a
+            // resource within it.
+            ["namespaces", namespace, resource, tail @ ..] if !matches!(*resource, "status" | "finalize") => {
+                (tail.len() <= 2).then(|| at(Some(*namespace), resource, tail))
+            }
+            // The namespace is in the path and in the scope alike.
+            ["namespaces", namespace, tail @ ..] => {
+                let mut whole = vec![*namespace];
+                whole.extend_from_slice(tail);
+                (tail.len() <= 1).then(|| at(Some(*namespace), "namespaces", &whole))
+            }
+            [resource, tail @ ..] => (tail.len() <= 2).then(|| at(None, resource, tail)),
+            [] => None,
+        }
+    }
+}
+
+/// The API verb of a request, in the words of Kubernetes' authorisation.
+pub(crate) fn verb(method: &Method, target: &Target<'_>, watch: bool) -> &'static str {
+    let named = matches!(target, Target::Resource(At { name: Some(_), .. }));
+    let resource = matches!(target, Target::Resource(_));
+    match (method.as_str(), resource, named) {
+        ("GET" | "HEAD", true, _) if watch => "watch",
+        ("GET" | "HEAD", true, false) => "list",
+        ("GET" | "HEAD", _, _) => "get",
+        ("POST", true, _) => "create",
+        ("DELETE", true, false) => "deletecollection",
+        ("PUT", true, _) => "update",
+        ("POST", false, _) => "post",
+        ("PUT", false, _) => "put",
+        ("PATCH", _, _) => "patch",
+        ("DELETE", _, _) => "delete",
+        ("OPTIONS", _, _) => "options",
+        _ => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_read_as_kubernetes_reads_them() {
+        #[rustfmt::skip]
+        let cases: &[(&str, Option<(&str, &str, Option<&str>, &str, Option<&str>, Option<&str>)>)] = &[
+            ("/", None),
+            ("/version", None),
+            ("/api", None),
+            ("/api/v1", None),
+            ("/api/v1/", None),
+            ("/apis/apps", None),
+            ("/apis/apps/v1", None),
+            ("/api/v1/pods", Some(("", "v1", None, "pods", None, None))),
+            ("/api/v1/nodes/n1", Some(("", "v1", None, "nodes", Some("n1"), None))),
+            ("/api/v1/nodes/n1/status", Some(("", "v1", None, "nodes", Some("n1"), Some("status")))),
+            ("/api/v1/namespaces", Some(("", "v1", None, "namespaces", None, None))),
+            ("/api/v1/namespaces/a", Some(("", "v1", Some("a"), "namespaces", Some("a"), None))),
+            ("/api/v1/namespaces/a/finalize", Some(("", "v1", Some("a"), "namespaces", Some("a"), Some("finalize")))),
+            ("/api/v1/namespaces/a/pods", Some(("", "v1", Some("a"), "pods", None, None))),
+            ("/api/v1/namespaces/a/pods/p/status", Some(("", "v1", Some("a"), "pods", Some("p"), Some("status")))),
+            ("/apis/apps/v1/namespaces/a/deployments/d", Some(("apps", "v1", Some("a"), "deployments", Some("d"), None))),
+            ("/api/v1/namespaces//pods", None),
+            ("/api/v1/namespaces/a/pods/p/exec/more", None),
+        ];
+        for (path, expected) in cases {
+            let found = match Target::parse(path) {
+                Target::Path(_) => None,
+                Target::Resource(at) => {
+                    Some((at.group, at.version, at.namespace, at.resource, at.name, at.subresource))
+                }
+            };
+            assert_eq!(found, *expected, "{path}");
+        }
+    }
+}

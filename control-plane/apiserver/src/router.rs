@@ -1,0 +1,162 @@
+//! From a request to its answer: who asks, whether they may, what for, and how long it may take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::printing::IncludeObject;
+use api::status::Status;
+use axum::body::Body;
+use bytes::Bytes;
+use http::Request;
+use http::request::Parts;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use crate::auth::{self, User};
+use crate::handlers::{self, Call};
+use crate::negotiate;
+use crate::query::{self, Query};
+use crate::request::{self, At, Target};
+use crate::respond::{self, Answer};
+use crate::{State, describe, health};
+
+/// The most bytes in a request's body, as with kube-apiserver.
+const BODY_MAX: usize = 3 << 20;
+/// How long a request other than a watch may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Everything that the server answers.
+pub(crate) fn router(state: Arc<State>) -> axum::Router {
+    axum::Router::new().fallback(move |request: Request<Body>| {
+        let state = state.clone();
+        async move { answer(state, request).await }
+    })
+}
+
+async fn answer(state: Arc<State>, request: Request<Body>) -> Answer {
+    let (parts, body) = request.into_parts();
+    let query = Query::parse(parts.uri.query());
+    let target = Target::parse(parts.uri.path());
+    let watch = query.flag("watch").unwrap_or(false);
+    let verb = request::verb(&parts.method, &target, watch);
+    let row = match &target {
+        Target::Resource(at) => api::table::find(at.group, at.version, at.resource),
+        Target::Path(_) => None,
+    };
+    let metrics = state.metrics.clone();
+    let result = respond_to(state, &parts, query, &target, verb, body).await;
+    let response = result.unwrap_or_else(|status| respond::refusal(&status));
+    metrics.answered(verb, row, response.status().as_u16());
+    response
+}
+
+async fn respond_to(
+    state: Arc<State>,
+    parts: &Parts,
+    query: Query,
+    target: &Target<'_>,
+    verb: &'static str,
+    body: Body,
+) -> Result<Answer, Status> {
+    let user = auth::authenticate(parts.extensions.get::<User>(), &parts.headers, &state.tokens)?;
+    auth::authorize(&user, verb, target)?;
+    match target {
+        Target::Path(path) => Ok(page(&state, path, parts, &query).await),
+        Target::Resource(at) => resource(state, at, parts, query, verb, body).await,
+    }
+}
+
+/// A path that names no resource.
+async fn page(state: &State, path: &str, parts: &Parts, query: &Query) -> Answer {
+    if !matches!(parts.method.as_str(), "GET" | "HEAD") {
+        return respond::refusal(&Status::method_not_allowed());
+    }
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    match first {
+        "healthz" | "livez" | "readyz" => health::answer(state, path, query).await,
+        "metrics" => {
+            respond::bytes(200, "text/plain; version=0.0.4", state.metrics.render(state.storage.revision().0))
+        }
+        _ => describe::answer(state, path, parts, query),
+    }
+}
+
+async fn resource(
+    state: Arc<State>,
+    at: &At<'_>,
+    parts: &Parts,
+    query: Query,
+    verb: &'static str,
+    body: Body,
+) -> Result<Answer, Status> {
+    let Some(row) = api::table::find(at.group, at.version, at.resource) else {
+        let known = api::discovery::legacy_resources(at.group, at.version).is_some();
+        return if known { Err(Status::unknown_resource()) } else { Ok(respond::text(404, "404 page not found\n")) };
+    };
+    let name = query::decode_segment(at.name.unwrap_or_default());
+    let namespace = match at.namespace {
+        Some(namespace) if row.namespaced => query::decode_segment(namespace),
+        // The path of a Namespace names it twice over.
+        Some(_) if row.kind != "Namespace" => return Err(Status::unknown_resource()),
+        _ if row.namespaced && !name.is_empty() => return Err(Status::unknown_resource()),
+        _ => String::new(),
+    };
+    let subresource = match at.subresource {
+        None => None,
+        Some(sub) => Some(row.subresource(sub).ok_or_else(Status::unknown_resource)?),
+    };
+    let writes = !matches!(verb, "get" | "list" | "watch");
+    if writes && row.namespaced && namespace.is_empty() {
+        return Err(Status::method_not_allowed());
+    }
+    let include = IncludeObject::parse(query.text("includeObject")).ok_or_else(|| {
+        let supported = ["Metadata", "None", "Object"];
+        let error = api::field::FieldError::not_supported("includeObject", query.text("includeObject"), &supported);
+        Status::invalid_options("TableOptions", &[error])
+    })?;
+    let accepted = negotiate::negotiate(&parts.headers, &query)?;
+    let headers = parts.headers.clone();
+    let mut call = Call {
+        app: state,
+        row,
+        namespace,
+        name,
+        subresource,
+        query,
+        headers,
+        accepted,
+        include,
+        body: Bytes::new(),
+    };
+    if verb == "watch" && call.subresource.is_none() {
+        if !call.row.verbs.contains(&"watch") {
+            return Err(Status::method_not_allowed());
+        }
+        return handlers::watch::watch(&call).await;
+    }
+    let method = parts.method.clone();
+    let whole = async {
+        if writes {
+            call.body = read(body).await?;
+            // Once begun, a write is carried through even if the client goes away: nobody has to guess whether an
+            // address that was chosen for it is in use.
+            let task = tokio::spawn(async move { handlers::answer(call, &method).await });
+            task.await.unwrap_or_else(|error| Err(Status::internal(error)))
+        } else {
+            handlers::answer(call, &method).await
+        }
+    };
+    match tokio::time::timeout(TIMEOUT, whole).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
+    }
+}
+
+async fn read(body: Body) -> Result<Bytes, Status> {
+    match Limited::new(body, BODY_MAX).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Status::too_large(format!("Request entity too large: limit is {BODY_MAX}")))
+        }
+        Err(error) => Err(Status::bad_request(format!("the body of the request could not be read: {error}"))),
+    }
+}
