@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use abi::{Backend, backends, family, frontends, protocol};
 
-use crate::{FrontendKey, Tables};
+use crate::{FrontendKey, Step, Tables};
 
 impl FrontendKey {
     /// Address and port.
@@ -65,6 +65,20 @@ pub fn protocol_name(number: u8) -> &'static str {
         protocol::UDP => "UDP",
         protocol::SCTP => "SCTP",
         _ => "?",
+    }
+}
+
+/// For instance `put frontend 10.96.0.1:443/TCP` or `clear ring 8+3`.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::PutBackend(id, _) => write!(f, "put backend {id}"),
+            Step::PutRing { offset, backends } => write!(f, "put ring {offset}+{}", backends.len()),
+            Step::PutFrontend(key, _) => write!(f, "put frontend {key}"),
+            Step::RemoveFrontend(key) => write!(f, "remove frontend {key}"),
+            Step::ClearRing { offset, len } => write!(f, "clear ring {offset}+{len}"),
+            Step::RemoveBackend(id) => write!(f, "remove backend {id}"),
+        }
     }
 }
 

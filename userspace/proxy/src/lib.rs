@@ -1,1 +1,24 @@
 //! Watch to model to plan to kernel: the kube-proxy replacement.
+//!
+//! [`run`] is the shell: it follows Services, EndpointSlices and Nodes, and carries out what [`Balancer`]
+//! decides. What is in the kernel serves on when the process ends, when it starts again and while the API server
+//! cannot be reached; [`listing`] shows it to people.
+//!
+//! This crate knows nothing about command lines.
+#![forbid(unsafe_code)]
+
+mod attach;
+mod balancer;
+mod error;
+mod grace;
+pub mod listing;
+mod metrics;
+mod run;
+mod settings;
+mod status;
+
+pub use balancer::{Balancer, Turn};
+pub use error::Error;
+pub use run::run;
+pub use settings::Settings;
+pub use status::{Latency, Status};

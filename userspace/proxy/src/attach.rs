@@ -1,0 +1,149 @@
+//! What the programs hang on: the devices that were named, and the links of pods as they come and go.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use bpf::{Datapath, DeviceReport};
+use net::{Change, Link, Links};
+use tracing::{info, warn};
+
+use crate::{Error, Settings};
+
+/// Keeps the programs attached.
+#[derive(Debug)]
+pub(crate) struct Attachments {
+    links: Links,
+    /// By index.
+    attached: BTreeMap<u32, DeviceReport>,
+    /// Addresses of the named devices.
+    addresses: Vec<IpAddr>,
+}
+
+impl Attachments {
+    /// Attaches to what is there and detaches from what an earlier process attached to and nobody asks for now.
+    pub(crate) async fn new(datapath: &mut Datapath, settings: &Settings) -> Result<Self, Error> {
+        let links = Links::open()?;
+        let list = links.list().await?;
+        let mut attachments = Attachments {
+            links,
+            attached: BTreeMap::new(),
+            addresses: Vec::new(),
+        };
+        for name in &settings.devices {
+            let report = datapath.attach_device(name, settings.xdp)?;
+            attachments.keep(report);
+        }
+        for link in &list {
+            attachments.consider(link, datapath, settings);
+        }
+        for ifindex in datapath.attached()? {
+            if !attachments.attached.contains_key(&ifindex) {
+                datapath.detach(ifindex)?;
+            }
+        }
+        attachments.addresses = addresses(&list, settings);
+        Ok(attachments)
+    }
+
+    /// Waits for the next change of the links.
+    pub(crate) async fn next(&mut self) -> Change {
+        match self.links.next().await {
+            Some(change) => change,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Attaches and detaches after a change.
+    pub(crate) async fn follow(
+        &mut self,
+        change: &Change,
+        datapath: &mut Datapath,
+        settings: &Settings,
+    ) -> Result<(), Error> {
+        match change {
+            Change::Link(link) => self.consider(link, datapath, settings),
+            Change::Gone { ifindex, name } => {
+                if self.attached.remove(ifindex).is_some() {
+                    info!(device = name, ifindex, "gone");
+                    datapath.detach(*ifindex)?;
+                }
+            }
+            Change::Addresses { ifindex } => {
+                let report = self.attached.get(ifindex);
+                if report.is_some_and(|report| settings.devices.contains(&report.device)) {
+                    self.addresses = addresses(&self.links.list().await?, settings);
+                }
+            }
+            Change::Missed => {
+                let list = self.links.list().await?;
+                for link in &list {
+                    self.consider(link, datapath, settings);
+                }
+                self.attached.retain(|ifindex, _| {
+                    let there = list.iter().any(|link| link.ifindex == *ifindex);
+                    there || datapath.detach(*ifindex).is_err()
+                });
+                self.addresses = addresses(&list, settings);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is attached, by index.
+    pub(crate) fn reports(&self) -> &BTreeMap<u32, DeviceReport> {
+        &self.attached
+    }
+
+    /// Addresses of the named devices that clients may use.
+    pub(crate) fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
+    /// Attaches to a link if it is asked for and not attached to yet. One that fails is tried again when it
+    /// changes.
+    fn consider(&mut self, link: &Link, datapath: &mut Datapath, settings: &Settings) {
+        if self.attached.contains_key(&link.ifindex) {
+            return;
+        }
+        let attached = if settings.devices.contains(&link.name) {
+            datapath.attach_device(&link.name, settings.xdp)
+        } else if settings.pod_links && link.leads_to_pod() {
+            datapath.attach_pod(link.ifindex)
+        } else {
+            return;
+        };
+        match attached {
+            Ok(report) => self.keep(report),
+            Err(error) => warn!(
+                device = link.name,
+                error = &error as &dyn std::error::Error,
+                "cannot attach"
+            ),
+        }
+    }
+
+    fn keep(&mut self, report: DeviceReport) {
+        info!(device = report.device, ifindex = report.ifindex, xdp = %report.xdp, "attached");
+        if let Some(reason) = &report.native_refused {
+            info!(
+                device = report.device,
+                reason, "native XDP is not possible there"
+            );
+        }
+        self.attached.insert(report.ifindex, report);
+    }
+}
+
+fn addresses(list: &[Link], settings: &Settings) -> Vec<IpAddr> {
+    let named = list
+        .iter()
+        .filter(|link| settings.devices.contains(&link.name));
+    let all = named
+        .flat_map(|link| &link.addresses)
+        .map(|address| address.addr);
+    let usable = |addr: &IpAddr| match addr {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    };
+    all.filter(usable).collect()
+}

@@ -1,0 +1,381 @@
+//! The shell: streams in, steps to the kernel.
+
+use std::collections::VecDeque;
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use abi::NodeConfig;
+use bpf::{Datapath, Flow};
+use client::{Client, Params};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
+use plan::{Capacities, Epoch, Named, Store, Table};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, error, info, warn};
+use view::{Event, Services, objects};
+
+use crate::attach::Attachments;
+use crate::balancer::Turn;
+use crate::{Balancer, Error, Settings, grace, metrics};
+
+/// Follows the API server and keeps the kernel's tables right, until `shutdown` turns true; with
+/// [`Settings::once`], until they are right for the first time. What is in the kernel stays there.
+///
+/// # Errors
+///
+/// What is missing at the start, see [`Error`]. Later nothing ends it: the API server may come and go, a step
+/// that the kernel refuses is planned again.
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), Error> {
+    let mut proxy = Proxy::start(settings).await?;
+    let mut inputs = Box::pin(inputs(&client));
+    loop {
+        let again = proxy.again;
+        let release = proxy.cooling.front().map(|(when, _)| *when);
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => {
+                info!("ends; what is in the kernel serves on");
+                return Ok(());
+            }
+            Some(input) = inputs.next() => {
+                let start = Instant::now();
+                proxy.fold(input);
+                for _ in 1..BURST_MAX {
+                    let Some(Some(input)) = inputs.next().now_or_never() else { break };
+                    proxy.fold(input);
+                }
+                proxy.program(start)?;
+            }
+            change = proxy.attachments.next() => {
+                let start = Instant::now();
+                proxy.follow_links(&change).await;
+                proxy.program(start)?;
+            }
+            epoch = wait_for(proxy.grace.as_mut()) => {
+                proxy.grace = None;
+                proxy.reclaim(epoch)?;
+            }
+            () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
+                proxy.start_over()?;
+            }
+            () = sleep_until(release.unwrap_or_else(Instant::now)), if release.is_some() => {
+                proxy.release()?;
+            }
+        }
+        if proxy.settings.once && proxy.settings.status.borrow().ready && proxy.grace.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// How many events are folded at most before what they mean is applied.
+const BURST_MAX: usize = 4096;
+/// Between a refused step and the next attempt: at first, and at most.
+const AGAIN_MIN: Duration = Duration::from_millis(500);
+const AGAIN_MAX: Duration = Duration::from_secs(30);
+
+/// What a watch said.
+enum Input {
+    Service(Event<objects::Service>),
+    Slice(Event<objects::EndpointSlice>),
+    Node(Event<objects::Node>),
+}
+
+fn inputs(client: &Client) -> impl Stream<Item = Input> + use<> {
+    let services = client.watch(Params::default()).map(Input::Service);
+    let slices = client.watch(Params::default()).map(Input::Slice);
+    let nodes = client.watch(Params::default()).map(Input::Node);
+    stream::select(stream::select(services, slices), nodes)
+}
+
+type Grace = std::pin::Pin<Box<dyn Future<Output = Epoch> + Send>>;
+
+async fn wait_for(grace: Option<&mut Grace>) -> Epoch {
+    match grace {
+        Some(grace) => grace.await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Proxy {
+    settings: Settings,
+    datapath: Datapath,
+    attachments: Attachments,
+    balancer: Balancer,
+    capacities: Capacities,
+    node: Option<NodeConfig>,
+    /// Runs while programs may still read what was retired up to the epoch that it gives.
+    grace: Option<Grace>,
+    /// When the identifiers of an epoch may be given out again, the oldest first.
+    cooling: VecDeque<(Instant, Epoch)>,
+    /// When to start over from what the kernel holds, after a step was refused.
+    again: Option<Instant>,
+    again_wait: Duration,
+}
+
+impl Proxy {
+    async fn start(settings: Settings) -> Result<Proxy, Error> {
+        let datapath_settings = settings.datapath.clone();
+        let mut datapath = spawn_blocking(move || {
+            net::ensure_bpffs(&datapath_settings.bpffs_root)?;
+            Ok::<_, Error>(Datapath::open(&datapath_settings)?)
+        })
+        .await??;
+        let attachments = Attachments::new(&mut datapath, &settings).await?;
+        let capacities = capacities(&datapath)?;
+        let kernel = datapath.observe()?;
+        info!(
+            frontends = kernel.frontends.len(),
+            backends = kernel.backends.len(),
+            "took over what the kernel holds"
+        );
+        let given = attachments.addresses().to_vec();
+        let services = Services::new(&settings.node_name, given);
+        let named = named(&datapath)?;
+        if let Some(address) = settings.metrics_bind_address {
+            metrics::serve(address, &settings).await?;
+        }
+        let proxy = Proxy {
+            balancer: Balancer::new(services, &kernel, capacities, named),
+            settings,
+            datapath,
+            attachments,
+            capacities,
+            node: None,
+            grace: None,
+            cooling: VecDeque::new(),
+            again: None,
+            again_wait: AGAIN_MIN,
+        };
+        proxy.tell_devices();
+        Ok(proxy)
+    }
+
+    fn fold(&mut self, input: Input) {
+        match input {
+            Input::Service(event) => self.balancer.service(event),
+            Input::Slice(event) => self.balancer.slice(event),
+            Input::Node(event) => self.balancer.node(event),
+        }
+    }
+
+    /// Plans what changed since, and does it.
+    fn program(&mut self, start: Instant) -> Result<(), Error> {
+        if self.again.is_some() {
+            return Ok(()); // all of it is planned anew then
+        }
+        let turn = self.balancer.turn();
+        if !self.balancer.is_complete() {
+            return Ok(());
+        }
+        self.set_node();
+        let first = !self.settings.status.borrow().ready;
+        if turn == Turn::default() && !first {
+            return Ok(());
+        }
+        if let Err(refused) = self.datapath.apply(&turn.steps) {
+            return self.refused(refused);
+        }
+        self.again_wait = AGAIN_MIN;
+        let took = start.elapsed();
+        let (services, steps) = (turn.services, turn.steps.len());
+        if first {
+            info!(services, steps, ?took, "programmed");
+        } else {
+            debug!(services, steps, ?took, "programmed");
+        }
+        self.tell(&turn, took);
+        self.start_grace();
+        Ok(())
+    }
+
+    fn reclaim(&mut self, epoch: Epoch) -> Result<(), Error> {
+        if self.again.is_some() {
+            return Ok(());
+        }
+        let steps = self.balancer.planner_mut().reclaim(epoch);
+        if let Err(refused) = self.datapath.apply(&steps) {
+            return self.refused(refused);
+        }
+        debug!(epoch, steps = steps.len(), "reclaimed");
+        let when = Instant::now() + grace::FORGET;
+        match self.cooling.back_mut() {
+            Some((last, up_to)) if *last + grace::FORGET_STEP > when => *up_to = epoch,
+            Some(_) | None => self.cooling.push_back((when, epoch)),
+        }
+        self.program(Instant::now())?; // somebody may have waited for the room
+        self.start_grace();
+        Ok(())
+    }
+
+    fn release(&mut self) -> Result<(), Error> {
+        if let Some((_, epoch)) = self.cooling.pop_front() {
+            self.balancer.planner_mut().release(epoch);
+        }
+        self.program(Instant::now())
+    }
+
+    fn start_grace(&mut self) {
+        let planner = self.balancer.planner();
+        if self.grace.is_none() && planner.has_retired() {
+            let epoch = planner.epoch();
+            self.grace = Some(Box::pin(grace::programs_ended().map(move |()| epoch)));
+        }
+    }
+
+    /// What was planned and what the kernel holds are no longer the same: look again, after a while.
+    fn refused(&mut self, refused: bpf::ApplyError) -> Result<(), Error> {
+        self.settings
+            .status
+            .send_modify(|status| status.failures += 1);
+        if self.settings.once {
+            return Err(refused.into());
+        }
+        error!(
+            error = &refused as &dyn StdError,
+            again_in = ?self.again_wait,
+            "the kernel refused a step"
+        );
+        self.again = Some(Instant::now() + self.again_wait);
+        self.again_wait = (self.again_wait * 2).min(AGAIN_MAX);
+        Ok(())
+    }
+
+    fn start_over(&mut self) -> Result<(), Error> {
+        let read = self.datapath.observe();
+        match read
+            .map_err(Error::from)
+            .and_then(|kernel| Ok((kernel, named(&self.datapath)?)))
+        {
+            Ok((kernel, named)) => {
+                self.balancer.start_over(&kernel, self.capacities, named);
+                self.again = None;
+                self.grace = None;
+                self.cooling.clear();
+                self.program(Instant::now())
+            }
+            Err(error) => {
+                error!(
+                    error = &error as &dyn StdError,
+                    "cannot read the tables back"
+                );
+                self.again = Some(Instant::now() + self.again_wait);
+                Ok(())
+            }
+        }
+    }
+
+    async fn follow_links(&mut self, change: &net::Change) {
+        let followed = self
+            .attachments
+            .follow(change, &mut self.datapath, &self.settings)
+            .await;
+        if let Err(error) = followed {
+            warn!(
+                error = &error as &dyn StdError,
+                "cannot follow a change of the links"
+            );
+        }
+        let given = self.attachments.addresses().to_vec();
+        self.balancer.services_mut().set_given_addresses(given);
+        self.tell_devices();
+    }
+
+    /// Tells the programs which addresses they may translate sources to.
+    fn set_node(&mut self) {
+        let mut node = NodeConfig {
+            snat_port_min: (*abi::config::SNAT_PORTS.start()).into(),
+            snat_port_max: (*abi::config::SNAT_PORTS.end()).into(),
+            ..NodeConfig::default()
+        };
+        let addresses = &self.balancer.services().this_node().addresses;
+        for addr in addresses.iter().rev() {
+            match addr {
+                std::net::IpAddr::V4(v4) => node.addr4 = v4.octets(),
+                std::net::IpAddr::V6(v6) => node.addr6 = v6.octets(),
+            }
+        }
+        if self.node == Some(node) {
+            return;
+        }
+        match self.datapath.set_node(&node) {
+            Ok(()) => self.node = Some(node),
+            Err(error) => error!(error = &error as &dyn StdError, "cannot tell of this node"),
+        }
+    }
+
+    /// Says what a turn did, in the log and in the status.
+    fn tell(&self, turn: &Turn, took: Duration) {
+        for (key, troubles) in &turn.troubles {
+            let service = key.to_string();
+            for trouble in troubles {
+                warn!(service, trouble, "is not served in full");
+            }
+            if troubles.is_empty() {
+                info!(service, "is served in full");
+            }
+        }
+        let secs = took.as_secs_f64();
+        self.settings.status.send_modify(|status| {
+            status.ready = true;
+            status.turns += 1;
+            status.steps += turn.steps.len() as u64;
+            status.changes += turn.services as u64;
+            status.last_turn_secs = secs;
+            status.latency.observe(secs);
+            for (key, troubles) in &turn.troubles {
+                if troubles.is_empty() {
+                    status.troubles.remove(&key.to_string());
+                } else {
+                    status.troubles.insert(key.to_string(), troubles.clone());
+                }
+            }
+        });
+    }
+
+    fn tell_devices(&self) {
+        self.settings.status.send_if_modified(|status| {
+            let changed = status.devices != *self.attachments.reports();
+            if changed {
+                status.devices.clone_from(self.attachments.reports());
+            }
+            changed
+        });
+    }
+}
+
+/// What the tables in the kernel hold, which may be more than was asked for.
+fn capacities(datapath: &Datapath) -> Result<Capacities, Error> {
+    let mut capacities = Capacities::default();
+    for fill in datapath.fill()? {
+        let of = |table: Table| fill.table == table.name();
+        if of(Table::Frontends4) {
+            capacities.frontends4 = fill.capacity;
+        } else if of(Table::Frontends6) {
+            capacities.frontends6 = fill.capacity;
+        } else if of(Table::Rings) {
+            capacities.rings = fill.capacity;
+        } else if of(Table::Backends) {
+            capacities.backends = fill.capacity;
+        }
+    }
+    Ok(capacities)
+}
+
+/// What flows still name.
+fn named(datapath: &Datapath) -> Result<Named, Error> {
+    let mut named = Named::default();
+    for flow in datapath.flows(usize::MAX)? {
+        let (service, backend) = match flow {
+            Flow::V4(_, state) => (state.service, state.backend),
+            Flow::V6(_, state) => (state.service, state.backend),
+        };
+        named.service = named.service.max(service);
+        named.backend = named.backend.max(backend);
+    }
+    Ok(named)
+}

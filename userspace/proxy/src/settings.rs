@@ -1,0 +1,47 @@
+//! What the proxy is told when it starts.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::status::Status;
+
+/// Settings of [`run`](crate::run).
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of this node's Node object; endpoints that carry it are local.
+    pub node_name: String,
+    /// Devices where traffic from outside arrives. None by default: nothing is attached to a device that was
+    /// not named.
+    pub devices: Vec<String>,
+    /// Attach to pod links, those that are there and those that come.
+    pub pod_links: bool,
+    /// How XDP is attached to the devices.
+    pub xdp: bpf::XdpMode,
+    /// The kernel's side: pins, cgroup, capacities.
+    pub datapath: bpf::Settings,
+    /// Where `/healthz`, `/readyz`, `/status` and `/metrics` are served; nowhere by default.
+    pub metrics_bind_address: Option<SocketAddr>,
+    /// Program once and return.
+    pub once: bool,
+    /// What the proxy says of itself; subscribe before it runs.
+    pub status: Arc<watch::Sender<Status>>,
+}
+
+impl Settings {
+    /// Defaults for a node.
+    #[must_use]
+    pub fn new(node_name: &str) -> Self {
+        Settings {
+            node_name: node_name.to_owned(),
+            devices: Vec::new(),
+            pod_links: true,
+            xdp: bpf::XdpMode::Auto,
+            datapath: bpf::Settings::default(),
+            metrics_bind_address: None,
+            once: false,
+            status: Arc::default(),
+        }
+    }
+}
