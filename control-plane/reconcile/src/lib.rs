@@ -1,1 +1,46 @@
 //! Controllers as plain functions: key and snapshot in, writes out.
+//!
+//! [`Snapshot`] folds what watches say and tells which [`Key`]s a change touches; [`reconcile`] looks at everything
+//! that belongs to a key and says what to write. No clock, no network, no memory of earlier calls: a write that was
+//! lost is simply decided again.
+#![forbid(unsafe_code)]
+
+mod endpoints;
+mod fill;
+mod index;
+mod mirror;
+mod namespaces;
+mod pods;
+mod render;
+mod slices;
+mod snapshot;
+mod write;
+
+use std::sync::Arc;
+
+pub use snapshot::{Name, Snapshot};
+pub use write::{Target, Write};
+
+/// What is decided about as a whole.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Key {
+    /// EndpointSlices of a Service with a selector.
+    Slices(Name),
+    /// The Endpoints object of a Service with a selector.
+    Endpoints(Name),
+    /// EndpointSlices that repeat hand-made Endpoints of a Service without a selector.
+    Mirror(Name),
+    /// A namespace: its default ServiceAccount, and its end.
+    Namespace(Arc<str>),
+}
+
+/// What to write so that what belongs to `key` is as it should be; nothing when it is. The writes are to be done in
+/// their order, and the rest left when one fails.
+pub fn reconcile(key: &Key, snapshot: &Snapshot) -> Vec<Write> {
+    match key {
+        Key::Slices(name) => slices::reconcile(name, snapshot),
+        Key::Endpoints(name) => endpoints::reconcile(name, snapshot),
+        Key::Mirror(name) => mirror::reconcile(name, snapshot),
+        Key::Namespace(name) => namespaces::reconcile(name, snapshot),
+    }
+}

@@ -1,0 +1,369 @@
+//! What the watches said so far, and which keys a change touches.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use view::objects::{EndpointSlice, Endpoints, Namespace, Node, ObjectMeta, Pod, Service};
+use view::{Event, Object, ServiceAccount};
+
+use crate::Key;
+use crate::index::LabelIndex;
+use crate::pods::selects;
+use crate::slices::SERVICE_NAME;
+
+/// Namespace and name of an object.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Name {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl Name {
+    /// A name of a namespaced object.
+    pub fn new(namespace: &str, name: &str) -> Name {
+        Name {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+
+    fn of(meta: &ObjectMeta) -> Name {
+        Name::new(&meta.namespace, &meta.name)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The world as the controllers see it. The `fold_…` functions take what a watch said, or what the server answered
+/// to a write, and return the keys to look at again.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    services: Store<Service>,
+    pods: Store<Pod>,
+    nodes: Store<Node>,
+    slices: Store<EndpointSlice>,
+    endpoints: Store<Endpoints>,
+    namespaces: Store<Namespace>,
+    accounts: Store<ServiceAccount>,
+    pods_by_label: LabelIndex,
+    /// Services by the first pair of their selector.
+    services_by_selector: LabelIndex,
+    /// Names of slices by the Service that they say they are of.
+    slices_by_service: BTreeMap<Name, BTreeSet<Arc<str>>>,
+}
+
+impl Snapshot {
+    /// Whether every kind was listed at least once. Before, what is missing may just not have been read yet, and
+    /// nothing must be decided.
+    pub fn is_complete(&self) -> bool {
+        self.services.listed
+            && self.pods.listed
+            && self.nodes.listed
+            && self.slices.listed
+            && self.endpoints.listed
+            && self.namespaces.listed
+            && self.accounts.listed
+    }
+
+    /// Folds Services.
+    pub fn fold_services(&mut self, event: Event<Service>) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for (name, before) in self.services.fold(event) {
+            if let Some((key, value)) = before.as_ref().and_then(first_pair) {
+                self.services_by_selector
+                    .remove(&name.namespace, key, value, &name.name);
+            }
+            if let Some((key, value)) = self.services.get(&name).and_then(first_pair) {
+                self.services_by_selector
+                    .insert(&name.namespace, key, value, &name.name);
+            }
+            keys.push(Key::Slices(name.clone()));
+            keys.push(Key::Endpoints(name.clone()));
+            keys.push(Key::Mirror(name));
+        }
+        keys
+    }
+
+    /// Folds Pods.
+    pub fn fold_pods(&mut self, event: Event<Pod>) -> Vec<Key> {
+        let mut touched = BTreeSet::new();
+        for (name, before) in self.pods.fold(event) {
+            if let Some(before) = &before {
+                self.selecting(&name.namespace, before, &mut touched);
+                for (key, value) in &before.metadata.labels {
+                    self.pods_by_label
+                        .remove(&name.namespace, key, value, &name.name);
+                }
+            }
+            if let Some(after) = self.pods.get(&name) {
+                self.selecting(&name.namespace, after, &mut touched);
+                for (key, value) in &after.metadata.labels {
+                    self.pods_by_label
+                        .insert(&name.namespace, key, value, &name.name);
+                }
+            }
+        }
+        endpoint_keys(touched)
+    }
+
+    /// Folds Nodes. Only their zone matters.
+    pub fn fold_nodes(&mut self, event: Event<Node>) -> Vec<Key> {
+        let mut moved = BTreeSet::new();
+        for (name, before) in self.nodes.fold(event) {
+            let before = before.as_ref().and_then(zone_label);
+            if before != self.zone(&name.name) {
+                moved.insert(name.name);
+            }
+        }
+        if moved.is_empty() {
+            return Vec::new();
+        }
+        let mut touched = BTreeSet::new();
+        for (name, pod) in &self.pods.objects {
+            if moved.contains(pod.spec.node_name.as_str()) {
+                self.selecting(&name.namespace, pod, &mut touched);
+            }
+        }
+        touched.into_iter().map(Key::Slices).collect()
+    }
+
+    /// Folds EndpointSlices.
+    pub fn fold_slices(&mut self, event: Event<EndpointSlice>) -> Vec<Key> {
+        let mut keys = Vec::new();
+        for (name, before) in self.slices.fold(event) {
+            let before = before.as_ref().and_then(service_of);
+            let after = self.slices.get(&name).and_then(service_of);
+            if before != after
+                && let Some(service) = &before
+                && let Some(names) = self.slices_by_service.get_mut(service)
+            {
+                names.remove(&name.name);
+                if names.is_empty() {
+                    self.slices_by_service.remove(service);
+                }
+            }
+            if let Some(service) = &after {
+                let names = self.slices_by_service.entry(service.clone()).or_default();
+                names.insert(Arc::clone(&name.name));
+            }
+            for service in before.into_iter().chain(after) {
+                keys.push(Key::Slices(service.clone()));
+                keys.push(Key::Mirror(service));
+            }
+        }
+        keys
+    }
+
+    /// Folds Endpoints.
+    pub fn fold_endpoints(&mut self, event: Event<Endpoints>) -> Vec<Key> {
+        let changes = self.endpoints.fold(event).into_iter();
+        changes
+            .flat_map(|(name, _)| [Key::Endpoints(name.clone()), Key::Mirror(name)])
+            .collect()
+    }
+
+    /// Folds Namespaces.
+    pub fn fold_namespaces(&mut self, event: Event<Namespace>) -> Vec<Key> {
+        let changes = self.namespaces.fold(event).into_iter();
+        changes.map(|(name, _)| Key::Namespace(name.name)).collect()
+    }
+
+    /// Folds ServiceAccounts.
+    pub fn fold_accounts(&mut self, event: Event<ServiceAccount>) -> Vec<Key> {
+        let changes = self.accounts.fold(event).into_iter();
+        changes
+            .filter(|(name, _)| &*name.name == "default")
+            .map(|(name, _)| Key::Namespace(name.namespace))
+            .collect()
+    }
+
+    pub(crate) fn service(&self, name: &Name) -> Option<&Service> {
+        self.services.get(name)
+    }
+
+    pub(crate) fn endpoints(&self, name: &Name) -> Option<&Endpoints> {
+        self.endpoints.get(name)
+    }
+
+    pub(crate) fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.get(&Name::new("", name))
+    }
+
+    pub(crate) fn account(&self, name: &Name) -> Option<&ServiceAccount> {
+        self.accounts.get(name)
+    }
+
+    /// Whether objects may still be created in a namespace. One that is not known has not arrived yet.
+    pub(crate) fn is_open(&self, namespace: &str) -> bool {
+        self.namespace(namespace)
+            .is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_none())
+    }
+
+    /// The zone of a node, where it is known.
+    pub(crate) fn zone(&self, node: &str) -> Option<&str> {
+        zone_label(self.nodes.get(&Name::new("", node))?)
+    }
+
+    /// Slices that say they are of a Service, in order of name.
+    pub(crate) fn slices_of(&self, service: &Name) -> Vec<(Name, &EndpointSlice)> {
+        let names = self.slices_by_service.get(service).into_iter().flatten();
+        names
+            .filter_map(|slice| {
+                let name = Name {
+                    namespace: Arc::clone(&service.namespace),
+                    name: Arc::clone(slice),
+                };
+                let slice = self.slices.get(&name)?;
+                Some((name, slice))
+            })
+            .collect()
+    }
+
+    /// Pods that a Service selects, in order of name.
+    pub(crate) fn pods_of(&self, namespace: &Arc<str>, service: &Service) -> Vec<&Pod> {
+        let mut candidates: Option<&BTreeSet<Arc<str>>> = None;
+        for (key, value) in &service.spec.selector {
+            let Some(names) = self.pods_by_label.get(namespace, key, value) else {
+                return Vec::new();
+            };
+            if candidates.is_none_or(|fewest| names.len() < fewest.len()) {
+                candidates = Some(names);
+            }
+        }
+        let candidates = candidates.into_iter().flatten();
+        candidates
+            .filter_map(|name| {
+                self.pods.get(&Name {
+                    namespace: Arc::clone(namespace),
+                    name: Arc::clone(name),
+                })
+            })
+            .filter(|pod| selects(service, pod))
+            .collect()
+    }
+
+    /// Adds the Services that select a pod.
+    fn selecting(&self, namespace: &Arc<str>, pod: &Pod, found: &mut BTreeSet<Name>) {
+        for (key, value) in &pod.metadata.labels {
+            let names = self.services_by_selector.get(namespace, key, value);
+            for name in names.into_iter().flatten() {
+                let name = Name {
+                    namespace: Arc::clone(namespace),
+                    name: Arc::clone(name),
+                };
+                if self
+                    .services
+                    .get(&name)
+                    .is_some_and(|service| selects(service, pod))
+                {
+                    found.insert(name);
+                }
+            }
+        }
+    }
+}
+
+fn endpoint_keys(services: BTreeSet<Name>) -> Vec<Key> {
+    let keys = services.into_iter();
+    keys.flat_map(|name| [Key::Slices(name.clone()), Key::Endpoints(name)])
+        .collect()
+}
+
+fn first_pair(service: &Service) -> Option<(&String, &String)> {
+    service.spec.selector.first_key_value()
+}
+
+fn zone_label(node: &Node) -> Option<&str> {
+    let zone = node.metadata.labels.get("topology.kubernetes.io/zone")?;
+    Some(zone.as_str()).filter(|zone| !zone.is_empty())
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<Name> {
+    let service = slice.metadata.labels.get(SERVICE_NAME)?;
+    Some(Name::new(&slice.metadata.namespace, service))
+}
+
+/// The objects of one kind.
+#[derive(Debug)]
+struct Store<T> {
+    objects: BTreeMap<Name, T>,
+    /// What the list that is running has not mentioned; `None` between lists.
+    unmentioned: Option<BTreeSet<Name>>,
+    listed: bool,
+}
+
+impl<T> Default for Store<T> {
+    fn default() -> Self {
+        Store {
+            objects: BTreeMap::new(),
+            unmentioned: None,
+            listed: false,
+        }
+    }
+}
+
+impl<T: Object> Store<T> {
+    fn get(&self, name: &Name) -> Option<&T> {
+        self.objects.get(name)
+    }
+
+    /// Returns the names that changed, with what was there before.
+    fn fold(&mut self, event: Event<T>) -> Vec<(Name, Option<T>)> {
+        match event {
+            Event::Restarted => {
+                self.unmentioned = Some(self.objects.keys().cloned().collect());
+                Vec::new()
+            }
+            Event::Applied(object) => self.apply(object).into_iter().collect(),
+            Event::Deleted { namespace, name } => {
+                let name = Name::new(&namespace, &name);
+                let before = self.objects.remove(&name);
+                before
+                    .into_iter()
+                    .map(|before| (name.clone(), Some(before)))
+                    .collect()
+            }
+            Event::Synced => {
+                self.listed = true;
+                let gone = self.unmentioned.take().unwrap_or_default().into_iter();
+                gone.filter_map(|name| {
+                    let before = self.objects.remove(&name)?;
+                    Some((name, Some(before)))
+                })
+                .collect()
+            }
+        }
+    }
+
+    fn apply(&mut self, object: T) -> Option<(Name, Option<T>)> {
+        let name = Name::of(object.meta());
+        if let Some(unmentioned) = &mut self.unmentioned {
+            unmentioned.remove(&name);
+        } else if self
+            .get(&name)
+            .is_some_and(|known| is_older(object.meta(), known.meta()))
+        {
+            // The watch is behind the answer to our own write.
+            return None;
+        }
+        let before = self.objects.insert(name.clone(), object);
+        Some((name, before))
+    }
+}
+
+/// Whether `new` is a version of the same object from before `known`. Versions that are no numbers do not tell.
+fn is_older(new: &ObjectMeta, known: &ObjectMeta) -> bool {
+    let number = |meta: &ObjectMeta| meta.resource_version.parse::<u64>().ok();
+    new.uid == known.uid
+        && match (number(new), number(known)) {
+            (Some(new), Some(known)) => new < known,
+            (None, _) | (_, None) => false,
+        }
+}
