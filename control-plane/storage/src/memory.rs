@@ -96,7 +96,7 @@ impl Storage for Memory {
     fn write(&self, writes: Vec<Write>) -> Answer<'_, Revision> {
         Box::pin(async move {
             let mut state = self.inner.lock();
-            let revision = state.write(writes)?;
+            let revision = state.write(&writes)?;
             drop(state);
             self.inner.newest.send_replace(revision);
             Ok(revision)
@@ -183,7 +183,7 @@ impl State {
         })
     }
 
-    fn write(&mut self, writes: Vec<Write>) -> Result<Revision, Error> {
+    fn write(&mut self, writes: &[Write]) -> Result<Revision, Error> {
         if writes.is_empty() {
             return Ok(self.revision);
         }

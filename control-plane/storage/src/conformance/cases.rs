@@ -125,6 +125,15 @@ pub(super) fn a_key_is_named_once(make: Make<'_>) {
     });
 }
 
+/// Prefix, start, limit; what is found, and how many more there are.
+type ListCase = (
+    &'static str,
+    Option<&'static str>,
+    usize,
+    &'static [&'static str],
+    u64,
+);
+
 pub(super) fn lists_are_ranges(make: Make<'_>) {
     let store = make(quick());
     block_on(async {
@@ -141,8 +150,7 @@ pub(super) fn lists_are_ranges(make: Make<'_>) {
         for key in keys {
             store.write(vec![create(key, "v")]).await.unwrap();
         }
-        // Prefix, start, limit; what is found, and how many more there are.
-        let table: &[(&str, Option<&str>, usize, &[&str], u64)] = &[
+        let table: &[ListCase] = &[
             (
                 "",
                 None,
