@@ -1,0 +1,193 @@
+//! From the bytes of a request to an object: which kind it is, which fields nobody knows or are there twice, which
+//! values have another type than the field. Messages are those of Kubernetes' decoder.
+
+mod parse;
+mod syntax;
+mod types;
+
+use serde_json::Value;
+
+use crate::schema::{self, Schema};
+use crate::status::Status;
+use crate::table::{self, Resource};
+use crate::value::{set, text};
+
+/// What to do about fields that nobody knows, or that are there twice.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum FieldValidation {
+    /// Nothing.
+    Ignore,
+    /// Warn the client.
+    #[default]
+    Warn,
+    /// Refuse.
+    Strict,
+}
+
+impl FieldValidation {
+    /// The query parameter `fieldValidation`; `None` for a value that is not known.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "Ignore" => Some(FieldValidation::Ignore),
+            "" | "Warn" => Some(FieldValidation::Warn),
+            "Strict" => Some(FieldValidation::Strict),
+            _ => None,
+        }
+    }
+}
+
+/// An object, and what the client should be warned of.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Decoded {
+    /// With `apiVersion` and `kind` filled in.
+    pub object: Value,
+    /// For `Warning: 299` headers, for instance `unknown field "spec.prots"`.
+    pub warnings: Vec<String>,
+}
+
+/// Reads an object of `resource` from JSON.
+///
+/// # Errors
+/// 400 in Kubernetes' words: no JSON, another kind, a value of another type, and under Strict any unknown or
+/// duplicate field.
+pub fn json(resource: &Resource, bytes: &[u8], validation: FieldValidation) -> Result<Decoded, Status> {
+    let schema = schema::of(resource);
+    let findings = validation != FieldValidation::Ignore;
+    let (object, found) = parse::json(bytes, schema.filter(|_| findings)).map_err(|_| {
+        unrecognized(resource, &format!("json parse error: {}", syntax::describe(bytes)), bytes)
+    })?;
+    if !object.is_object() {
+        let why = format!(
+            "json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \
+             \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            types::kind_of(&object)
+        );
+        return Err(unrecognized(resource, &why, bytes));
+    }
+    finish(resource, schema, object, found, validation)
+}
+
+/// Reads an object of `resource` from YAML.
+///
+/// # Errors
+/// As [`json`].
+pub fn yaml(resource: &Resource, bytes: &[u8], validation: FieldValidation) -> Result<Decoded, Status> {
+    let object = untyped_yaml(bytes).map_err(|why| {
+        let why = format!("couldn't get version/kind; {}", why.message);
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {why} ({})",
+            resource.kind,
+            summary(bytes)
+        ))
+    })?;
+    let bytes = serde_json::to_vec(&object).map_err(Status::internal)?;
+    json(resource, &bytes, validation)
+}
+
+/// Looks at an object that was made from a patch as if it had been sent.
+///
+/// # Errors
+/// As [`json`].
+pub fn check(resource: &Resource, object: Value, validation: FieldValidation) -> Result<Decoded, Status> {
+    let schema = schema::of(resource);
+    let found = match schema.filter(|_| validation != FieldValidation::Ignore) {
+        Some(schema) => types::unknown_fields(schema, &object),
+        None => Vec::new(),
+    };
+    finish(resource, schema, object, found, validation)
+}
+
+/// Which fields of `patch`, a merge patch or strategic merge patch for `resource`, nobody knows.
+pub fn unknown_in_patch(resource: &Resource, patch: &Value) -> Vec<String> {
+    schema::of(resource).map_or_else(Vec::new, |schema| types::unknown_fields(schema, patch))
+}
+
+/// Reads JSON that is no object of the table: patches, options.
+///
+/// # Errors
+/// 400 that says where it stops being JSON.
+pub fn untyped_json(bytes: &[u8]) -> Result<Value, Status> {
+    parse::json(bytes, None)
+        .map(|(value, _)| value)
+        .map_err(|_| Status::bad_request(format!("error decoding JSON: {}", syntax::describe(bytes))))
+}
+
+/// Reads YAML that is no object of the table.
+///
+/// # Errors
+/// 400 that says where it stops being YAML.
+pub fn untyped_yaml(bytes: &[u8]) -> Result<Value, Status> {
+    let refuse = |why: String| {
+        let first = why.lines().next().unwrap_or("").to_owned();
+        Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: yaml: {first}"))
+    };
+    let text = std::str::from_utf8(bytes).map_err(|why| refuse(why.to_string()))?;
+    let value: Value = serde_saphyr::from_str(text).map_err(|why| refuse(why.to_string()))?;
+    if types::depth(&value) > DEPTH_MAX {
+        return Err(refuse("nested too deeply".into()));
+    }
+    Ok(value)
+}
+
+/// The deepest nesting of objects and lists accepted.
+pub(crate) const DEPTH_MAX: usize = 120;
+
+fn finish(
+    resource: &Resource,
+    schema: Option<&'static Schema>,
+    mut object: Value,
+    found: Vec<String>,
+    validation: FieldValidation,
+) -> Result<Decoded, Status> {
+    let expected = resource.api_version();
+    let sent = |key: &str, default: &str| match text(&object, &[key]) {
+        "" => default.to_owned(),
+        given => given.to_owned(),
+    };
+    let (version, kind) = (sent("apiVersion", &expected), sent("kind", resource.kind));
+    let refuse = |why: &str| {
+        let version = version.rsplit('/').next().unwrap_or(&version);
+        let message = format!("{kind} in version \"{version}\" cannot be handled as a {}: {why}", resource.kind);
+        Status::bad_request(message)
+    };
+    if version != expected || kind != resource.kind {
+        return Err(refuse(&other_kind(resource, &version, &kind)));
+    }
+    if let Some(why) = schema.and_then(|schema| types::mismatch(schema, &object)) {
+        return Err(refuse(&why));
+    }
+    if validation == FieldValidation::Strict && !found.is_empty() {
+        return Err(refuse(&format!("strict decoding error: {}", found.join(", "))));
+    }
+    set(&mut object, "apiVersion", version);
+    set(&mut object, "kind", kind);
+    Ok(Decoded { object, warnings: found })
+}
+
+fn other_kind(resource: &Resource, version: &str, kind: &str) -> String {
+    let (group, short) = version.split_once('/').unwrap_or(("", version));
+    if table::find_kind(group, short, kind).is_some() {
+        let package = if resource.group.is_empty() { "core" } else { resource.group.split('.').next().unwrap_or("") };
+        format!("converting ({short}.{kind}) to ({package}.{}): unknown conversion", resource.kind)
+    } else {
+        format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/runtime/scheme.go:111\"")
+    }
+}
+
+fn unrecognized(resource: &Resource, why: &str, bytes: &[u8]) -> Status {
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; {why} ({})",
+        resource.kind,
+        summary(bytes)
+    ))
+}
+
+/// The first bytes of a body: as they are where they begin an object, else in hexadecimal.
+fn summary(bytes: &[u8]) -> String {
+    let (head, more) = if bytes.len() > 30 { (&bytes[..30], " ...") } else { (bytes, "") };
+    match bytes.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(head)),
+        Some(_) => format!("{}{more}", head.iter().map(|b| format!("{b:02x}")).collect::<String>()),
+    }
+}

@@ -1,0 +1,226 @@
+//! Whether values have the types of their fields, in the words of Go's decoder.
+
+use serde_json::Value;
+
+use super::parse::Path;
+use crate::duration::parse_time;
+use crate::quantity::Quantity;
+use crate::schema::{Schema, Shape};
+
+/// The first value of another type than its field's, if there is one.
+pub(super) fn mismatch(schema: &'static Schema, object: &Value) -> Option<String> {
+    let mut walk = Walk { path: Vec::new(), owner: schema.name };
+    walk.value(&schema.shape, object, Some(schema))
+}
+
+/// The fields that the schema lacks. Directives of strategic merge patches are no fields.
+pub(super) fn unknown_fields(schema: &Schema, object: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    unknown(&schema.shape, object, Path::Root, &mut found);
+    found
+}
+
+/// What JSON calls the type of a value.
+pub(super) fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// How deeply objects and lists are nested.
+pub(super) fn depth(value: &Value) -> usize {
+    // A worklist, so that the measuring itself cannot run out of stack.
+    let mut deepest = 0;
+    let mut todo = vec![(value, 0)];
+    while let Some((value, level)) = todo.pop() {
+        deepest = deepest.max(level);
+        match value {
+            Value::Array(items) => todo.extend(items.iter().map(|i| (i, level + 1))),
+            Value::Object(map) => todo.extend(map.values().map(|v| (v, level + 1))),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    deepest
+}
+
+fn unknown(shape: &Shape, value: &Value, path: Path<'_>, found: &mut Vec<String>) {
+    match (shape.resolve().1, value) {
+        (Shape::Struct(fields), Value::Object(map)) => {
+            for (key, value) in map.iter().filter(|(key, _)| !key.starts_with('$')) {
+                let path = Path::Key(&path, key);
+                match fields.get(key.as_str()) {
+                    Some(field) => unknown(&field.shape, value, path, found),
+                    None => found.push(format!("unknown field \"{path}\"")),
+                }
+            }
+        }
+        (Shape::Map(values), Value::Object(map)) => {
+            for (key, value) in map {
+                unknown(values, value, Path::Key(&path, key), found);
+            }
+        }
+        (Shape::List(items), Value::Array(list)) => {
+            for (i, item) in list.iter().enumerate() {
+                unknown(items, item, Path::Index(&path, i), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+struct Walk<'a> {
+    /// Names of the fields on the way, indices and keys of maps left out.
+    path: Vec<&'a str>,
+    /// The struct that holds the field at hand.
+    owner: &'static str,
+}
+
+impl<'a> Walk<'a> {
+    fn value(&mut self, shape: &'a Shape, value: &'a Value, schema: Option<&'static Schema>) -> Option<String> {
+        let (target, resolved) = shape.resolve();
+        let schema = target.or(schema);
+        match (resolved, value) {
+            (_, Value::Null) | (Shape::Any, Value::Object(_)) | (Shape::Ref(_), _) => None,
+            (Shape::Struct(fields), Value::Object(map)) => {
+                let outer = self.owner;
+                for (key, value) in map {
+                    if let Some(field) = fields.get(key.as_str()) {
+                        self.owner = schema.map_or(outer, |s| s.name);
+                        self.path.push(key);
+                        let wrong = self.value(&field.shape, value, None);
+                        if wrong.is_some() {
+                            return wrong;
+                        }
+                        self.path.pop();
+                    }
+                }
+                self.owner = outer;
+                None
+            }
+            (Shape::Map(values), Value::Object(map)) => map.values().find_map(|v| self.value(values, v, None)),
+            (Shape::List(items), Value::Array(list)) => list.iter().find_map(|v| self.value(items, v, None)),
+            (Shape::Text { bytes: false }, Value::String(_)) | (Shape::Flag, Value::Bool(_)) | (Shape::Number, Value::Number(_)) => None,
+            (Shape::Text { bytes: true }, Value::String(text)) => bad_base64(text),
+            (Shape::Integer { bits }, Value::Number(number)) => match number.as_i64() {
+                Some(n) if *bits == 64 || i32::try_from(n).is_ok() => None,
+                _ => Some(self.cannot(&format!("number {number}"), resolved, schema)),
+            },
+            (Shape::IntOrString, Value::Number(number)) => match number.as_i64().map(i32::try_from) {
+                Some(Ok(_)) => None,
+                _ => Some(format!("json: cannot unmarshal number {number} into Go value of type int32")),
+            },
+            (Shape::IntOrString | Shape::Quantity, Value::String(text)) => self.bad_quantity(resolved, text),
+            (Shape::Quantity, Value::Number(number)) => self.bad_quantity(resolved, &number.to_string()),
+            (Shape::Quantity, _) => self.bad_quantity(resolved, ""),
+            (Shape::IntOrString, other) => {
+                Some(format!("json: cannot unmarshal {} into Go value of type int32", kind_of(other)))
+            }
+            (Shape::Time { .. }, Value::String(text)) => bad_time(text, resolved),
+            (Shape::Time { .. }, other) => {
+                Some(format!("json: cannot unmarshal {} into Go value of type string", kind_of(other)))
+            }
+            (_, other) => Some(self.cannot(kind_of(other), resolved, schema)),
+        }
+    }
+
+    fn bad_quantity(&self, shape: &Shape, text: &str) -> Option<String> {
+        match shape {
+            Shape::Quantity => Quantity::parse(text).err().map(|why| why.to_string()),
+            _ => None,
+        }
+    }
+
+    fn cannot(&self, what: &str, shape: &Shape, schema: Option<&'static Schema>) -> String {
+        let wanted = match self.path.last().and_then(|field| named(self.owner, field)) {
+            Some(name) if matches!(shape, Shape::Text { .. }) => name.to_owned(),
+            _ => go_type(shape, schema),
+        };
+        if self.path.is_empty() {
+            return format!("json: cannot unmarshal {what} into Go value of type {wanted}");
+        }
+        format!("json: cannot unmarshal {what} into Go struct field {}.{} of type {wanted}", self.owner, self.path.join("."))
+    }
+}
+
+fn bad_base64(text: &str) -> Option<String> {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let plain: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    match STANDARD.decode(&plain) {
+        Ok(_) => None,
+        Err(base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _)) => {
+            Some(format!("illegal base64 data at input byte {at}"))
+        }
+        Err(base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding) => {
+            Some(format!("illegal base64 data at input byte {}", plain.len() / 4 * 4))
+        }
+    }
+}
+
+fn bad_time(text: &str, shape: &Shape) -> Option<String> {
+    if parse_time(text).is_some() {
+        return None;
+    }
+    let layout = match shape {
+        Shape::Time { micro: true } => "2006-01-02T15:04:05.000000Z07:00",
+        _ => "2006-01-02T15:04:05Z07:00",
+    };
+    let quoted = crate::field::quoted(text);
+    Some(format!("parsing time {quoted} as \"{layout}\": cannot parse {quoted} as \"2006\""))
+}
+
+fn go_type(shape: &Shape, schema: Option<&'static Schema>) -> String {
+    match shape {
+        Shape::Struct(_) | Shape::Any => match schema {
+            Some(schema) => format!("{}.{}", schema.version, schema.name),
+            None => "map[string]interface {}".to_owned(),
+        },
+        Shape::Ref(target) => {
+            let mut parts = target.rsplit('.');
+            let (name, version) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+            match name {
+                "Quantity" => "resource.Quantity".to_owned(),
+                _ => format!("{version}.{name}"),
+            }
+        }
+        Shape::Map(values) => format!("map[string]{}", go_type(values, None)),
+        Shape::List(items) => format!("[]{}", go_type(items, None)),
+        Shape::Text { bytes: false } => "string".to_owned(),
+        Shape::Text { bytes: true } => "[]uint8".to_owned(),
+        Shape::Integer { bits } => format!("int{bits}"),
+        Shape::Number => "float64".to_owned(),
+        Shape::Flag => "bool".to_owned(),
+        Shape::IntOrString => "intstr.IntOrString".to_owned(),
+        Shape::Quantity => "resource.Quantity".to_owned(),
+        Shape::Time { micro: false } => "v1.Time".to_owned(),
+        Shape::Time { micro: true } => "v1.MicroTime".to_owned(),
+    }
+}
+
+/// Texts that have a type of their own in Go.
+fn named(owner: &str, field: &str) -> Option<&'static str> {
+    Some(match (owner, field) {
+        ("ServiceSpec", "type") => "v1.ServiceType",
+        ("ServiceSpec", "sessionAffinity") => "v1.ServiceAffinity",
+        ("ServiceSpec", "externalTrafficPolicy") => "v1.ServiceExternalTrafficPolicy",
+        ("ServiceSpec", "internalTrafficPolicy") => "v1.ServiceInternalTrafficPolicy",
+        ("ServiceSpec", "ipFamilyPolicy") => "v1.IPFamilyPolicy",
+        ("ServicePort" | "ContainerPort" | "EndpointPort", "protocol") => "v1.Protocol",
+        ("PodSpec", "restartPolicy") => "v1.RestartPolicy",
+        ("PodSpec", "dnsPolicy") => "v1.DNSPolicy",
+        ("Container", "imagePullPolicy") => "v1.PullPolicy",
+        ("Container", "terminationMessagePolicy") => "v1.TerminationMessagePolicy",
+        ("PodStatus", "phase") => "v1.PodPhase",
+        ("NamespaceStatus", "phase") => "v1.NamespacePhase",
+        ("EndpointSlice", "addressType") => "v1.AddressType",
+        ("HTTPIngressPath", "pathType") => "v1.PathType",
+        ("Secret", "type") => "v1.SecretType",
+        ("ObjectMeta" | "OwnerReference", "uid") => "types.UID",
+        _ => return None,
+    })
+}

@@ -1,0 +1,198 @@
+//! Discovery: which groups, versions and resources there are; the old documents, one for each group version, and the
+//! aggregated ones of KEP-3352.
+
+use serde_json::{Map, Value, json};
+
+use crate::table::{RESOURCES, Resource, Subresource};
+
+/// Version of aggregated discovery that a client asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Aggregated {
+    /// `apidiscovery.k8s.io/v2`.
+    V2,
+    /// `apidiscovery.k8s.io/v2beta1`, for clients older than 1.30.
+    V2Beta1,
+}
+
+impl Aggregated {
+    /// As it stands in `apiVersion`.
+    pub fn version(self) -> &'static str {
+        match self {
+            Aggregated::V2 => "v2",
+            Aggregated::V2Beta1 => "v2beta1",
+        }
+    }
+
+    /// The content type of the answer.
+    pub fn content_type(self) -> String {
+        format!("application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList", self.version())
+    }
+}
+
+/// `/api`: the versions of the core group. `server_address` is `host:port` as clients reach it.
+pub fn legacy_versions(server_address: &str) -> Value {
+    json!({
+        "kind": "APIVersions",
+        "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address}],
+    })
+}
+
+/// `/apis`: every group but the core group.
+pub fn legacy_groups() -> Value {
+    let groups: Vec<Value> = groups().into_iter().filter(|g| !g.is_empty()).map(group_body).collect();
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+}
+
+/// `/apis/<group>`; `None` where there is no such group.
+pub fn legacy_group(group: &str) -> Option<Value> {
+    let known = groups().into_iter().find(|g| *g == group && !g.is_empty())?;
+    let mut body = group_body(known);
+    body["kind"] = "APIGroup".into();
+    body["apiVersion"] = "v1".into();
+    Some(body)
+}
+
+/// `/api/v1` or `/apis/<group>/<version>`; `None` where there is no such group version.
+pub fn legacy_resources(group: &str, version: &str) -> Option<Value> {
+    let mut resources = Vec::new();
+    for row in RESOURCES.iter().filter(|r| r.group == group && r.version == version) {
+        resources.push(legacy_resource(row));
+        resources.extend(row.subresources.iter().map(|s| legacy_subresource(row, s)));
+    }
+    let first = RESOURCES.iter().find(|r| r.group == group && r.version == version)?;
+    Some(json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(), "resources": resources,
+    }))
+}
+
+/// The aggregated document of `/api` (`core`) or of `/apis`.
+pub fn aggregated(core: bool, version: Aggregated) -> Value {
+    let items: Vec<Value> = groups()
+        .into_iter()
+        .filter(|g| g.is_empty() == core)
+        .map(|group| {
+            let resources: Vec<Value> =
+                RESOURCES.iter().filter(|r| r.group == group).map(|row| aggregated_resource(row)).collect();
+            let mut metadata = Map::new();
+            if !group.is_empty() {
+                metadata.insert("name".into(), group.into());
+            }
+            metadata.insert("creationTimestamp".into(), Value::Null);
+            json!({
+                "metadata": metadata,
+                "versions": [{"version": "v1", "resources": resources, "freshness": "Current"}],
+            })
+        })
+        .collect();
+    json!({
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": format!("apidiscovery.k8s.io/{}", version.version()),
+        "metadata": {},
+        "items": items,
+    })
+}
+
+/// The groups in the order of the table, the core group among them.
+fn groups() -> Vec<&'static str> {
+    let mut found = Vec::new();
+    for row in RESOURCES {
+        if !found.contains(&row.group) {
+            found.push(row.group);
+        }
+    }
+    found
+}
+
+fn group_body(group: &str) -> Value {
+    let versions: Vec<Value> = RESOURCES
+        .iter()
+        .filter(|r| r.group == group)
+        .map(|r| r.version)
+        .fold(Vec::new(), |mut all, version| {
+            if !all.contains(&version) {
+                all.push(version);
+            }
+            all
+        })
+        .into_iter()
+        .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
+        .collect();
+    json!({"name": group, "versions": versions, "preferredVersion": versions.first()})
+}
+
+fn legacy_resource(row: &Resource) -> Value {
+    let mut body = json!({
+        "name": row.plural,
+        "singularName": row.singular,
+        "namespaced": row.namespaced,
+        "kind": row.kind,
+        "verbs": row.verbs,
+        "storageVersionHash": storage_version_hash(row),
+    });
+    if !row.short_names.is_empty() {
+        body["shortNames"] = row.short_names.into();
+    }
+    if !row.categories.is_empty() {
+        body["categories"] = row.categories.into();
+    }
+    body
+}
+
+fn legacy_subresource(row: &Resource, sub: &Subresource) -> Value {
+    let mut body = json!({
+        "name": format!("{}/{}", row.plural, sub.name),
+        "singularName": "",
+        "namespaced": row.namespaced,
+        "kind": sub_kind(row, sub),
+        "verbs": sub.verbs,
+    });
+    if let Some((group, version)) = sub.group_version {
+        body["group"] = group.into();
+        body["version"] = version.into();
+    }
+    body
+}
+
+fn aggregated_resource(row: &Resource) -> Value {
+    let kind = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let mut body = json!({
+        "resource": row.plural,
+        "responseKind": kind(row.group, row.version, row.kind),
+        "scope": if row.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": row.singular,
+        "verbs": row.verbs,
+    });
+    if !row.short_names.is_empty() {
+        body["shortNames"] = row.short_names.into();
+    }
+    if !row.categories.is_empty() {
+        body["categories"] = row.categories.into();
+    }
+    if !row.subresources.is_empty() {
+        body["subresources"] = row
+            .subresources
+            .iter()
+            .map(|sub| {
+                let (group, version) = sub.group_version.unwrap_or((row.group, row.version));
+                json!({
+                    "subresource": sub.name,
+                    "responseKind": kind(group, version, sub_kind(row, sub)),
+                    "verbs": sub.verbs,
+                })
+            })
+            .collect();
+    }
+    body
+}
+
+fn sub_kind<'a>(row: &'a Resource, sub: &'a Subresource) -> &'a str {
+    if sub.kind.is_empty() { row.kind } else { sub.kind }
+}
+
+/// Tells clients whether objects are stored in another form than before: eight bytes of a hash of the stored kind.
+fn storage_version_hash(row: &Resource) -> String {
+    use base64::Engine as _;
+    let text = format!("{}/{}/{}", row.group, row.version, row.kind);
+    base64::engine::general_purpose::STANDARD.encode(crate::openapi::hash(text.as_bytes()).to_be_bytes())
+}

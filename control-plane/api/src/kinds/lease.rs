@@ -1,0 +1,52 @@
+//! Lease: who leads, who is alive.
+
+use serde_json::Value;
+
+use crate::duration::age;
+use crate::field::FieldError;
+use crate::table::{AGE, BASE, NAME, Resource, column};
+use crate::value::{at, number, text};
+
+/// Leases.
+pub(crate) static LEASES: Resource = Resource {
+    group: "coordination.k8s.io",
+    kind: "Lease",
+    list_kind: "LeaseList",
+    plural: "leases",
+    singular: "lease",
+    storage_prefix: "/registry/leases",
+    definition: "io.k8s.api.coordination.v1.Lease",
+    unconditional_update: false,
+    create_on_update: true,
+    columns: &[NAME, column("Holder", "Who holds it."), AGE],
+    cells: |object, now| {
+        vec![
+            text(object, &["metadata", "name"]).into(),
+            text(object, &["spec", "holderIdentity"]).into(),
+            age(at(object, &["metadata", "creationTimestamp"]), now).into(),
+        ]
+    },
+    validate,
+    validate_update: |new, _| validate(new),
+    ..BASE
+};
+
+fn validate(object: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let spec = at(object, &["spec"]);
+    if !at(spec, &["leaseDurationSeconds"]).is_null() && number(spec, &["leaseDurationSeconds"]) <= 0 {
+        wrong.push(FieldError::invalid(
+            "spec.leaseDurationSeconds",
+            at(spec, &["leaseDurationSeconds"]),
+            "must be greater than 0",
+        ));
+    }
+    if number(spec, &["leaseTransitions"]) < 0 {
+        wrong.push(FieldError::invalid(
+            "spec.leaseTransitions",
+            at(spec, &["leaseTransitions"]),
+            "must be greater than or equal to 0",
+        ));
+    }
+    wrong
+}

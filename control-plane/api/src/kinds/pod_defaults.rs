@@ -1,0 +1,178 @@
+//! What a Pod is given where its author said nothing.
+
+use serde_json::{Value, json};
+
+use crate::value::{self, at, items_mut, list, number, object_mut, set, set_default, text};
+
+/// Fills a Pod.
+pub(crate) fn default(object: &mut Value) {
+    let Some(spec) = object_mut(object, "spec") else { return };
+    set_default(spec, "restartPolicy", "Always");
+    set_default(spec, "dnsPolicy", "ClusterFirst");
+    set_default(spec, "terminationGracePeriodSeconds", 30);
+    set_default(spec, "schedulerName", "default-scheduler");
+    set_default(spec, "enableServiceLinks", true);
+    object_mut(spec, "securityContext");
+    // The older name of the account says the same.
+    match (text(spec, &["serviceAccountName"]).to_owned(), text(spec, &["serviceAccount"]).to_owned()) {
+        (name, _) if !name.is_empty() => set(spec, "serviceAccount", name),
+        (_, old) if !old.is_empty() => set(spec, "serviceAccountName", old),
+        _ => {}
+    }
+    let host_network = value::flag(spec, &["hostNetwork"]);
+    for key in ["initContainers", "containers", "ephemeralContainers"] {
+        for container in items_mut(spec, key) {
+            default_container(container, host_network);
+        }
+    }
+    for volume in items_mut(spec, "volumes") {
+        default_volume(volume);
+    }
+    for constraint in items_mut(spec, "topologySpreadConstraints") {
+        set_default(constraint, "nodeAffinityPolicy", "Honor");
+        set_default(constraint, "nodeTaintsPolicy", "Ignore");
+    }
+}
+
+/// `Always` for an image that may change under its name, else `IfNotPresent`.
+fn pull_policy(image: &str) -> &'static str {
+    let untagged = image.rsplit('/').next().unwrap_or(image);
+    let latest = match (image.contains('@'), untagged.split_once(':')) {
+        (true, _) => false,
+        (false, None) => true,
+        (false, Some((_, tag))) => tag == "latest",
+    };
+    if latest { "Always" } else { "IfNotPresent" }
+}
+
+fn default_container(container: &mut Value, host_network: bool) {
+    if !container.is_object() {
+        return;
+    }
+    let image = text(container, &["image"]).to_owned();
+    set_default(container, "imagePullPolicy", pull_policy(&image));
+    set_default(container, "terminationMessagePath", "/dev/termination-log");
+    set_default(container, "terminationMessagePolicy", "File");
+    object_mut(container, "resources");
+    // What is limited is asked for as much, where nothing was said.
+    let limits = at(container, &["resources", "limits"]).clone();
+    if let Some(limits) = limits.as_object().filter(|l| !l.is_empty()) {
+        if let Some(requests) = container.get_mut("resources").and_then(|r| object_mut(r, "requests")) {
+            for (name, limit) in limits {
+                set_default(requests, name, limit.clone());
+            }
+        }
+    }
+    for port in items_mut(container, "ports") {
+        set_default(port, "protocol", "TCP");
+        let number = number(port, &["containerPort"]);
+        if host_network && number != 0 && at(port, &["hostPort"]).is_null() {
+            set(port, "hostPort", number);
+        }
+    }
+    for env in items_mut(container, "env") {
+        if let Some(field) = env.get_mut("valueFrom").and_then(|v| v.get_mut("fieldRef")) {
+            set_default(field, "apiVersion", "v1");
+        }
+    }
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if let Some(probe) = container.get_mut(probe).filter(|p| p.is_object()) {
+            default_probe(probe);
+        }
+    }
+    if let Some(lifecycle) = container.get_mut("lifecycle") {
+        for hook in ["postStart", "preStop"] {
+            if let Some(http) = lifecycle.get_mut(hook).and_then(|h| h.get_mut("httpGet")) {
+                default_http(http);
+            }
+        }
+    }
+}
+
+fn default_probe(probe: &mut Value) {
+    for (key, default) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+        if number(probe, &[key]) == 0 {
+            set(probe, key, default);
+        }
+    }
+    if let Some(http) = probe.get_mut("httpGet") {
+        default_http(http);
+    }
+    if let Some(grpc) = probe.get_mut("grpc").filter(|g| g.is_object()) {
+        if at(grpc, &["service"]).is_null() {
+            set(grpc, "service", "");
+        }
+    }
+}
+
+fn default_http(http: &mut Value) {
+    set_default(http, "path", "/");
+    set_default(http, "scheme", "HTTP");
+}
+
+/// Files of volumes are readable by all, 0644.
+const FILE_MODE: i64 = 0o644;
+
+fn default_volume(volume: &mut Value) {
+    let Some(map) = volume.as_object() else { return };
+    if map.keys().all(|key| key == "name") {
+        set(volume, "emptyDir", json!({}));
+    }
+    for source in ["secret", "configMap", "downwardAPI", "projected"] {
+        if let Some(source) = volume.get_mut(source).filter(|s| s.is_object()) {
+            set_default(source, "defaultMode", FILE_MODE);
+            default_downward(source);
+            for projection in items_mut(source, "sources") {
+                if let Some(token) = projection.get_mut("serviceAccountToken").filter(|t| t.is_object()) {
+                    set_default(token, "expirationSeconds", 3600);
+                }
+                if let Some(downward) = projection.get_mut("downwardAPI") {
+                    default_downward(downward);
+                }
+            }
+        }
+    }
+    if let Some(host_path) = volume.get_mut("hostPath").filter(|h| h.is_object()) {
+        if at(host_path, &["type"]).is_null() {
+            set(host_path, "type", "");
+        }
+    }
+    if let Some(iscsi) = volume.get_mut("iscsi").filter(|v| v.is_object()) {
+        set_default(iscsi, "iscsiInterface", "default");
+    }
+}
+
+fn default_downward(source: &mut Value) {
+    for item in items_mut(source, "items") {
+        if let Some(field) = item.get_mut("fieldRef").filter(|f| f.is_object()) {
+            set_default(field, "apiVersion", "v1");
+        }
+    }
+}
+
+/// How well a Pod is protected when its node runs short: by what it asks for and is limited to.
+pub(crate) fn qos(object: &Value) -> &'static str {
+    let mut asks = false;
+    let mut guaranteed = true;
+    let containers = list(object, &["spec", "containers"]).iter().chain(list(object, &["spec", "initContainers"]));
+    for container in containers {
+        for resource in ["cpu", "memory"] {
+            let amount = |kind: &str| {
+                at(container, &["resources", kind, resource])
+                    .as_str()
+                    .map(str::to_owned)
+                    .or_else(|| at(container, &["resources", kind, resource]).as_number().map(ToString::to_string))
+                    .and_then(|t| crate::quantity::Quantity::parse(&t).ok())
+                    .filter(|q| !q.is_zero())
+            };
+            let (request, limit) = (amount("requests"), amount("limits"));
+            asks |= request.is_some() || limit.is_some();
+            guaranteed &= limit.is_some() && request == limit;
+        }
+    }
+    match (asks, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}

@@ -1,0 +1,147 @@
+//! The paths of a resource and the operations on them.
+
+use serde_json::{Map, Value, json};
+
+use crate::table::{Resource, Subresource};
+
+/// Definitions that operations speak of.
+pub(super) const DEFINITIONS: &[&str] = &[
+    "io.k8s.apimachinery.pkg.apis.meta.v1.APIResourceList",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.Patch",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.Status",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent",
+];
+
+const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+
+/// Adds every path of `row`.
+pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource) {
+    let root = row.root_path();
+    let has = |verb: &str| row.verbs.contains(&verb);
+    let scope = if row.namespaced { "/namespaces/{namespace}" } else { "" };
+    let mut collection = item_of(row, false);
+    if has("list") {
+        collection["get"] = operation(row, "list", &list_parameters(), None, &format!("{}List", row.definition));
+    }
+    if has("create") {
+        collection["post"] = operation(row, "post", &write_parameters(), Some(row.definition), row.definition);
+    }
+    if has("deletecollection") {
+        let parameters = [list_parameters(), delete_parameters()].concat();
+        collection["delete"] = operation(row, "deletecollection", &parameters, None, DEFINITIONS[3]);
+    }
+    paths.insert(format!("{root}{scope}/{}", row.plural), collection);
+    if row.namespaced && has("list") {
+        let get = operation(row, "list", &list_parameters(), None, &format!("{}List", row.definition));
+        paths.insert(format!("{root}/{}", row.plural), json!({"get": get}));
+    }
+    let mut one = item_of(row, true);
+    for verb in row.verbs {
+        add_verb(&mut one, row, verb);
+    }
+    let path = format!("{root}{scope}/{}/{{name}}", row.plural);
+    for sub in row.subresources {
+        paths.insert(format!("{path}/{}", sub.name), subresource(row, sub));
+    }
+    paths.insert(path, one);
+}
+
+fn subresource(row: &Resource, sub: &Subresource) -> Value {
+    let mut path = item_of(row, true);
+    for verb in sub.verbs {
+        add_verb(&mut path, row, verb);
+    }
+    path
+}
+
+fn add_verb(path: &mut Value, row: &Resource, verb: &str) {
+    match verb {
+        "get" => path["get"] = operation(row, "get", &[], None, row.definition),
+        "update" => path["put"] = operation(row, "put", &write_parameters(), Some(row.definition), row.definition),
+        "patch" => {
+            let mut parameters = write_parameters();
+            parameters.push(query("force", "boolean", "Take fields over from other managers."));
+            let mut patch = operation(row, "patch", &parameters, None, row.definition);
+            let body = json!({"schema": reference(DEFINITIONS[2])});
+            patch["requestBody"] = json!({"content": {JSON_PATCH: body, MERGE_PATCH: body, STRATEGIC: body}, "required": true});
+            path["patch"] = patch;
+        }
+        "delete" => path["delete"] = operation(row, "delete", &delete_parameters(), Some(DEFINITIONS[1]), DEFINITIONS[3]),
+        _ => {}
+    }
+}
+
+/// A path with the parameters in it.
+fn item_of(row: &Resource, named: bool) -> Value {
+    let mut parameters = Vec::new();
+    if named {
+        parameters.push(in_path("name", "Name of the object."));
+    }
+    if row.namespaced {
+        parameters.push(in_path("namespace", "Namespace of the object."));
+    }
+    parameters.push(query("pretty", "string", "Indent the answer."));
+    json!({"parameters": parameters})
+}
+
+fn operation(row: &Resource, action: &str, parameters: &[Value], body: Option<&str>, answer: &str) -> Value {
+    let id = format!("{action}{}{}", row.group.replace('.', ""), row.kind);
+    let mut operation = json!({
+        "operationId": id,
+        "tags": [row.api_version()],
+        "parameters": parameters,
+        "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": reference(answer)}}}},
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind": {"group": row.group, "version": row.version, "kind": row.kind},
+    });
+    if let Some(body) = body {
+        operation["requestBody"] = json!({"content": {"*/*": {"schema": reference(body)}}});
+    }
+    operation
+}
+
+fn reference(definition: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{definition}")})
+}
+
+fn in_path(name: &str, description: &str) -> Value {
+    json!({"name": name, "in": "path", "required": true, "description": description, "schema": {"type": "string", "uniqueItems": true}})
+}
+
+fn query(name: &str, kind: &str, description: &str) -> Value {
+    json!({"name": name, "in": "query", "description": description, "schema": {"type": kind, "uniqueItems": true}})
+}
+
+fn write_parameters() -> Vec<Value> {
+    vec![
+        query("dryRun", "string", "`All`: do everything but store it."),
+        query("fieldManager", "string", "Who writes."),
+        query("fieldValidation", "string", "What to do about unknown or duplicate fields: Ignore, Warn or Strict."),
+    ]
+}
+
+fn delete_parameters() -> Vec<Value> {
+    vec![
+        query("dryRun", "string", "`All`: do everything but remove it."),
+        query("gracePeriodSeconds", "integer", "Seconds that the object is given to end."),
+        query("propagationPolicy", "string", "What becomes of dependents: Orphan, Background or Foreground."),
+    ]
+}
+
+fn list_parameters() -> Vec<Value> {
+    vec![
+        query("allowWatchBookmarks", "boolean", "Send events that carry only a resourceVersion."),
+        query("continue", "string", "Token of the page before."),
+        query("fieldSelector", "string", "Which objects, by their fields."),
+        query("labelSelector", "string", "Which objects, by their labels."),
+        query("limit", "integer", "The most objects in a page."),
+        query("resourceVersion", "string", "How fresh the answer must be."),
+        query("resourceVersionMatch", "string", "How resourceVersion is meant: Exact or NotOlderThan."),
+        query("sendInitialEvents", "boolean", "Begin a watch with what there is."),
+        query("timeoutSeconds", "integer", "How long a watch may last."),
+        query("watch", "boolean", "Stream changes."),
+    ]
+}

@@ -1,0 +1,343 @@
+//! What happens to an object between the request and the store: the order of defaulting, preparation and validation
+//! that all kinds share. Pure; time and identity come in as [`Stamps`].
+
+use serde_json::Value;
+use time::{Duration, OffsetDateTime};
+
+use crate::field::FieldError;
+use crate::meta::{self, Stamps};
+use crate::status::Status;
+use crate::table::Resource;
+use crate::value::{self, at, keep, number, set, text};
+
+/// Which part of an object an update writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Everything but the status.
+    Main,
+    /// The status, and labels and annotations.
+    Status,
+    /// The finalizers in the spec of a Namespace.
+    Finalize,
+}
+
+/// Makes `object`, as it was sent, into what is stored. `namespace` is that of the request, empty for cluster-wide
+/// resources. Service addresses and ports are not yet given out: see [`crate::service`].
+///
+/// # Errors
+/// 400 for another namespace or a set resourceVersion, 422 with everything that is wrong.
+pub fn create(resource: &Resource, object: &mut Value, namespace: &str, stamps: &Stamps) -> Result<(), Status> {
+    match_namespace(resource, object, namespace)?;
+    if !matches!(meta::resource_version(object), "" | "0") {
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    let Some(metadata) = value::object_mut(object, "metadata") else {
+        return Err(Status::bad_request("metadata must be an object"));
+    };
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
+        value::remove(metadata, key);
+    }
+    set(metadata, "uid", stamps.uid.clone());
+    set(metadata, "creationTimestamp", meta::timestamp(stamps.now));
+    if text(metadata, &["name"]).is_empty() && !text(metadata, &["generateName"]).is_empty() {
+        let name = meta::generated_name(text(metadata, &["generateName"]), &stamps.suffix);
+        set(metadata, "name", name);
+    }
+    if resource.has_generation {
+        set(metadata, "generation", 1);
+    }
+    (resource.default)(object);
+    if resource.has_status() {
+        value::remove(object, "status");
+    }
+    (resource.prepare_create)(object);
+    let mut wrong = meta::validate(resource, object);
+    wrong.extend((resource.validate)(object));
+    verdict(resource, object, &wrong)
+}
+
+/// Makes `new`, as it was sent or patched, into what is stored in the place of `old`. The resourceVersion of `new` is
+/// left for the caller to compare and to drop.
+///
+/// # Errors
+/// 400 for another name or namespace, 409 for another uid, 422 with everything that is wrong.
+pub fn update(resource: &Resource, new: &mut Value, old: &Value, part: Part) -> Result<(), Status> {
+    match_namespace(resource, new, meta::namespace(old))?;
+    let name = meta::name(old);
+    if !new.get("metadata").is_some_and(Value::is_object) {
+        return Err(Status::bad_request("metadata must be an object"));
+    }
+    match meta::name(new) {
+        "" => {
+            return Err(Status::bad_request(format!(
+                "the name of the object (based on URL) was undeterminable: name must be provided, expected {name}"
+            )));
+        }
+        sent if sent != name => return Err(Status::bad_request(name_mismatch(sent, name))),
+        _ => {}
+    }
+    let (sent, stored) = (meta::uid(new), meta::uid(old));
+    if !sent.is_empty() && sent != stored {
+        return Err(Status::conflict(
+            resource,
+            name,
+            &format!("Precondition failed: UID in precondition: {sent}, UID in object meta: {stored}"),
+        ));
+    }
+    if meta::resource_version(new).is_empty() && !resource.unconditional_update {
+        let wrong = [FieldError::invalid("metadata.resourceVersion", &0.into(), "must be specified for an update")];
+        return Err(Status::invalid_object(resource, name, &wrong));
+    }
+    (resource.default)(new);
+    keep_metadata(new, old);
+    match part {
+        Part::Main => {
+            if resource.has_status() {
+                keep(new, old, "status");
+            }
+            (resource.prepare_update)(new, old);
+        }
+        Part::Status => take_status(new, old),
+        Part::Finalize => take_finalizers(new, old),
+    }
+    if let Some(metadata) = new.get_mut("metadata") {
+        keep(metadata, &old["metadata"], "generation");
+        if resource.has_generation && part == Part::Main && wishes_differ(new, old) {
+            set(&mut new["metadata"], "generation", number(old, &["metadata", "generation"]) + 1);
+        }
+    }
+    let mut wrong = meta::validate_update(new, old);
+    wrong.extend((resource.validate_update)(new, old));
+    verdict(resource, new, &wrong)
+}
+
+/// The refusal of an object whose name is another than the path's.
+pub fn name_mismatch(sent: &str, path: &str) -> String {
+    format!("the name of the object ({sent}) does not match the name on the URL ({path})")
+}
+
+/// What a DELETE asks for.
+#[derive(Clone, Default, Debug)]
+pub struct Deletion {
+    /// Seconds that the object is given to end; `None`: what the object itself asks for.
+    pub grace_period_secs: Option<i64>,
+    /// `Orphan`, `Background` or `Foreground`.
+    pub propagation: Option<String>,
+    /// Delete only this one.
+    pub uid: Option<String>,
+    /// Delete only at this revision.
+    pub resource_version: Option<String>,
+}
+
+/// What a DELETE does.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Fate {
+    /// Remove the key.
+    Remove,
+    /// Store this instead: the object is marked and waits for its finalizers or its grace period.
+    Mark(Box<Value>),
+    /// It is on its way out already.
+    Waits,
+}
+
+impl Deletion {
+    /// From the body of a DELETE, a `DeleteOptions` object.
+    ///
+    /// # Errors
+    /// 422 in Kubernetes' words for values out of range.
+    pub fn parse(options: &Value) -> Result<Self, Status> {
+        let mut wrong = Vec::new();
+        let propagation = at(options, &["propagationPolicy"]).as_str().map(str::to_owned);
+        let orphan = at(options, &["orphanDependents"]).as_bool();
+        if propagation.is_some() && orphan.is_some() {
+            wrong.push(FieldError::invalid(
+                "propagationPolicy",
+                at(options, &["propagationPolicy"]),
+                "orphanDependents and deletionPropagation cannot be both set",
+            ));
+        }
+        if let Some(policy) = propagation.as_deref() {
+            let known = ["Foreground", "Background", "Orphan", "nil"];
+            if !known[..3].contains(&policy) {
+                wrong.push(FieldError::not_supported("propagationPolicy", policy, &known));
+            }
+        }
+        if !wrong.is_empty() {
+            return Err(Status::invalid_options("DeleteOptions", &wrong));
+        }
+        let orphan = orphan.map(|yes| if yes { "Orphan" } else { "Background" }.to_owned());
+        let filled = |path: &[&str]| Some(text(options, path).to_owned()).filter(|t| !t.is_empty());
+        Ok(Deletion {
+            grace_period_secs: at(options, &["gracePeriodSeconds"]).as_i64(),
+            propagation: propagation.or(orphan),
+            uid: filled(&["preconditions", "uid"]),
+            resource_version: filled(&["preconditions", "resourceVersion"]),
+        })
+    }
+
+    /// Whether the object is the one that the request means.
+    ///
+    /// # Errors
+    /// 409 that names both sides.
+    pub fn check(&self, resource: &Resource, object: &Value) -> Result<(), Status> {
+        let refuse = |what: &str, asked: &str, met: &str| {
+            let why = format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {met}");
+            Status::conflict(resource, meta::name(object), &why)
+        };
+        if let Some(uid) = self.uid.as_deref().filter(|uid| *uid != meta::uid(object)) {
+            return Err(refuse("UID", uid, meta::uid(object)));
+        }
+        let version = self.resource_version.as_deref().filter(|v| *v != meta::resource_version(object));
+        if let Some(version) = version {
+            return Err(refuse("ResourceVersion", version, meta::resource_version(object)));
+        }
+        Ok(())
+    }
+
+    /// What becomes of `object`.
+    pub fn fate(&self, resource: &Resource, object: &Value, now: OffsetDateTime) -> Fate {
+        let mut marked = object.clone();
+        let mut finalizers: Vec<Value> = meta::finalizers(object).to_vec();
+        let wanted = match self.propagation.as_deref() {
+            Some("Orphan") => Some("orphan"),
+            Some("Foreground") => Some("foregroundDeletion"),
+            _ => None,
+        };
+        if self.propagation.is_some() {
+            finalizers.retain(|f| !matches!(f.as_str(), Some("orphan" | "foregroundDeletion")));
+            finalizers.extend(wanted.map(Value::from));
+        }
+        let grace = self.grace(resource, object);
+        let waits_for_kind = resource.kind == "Namespace" && !value::list(object, &["spec", "finalizers"]).is_empty();
+        if finalizers.is_empty() && grace == 0 && !waits_for_kind {
+            return Fate::Remove;
+        }
+        let metadata = &mut marked["metadata"];
+        if finalizers.is_empty() {
+            value::remove(metadata, "finalizers");
+        } else {
+            set(metadata, "finalizers", finalizers);
+        }
+        let before = at(object, &["metadata", "deletionGracePeriodSeconds"]).as_i64();
+        if !meta::is_terminating(object) || before.is_some_and(|before| grace < before) {
+            set(metadata, "deletionTimestamp", meta::timestamp(now + Duration::seconds(grace)));
+            set(metadata, "deletionGracePeriodSeconds", grace);
+            if resource.has_generation && !meta::is_terminating(object) {
+                let generation = number(object, &["metadata", "generation"]);
+                set(metadata, "generation", generation + 1);
+            }
+        }
+        if resource.kind == "Namespace" {
+            if let Some(status) = value::object_mut(&mut marked, "status") {
+                set(status, "phase", "Terminating");
+            }
+        }
+        if marked == *object { Fate::Waits } else { Fate::Mark(Box::new(marked)) }
+    }
+
+    /// The grace period in seconds. A Pod that no node runs, or that has ended, needs none.
+    fn grace(&self, resource: &Resource, object: &Value) -> i64 {
+        if !resource.graceful_deletion {
+            return 0;
+        }
+        let asked = self.grace_period_secs.unwrap_or_else(|| {
+            at(object, &["spec", "terminationGracePeriodSeconds"]).as_i64().unwrap_or(30)
+        });
+        let unscheduled = text(object, &["spec", "nodeName"]).is_empty();
+        let ended = matches!(text(object, &["status", "phase"]), "Succeeded" | "Failed");
+        if unscheduled || ended {
+            return 0;
+        }
+        let asked = if asked < 0 { 1 } else { asked };
+        // Once begun, a grace period can only be shortened.
+        at(object, &["metadata", "deletionGracePeriodSeconds"]).as_i64().map_or(asked, |before| asked.min(before))
+    }
+}
+
+/// Whether an object that is marked for deletion has nothing left to wait for, so that an update removes it.
+pub fn is_done(resource: &Resource, object: &Value) -> bool {
+    meta::is_terminating(object)
+        && meta::finalizers(object).is_empty()
+        && number(object, &["metadata", "deletionGracePeriodSeconds"]) == 0
+        && !(resource.kind == "Namespace" && !value::list(object, &["spec", "finalizers"]).is_empty())
+}
+
+fn match_namespace(resource: &Resource, object: &mut Value, namespace: &str) -> Result<(), Status> {
+    let sent = meta::namespace(object);
+    let wanted = if resource.namespaced { namespace } else { "" };
+    if sent == wanted {
+        return Ok(());
+    }
+    if !sent.is_empty() && !wanted.is_empty() {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    let wanted = wanted.to_owned();
+    if let Some(metadata) = value::object_mut(object, "metadata") {
+        if wanted.is_empty() {
+            value::remove(metadata, "namespace");
+        } else {
+            set(metadata, "namespace", wanted);
+        }
+    }
+    Ok(())
+}
+
+/// What the server sets, and a client that left it out does not mean to erase.
+fn keep_metadata(new: &mut Value, old: &Value) {
+    let Some(metadata) = value::object_mut(new, "metadata") else { return };
+    for key in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"] {
+        keep(metadata, &old["metadata"], key);
+    }
+    if text(metadata, &["generateName"]).is_empty() {
+        keep(metadata, &old["metadata"], "generateName");
+    }
+}
+
+/// A write of the status leaves all else as it is, but for labels and annotations.
+fn take_status(new: &mut Value, old: &Value) {
+    let status = new.get("status").cloned();
+    let mut whole = old.clone();
+    let mut metadata = new["metadata"].take();
+    for key in ["ownerReferences", "finalizers"] {
+        keep(&mut metadata, &old["metadata"], key);
+    }
+    set(&mut whole, "metadata", metadata);
+    match status {
+        Some(status) => set(&mut whole, "status", status),
+        None => {
+            value::remove(&mut whole, "status");
+        }
+    }
+    *new = whole;
+}
+
+fn take_finalizers(new: &mut Value, old: &Value) {
+    let finalizers = at(new, &["spec", "finalizers"]).clone();
+    let version = at(new, &["metadata", "resourceVersion"]).clone();
+    *new = old.clone();
+    set(&mut new["metadata"], "resourceVersion", version);
+    if let Some(spec) = value::object_mut(new, "spec") {
+        if value::is_empty(&finalizers) {
+            value::remove(spec, "finalizers");
+        } else {
+            set(spec, "finalizers", finalizers);
+        }
+    }
+}
+
+/// Whether anything but metadata and status differs.
+fn wishes_differ(new: &Value, old: &Value) -> bool {
+    let wishes = |object: &Value| -> Vec<(String, Value)> {
+        value::entries(object, &[])
+            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    };
+    wishes(new) != wishes(old)
+}
+
+fn verdict(resource: &Resource, object: &Value, wrong: &[FieldError]) -> Result<(), Status> {
+    if wrong.is_empty() { Ok(()) } else { Err(Status::invalid_object(resource, meta::name(object), wrong)) }
+}
