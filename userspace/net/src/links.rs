@@ -111,29 +111,8 @@ impl Links {
     /// # Errors
     ///
     /// [`Error::List`] if the kernel refuses.
-    pub async fn list(&self) -> Result<Vec<Link>, Error> {
-        let mut links = BTreeMap::new();
-        let mut messages = pin!(self.handle.link().get().execute());
-        while let Some(message) = messages.next().await {
-            let message = message.map_err(|source| Error::List {
-                what: "links",
-                source,
-            })?;
-            let link = link(&message);
-            links.insert(link.ifindex, link);
-        }
-        let mut messages = pin!(self.handle.address().get().execute());
-        while let Some(message) = messages.next().await {
-            let message = message.map_err(|source| Error::List {
-                what: "addresses",
-                source,
-            })?;
-            if let Some(link) = links.get_mut(&message.header.index) {
-                link.addresses.extend(address(&message));
-                link.addresses.sort();
-            }
-        }
-        Ok(links.into_values().collect())
+    pub fn list(&self) -> impl Future<Output = Result<Vec<Link>, Error>> + Send + use<> {
+        list(self.handle.clone())
     }
 
     /// Waits for the next change; `None` when the kernel closed the conversation.
@@ -145,6 +124,31 @@ impl Links {
             }
         }
     }
+}
+
+async fn list(handle: Handle) -> Result<Vec<Link>, Error> {
+    let mut links = BTreeMap::new();
+    let mut messages = pin!(handle.link().get().execute());
+    while let Some(message) = messages.next().await {
+        let message = message.map_err(|source| Error::List {
+            what: "links",
+            source,
+        })?;
+        let link = link(&message);
+        links.insert(link.ifindex, link);
+    }
+    let mut messages = pin!(handle.address().get().execute());
+    while let Some(message) = messages.next().await {
+        let message = message.map_err(|source| Error::List {
+            what: "addresses",
+            source,
+        })?;
+        if let Some(link) = links.get_mut(&message.header.index) {
+            link.addresses.extend(address(&message));
+            link.addresses.sort();
+        }
+    }
+    Ok(links.into_values().collect())
 }
 
 fn change(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
