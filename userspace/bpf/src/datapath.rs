@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{Ordering, fence};
 
-use abi::{Backend, Frontend, NodeConfig, RingSlot};
+use abi::{Frontend, NodeConfig, RingSlot};
 use plan::{FrontendKey, Step, Store};
 
 use crate::link::{Attacher, Device, Direction};
@@ -100,7 +100,7 @@ impl Datapath {
         View::open(bpffs_root)
     }
 
-    /// Detaches and removes everything below `bpffs_root`, of this layout.
+    /// Detaches and removes everything below `bpffs_root`, what other versions left included.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl Datapath {
             return Ok(());
         }
         let _lock = Lock::acquire(&pins)?;
-        remove_all(&pins)
+        remove_all(pins.root())
     }
 
     /// Attaches to a device of the node: XDP as asked, and both directions of TC. What is attached already is
@@ -209,7 +209,7 @@ impl Datapath {
     ///
     /// [`Error::Path`] if a pin cannot be removed.
     pub fn detach_all(self) -> Result<(), Error> {
-        remove_all(&self.view.pins)
+        remove_all(self.view.pins.root())
     }
 
     /// Tells the programs about this node.
@@ -233,7 +233,7 @@ impl Datapath {
     fn write_array(&self, step: &Step) -> Result<(), Error> {
         match step {
             Step::PutBackend(id, backend) => self.view.backends.set(*id, backend),
-            Step::RemoveBackend(id) => self.view.backends.set(*id, &Backend::default()),
+            Step::RemoveBackend(id) => self.view.backends.clear(*id),
             Step::PutRing { offset, backends } => {
                 backends.iter().zip(*offset..).try_for_each(|(id, slot)| {
                     let value = RingSlot {
@@ -244,7 +244,7 @@ impl Datapath {
                 })
             }
             Step::ClearRing { offset, len } => (*offset..offset.saturating_add(*len))
-                .try_for_each(|slot| self.view.rings.set(slot, &RingSlot::default())),
+                .try_for_each(|slot| self.view.rings.clear(slot)),
             Step::PutFrontend(..) | Step::RemoveFrontend(_) => Ok(()),
         }
     }
@@ -328,15 +328,24 @@ fn remove6(step: &Step) -> Option<(abi::FrontendKey6, ())> {
 }
 
 /// Detaches and unpins everything below a root that this process owns.
-fn remove_all(pins: &Pins) -> Result<(), Error> {
-    let attacher = Attacher {
-        pins,
-        programs: &Programs::new(),
-        tcx: false,
-    };
-    for pin in attacher.device_pins()? {
-        attacher.remove(&pin)?;
+fn remove_all(root: &Path) -> Result<(), Error> {
+    for pins in Pins::every_layout(root)? {
+        let attacher = Attacher {
+            pins: &pins,
+            programs: &Programs::new(),
+            tcx: false,
+        };
+        for pin in attacher.device_pins()? {
+            attacher.remove(&pin)?;
+        }
+        attacher.no_cgroup()?;
+        pins.remove()?;
     }
-    attacher.no_cgroup()?;
-    pins.remove()
+    Ok(())
 }
+
+/// The agent hands its datapath from thread to thread.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Datapath>();
+};

@@ -80,13 +80,15 @@ pub enum Error {
     /// The embedded object cannot be brought into the kernel.
     #[error("cannot create the tables and prepare the programs for this kernel")]
     Object(#[source] Box<aya::EbpfError>),
-    /// The kernel's verifier refused a program. The source holds its log.
-    #[error("the kernel refused the program {program}")]
+    /// The kernel's verifier refused a program.
+    #[error("the kernel refused the program {program}; the verifier's last words:\n{log}")]
     Refused {
         /// Name of the program.
         program: &'static str,
-        /// Why, with the verifier's log.
-        source: Box<aya::programs::ProgramError>,
+        /// The end of the verifier's log; empty if it did not come to that.
+        log: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The embedded object is not the one that this code was made for.
     #[error("the embedded object has no program {program}: run `cargo xtask build`")]
@@ -112,7 +114,7 @@ pub enum Error {
     },
     /// Somebody else's XDP program is in place. We never remove it.
     #[error(
-        "{device} carries an XDP program that is not ours ({program}, attached {mode}): remove it with `ip link set dev {device} {remedy} off`, or use --xdp off"
+        "{device} carries an XDP program that is not ours ({program}, attached {mode}): stop what put it there, or remove it with `{remedy}`, or use --xdp off"
     )]
     ForeignXdp {
         /// Name of the device.
@@ -120,9 +122,9 @@ pub enum Error {
         /// Identifier and name of the program, as far as the kernel tells.
         program: String,
         /// How it is attached.
-        mode: String,
-        /// `ip link`'s word for that mode.
-        remedy: &'static str,
+        mode: &'static str,
+        /// The command that removes it.
+        remedy: String,
     },
     /// The kernel refused to attach a program.
     #[error("cannot attach {program} to {to}")]

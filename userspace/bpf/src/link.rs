@@ -571,11 +571,18 @@ fn foreign_xdp(device: &Device, busy: std::io::Error) -> Error {
                 .and_then(|fd| sys::program_info(fd.as_fd()))
                 .map(|info| info.name)
                 .unwrap_or_default();
-            let (mode, remedy) = attached.words();
+            let (mode, word) = attached.words();
+            let of = |link: &sys::LinkInfo| {
+                link.program_id == id && link.target == Target::Device(device.ifindex)
+            };
+            let remedy = match sys::links().find(of) {
+                Some(link) => format!("bpftool link detach id {}", link.id),
+                None => format!("ip link set dev {} {word} off", device.name),
+            };
             Error::ForeignXdp {
                 device: device.name.clone(),
                 program: format!("id {id}, name {name:?}"),
-                mode: mode.to_owned(),
+                mode,
                 remedy,
             }
         }

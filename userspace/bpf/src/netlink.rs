@@ -33,7 +33,7 @@ pub(crate) enum XdpAttached {
 }
 
 impl XdpAttached {
-    /// For people, and `ip link set`'s word for it.
+    /// For people, and as `ip link set` calls it.
     pub(crate) fn words(self) -> (&'static str, &'static str) {
         match self {
             XdpAttached::Native => ("in native mode", "xdpdrv"),

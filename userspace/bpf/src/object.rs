@@ -73,10 +73,7 @@ pub(crate) fn load(pins: &Pins, capacities: &Capacities) -> Result<Programs, Err
             .program_mut(name)
             .ok_or(Error::NoProgram { program: name })?;
         let fd = load_program(program)
-            .map_err(|error| Error::Refused {
-                program: name,
-                source: Box::new(error),
-            })?
+            .map_err(|error| refused(name, error))?
             .ok_or(Error::NoProgram { program: name })?
             .as_fd()
             .try_clone_to_owned()
@@ -108,5 +105,43 @@ fn load_program(program: &mut Program) -> Result<Option<&ProgramFd>, ProgramErro
             program.fd().map(Some)
         }
         _ => Ok(None),
+    }
+}
+
+/// Lines of the verifier's log that an error carries: the reason comes last.
+const LOG_LINES: usize = 40;
+
+fn refused(program: &'static str, error: ProgramError) -> Error {
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => Error::Refused {
+            program,
+            log: last_lines(&verifier_log.to_string(), LOG_LINES),
+            source: Box::new(io_error),
+        },
+        error => Error::Refused {
+            program,
+            log: String::new(),
+            source: Box::new(error),
+        },
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_log_is_kept() {
+        for (text, expected) in [("", ""), ("a", "a"), ("a\nb\nc\n", "b\nc")] {
+            assert_eq!(last_lines(text, 2), expected);
+        }
     }
 }

@@ -34,6 +34,29 @@ impl Pins {
         }
     }
 
+    /// The pins of every layout below a root, this build's or not.
+    pub(crate) fn every_layout(root: &Path) -> Result<Vec<Pins>, Error> {
+        let entries = match fs::read_dir(root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::path("list", root)(error)),
+        };
+        let is_layout = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let version = name.and_then(|name| name.strip_prefix('v'));
+            version.is_some_and(|version| version.parse::<u32>().is_ok())
+        };
+        Ok(entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(is_layout)
+            .map(|base| Pins {
+                root: root.to_owned(),
+                base,
+            })
+            .collect())
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }

@@ -30,6 +30,8 @@ enum Command {
     DeleteBatch = 27,
     LinkCreate = 28,
     LinkUpdate = 29,
+    LinkById = 30,
+    LinkNextId = 31,
     LinkDetach = 34,
 }
 
@@ -399,6 +401,30 @@ pub(crate) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
         flags: 0,
     };
     bpf(Command::ProgramById, &mut attr).map(owned)
+}
+
+/// Every link of this machine that this process may look at (Linux 5.8).
+pub(crate) fn links() -> impl Iterator<Item = LinkInfo> {
+    let mut id = 0;
+    std::iter::from_fn(move || {
+        let mut attr = IdAttr {
+            id,
+            next: 0,
+            flags: 0,
+        };
+        bpf(Command::LinkNextId, &mut attr).ok()?;
+        id = attr.next;
+        Some(id)
+    })
+    .filter_map(|id| {
+        let mut attr = IdAttr {
+            id,
+            next: 0,
+            flags: 0,
+        };
+        let fd = bpf(Command::LinkById, &mut attr).map(owned).ok()?;
+        link_info(fd.as_fd()).ok()
+    })
 }
 
 /// `struct bpf_link_info` for the kinds that we make.

@@ -284,15 +284,18 @@ impl<T: Element + PartialEq> Array<T> {
 
     /// Writes one element. The last word goes last: a type keeps there what makes the element valid.
     pub(crate) fn set(&self, index: u32, value: &T) -> Result<(), Error> {
-        let words = self.element(index).ok_or_else(|| Error::Full {
-            table: self.spec.name,
-            key: format!("element {index}"),
-            capacity: self.capacity,
-            flag: self.spec.flag,
-        })?;
+        let words = self.element(index)?;
         for (word, bytes) in words.iter().zip(value.as_bytes().chunks_exact(8)) {
             let bytes: [u8; 8] = bytes.try_into().unwrap_or_default();
             word.store(u64::from_ne_bytes(bytes), Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Empties one element, its last word first.
+    pub(crate) fn clear(&self, index: u32) -> Result<(), Error> {
+        for word in self.element(index)?.iter().rev() {
+            word.store(0, Ordering::Release);
         }
         Ok(())
     }
@@ -321,9 +324,17 @@ impl<T: Element + PartialEq> Array<T> {
             .count() as u32
     }
 
-    fn element(&self, index: u32) -> Option<&[AtomicU64]> {
+    fn element(&self, index: u32) -> Result<&[AtomicU64], Error> {
+        if index >= self.capacity {
+            return Err(Error::Full {
+                table: self.spec.name,
+                key: format!("element {index}"),
+                capacity: self.capacity,
+                flag: self.spec.flag,
+            });
+        }
         let start = index as usize * Self::WORDS;
-        (index < self.capacity).then(|| &self.mapping.words()[start..start + Self::WORDS])
+        Ok(&self.mapping.words()[start..start + Self::WORDS])
     }
 
     fn elements(&self) -> impl Iterator<Item = (u32, &[AtomicU64])> {

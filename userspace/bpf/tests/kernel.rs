@@ -267,11 +267,22 @@ fn a_foreign_xdp_program_is_named_and_left_alone() {
                 &format!("id {id}"),
                 "device_xdp",
                 "in native mode",
-                "xdpdrv off",
+                "bpftool link detach id",
             ] {
                 assert!(text.contains(part), "{text} lacks {part}");
             }
         }
+        let program = stranger.bpffs().join("v1/programs/device_xdp");
+        let by_hand = format!("link set out0 xdpgeneric pinned {}", program.display());
+        ip(&by_hand);
+        let error = datapath.attach_device("out0", XdpMode::Auto).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("`ip link set dev out0 xdpgeneric off`"),
+            "{error}"
+        );
+
         // TC lives beside others, and XDP can be declined.
         let report = datapath.attach_device("node0", XdpMode::Off).unwrap();
         assert_eq!(report.xdp, XdpMode::Off);
