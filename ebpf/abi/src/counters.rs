@@ -79,6 +79,10 @@ counters! {
     DropRewrite = 17, "drop_rewrite";
     /// Dropped: source translation is needed and this node has no address of the family.
     DropNoNodeAddress = 18, "drop_no_node_address";
+    /// Dropped: this node's routing knows no way on for a packet whose source was translated.
+    DropNoRoute = 19, "drop_no_route";
+    /// Dropped: its time to live ends here.
+    DropTtlExceeded = 20, "drop_ttl_exceeded";
 }
 
 const _: () = assert!(Counter::ALL.len() <= CAPACITY as usize);

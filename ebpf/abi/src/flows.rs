@@ -17,7 +17,7 @@ pub const CAPACITY: u32 = 262_144;
 macro_rules! flow {
     ($tuple:ident, $state:ident, $len:literal, $doc:literal) => {
         #[doc = concat!("The tuple of an ", $doc, " packet as it arrives, or as it is rewritten.")]
-        #[repr(C)]
+        #[repr(C, align(4))]
         #[derive(
             Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout,
         )]

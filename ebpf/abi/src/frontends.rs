@@ -23,7 +23,7 @@ pub enum Scope {
 }
 
 /// An IPv4 address and port that clients connect to.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(
     Clone,
     Copy,
@@ -50,7 +50,7 @@ pub struct FrontendKey4 {
 }
 
 /// An IPv6 address and port that clients connect to.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(
     Clone,
     Copy,
@@ -100,3 +100,8 @@ pub mod flags {
     /// node must carry this node's address as its source, or the answer would bypass us.
     pub const NODE_PORT: u32 = 1 << 0;
 }
+
+/// Port and protocol of an entry that says: this address is a service's alone (a ClusterIP, never a node's own).
+/// It has no ring. What comes to such an address and has no readable port (a cut or malformed header, a
+/// fragment whose first one never came) is dropped and counted; without the entry it passes.
+pub const WHOLE_ADDRESS: u8 = 0;

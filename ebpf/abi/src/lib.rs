@@ -1,8 +1,8 @@
 //! What kernel and userspace both read: the key, the value, the name and the default capacity of every
 //! table, one module a table, and the closed list of what the programs count.
 //!
-//! Addresses and ports are in network order, in types of alignment one, so that bytes of a packet are a key
-//! as they stand. Identifiers and counts are the host's own integers. No type has hidden padding:
+//! Addresses and ports are in network order, so that bytes of a packet are a key as they stand; keys and values
+//! are aligned to four bytes, so that programs move them in words. Identifiers and counts are the host's own integers. No type has hidden padding:
 //! [`zerocopy::IntoBytes`] refuses it at compile time.
 //!
 //! This crate knows nothing about aya, the bpf(2) system call or Kubernetes.
@@ -13,7 +13,9 @@ pub mod affinity;
 pub mod backends;
 pub mod config;
 pub mod counters;
+pub mod devices;
 pub mod flows;
+pub mod fragments;
 pub mod frontends;
 pub mod reverse_sockets;
 pub mod rings;
@@ -22,7 +24,9 @@ pub use affinity::{Affinity, AffinityKey};
 pub use backends::{Backend, BackendId};
 pub use config::NodeConfig;
 pub use counters::{Counter, CounterValue};
+pub use devices::Device;
 pub use flows::{Flow4, Flow6, FlowState4, FlowState6};
+pub use fragments::{FragmentKey, FragmentPorts};
 pub use frontends::{Frontend, FrontendKey4, FrontendKey6, Scope};
 pub use reverse_sockets::{ReverseSocket, ReverseSocketKey};
 pub use rings::RingSlot;

@@ -26,7 +26,7 @@ pub struct ReverseSocketKey {
 }
 
 /// The frontend that the socket asked for.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct ReverseSocket {
     /// The frontend's address, network order; IPv4 in the first four bytes.

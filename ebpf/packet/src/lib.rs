@@ -1,1 +1,23 @@
 //! Headers, checksums, NAT rewriting and backend choice: one logic for the kernel programs and for the host.
+//!
+//! Nothing here touches a map or a kernel helper: packets are [`Bytes`], tables are [`Tables`], and the kernel
+//! programs, the tests and the simulator each bring their own. Everything is inlined into each kernel program,
+//! because the verifier follows one function best.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod balance;
+pub mod bytes;
+pub mod checksum;
+pub mod choose;
+pub mod family;
+pub mod parse;
+// pub mod refuse;
+pub mod socket;
+pub mod tables;
+
+pub use balance::{Decision, Place, balance, reply};
+pub use bytes::Bytes;
+pub use family::{Address, Family, Flow, State, V4, V6};
+pub use parse::{Fault, Fragment, Headers, Link, Transport};
+pub use tables::{Inserted, Shared, Tables};

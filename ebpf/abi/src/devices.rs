@@ -1,0 +1,27 @@
+//! What a device can do that the kernel does not tell a program. Written by the agent when it attaches to a
+//! device, read where XDP would send a packet out.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Table of devices: hash, interface index (`u32`) to [`Device`]. A device without an entry has no flag.
+pub const NAME: &str = "DEVICES";
+/// Default number of entries.
+pub const CAPACITY: u32 = 1_024;
+
+/// A device that programs are attached to.
+#[repr(C)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+pub struct Device {
+    /// A union of [`flags`].
+    pub flags: u32,
+}
+
+/// Bits of [`Device::flags`].
+pub mod flags {
+    /// XDP may send from here: the driver transmits XDP frames and what arrives has whole checksums. Not so for
+    /// veth: it drops the frames while the peer has no NAPI, and what the peer sent unchecksummed
+    /// (`CHECKSUM_PARTIAL`) would leave so. Without the flag XDP leaves such packets to TC.
+    pub const XDP_TRANSMIT: u32 = 1 << 0;
+}

@@ -1,0 +1,418 @@
+//! What to do with a packet: find its flow, or choose a backend and begin one.
+
+use abi::flows::flags;
+use abi::{
+    AffinityKey, BackendId, Counter, FragmentKey, FragmentPorts, Frontend, Scope, ServiceId,
+    affinity, backends,
+};
+use zerocopy::network_endian::U16;
+
+use crate::choose::{self, Refused};
+use crate::parse::tcp;
+use crate::{
+    Address, Family, Fault, Flow, Fragment, Headers, Inserted, Shared, State, Tables, Transport,
+};
+
+/// Where a packet is seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// Leaving a pod of this node. Clients are inside, and every answer comes back through this node.
+    Pod,
+    /// Arriving at a device of this node. Clients are outside; the answer of a backend on another node comes
+    /// back only if the source is this node's.
+    Device,
+}
+
+/// What to do with a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// Not ours: leave it as it is.
+    Pass,
+    /// Give it the tuple that was decided on.
+    Rewrite(Kind),
+    /// Answer that nobody listens there.
+    Refuse,
+    /// Drop it, and count it under this name.
+    Drop(Counter),
+}
+
+/// What a rewritten packet is to its flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// It begins the flow.
+    New,
+    /// From the client, of a known flow.
+    Forward,
+    /// From the backend.
+    Reply,
+}
+
+/// Ports tried before a translated source counts as exhausted.
+pub const PORT_TRIES: u32 = 4;
+
+/// Decides on a packet on its way from a client. A later fragment's headers get the ports of its first one; `to`
+/// is written where the packet shall be rewritten.
+#[inline(always)]
+pub fn balance<F: Family, T: Tables<F>>(
+    tables: &T,
+    place: Place,
+    headers: &mut Headers<F>,
+    to: &mut F::Flow,
+) -> Decision {
+    let fault = match headers.fault {
+        Fault::None => None,
+        Fault::NotIp => return Decision::Pass,
+        Fault::Truncated => Some(Counter::DropTruncated),
+        Fault::Malformed => Some(Counter::DropMalformed),
+    };
+    if let Some(counter) = fault {
+        return if claimed(tables, &headers.tuple) {
+            Decision::Drop(counter)
+        } else {
+            Decision::Pass
+        };
+    }
+    match find_ports(tables, headers) {
+        Ports::Known => {}
+        Ports::None => return Decision::Pass,
+        Ports::Lost => return Decision::Drop(Counter::DropFragment),
+    }
+    let now_secs = tables.now_secs();
+    let closing = headers.tcp_flags & (tcp::FIN | tcp::RST) != 0;
+    if let Some(state) = tables.flow(&headers.tuple, now_secs, closing) {
+        if state.flags() & flags::REPLY != 0 {
+            // An answer whose source becomes a service's address would be refused on its way through this
+            // node's routing (rp_filter, or a local source), so it is translated where it leaves. Only what
+            // does not go through routing is translated here: hairpins, and answers to our own address.
+            let here = match place {
+                Place::Pod => state.to().daddr().is(headers.tuple.saddr()),
+                Place::Device => state.flags() & flags::SNAT != 0,
+            };
+            if !here {
+                return Decision::Pass;
+            }
+            *to = *state.to();
+            return rewrite(tables, headers, Kind::Reply);
+        }
+        if stays(tables, headers, state) {
+            *to = *state.to();
+            return rewrite(tables, headers, Kind::Forward);
+        }
+    }
+    let Some(frontend) = frontend(tables, place, &headers.tuple) else {
+        return Decision::Pass;
+    };
+    let mut beginning = Beginning {
+        service: frontend.service,
+        backend: 0,
+        now_secs,
+        place,
+        snat: false,
+    };
+    let begun = match choose(tables, frontend, &headers.tuple, &mut beginning, to) {
+        Decision::Rewrite(_) => begin(tables, &headers.tuple, &beginning, to),
+        refused => refused,
+    };
+    match begun {
+        Decision::Rewrite(kind) => rewrite(tables, headers, kind),
+        Decision::Pass | Decision::Refuse | Decision::Drop(_) => begun,
+    }
+}
+
+/// Decides on a packet on its way to a client: only the answers of known flows are touched. For headers and `to`
+/// see [`balance`].
+#[inline(always)]
+pub fn reply<F: Family, T: Tables<F>>(
+    tables: &T,
+    headers: &mut Headers<F>,
+    to: &mut F::Flow,
+) -> Decision {
+    if headers.fault != Fault::None {
+        return Decision::Pass;
+    }
+    match find_ports(tables, headers) {
+        Ports::Known => {}
+        // On the way out an unknown fragment is a matter of whoever sent it.
+        Ports::None | Ports::Lost => return Decision::Pass,
+    }
+    let closing = headers.tcp_flags & (tcp::FIN | tcp::RST) != 0;
+    match tables.flow(&headers.tuple, tables.now_secs(), closing) {
+        Some(state) if state.flags() & flags::REPLY != 0 => {
+            *to = *state.to();
+            rewrite(tables, headers, Kind::Reply)
+        }
+        Some(_) | None => Decision::Pass,
+    }
+}
+
+/// Whether the source changes as well: then the packet must not go through this node's routing, which takes a
+/// source of its own (or of a service) on an arriving packet for forged.
+#[inline(always)]
+pub fn source_changes<F: Family>(from: &F::Flow, to: &F::Flow) -> bool {
+    !from.saddr().is(to.saddr())
+}
+
+/// Whether a packet's tuple has ports.
+enum Ports {
+    /// It has.
+    Known,
+    /// It has none, or none that a Service names.
+    None,
+    /// They were in a fragment that never came, and the destination is a service's address.
+    Lost,
+}
+
+#[inline(always)]
+fn find_ports<F: Family, T: Tables<F>>(tables: &T, headers: &mut Headers<F>) -> Ports {
+    match headers.transport {
+        Transport::Tcp | Transport::Udp => Ports::Known,
+        Transport::Icmp | Transport::Other => Ports::None,
+        Transport::Elsewhere => find_fragment(tables, headers),
+    }
+}
+
+/// Fills in what the first fragment carried. A function of its own: fragments are rare.
+#[inline(never)]
+fn find_fragment<F: Family, T: Tables<F>>(tables: &T, headers: &mut Headers<F>) -> Ports {
+    let (saddr, daddr) = (headers.tuple.saddr(), headers.tuple.daddr());
+    match tables.fragment(&fragment_key(headers)) {
+        Some(first) => {
+            headers.tuple = F::Flow::new(saddr, daddr, first.sport, first.dport, first.proto);
+            Ports::Known
+        }
+        None => {
+            if claimed(tables, &headers.tuple) {
+                Ports::Lost
+            } else {
+                Ports::None
+            }
+        }
+    }
+}
+
+#[inline(never)]
+fn keep_fragment<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>) {
+    tables.keep_fragment(
+        &fragment_key(headers),
+        &FragmentPorts {
+            sport: headers.tuple.sport(),
+            dport: headers.tuple.dport(),
+            proto: headers.tuple.proto(),
+            _pad: [0; 3],
+        },
+    );
+}
+
+#[inline(always)]
+fn fragment_key<F: Family>(headers: &Headers<F>) -> FragmentKey {
+    FragmentKey {
+        saddr: headers.tuple.saddr().padded(),
+        daddr: headers.tuple.daddr().padded(),
+        id: headers.fragment_id.id,
+        proto: headers.fragment_id.proto,
+        family: F::NUMBER,
+        _pad: [0; 2],
+    }
+}
+
+/// Whether a packet that cannot be read would have been ours: its ports and protocol are those of a frontend or,
+/// where they are unknown (zero), its address is a service's alone.
+#[inline(always)]
+fn claimed<F: Family, T: Tables<F>>(tables: &T, tuple: &F::Flow) -> bool {
+    let key = F::frontend_key(tuple.daddr(), tuple.dport(), tuple.proto(), Scope::Any);
+    tables.frontend(&key).is_some()
+}
+
+#[inline(always)]
+fn rewrite<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>, kind: Kind) -> Decision {
+    if headers.fragment == Fragment::First {
+        keep_fragment(tables, headers);
+    }
+    Decision::Rewrite(kind)
+}
+
+/// Whether a packet of a known flow goes on to the flow's backend, or chooses anew.
+#[inline(always)]
+fn stays<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>, state: &F::State) -> bool {
+    if headers.transport == Transport::Tcp {
+        let opens = headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        // A client that takes a port again may have ended the flow before.
+        !opens || state.flags() & flags::CLOSING == 0 && serves(tables, state)
+    } else {
+        serves(tables, state)
+    }
+}
+
+/// Whether the flow's backend still belongs to its service.
+#[inline(always)]
+fn serves<F: Family, T: Tables<F>>(tables: &T, state: &F::State) -> bool {
+    match tables.backend(state.backend()) {
+        Some(backend) => backend.service == state.service(),
+        None => false,
+    }
+}
+
+/// Clients from outside find their own entry first, where there is one.
+#[inline(always)]
+fn frontend<'a, F: Family, T: Tables<F>>(
+    tables: &'a T,
+    place: Place,
+    tuple: &F::Flow,
+) -> Option<&'a Frontend> {
+    let key = |scope| F::frontend_key(tuple.daddr(), tuple.dport(), tuple.proto(), scope);
+    if place == Place::Device
+        && let Some(frontend) = tables.frontend(&key(Scope::External))
+    {
+        return Some(frontend);
+    }
+    tables.frontend(&key(Scope::Any))
+}
+
+/// What a flow begins with.
+struct Beginning {
+    service: ServiceId,
+    backend: BackendId,
+    now_secs: u32,
+    place: Place,
+    snat: bool,
+}
+
+// The two halves of beginning a flow are functions of their own, so that what each puts on the stack does not lie
+// there for every packet, nor for the other: a kernel program has 512 bytes.
+
+/// Chooses the backend of a new flow; `to` becomes what the packet would be, were there no other flows.
+#[inline(never)]
+fn choose<F: Family, T: Tables<F>>(
+    tables: &T,
+    frontend: &Frontend,
+    tuple: &F::Flow,
+    beginning: &mut Beginning,
+    to: &mut F::Flow,
+) -> Decision {
+    let client = || AffinityKey {
+        client: tuple.saddr().padded(),
+        service: frontend.service,
+        client_kind: affinity::client::ADDRESS,
+    };
+    let random = tables.random();
+    let (id, backend) = match choose::choose(tables, frontend, client, random, beginning.now_secs) {
+        Ok(chosen) => chosen,
+        Err(Refused::NoEndpoint) => return Decision::Refuse,
+        Err(Refused::NoBackend) => return Decision::Drop(Counter::DropNoBackend),
+    };
+    beginning.backend = id;
+    let daddr = F::Address::from_padded(&backend.addr);
+    let mut saddr = tuple.saddr();
+    match beginning.place {
+        Place::Device if backend.flags & backends::flags::LOCAL == 0 => {
+            saddr = match tables.node().and_then(F::node_address) {
+                Some(addr) => addr,
+                None => return Decision::Drop(Counter::DropNoNodeAddress),
+            };
+            beginning.snat = true;
+        }
+        // Hairpin: a pod that saw its own address as the source would answer itself directly.
+        Place::Pod if daddr.is(saddr) => saddr = tuple.daddr(),
+        Place::Device | Place::Pod => {}
+    }
+    *to = F::Flow::new(saddr, daddr, tuple.sport(), backend.port, tuple.proto());
+    Decision::Rewrite(Kind::New)
+}
+
+/// Writes the entries of a new flow; `to` gets another source port where its own is not free.
+#[inline(never)]
+fn begin<F: Family, T: Tables<F>>(
+    tables: &T,
+    tuple: &F::Flow,
+    beginning: &Beginning,
+    to: &mut F::Flow,
+) -> Decision {
+    let snat = if beginning.snat { flags::SNAT } else { 0 };
+    let mut state = F::State::new(
+        tuple.reversed(),
+        beginning.service,
+        beginning.backend,
+        beginning.now_secs,
+        snat | flags::REPLY,
+    );
+    // The answer's tuple must be no other flow's. The client's own port is tried first, unless it would mix with
+    // this node's.
+    let mut answer = to.reversed();
+    let range = PortRange::of(tables);
+    let random = tables.random();
+    for attempt in 0..PORT_TRIES {
+        if attempt != 0 || beginning.snat {
+            answer.set_dport(range.candidate(random, attempt));
+        }
+        match claim(tables, &answer, &state) {
+            Inserted::Done => {
+                to.set_sport(answer.dport());
+                state.redirect(to, snat);
+                return match tables.put_flow(tuple, &state) {
+                    Inserted::Done | Inserted::Taken => Decision::Rewrite(Kind::New),
+                    Inserted::Full => Decision::Drop(Counter::DropFlowsFull),
+                };
+            }
+            Inserted::Taken => {}
+            Inserted::Full => return Decision::Drop(Counter::DropFlowsFull),
+        }
+    }
+    Decision::Drop(Counter::DropSnatExhausted)
+}
+
+/// Writes the entry of a flow's answers, unless their tuple is that of another flow that has not ended.
+#[inline(always)]
+fn claim<F: Family, T: Tables<F>>(tables: &T, answer: &F::Flow, state: &F::State) -> Inserted {
+    match tables.claim_flow(answer, state) {
+        Inserted::Taken => match tables.flow(answer, state.last_seen_secs(), false) {
+            Some(other) if other.to().is(state.to()) || other.flags() & flags::CLOSING != 0 => {
+                tables.put_flow(answer, state)
+            }
+            Some(_) | None => Inserted::Taken,
+        },
+        inserted => inserted,
+    }
+}
+
+/// The ports that translated sources may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortRange {
+    first: u16,
+    count: u32,
+}
+
+impl PortRange {
+    #[inline(always)]
+    fn of<T: Shared>(tables: &T) -> Self {
+        match tables.node() {
+            Some(node) => Self::new(node.snat_port_min.get(), node.snat_port_max.get()),
+            None => Self::new(0, 0),
+        }
+    }
+
+    /// The range from `first` to `last`; where that is none (a node not configured yet), the default range.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(first: u16, last: u16) -> Self {
+        let default = abi::config::SNAT_PORTS;
+        let (first, last) = if first == 0 || last < first {
+            (*default.start(), *default.end())
+        } else {
+            (first, last)
+        };
+        Self {
+            first,
+            count: last as u32 - first as u32 + 1,
+        }
+    }
+
+    /// The port to try at the given attempt: a random one, then others far from it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn candidate(self, random: u32, attempt: u32) -> U16 {
+        // 2^32 divided by the golden ratio: consecutive multiples spread evenly.
+        let random = random.wrapping_add(attempt.wrapping_mul(0x9e37_79b9));
+        let offset = ((random as u64 * self.count as u64) >> 32) as u16;
+        U16::from_bytes((self.first.wrapping_add(offset)).to_be_bytes())
+    }
+}

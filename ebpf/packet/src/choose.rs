@@ -1,0 +1,94 @@
+//! Choosing a backend: one of the frontend's ring, or the one that the client had before.
+
+use abi::{Affinity, AffinityKey, Backend, BackendId, Frontend};
+
+use crate::Shared;
+
+/// Why there is no backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// The service has no endpoint.
+    NoEndpoint,
+    /// The ring led nowhere: the tables are not whole.
+    NoBackend,
+}
+
+/// Chooses a backend of `frontend`. `random` picks the slot; session affinity, keyed by `client`, goes before.
+///
+/// # Errors
+///
+/// [`Refused`] says why there is none.
+#[inline(always)]
+pub fn choose<'a, T: Shared>(
+    tables: &'a T,
+    frontend: &Frontend,
+    client: impl FnOnce() -> AffinityKey,
+    random: u32,
+    now_secs: u32,
+) -> Result<(BackendId, &'a Backend), Refused> {
+    if frontend.ring_len == 0 {
+        return Err(Refused::NoEndpoint);
+    }
+    if frontend.affinity_secs == 0 {
+        return pick(tables, frontend, random);
+    }
+    let key = client();
+    let before = match tables.affinity(&key) {
+        Some(affinity) if holds(&affinity, frontend.affinity_secs, now_secs) => {
+            member(tables, affinity.backend, frontend).ok()
+        }
+        Some(_) | None => None,
+    };
+    let chosen = match before {
+        Some(chosen) => chosen,
+        None => pick(tables, frontend, random)?,
+    };
+    tables.keep_affinity(
+        &key,
+        &Affinity {
+            backend: chosen.0,
+            last_used_secs: now_secs,
+        },
+    );
+    Ok(chosen)
+}
+
+/// The slot that `random` picks out of a ring: uniform over the ring, and the same for the same number.
+#[inline(always)]
+#[must_use]
+pub const fn slot(ring_offset: u32, ring_len: u32, random: u32) -> u32 {
+    ring_offset.wrapping_add(((random as u64 * ring_len as u64) >> 32) as u32)
+}
+
+/// Whether an affinity still binds: its timeout counts from the last connection (kube-proxy's `timeoutSeconds`).
+#[inline(always)]
+#[must_use]
+pub const fn holds(affinity: &Affinity, affinity_secs: u32, now_secs: u32) -> bool {
+    now_secs.saturating_sub(affinity.last_used_secs) < affinity_secs
+}
+
+#[inline(always)]
+fn pick<'a, T: Shared>(
+    tables: &'a T,
+    frontend: &Frontend,
+    random: u32,
+) -> Result<(BackendId, &'a Backend), Refused> {
+    let slot = slot(frontend.ring_offset, frontend.ring_len, random);
+    match tables.slot(slot) {
+        Some(id) => member(tables, id, frontend),
+        None => Err(Refused::NoBackend),
+    }
+}
+
+/// The backend of that number, if it belongs to the frontend's service.
+#[inline(always)]
+fn member<'a, T: Shared>(
+    tables: &'a T,
+    id: BackendId,
+    frontend: &Frontend,
+) -> Result<(BackendId, &'a Backend), Refused> {
+    match tables.backend(id) {
+        Some(backend) if backend.service == frontend.service => Ok((id, backend)),
+        Some(_) | None => Err(Refused::NoBackend),
+    }
+}

@@ -1,0 +1,376 @@
+//! From bytes to headers: Ethernet with up to two VLAN tags, IPv4 with options, IPv6 with extension headers,
+//! TCP, UDP and ICMP.
+
+use abi::protocol::{TCP, UDP};
+use zerocopy::network_endian::U16;
+
+use crate::{Address, Bytes, Family, Flow, V4, V6};
+
+/// ICMP (RFC 792).
+pub const ICMP: u8 = 1;
+/// ICMPv6 (RFC 4443).
+pub const ICMPV6: u8 = 58;
+/// Length of an IPv4 header without options.
+pub const IPV4_LEN: u32 = 20;
+/// Length of an IPv6 header without extension headers.
+pub const IPV6_LEN: u32 = 40;
+/// Extension headers that are walked through; a packet with more passes untouched.
+pub const EXTENSIONS_MAX: usize = 4;
+
+/// Length of a TCP header without options.
+pub const TCP_LEN: u32 = 20;
+/// Length of a UDP header.
+pub const UDP_LEN: u32 = 8;
+
+const ETHERTYPE_OFFSET: u32 = 12;
+const ETHERNET_LEN: u32 = 14;
+const VLAN_LEN: u32 = 4;
+
+/// What the link header announces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Link {
+    /// An IPv4 header at this offset.
+    V4(u32),
+    /// An IPv6 header at this offset.
+    V6(u32),
+    /// Something else, or too many VLAN tags.
+    Other,
+}
+
+/// A packet's headers. Where they cannot be read (see `fault`), what could be is there and the rest is zero: a
+/// value that is whole in every case, because the verifier follows no value that is there in some.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Headers<F: Family> {
+    /// What is wrong with them.
+    pub fault: Fault,
+    /// Offset of the IP header.
+    pub l3: u32,
+    /// Offset of what follows the IP header and its extensions.
+    pub l4: u32,
+    /// Length from the network header on, as that header says.
+    pub bytes: u32,
+    /// The tuple; ports are zero where there are none.
+    pub tuple: F::Flow,
+    /// What follows at `l4`.
+    pub transport: Transport,
+    /// Flags of a TCP header, bits of [`tcp`]; zero where there is none.
+    pub tcp_flags: u8,
+    /// Whether it is a fragment.
+    pub fragment: Fragment,
+    /// Which packet it is a fragment of; zeros where it is whole.
+    pub fragment_id: FragmentId,
+}
+
+/// What is wrong with a packet's headers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// Nothing.
+    None,
+    /// Not even the addresses can be read, or it is not the version that the link header announced.
+    NotIp,
+    /// Shorter than its headers say.
+    Truncated,
+    /// A header field has an impossible value.
+    Malformed,
+}
+
+/// The header behind IP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP for IPv4, ICMPv6 for IPv6.
+    Icmp,
+    /// The header is in another fragment.
+    Elsewhere,
+    /// Anything that no Service names.
+    Other,
+}
+
+/// Bits of [`Headers::tcp_flags`] (RFC 9293 section 3.1).
+pub mod tcp {
+    /// The sender has no more to send.
+    pub const FIN: u8 = 1 << 0;
+    /// Opens the connection.
+    pub const SYN: u8 = 1 << 1;
+    /// Ends the connection at once.
+    pub const RST: u8 = 1 << 2;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 1 << 4;
+}
+
+/// A packet's place among fragments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fragment {
+    /// Not fragmented.
+    Whole,
+    /// Carries the transport header; more follow.
+    First,
+    /// Carries no transport header.
+    Later,
+}
+
+/// What tells fragmented packets of the same addresses apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FragmentId {
+    /// Identification as it lies in the header; IPv4's in the first two bytes.
+    pub id: [u8; 4],
+    /// Protocol of IPv4, next header of IPv6's fragment header.
+    pub proto: u8,
+}
+
+/// Reads the link header.
+#[inline(always)]
+pub fn link<B: Bytes + ?Sized>(bytes: &B) -> Link {
+    let mut ethertype = ETHERTYPE_OFFSET;
+    let mut tags = 0;
+    loop {
+        let Some([word]) = bytes.words(ethertype) else {
+            return Link::Other;
+        };
+        let [high, low, _, _] = word.to_ne_bytes();
+        match u16::from_be_bytes([high, low]) {
+            0x0800 => return Link::V4(bytes.merge_paths(ethertype + 2)),
+            0x86dd => return Link::V6(bytes.merge_paths(ethertype + 2)),
+            0x8100 | 0x88a8 if tags < 2 => {
+                ethertype += VLAN_LEN;
+                tags += 1;
+            }
+            _ => return Link::Other,
+        }
+    }
+}
+
+/// Reads the IPv4 header at `l3` and what follows.
+#[inline(always)]
+pub fn ipv4<B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Headers<V4> {
+    let mut headers = Headers::unread(l3);
+    let Some([first, second, third, saddr, daddr]) = bytes.words::<5>(l3) else {
+        return headers;
+    };
+    let [version_ihl, _, total_high, total_low] = first.to_ne_bytes();
+    let [id_high, id_low, fragment_high, fragment_low] = second.to_ne_bytes();
+    let [_, proto, _, _] = third.to_ne_bytes();
+    if version_ihl >> 4 != 4 {
+        return headers;
+    }
+    let header_len = u32::from(version_ihl & 0xf) * 4;
+    let stated = u16::from_be_bytes([total_high, total_low]).into();
+    headers.bytes = total_len(bytes, l3, stated);
+    headers.set_addresses(saddr.to_ne_bytes(), daddr.to_ne_bytes());
+    if header_len < IPV4_LEN || headers.bytes < header_len {
+        headers.fault = Fault::Malformed;
+        return headers;
+    }
+    headers.l4 = l3 + header_len;
+    headers.fragment = fragment(
+        u16::from_be_bytes([fragment_high, fragment_low]) & 0x1fff,
+        fragment_high & 0x20 != 0,
+    );
+    headers.fragment_id = FragmentId {
+        id: [id_high, id_low, 0, 0],
+        proto,
+    };
+    headers.transport(bytes, proto);
+    headers
+}
+
+/// Reads the IPv6 header at `l3` and what follows.
+#[inline(always)]
+pub fn ipv6<B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Headers<V6> {
+    let mut headers = Headers::unread(l3);
+    let Some([first, second, s0, s1, s2, s3, d0, d1, d2, d3]) = bytes.words::<10>(l3) else {
+        return headers;
+    };
+    let [version, _, _, _] = first.to_ne_bytes();
+    let [payload_high, payload_low, proto, _] = second.to_ne_bytes();
+    if version >> 4 != 6 {
+        return headers;
+    }
+    let payload = u32::from(u16::from_be_bytes([payload_high, payload_low]));
+    let stated = if payload == 0 { 0 } else { IPV6_LEN + payload };
+    headers.bytes = total_len(bytes, l3, stated);
+    headers.set_addresses(
+        zerocopy::transmute!([s0, s1, s2, s3]),
+        zerocopy::transmute!([d0, d1, d2, d3]),
+    );
+    let mut walk = Walk {
+        l4: l3 + IPV6_LEN,
+        fragment: Fragment::Whole,
+        fragment_id: FragmentId {
+            id: [0; 4],
+            proto: 0,
+        },
+        proto,
+    };
+    if matches!(proto, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) && !walk.extensions(bytes) {
+        headers.fault = Fault::Truncated;
+        return headers;
+    }
+    headers.l4 = walk.l4;
+    headers.fragment = walk.fragment;
+    headers.fragment_id = walk.fragment_id;
+    headers.transport(bytes, walk.proto);
+    headers
+}
+
+/// A walk through IPv6's extension headers.
+struct Walk {
+    /// Where it stands.
+    l4: u32,
+    /// What was found on the way.
+    fragment: Fragment,
+    fragment_id: FragmentId,
+    /// The header that it stands before.
+    proto: u8,
+}
+
+impl Walk {
+    /// Walks on to the transport header; false where the packet ends before. A function of its own: extension
+    /// headers are rare.
+    #[inline(never)]
+    fn extensions<B: Bytes + ?Sized>(&mut self, bytes: &B) -> bool {
+        for _ in 0..EXTENSIONS_MAX {
+            let at = self.l4;
+            match self.proto {
+                HOP_BY_HOP | ROUTING | DESTINATION => {
+                    let Some([word, _]) = bytes.words(at) else {
+                        return false;
+                    };
+                    let [next, len, _, _] = word.to_ne_bytes();
+                    self.proto = next;
+                    self.l4 = bytes.merge_paths(at + (u32::from(len) + 1) * 8);
+                }
+                FRAGMENT => {
+                    let Some([word, id]) = bytes.words(at) else {
+                        return false;
+                    };
+                    let [next, _, offset_high, offset_low] = word.to_ne_bytes();
+                    let offset = u16::from_be_bytes([offset_high, offset_low]);
+                    self.proto = next;
+                    self.l4 = bytes.merge_paths(at + 8);
+                    self.fragment = fragment(offset >> 3, offset & 1 != 0);
+                    self.fragment_id = FragmentId {
+                        id: id.to_ne_bytes(),
+                        proto: next,
+                    };
+                    if self.fragment == Fragment::Later {
+                        break;
+                    }
+                }
+                _ => break,
+            }
+        }
+        true
+    }
+}
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION: u8 = 60;
+
+/// The length that the IP header states; zero stands for a packet of more than 64 kB (BIG TCP), whose length
+/// only the kernel knows.
+#[inline(always)]
+fn total_len<B: Bytes + ?Sized>(bytes: &B, l3: u32, stated: u32) -> u32 {
+    if stated == 0 {
+        bytes.len().saturating_sub(l3)
+    } else {
+        stated
+    }
+}
+
+#[inline(always)]
+fn fragment(offset: u16, more: bool) -> Fragment {
+    if offset != 0 {
+        Fragment::Later
+    } else if more {
+        Fragment::First
+    } else {
+        Fragment::Whole
+    }
+}
+
+impl<F: Family> Headers<F> {
+    #[inline(always)]
+    fn unread(l3: u32) -> Self {
+        let none = F::Address::from_padded(&[0; 16]);
+        Self {
+            fault: Fault::NotIp,
+            l3,
+            l4: 0,
+            bytes: 0,
+            tuple: F::Flow::new(none, none, U16::ZERO, U16::ZERO, 0),
+            transport: Transport::Other,
+            tcp_flags: 0,
+            fragment: Fragment::Whole,
+            fragment_id: FragmentId {
+                id: [0; 4],
+                proto: 0,
+            },
+        }
+    }
+
+    #[inline(always)]
+    fn set_addresses(&mut self, saddr: F::Address, daddr: F::Address) {
+        self.tuple = F::Flow::new(saddr, daddr, U16::ZERO, U16::ZERO, 0);
+    }
+
+    /// Reads the transport header, and says what is wrong with all of them.
+    #[inline(always)]
+    fn transport<B: Bytes + ?Sized>(&mut self, bytes: &B, proto: u8) {
+        let end = self.l3 + self.bytes;
+        let whole = bytes.holds(end);
+        self.fault = Fault::Truncated;
+        if self.fragment == Fragment::Later {
+            self.transport = Transport::Elsewhere;
+            if whole && self.l4 <= end {
+                self.fault = Fault::None;
+            }
+            return;
+        }
+        if proto != TCP && proto != UDP {
+            self.fault = Fault::None;
+            if proto == F::ICMP && whole {
+                self.transport = Transport::Icmp;
+            }
+            return;
+        }
+        let Some([ports, _]) = bytes.words::<2>(self.l4) else {
+            return;
+        };
+        let [s0, s1, d0, d1] = ports.to_ne_bytes();
+        self.tuple = F::Flow::new(
+            self.tuple.saddr(),
+            self.tuple.daddr(),
+            U16::from_bytes([s0, s1]),
+            U16::from_bytes([d0, d1]),
+            proto,
+        );
+        let len = if proto == TCP { TCP_LEN } else { UDP_LEN };
+        if !whole || self.l4 + len > end {
+            return;
+        }
+        if proto == UDP {
+            self.transport = Transport::Udp;
+            self.fault = Fault::None;
+            return;
+        }
+        let Some([word, _]) = bytes.words::<2>(self.l4 + 12) else {
+            return;
+        };
+        let [data_offset, flags, _, _] = word.to_ne_bytes();
+        self.transport = Transport::Tcp;
+        self.tcp_flags = flags;
+        self.fault = if u32::from(data_offset >> 4) * 4 < TCP_LEN {
+            Fault::Malformed
+        } else {
+            Fault::None
+        };
+    }
+}
+
+const _: () = assert!(ETHERTYPE_OFFSET + 2 == ETHERNET_LEN);

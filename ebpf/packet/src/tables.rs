@@ -1,0 +1,53 @@
+//! The tables as the decisions see them. The kernel's maps implement this in `programs`, plain maps in tests.
+
+use abi::{
+    Affinity, AffinityKey, Backend, BackendId, FragmentKey, FragmentPorts, Frontend, NodeConfig,
+};
+
+use crate::Family;
+
+/// What both families share.
+pub trait Shared {
+    /// The backend that a slot of the rings names; zero while the slot is empty.
+    fn slot(&self, slot: u32) -> Option<BackendId>;
+    /// An element of the backends table.
+    fn backend(&self, id: BackendId) -> Option<&Backend>;
+    /// Where a client was sent before.
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
+    /// Remembers where a client is sent. A table that refuses costs the client its affinity, nothing else.
+    fn keep_affinity(&self, key: &AffinityKey, affinity: &Affinity);
+    /// The ports of a fragmented packet.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
+    /// Remembers the ports of a fragmented packet. A table that refuses costs the later fragments.
+    fn keep_fragment(&self, key: &FragmentKey, ports: &FragmentPorts);
+    /// This node.
+    fn node(&self) -> Option<&NodeConfig>;
+    /// 32 bits of chance.
+    fn random(&self) -> u32;
+    /// Seconds since boot.
+    fn now_secs(&self) -> u32;
+}
+
+/// What each family has of its own.
+pub trait Tables<F: Family>: Shared {
+    /// An entry of the frontends table.
+    fn frontend(&self, key: &F::FrontendKey) -> Option<&Frontend>;
+    /// An entry of the flows table, as a packet of it passes: the entry's time becomes `now_secs`, and with
+    /// `closing` it is marked [`abi::flows::flags::CLOSING`] (which the returned entry need not show yet).
+    fn flow(&self, key: &F::Flow, now_secs: u32, closing: bool) -> Option<&F::State>;
+    /// Writes a flow whose tuple no other flow may have.
+    fn claim_flow(&self, key: &F::Flow, state: &F::State) -> Inserted;
+    /// Writes a flow over whatever is there.
+    fn put_flow(&self, key: &F::Flow, state: &F::State) -> Inserted;
+}
+
+/// What became of an insertion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Inserted {
+    /// It is there.
+    Done,
+    /// Another entry has the key.
+    Taken,
+    /// The table refused.
+    Full,
+}

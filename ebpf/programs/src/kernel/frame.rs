@@ -1,0 +1,176 @@
+//! XDP frames: the only way of the XDP program to packet memory. Headers are looked for in the first buffer;
+//! where they are not, TC sees the packet.
+
+use core::mem::offset_of;
+
+use abi::Counter;
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
+use aya_ebpf::programs::XdpContext;
+use packet::checksum::{self, difference};
+use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport};
+
+use super::mem::{Half, Words, bounds, forget};
+
+/// A packet in an XDP frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame {
+    ctx: *mut xdp_md,
+}
+
+impl Frame {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &XdpContext) -> Self {
+        Self { ctx: ctx.ctx }
+    }
+
+    #[inline(always)]
+    pub(crate) fn ctx(&self) -> *mut xdp_md {
+        self.ctx
+    }
+
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel's context is valid for the whole run; the verifier checks the access.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+
+    /// Whether all of the packet is in the first buffer.
+    #[inline(always)]
+    pub(crate) fn is_one_buffer(&self) -> bool {
+        self.first_len() == self.len()
+    }
+
+    #[inline(always)]
+    fn first_len(&self) -> u32 {
+        let (data, end) = self.bounds();
+        (end - data) as u32
+    }
+
+    /// Gives the packet another tuple, and with `forwarded` takes one off its time to live.
+    ///
+    /// A checksum is updated as a whole one. What a veth peer sent with `CHECKSUM_PARTIAL` holds only the
+    /// pseudo-header's sum there; such a packet keeps that state on its way up the stack and to another veth,
+    /// where nobody verifies it, so that the value does not matter as long as it does not leave through XDP
+    /// (see `abi::devices`).
+    #[inline(always)]
+    pub(crate) fn rewrite<F: Family>(
+        &self,
+        headers: &Headers<F>,
+        to: &F::Flow,
+        forwarded: bool,
+    ) -> Result<(), Counter> {
+        let from = &headers.tuple;
+        let addresses = difference(
+            from.saddr().sum() + from.daddr().sum(),
+            to.saddr().sum() + to.daddr().sum(),
+        );
+        let mut header = addresses;
+        if forwarded {
+            let word = self.at::<1>(headers.l3 + (F::TTL_OFFSET & !3))?;
+            let old = word.word(0);
+            let mut bytes = old.to_ne_bytes();
+            let ttl = &mut bytes[(F::TTL_OFFSET & 3) as usize];
+            if *ttl <= 1 {
+                return Err(Counter::DropTtlExceeded);
+            }
+            *ttl -= 1;
+            let new = u32::from_ne_bytes(bytes);
+            word.set_word(0, new);
+            header += difference(old.into(), new.into());
+        }
+        if let Some(offset) = F::CHECK_OFFSET {
+            let check = self.half(headers.l3 + offset)?;
+            check.set(checksum::updated(check.get(), header));
+        }
+        match headers.transport {
+            Transport::Tcp => {
+                let change = addresses + self.set_ports(headers, to)?;
+                let check = self.half(headers.l4 + 16)?;
+                check.set(checksum::updated(check.get(), change));
+            }
+            Transport::Udp => {
+                let change = addresses + self.set_ports(headers, to)?;
+                let check = self.half(headers.l4 + 6)?;
+                check.set(checksum::updated_udp(check.get(), change));
+            }
+            Transport::Elsewhere | Transport::Icmp | Transport::Other => {}
+        }
+        let (saddr, daddr) = (to.saddr().words(), to.daddr().words());
+        let at = headers.l3 + F::ADDRESSES_OFFSET;
+        if F::Address::WORDS == 1 {
+            let words = self.at::<2>(at)?;
+            words.set_word(0, saddr[0]);
+            words.set_word(1, daddr[0]);
+        } else {
+            let words = self.at::<8>(at)?;
+            for i in 0..4 {
+                words.set_word(i, saddr[i]);
+                words.set_word(4 + i, daddr[i]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the link addresses of the next hop.
+    #[inline(always)]
+    pub(crate) fn set_link(&self, destination: [u8; 6], source: [u8; 6]) -> Result<(), Counter> {
+        let [d0, d1, d2, d3, d4, d5] = destination;
+        let [s0, s1, s2, s3, s4, s5] = source;
+        let words = self.at::<3>(0)?;
+        words.set_word(0, u32::from_ne_bytes([d0, d1, d2, d3]));
+        words.set_word(1, u32::from_ne_bytes([d4, d5, s0, s1]));
+        words.set_word(2, u32::from_ne_bytes([s2, s3, s4, s5]));
+        Ok(())
+    }
+
+    /// Writes the ports and returns what a checksum over them changes by.
+    #[inline(always)]
+    fn set_ports<F: Family>(&self, headers: &Headers<F>, to: &F::Flow) -> Result<u64, Counter> {
+        let new = to.ports();
+        let ports = self.at::<1>(headers.l4)?;
+        let old = ports.word(0);
+        ports.set_word(0, new);
+        Ok(difference(old.into(), new.into()))
+    }
+
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: u32) -> Result<Words<N>, Counter> {
+        let (data, end) = self.bounds();
+        Words::at(data, end, offset).ok_or(Counter::DropRewrite)
+    }
+
+    #[inline(always)]
+    fn half(&self, offset: u32) -> Result<Half, Counter> {
+        let (data, end) = self.bounds();
+        Half::at(data, end, offset).ok_or(Counter::DropRewrite)
+    }
+
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        bounds::<_, { offset_of!(xdp_md, data) }, { offset_of!(xdp_md, data_end) }>(self.ctx)
+    }
+}
+
+impl Bytes for Frame {
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        self.at::<N>(offset).ok().map(Words::all)
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: the helper takes this hook's context. Kernel 5.18 (0165cc817075).
+        (unsafe { bpf_xdp_get_buff_len(self.ctx) }) as u32
+    }
+
+    #[inline(always)]
+    fn holds(&self, end: u32) -> bool {
+        end <= self.first_len() || end <= self.len()
+    }
+
+    #[inline(always)]
+    fn merge_paths(&self, offset: u32) -> u32 {
+        forget(offset, self.first_len())
+    }
+}

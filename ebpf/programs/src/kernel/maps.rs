@@ -1,0 +1,93 @@
+//! All maps beside each other. The names are those of [`abi`]; the capacities are its defaults, which the loader
+//! may override.
+//!
+//! Concurrency: the agent writes FRONTENDS, RINGS, BACKENDS, CONFIG and DEVICES; programs only read them. A hash
+//! update replaces the whole value (a reader sees the old or the new one, under RCU). RINGS and BACKENDS are
+//! memory shared with the agent: it writes an element before anything points at it and clears it after nothing
+//! does any more, so that no reader meets an element half written. The LRU tables are written by programs on
+//! any CPU: insertions are atomic per entry, and what is changed in place is a single aligned word.
+
+use abi::{
+    Affinity, AffinityKey, Backend, CounterValue, Device, Flow4, Flow6, FlowState4, FlowState6,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig, ReverseSocket,
+    ReverseSocketKey, RingSlot, affinity, backends, counters, devices, flows, fragments, frontends,
+    reverse_sockets, rings,
+};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::macros::btf_map;
+
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+
+/// Replaced whole by the agent, one entry at a time.
+#[btf_map]
+pub(crate) static FRONTENDS4: HashMap<
+    FrontendKey4,
+    Frontend,
+    { frontends::CAPACITY as usize },
+    NO_PREALLOC,
+> = HashMap::new();
+
+/// As FRONTENDS4.
+#[btf_map]
+pub(crate) static FRONTENDS6: HashMap<
+    FrontendKey6,
+    Frontend,
+    { frontends::CAPACITY as usize },
+    NO_PREALLOC,
+> = HashMap::new();
+
+/// Written by the agent through shared memory before a frontend names the slots.
+#[btf_map]
+pub(crate) static RINGS: Array<RingSlot, { rings::CAPACITY as usize }, MMAPABLE> = Array::new();
+
+/// Written by the agent through shared memory before a slot names the element.
+#[btf_map]
+pub(crate) static BACKENDS: Array<Backend, { backends::CAPACITY as usize }, MMAPABLE> =
+    Array::new();
+
+/// Replaced by the last connect of a client; when two race, either choice is a valid one.
+#[btf_map]
+pub(crate) static AFFINITY: LruHashMap<AffinityKey, Affinity, { affinity::CAPACITY as usize }> =
+    LruHashMap::new();
+
+/// The reply entry is inserted with BPF_NOEXIST, which decides between two CPUs that want one tuple; the entry
+/// of the client's direction is written after it. Time and flags of an entry change in place.
+#[btf_map]
+pub(crate) static FLOWS4: LruHashMap<Flow4, FlowState4, { flows::CAPACITY as usize }> =
+    LruHashMap::new();
+
+/// As FLOWS4.
+#[btf_map]
+pub(crate) static FLOWS6: LruHashMap<Flow6, FlowState6, { flows::CAPACITY as usize }> =
+    LruHashMap::new();
+
+/// Written by the first fragment of a packet; the later ones read it on any CPU.
+#[btf_map]
+pub(crate) static FRAGMENTS: LruHashMap<
+    FragmentKey,
+    FragmentPorts,
+    { fragments::CAPACITY as usize },
+> = LruHashMap::new();
+
+/// Written and read by calls on one socket, which the kernel runs under that socket's lock or one after another.
+#[btf_map]
+pub(crate) static REVERSE_SOCKETS: LruHashMap<
+    ReverseSocketKey,
+    ReverseSocket,
+    { reverse_sockets::CAPACITY as usize },
+> = LruHashMap::new();
+
+/// Replaced whole by the agent.
+#[btf_map]
+pub(crate) static CONFIG: Array<NodeConfig, 1> = Array::new();
+
+/// Replaced whole by the agent.
+#[btf_map]
+pub(crate) static DEVICES: HashMap<u32, Device, { devices::CAPACITY as usize }> = HashMap::new();
+
+/// One copy for each CPU: a program is not preempted by another that counts here.
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<CounterValue, { counters::CAPACITY as usize }> =
+    PerCpuArray::new();

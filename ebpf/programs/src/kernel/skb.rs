@@ -1,0 +1,225 @@
+//! Socket buffers: the only way of the TC programs to packet memory.
+//!
+//! Reads go to the linear part directly; headers that lie elsewhere are pulled there first. Writes go through helpers, which keep checksums right whatever the buffer's checksum state (`CHECKSUM_PARTIAL`,
+//! `CHECKSUM_COMPLETE`) and segmentation offload.
+
+use core::mem::offset_of;
+
+use abi::Counter;
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, bpf_fib_lookup,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup as fib_lookup, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
+    bpf_redirect_neigh, bpf_skb_pull_data, bpf_skb_store_bytes,
+};
+use aya_ebpf::programs::TcContext;
+use packet::checksum::{self, difference};
+use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport};
+
+use super::mem::{Words, bounds, forget};
+use super::route::{self, Route};
+
+/// Checksums of IPv6 need no compensation in a buffer whose whole sum the device computed. Kernel 6.16
+/// (ead7f9b8de65); older ones refuse the bit.
+const BPF_F_IPV6: u64 = 1 << 7;
+
+/// A packet in a socket buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct Skb {
+    skb: *mut __sk_buff,
+}
+
+impl Skb {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &TcContext) -> Self {
+        Self { skb: ctx.skb.skb }
+    }
+
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        bounds::<_, { offset_of!(__sk_buff, data) }, { offset_of!(__sk_buff, data_end) }>(self.skb)
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel's context is valid for the whole run; the verifier checks the access.
+        unsafe { (*self.skb).ifindex }
+    }
+
+    /// Gives the packet another tuple.
+    #[inline(always)]
+    pub(crate) fn rewrite<F: Family>(
+        &self,
+        headers: &Headers<F>,
+        to: &F::Flow,
+    ) -> Result<(), Counter> {
+        let from = &headers.tuple;
+        let addresses = difference(
+            from.saddr().sum() + from.daddr().sum(),
+            to.saddr().sum() + to.daddr().sum(),
+        );
+        let addresses = checksum::kernel_difference(addresses);
+        if let Some(offset) = F::CHECK_OFFSET {
+            // SAFETY: the helper checks the offset.
+            done(unsafe { bpf_l3_csum_replace(self.skb, headers.l3 + offset, 0, addresses, 0) })?;
+        }
+        let transport = match headers.transport {
+            Transport::Tcp => Some((headers.l4 + 16, 0)),
+            Transport::Udp => Some((headers.l4 + 6, u64::from(BPF_F_MARK_MANGLED_0))),
+            Transport::Elsewhere | Transport::Icmp | Transport::Other => None,
+        };
+        if let Some((check, flags)) = transport {
+            self.l4_addresses::<F>(check, addresses, flags | u64::from(BPF_F_PSEUDO_HDR))?;
+            let old = from.ports();
+            let new = to.ports();
+            if old != new {
+                let ports = checksum::kernel_difference(difference(old.into(), new.into()));
+                // SAFETY: the helper checks the offset.
+                done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, ports, flags) })?;
+                self.store(headers.l4, &new, 0)?;
+            }
+        }
+        self.store(
+            headers.l3 + F::ADDRESSES_OFFSET,
+            &(to.saddr(), to.daddr()),
+            0,
+        )
+    }
+
+    /// Takes one off the time to live, as whoever forwards must.
+    #[inline(always)]
+    pub(crate) fn decrement_ttl<F: Family>(&self, headers: &Headers<F>) -> Result<(), Counter> {
+        let offset = headers.l3 + F::TTL_OFFSET;
+        let word = self.words::<1>(offset & !3).ok_or(Counter::DropRewrite)?[0];
+        let ttl = word.to_ne_bytes()[(F::TTL_OFFSET & 3) as usize];
+        if ttl <= 1 {
+            return Err(Counter::DropTtlExceeded);
+        }
+        let ttl_left = [ttl - 1];
+        match F::CHECK_OFFSET {
+            Some(check) => {
+                let (old, new) = (
+                    u16::from_ne_bytes([ttl, 0]),
+                    u16::from_ne_bytes([ttl_left[0], 0]),
+                );
+                let change = checksum::kernel_difference(difference(old.into(), new.into()));
+                // SAFETY: the helper checks the offset.
+                done(unsafe { bpf_l3_csum_replace(self.skb, headers.l3 + check, 0, change, 0) })?;
+                self.store(offset, &ttl_left, 0)
+            }
+            None => self.store(offset, &ttl_left, u64::from(BPF_F_RECOMPUTE_CSUM)),
+        }
+    }
+
+    /// Sends the packet on by this node's routes, past the checks that routing makes of an arriving packet's
+    /// source.
+    #[inline(always)]
+    pub(crate) fn forward<F: Family>(
+        &self,
+        headers: &Headers<F>,
+        to: &F::Flow,
+    ) -> Result<i32, Counter> {
+        let mut query = route::query::<F>(headers, to, self.ifindex());
+        // SAFETY: the helper takes this hook's context and the query with its size.
+        let answer = unsafe {
+            fib_lookup(
+                self.skb.cast(),
+                &raw mut query,
+                size_of::<bpf_fib_lookup>() as i32,
+                0,
+            )
+        };
+        match route::answer(answer) {
+            // The kernel finds or asks for the neighbour itself.
+            Route::Known | Route::NoNeighbour => {
+                // SAFETY: no parameters are passed, the route is looked up again on the device.
+                Ok(
+                    unsafe { bpf_redirect_neigh(query.ifindex, core::ptr::null_mut(), 0, 0) }
+                        as i32,
+                )
+            }
+            Route::None => Err(Counter::DropNoRoute),
+        }
+    }
+
+    /// Sends the packet back where it came from.
+    #[inline(always)]
+    pub(crate) fn bounce(&self) -> Result<i32, Counter> {
+        let Some([a, b, c]) = self.words::<3>(0) else {
+            return Err(Counter::DropRewrite);
+        };
+        let [d0, d1, d2, d3] = a.to_ne_bytes();
+        let [d4, d5, s0, s1] = b.to_ne_bytes();
+        let [s2, s3, s4, s5] = c.to_ne_bytes();
+        self.store(0, &[s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5], 0)?;
+        // SAFETY: the helper takes numbers.
+        Ok(unsafe { bpf_redirect(self.ifindex(), 0) } as i32)
+    }
+
+    /// Overwrites the packet from `offset` on.
+    #[inline(always)]
+    pub(crate) fn store<T>(&self, offset: u32, value: &T, flags: u64) -> Result<(), Counter> {
+        // SAFETY: the helper checks the offset and reads the value's size from it.
+        done(unsafe {
+            bpf_skb_store_bytes(
+                self.skb,
+                offset,
+                core::ptr::from_ref(value).cast(),
+                size_of::<T>() as u32,
+                flags,
+            )
+        })
+    }
+
+    #[inline(always)]
+    fn l4_addresses<F: Family>(&self, check: u32, change: u64, flags: u64) -> Result<(), Counter> {
+        if F::CHECK_OFFSET.is_none() {
+            // SAFETY: the helper checks the offset.
+            let result =
+                unsafe { bpf_l4_csum_replace(self.skb, check, 0, change, flags | BPF_F_IPV6) };
+            if result == 0 {
+                return Ok(());
+            }
+        }
+        // SAFETY: the helper checks the offset.
+        done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, change, flags) })
+    }
+}
+
+impl Bytes for Skb {
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        let (data, end) = self.bounds();
+        if let Some(words) = Words::<N>::at(data, end, offset) {
+            return Some(words.all());
+        }
+        // Hardly ever: drivers and the stack put headers into the linear part.
+        // SAFETY: the helper checks the length.
+        if unsafe { bpf_skb_pull_data(self.skb, offset + N as u32 * 4) } != 0 {
+            return None;
+        }
+        let (data, end) = self.bounds();
+        Words::<N>::at(data, end, offset).map(Words::all)
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: the kernel's context is valid for the whole run; the verifier checks the access.
+        unsafe { (*self.skb).len }
+    }
+
+    #[inline(always)]
+    fn merge_paths(&self, offset: u32) -> u32 {
+        forget(offset, self.len())
+    }
+}
+
+#[inline(always)]
+fn done(result: i64) -> Result<(), Counter> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(Counter::DropRewrite)
+    }
+}

@@ -1,0 +1,276 @@
+//! The socket hooks' view of a call, and what they share: choosing a backend, and remembering the way back.
+
+use abi::affinity::client;
+use abi::protocol::{TCP, UDP};
+use abi::{AffinityKey, ReverseSocket, ReverseSocketKey, Scope};
+use aya_ebpf::bindings::{BPF_ANY, bpf_sock_addr};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
+use aya_ebpf::programs::SockAddrContext;
+use packet::choose::{Refused, choose};
+use packet::{Address, Family, Shared as _, Tables, V4, V6, socket};
+use zerocopy::network_endian::U16;
+
+use super::maps::REVERSE_SOCKETS;
+use super::tables::Maps;
+
+/// Lets the call go on.
+pub(crate) const ALLOW: i32 = 1;
+/// Fails the call.
+pub(crate) const REJECT: i32 = 0;
+
+const SOCK_STREAM: u32 = 1;
+const SOCK_DGRAM: u32 = 2;
+const IPPROTO_MPTCP: u32 = 262;
+
+/// What became of a call that names an address.
+pub(crate) enum Outcome {
+    /// The address is no frontend's.
+    NotOurs,
+    /// The address is a backend's now.
+    Balanced,
+    /// The service has no endpoint.
+    NoEndpoint,
+    /// The tables are not whole.
+    NoBackend,
+}
+
+/// How a socket chooses among a service's backends.
+pub(crate) enum Choice {
+    /// Anew with each connect.
+    Random,
+    /// The same for as long as the ring is the same.
+    Steady,
+}
+
+/// A call on a socket.
+pub(crate) struct Call {
+    ctx: *mut bpf_sock_addr,
+}
+
+macro_rules! field {
+    ($call:expr, $field:ident) => {{
+        // SAFETY: the kernel's context is valid for the whole run; the verifier checks the field and the access
+        // size. Volatile, because it admits no access through a computed pointer.
+        unsafe { core::ptr::addr_of!((*$call.ctx).$field).read_volatile() }
+    }};
+    ($call:expr, $field:ident[$index:literal]) => {{
+        // SAFETY: as above.
+        unsafe { core::ptr::addr_of!((*$call.ctx).$field[$index]).read_volatile() }
+    }};
+}
+
+macro_rules! set_field {
+    ($call:expr, $field:ident, $value:expr) => {{
+        // SAFETY: as for reading.
+        unsafe { core::ptr::addr_of_mut!((*$call.ctx).$field).write_volatile($value) }
+    }};
+    ($call:expr, $field:ident[$index:literal], $value:expr) => {{
+        // SAFETY: as for reading.
+        unsafe { core::ptr::addr_of_mut!((*$call.ctx).$field[$index]).write_volatile($value) }
+    }};
+}
+
+impl Call {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &SockAddrContext) -> Self {
+        Self { ctx: ctx.sock_addr }
+    }
+
+    /// The protocol, where it is one that a Service names.
+    #[inline(always)]
+    pub(crate) fn proto(&self) -> Option<u8> {
+        match (field!(self, type_), field!(self, protocol)) {
+            (SOCK_STREAM, protocol) if protocol == u32::from(TCP) || protocol == IPPROTO_MPTCP => {
+                Some(TCP)
+            }
+            (SOCK_DGRAM, protocol) if protocol == u32::from(UDP) => Some(UDP),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn addr4(&self) -> [u8; 4] {
+        field!(self, user_ip4).to_ne_bytes()
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_addr4(&self, addr: [u8; 4]) {
+        set_field!(self, user_ip4, u32::from_ne_bytes(addr));
+    }
+
+    #[inline(always)]
+    pub(crate) fn addr6(&self) -> [u32; 4] {
+        [
+            field!(self, user_ip6[0]),
+            field!(self, user_ip6[1]),
+            field!(self, user_ip6[2]),
+            field!(self, user_ip6[3]),
+        ]
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_addr6(&self, words: [u32; 4]) {
+        set_field!(self, user_ip6[0], words[0]);
+        set_field!(self, user_ip6[1], words[1]);
+        set_field!(self, user_ip6[2], words[2]);
+        set_field!(self, user_ip6[3], words[3]);
+    }
+
+    /// The kernel keeps the port's two bytes, in network order, at the start of a 32-bit field.
+    #[inline(always)]
+    pub(crate) fn port(&self) -> U16 {
+        let [high, low, _, _] = field!(self, user_port).to_ne_bytes();
+        U16::from_bytes([high, low])
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_port(&self, port: U16) {
+        let [high, low] = port.to_bytes();
+        set_field!(self, user_port, u32::from_ne_bytes([high, low, 0, 0]));
+    }
+
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        // SAFETY: the helper takes this hook's context.
+        unsafe { bpf_get_socket_cookie(self.ctx.cast()) }
+    }
+
+    /// One pod is one network namespace: its cookie stands for the client, whose address is not chosen yet.
+    #[inline(always)]
+    fn client(&self, service: u32) -> AffinityKey {
+        // SAFETY: the helper takes this hook's context.
+        let netns = unsafe { bpf_get_netns_cookie(self.ctx.cast()) };
+        let [a, b, c, d, e, f, g, h] = netns.to_ne_bytes();
+        AffinityKey {
+            client: [a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0],
+            service,
+            client_kind: client::NETNS,
+        }
+    }
+}
+
+/// Sends a call of an IPv4 socket to a backend.
+#[inline(always)]
+pub(crate) fn balance4(call: &Call, choice: Choice) -> Outcome {
+    balance::<V4>(call, call.addr4(), &choice, |addr| call.set_addr4(addr))
+}
+
+/// Sends a call of an IPv6 socket to a backend: an IPv4 one where the address is IPv4-mapped.
+#[inline(always)]
+pub(crate) fn balance6(call: &Call, choice: Choice) -> Outcome {
+    let words = call.addr6();
+    match socket::mapped(words) {
+        Some(addr) => balance::<V4>(call, addr, &choice, |addr| {
+            call.set_addr6(socket::map(addr))
+        }),
+        None => balance::<V6>(call, zerocopy::transmute!(words), &choice, |addr| {
+            call.set_addr6(zerocopy::transmute!(addr));
+        }),
+    }
+}
+
+/// Gives an address that the kernel is about to show the form that the socket's owner asked for.
+#[inline(always)]
+pub(crate) fn restore4(call: &Call) {
+    restore::<V4>(call, call.addr4(), |addr| call.set_addr4(addr));
+}
+
+/// As [`restore4`], for IPv6 sockets.
+#[inline(always)]
+pub(crate) fn restore6(call: &Call) {
+    let words = call.addr6();
+    match socket::mapped(words) {
+        Some(addr) => restore::<V4>(call, addr, |addr| call.set_addr6(socket::map(addr))),
+        None => restore::<V6>(call, zerocopy::transmute!(words), |addr| {
+            call.set_addr6(zerocopy::transmute!(addr));
+        }),
+    }
+}
+
+/// Makes the call fail with ECONNREFUSED; otherwise the caller would see EPERM.
+#[inline(always)]
+pub(crate) fn refuse() {
+    const ECONNREFUSED: i32 = 111;
+    // SAFETY: the helper takes a number. Kernel 5.18 (b44123b4a3dc).
+    let _ = unsafe { bpf_set_retval(-ECONNREFUSED) };
+}
+
+#[inline(always)]
+fn balance<F: Family>(
+    call: &Call,
+    addr: F::Address,
+    choice: &Choice,
+    set_addr: impl FnOnce(F::Address),
+) -> Outcome
+where
+    Maps: Tables<F>,
+{
+    let Some(proto) = call.proto() else {
+        return Outcome::NotOurs;
+    };
+    let port = call.port();
+    let key = F::frontend_key(addr, port, proto, Scope::Any);
+    let Some(frontend) = Tables::<F>::frontend(&Maps, &key) else {
+        return Outcome::NotOurs;
+    };
+    let cookie = call.cookie();
+    let random = match choice {
+        Choice::Random => Maps.random(),
+        Choice::Steady => socket::steady(cookie, addr.sum(), port.get()),
+    };
+    let client = || call.client(frontend.service);
+    let backend = match choose(&Maps, frontend, client, random, Maps.now_secs()) {
+        Ok((_, backend)) => backend,
+        Err(Refused::NoEndpoint) => return Outcome::NoEndpoint,
+        Err(Refused::NoBackend) => return Outcome::NoBackend,
+    };
+    remember(
+        &ReverseSocketKey {
+            cookie,
+            addr: backend.addr,
+            port: backend.port,
+            family: F::NUMBER,
+            _pad: [0; 5],
+        },
+        &ReverseSocket {
+            addr: addr.padded(),
+            port,
+            _pad: [0; 2],
+        },
+    );
+    set_addr(F::Address::from_padded(&backend.addr));
+    call.set_port(backend.port);
+    Outcome::Balanced
+}
+
+/// Writes the way back unless it is there already: a socket that sends many datagrams to one service pays for a
+/// look-up, not for an update. When the table refuses, answers show the backend's address.
+#[inline(always)]
+fn remember(key: &ReverseSocketKey, value: &ReverseSocket) {
+    // SAFETY: the entry is compared before anything else touches the map.
+    if let Some(known) = unsafe { REVERSE_SOCKETS.get(key) }
+        && known == value
+    {
+        return;
+    }
+    let _ = REVERSE_SOCKETS.insert(key, value, u64::from(BPF_ANY));
+}
+
+#[inline(always)]
+fn restore<F: Family>(call: &Call, addr: F::Address, set_addr: impl FnOnce(F::Address)) {
+    if call.proto().is_none() {
+        return;
+    }
+    let key = ReverseSocketKey {
+        cookie: call.cookie(),
+        addr: addr.padded(),
+        port: call.port(),
+        family: F::NUMBER,
+        _pad: [0; 5],
+    };
+    // SAFETY: the entry is read before anything else touches the map.
+    if let Some(frontend) = unsafe { REVERSE_SOCKETS.get(key) } {
+        set_addr(F::Address::from_padded(&frontend.addr));
+        call.set_port(frontend.port);
+    }
+}

@@ -1,0 +1,123 @@
+//! The maps as the tables that [`packet`] decides on.
+
+use abi::flows::flags::CLOSING;
+use abi::{
+    Affinity, AffinityKey, Backend, BackendId, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
+    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig,
+};
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns};
+use packet::{Inserted, Shared, Tables, V4, V6};
+
+use super::maps::{
+    AFFINITY, BACKENDS, CONFIG, FLOWS4, FLOWS6, FRAGMENTS, FRONTENDS4, FRONTENDS6, RINGS,
+};
+
+/// The kernel's maps.
+pub(crate) struct Maps;
+
+const EEXIST: i32 = -17;
+
+impl Shared for Maps {
+    #[inline(always)]
+    fn slot(&self, slot: u32) -> Option<BackendId> {
+        RINGS.get(slot).map(|slot| slot.backend)
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: BackendId) -> Option<&Backend> {
+        BACKENDS.get(id)
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        // SAFETY: the entry is copied out before anything else touches the map.
+        unsafe { AFFINITY.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn keep_affinity(&self, key: &AffinityKey, affinity: &Affinity) {
+        // Refused only when no entry can be evicted at this moment; the client is balanced all the same.
+        let _ = AFFINITY.insert(key, affinity, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        // SAFETY: the entry is copied out before anything else touches the map.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn keep_fragment(&self, key: &FragmentKey, ports: &FragmentPorts) {
+        // Refused only when no entry can be evicted at this moment; the later fragments are dropped and counted.
+        let _ = FRAGMENTS.insert(key, ports, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn node(&self) -> Option<&NodeConfig> {
+        CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: the helper takes nothing and cannot fail.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn now_secs(&self) -> u32 {
+        // SAFETY: the helper takes nothing and cannot fail. Kernel 5.11 (d05512618056); a clock that advances
+        // once a tick is enough for seconds, and reading it costs no more than memory.
+        (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
+    }
+}
+
+macro_rules! tables {
+    ($family:ty, $frontends:ident, $flows:ident, $key:ty, $flow:ty, $state:ty) => {
+        impl Tables<$family> for Maps {
+            #[inline(always)]
+            fn frontend(&self, key: &$key) -> Option<&Frontend> {
+                // SAFETY: programs never change the map, and what the agent replaces stays readable until the
+                // program ends (RCU; the map is not preallocated).
+                unsafe { $frontends.get(key) }
+            }
+
+            #[inline(always)]
+            fn flow(&self, key: &$flow, now_secs: u32, closing: bool) -> Option<&$state> {
+                let state = $flows.get_ptr_mut(key)?;
+                // SAFETY: the pointer comes from the kernel and its element stays mapped until the program ends.
+                // The two words are changed in place by any CPU; each is aligned and written whole, and a lost
+                // update costs a second of age at most.
+                unsafe {
+                    if (*state).last_seen_secs != now_secs {
+                        (*state).last_seen_secs = now_secs;
+                    }
+                    if closing {
+                        (*state).flags |= CLOSING;
+                    }
+                    Some(&*state)
+                }
+            }
+
+            #[inline(always)]
+            fn claim_flow(&self, key: &$flow, state: &$state) -> Inserted {
+                match $flows.insert(key, state, u64::from(BPF_NOEXIST)) {
+                    Ok(()) => Inserted::Done,
+                    Err(EEXIST) => Inserted::Taken,
+                    Err(_) => Inserted::Full,
+                }
+            }
+
+            #[inline(always)]
+            fn put_flow(&self, key: &$flow, state: &$state) -> Inserted {
+                match $flows.insert(key, state, u64::from(BPF_ANY)) {
+                    Ok(()) => Inserted::Done,
+                    Err(_) => Inserted::Full,
+                }
+            }
+        }
+    };
+}
+
+tables!(V4, FRONTENDS4, FLOWS4, FrontendKey4, Flow4, FlowState4);
+tables!(V6, FRONTENDS6, FLOWS6, FrontendKey6, Flow6, FlowState6);
