@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::handlers::Call;
 
 /// What a body may be written in.
-const ACCEPTED: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const ACCEPTED: &[&str] = &["application/json", "application/yaml", PROTOBUF];
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// The content type without parameters; JSON where the client says nothing.
 pub(crate) fn content_type(headers: &HeaderMap) -> &str {
@@ -25,6 +26,8 @@ pub(crate) fn object(call: &Call, validation: FieldValidation) -> Result<(Value,
     let Decoded { object, warnings } = match content_type(&call.headers) {
         "application/json" => decode::json(call.row, &call.body, validation)?,
         "application/yaml" => decode::yaml(call.row, &call.body, validation)?,
+        // The schema of protobuf leaves no room for unknown fields.
+        PROTOBUF => decode::check(call.row, protobuf(&call.body)?, FieldValidation::Ignore)?,
         _ => return Err(Status::unsupported_media_type(ACCEPTED)),
     };
     Ok((object, warnings))
@@ -38,6 +41,7 @@ pub(crate) fn delete_options(call: &Call) -> Result<Option<Value>, Status> {
     let options = match content_type(&call.headers) {
         "application/json" => decode::untyped_json(&call.body)?,
         "application/yaml" => decode::untyped_yaml(&call.body)?,
+        PROTOBUF => protobuf(&call.body)?,
         _ => return Err(Status::unsupported_media_type(ACCEPTED)),
     };
     let kind = api::value::text(&options, &["kind"]);
@@ -45,4 +49,8 @@ pub(crate) fn delete_options(call: &Call) -> Result<Option<Value>, Status> {
         return Err(Status::bad_request("the body of a DELETE must be a DeleteOptions object"));
     }
     Ok(Some(options))
+}
+
+fn protobuf(body: &[u8]) -> Result<Value, Status> {
+    api::protobuf::decode(body).map_err(|error| Status::bad_request(error.to_string()))
 }

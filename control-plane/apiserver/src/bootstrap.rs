@@ -23,6 +23,7 @@ pub(crate) async fn namespaces_and_service(state: &Arc<State>) -> Result<(), Err
     }
     let services = "/api/v1/namespaces/default/services";
     if !exists(state, "/registry/services/specs/default/kubernetes").await? {
+        let address = state.allocator.api_address().to_string();
         let service = json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {
@@ -31,7 +32,7 @@ pub(crate) async fn namespaces_and_service(state: &Arc<State>) -> Result<(), Err
             },
             "spec": {
                 "type": "ClusterIP", "sessionAffinity": "None",
-                "clusterIP": state.allocator.api_address().to_string(),
+                "clusterIP": address, "clusterIPs": [address],
                 "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": target_port(state)}],
             },
         });

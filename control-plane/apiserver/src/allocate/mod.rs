@@ -4,7 +4,6 @@
 //! and no race can give it out twice or lose it. What is in memory only helps to find a free one.
 
 mod address;
-mod families;
 mod port;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +12,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::field::FieldError;
+use api::service::{self, AddressRefusal, Family};
 use api::status::Status;
 use api::value::{at, list, number, object_mut, set, text};
 use api::{meta, net};
@@ -60,7 +60,7 @@ pub(crate) fn first_address(cidr: IpNet) -> IpAddr {
 pub(crate) struct Allocator {
     storage: Arc<dyn Storage>,
     pool: Arc<Mutex<Pool>>,
-    families: Vec<&'static str>,
+    families: Vec<Family>,
     api_address: IpAddr,
     bounds: RangeInclusive<u16>,
 }
@@ -146,7 +146,7 @@ impl Allocator {
         ports: RangeInclusive<u16>,
     ) -> Result<Self, Error> {
         let addresses: Vec<AddressRange> = cidrs.iter().map(|cidr| AddressRange::new(*cidr)).collect();
-        let families = addresses.iter().map(|range| if range.is_ipv4() { "IPv4" } else { "IPv6" }).collect();
+        let families = addresses.iter().map(|range| if range.is_ipv4() { Family::V4 } else { Family::V6 }).collect();
         let first = addresses.first().map(AddressRange::first);
         let allocator = Allocator {
             storage,
@@ -193,9 +193,11 @@ impl Allocator {
             None => BTreeSet::new(),
             Some(new) => {
                 grant.owner = format!("{}/{}", meta::namespace(new), meta::name(new));
-                if has_address(new) || is_headless(new) {
-                    families::settle(new, old, &self.families)?;
+                if let Some(old) = old {
+                    drop_second_family(new, old);
                 }
+                service::assign_families(new, old, &self.families)
+                    .map_err(|errors| Status::invalid("", "Service", meta::name(new), &errors))?;
                 let asked = claims(new);
                 for claim in asked.difference(&held) {
                     self.check(new, *claim).await?;
@@ -224,53 +226,47 @@ impl Allocator {
         match claim {
             Claim::Address(address) => {
                 let why = if !lock(&self.pool).addresses.iter().any(|range| range.contains(address)) {
-                    "the provided network does not match the current range"
+                    AddressRefusal::OutOfRange
                 } else if taken {
-                    "provided IP is already allocated"
+                    AddressRefusal::Taken
                 } else {
                     return Ok(());
                 };
-                let shown = at(service, &["spec", "clusterIPs"]);
-                let why = format!("failed to allocate IP {address}: {why}");
-                refuse(FieldError::invalid("spec.clusterIPs", shown, why))
+                refuse(service::address_refused(service, &address.to_string(), why))
             }
             Claim::Port(port) => {
-                let why = if !self.bounds.contains(&port) {
-                    let (first, last) = (self.bounds.start(), self.bounds.end());
-                    format!(
-                        "provided port is not in the valid range. The range of valid ports is {first}-{last}"
-                    )
-                } else if taken {
-                    "provided port is already allocated".to_owned()
-                } else {
+                let outside_of =
+                    (!self.bounds.contains(&port)).then_some((*self.bounds.start(), *self.bounds.end()));
+                if outside_of.is_none() && !taken {
                     return Ok(());
-                };
+                }
+                let number_of = i64::from(port);
                 let ports = list(service, &["spec", "ports"]);
-                let field = match ports.iter().position(|p| number(p, &["nodePort"]) == i64::from(port)) {
-                    Some(index) => format!("spec.ports[{index}].nodePort"),
-                    None => "spec.healthCheckNodePort".to_owned(),
-                };
-                refuse(FieldError::invalid(field, &port.into(), why))
+                let at = ports.iter().position(|port| number(port, &["nodePort"]) == number_of);
+                let mut error = service::node_port_refused(at.unwrap_or(0), number_of, outside_of);
+                if at.is_none() {
+                    error.field = "spec.healthCheckNodePort".into();
+                }
+                refuse(error)
             }
         }
     }
 
     /// Chooses what the author left open.
     async fn choose(&self, service: &mut Value, taken: &mut BTreeSet<Claim>) -> Result<(), Status> {
-        if has_address(service) {
-            let families = list(service, &["spec", "ipFamilies"]).to_vec();
-            let mut addresses = list(service, &["spec", "clusterIPs"]).to_vec();
-            for family in families.iter().skip(addresses.len()) {
-                let address = self.take_address(family.as_str().unwrap_or_default()).await?;
-                taken.insert(Claim::Address(address));
-                addresses.push(address.to_string().into());
-            }
-            if let (Some(spec), Some(first)) = (object_mut(service, "spec"), addresses.first().cloned()) {
-                set(spec, "clusterIP", first);
-                set(spec, "clusterIPs", addresses);
-            }
+        let mut addresses = Vec::new();
+        for wanted in service::wanted_addresses(service) {
+            addresses.push(match wanted.named {
+                Some(named) => named,
+                None => {
+                    let address = self.take_address(wanted.family).await?;
+                    taken.insert(Claim::Address(address));
+                    address.to_string()
+                }
+            });
         }
-        if wants_ports(service) {
+        service::set_addresses(service, &addresses);
+        if service::needs_node_ports(service) {
             // Ports of one number and several protocols share a node port.
             let mut chosen: BTreeMap<i64, u16> = BTreeMap::new();
             for port in list(service, &["spec", "ports"]) {
@@ -297,7 +293,7 @@ impl Allocator {
                 set(spec, "ports", ports);
             }
         }
-        if wants_health_port(service) && node_port(at(service, &["spec", "healthCheckNodePort"])).is_none() {
+        if service::needs_health_check_port(service) && node_port(at(service, &["spec", "healthCheckNodePort"])).is_none() {
             let port = self.take_port().await?;
             taken.insert(Claim::Port(port));
             if let Some(spec) = object_mut(service, "spec") {
@@ -307,10 +303,10 @@ impl Allocator {
         Ok(())
     }
 
-    async fn take_address(&self, family: &str) -> Result<IpAddr, Status> {
+    async fn take_address(&self, family: Family) -> Result<IpAddr, Status> {
         let take = || {
             let mut pool = lock(&self.pool);
-            pool.addresses.iter_mut().find(|range| range.is_ipv4() == (family == "IPv4")).and_then(AddressRange::take)
+            pool.addresses.iter_mut().find(|range| range.is_ipv4() == (family == Family::V4)).and_then(AddressRange::take)
         };
         self.take(take, "failed to allocate a serviceIP: range is full").await
     }
@@ -337,8 +333,9 @@ fn lock_and_mark(pool: &Mutex<Pool>, claims: &BTreeSet<Claim>) {
 /// Everything that a Service holds.
 fn claims(service: &Value) -> BTreeSet<Claim> {
     let mut claims = BTreeSet::new();
-    if has_address(service) {
+    if service::needs_cluster_ip(service) {
         let addresses = list(service, &["spec", "clusterIPs"]).iter().filter_map(Value::as_str);
+        // `None` is no address.
         claims.extend(addresses.filter_map(net::parse_ip).map(Claim::Address));
     }
     for port in list(service, &["spec", "ports"]) {
@@ -348,26 +345,22 @@ fn claims(service: &Value) -> BTreeSet<Claim> {
     claims
 }
 
-/// Whether the Service has an address of its own within the cluster.
-fn has_address(service: &Value) -> bool {
-    matches!(text(service, &["spec", "type"]), "ClusterIP" | "NodePort" | "LoadBalancer") && !is_headless(service)
-}
-
-fn is_headless(service: &Value) -> bool {
-    text(service, &["spec", "type"]) == "ClusterIP" && text(service, &["spec", "clusterIP"]) == "None"
-}
-
-fn wants_ports(service: &Value) -> bool {
-    match text(service, &["spec", "type"]) {
-        "NodePort" => true,
-        "LoadBalancer" => at(service, &["spec", "allocateLoadBalancerNodePorts"]).as_bool() != Some(false),
-        _ => false,
+/// A Service that goes from two families to one, and says nothing else of it, gives the second address back.
+fn drop_second_family(new: &mut Value, old: &Value) {
+    let policy = |service: &Value| text(service, &["spec", "ipFamilyPolicy"]).to_owned();
+    if policy(new) != "SingleStack" || policy(old) == "SingleStack" || list(old, &["spec", "clusterIPs"]).len() != 2 {
+        return;
     }
-}
-
-fn wants_health_port(service: &Value) -> bool {
-    text(service, &["spec", "type"]) == "LoadBalancer"
-        && text(service, &["spec", "externalTrafficPolicy"]) == "Local"
+    let unchanged: Vec<&str> = ["clusterIPs", "ipFamilies"]
+        .into_iter()
+        .filter(|key| at(new, &["spec", key]) == at(old, &["spec", key]))
+        .collect();
+    if let Some(spec) = object_mut(new, "spec") {
+        for key in unchanged {
+            let first: Vec<Value> = list(spec, &[key]).first().cloned().into_iter().collect();
+            set(spec, key, first);
+        }
+    }
 }
 
 fn node_port(value: &Value) -> Option<u16> {
