@@ -19,7 +19,7 @@ pub enum Error {
         /// Of the request, without its query.
         path: String,
         /// What the server said.
-        status: Status,
+        status: Box<Status>,
     },
     /// No answer, or only half of one.
     #[error("{method} {path}: no answer from {server}")]

@@ -376,7 +376,7 @@ impl Client {
             return Err(Error::Status {
                 method: method.clone(),
                 path: path.to_string(),
-                status: Status::from_answer(code, &body),
+                status: Box::new(Status::from_answer(code, &body)),
             });
         }
     }

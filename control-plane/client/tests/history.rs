@@ -66,7 +66,7 @@ impl Server {
         let answer = if value("watch").is_some() {
             self.watch(value("resourceVersion").unwrap().parse().unwrap(), fate)
         } else {
-            self.list(value("continue"))
+            self.list(value("continue").as_deref())
         };
         if let Fate::Well(meanwhile) = fate {
             self.now = (self.now + meanwhile).min(self.history.len());
@@ -75,8 +75,8 @@ impl Server {
     }
 
     /// Two items a page; the continue token is `revision.offset`.
-    fn list(&self, token: Option<String>) -> Answer {
-        let (revision, offset) = match token.as_deref().and_then(|token| token.split_once('.')) {
+    fn list(&self, token: Option<&str>) -> Answer {
+        let (revision, offset) = match token.and_then(|token| token.split_once('.')) {
             Some((revision, offset)) => (revision.parse().unwrap(), offset.parse().unwrap()),
             None => (self.now, 0),
         };

@@ -94,7 +94,12 @@ impl Snapshot {
     /// Folds Pods.
     pub fn fold_pods(&mut self, event: Event<Pod>) -> Vec<Key> {
         let mut touched = BTreeSet::new();
+        let mut closing = BTreeSet::new();
         for (name, before) in self.pods.fold(event) {
+            // A namespace that is to go waits for its pods.
+            if self.pods.get(&name).is_none() && !self.is_open(&name.namespace) {
+                closing.insert(Arc::clone(&name.namespace));
+            }
             if let Some(before) = &before {
                 self.selecting(&name.namespace, before, &mut touched);
                 for (key, value) in &before.metadata.labels {
@@ -110,7 +115,9 @@ impl Snapshot {
                 }
             }
         }
-        endpoint_keys(touched)
+        let mut keys = endpoint_keys(touched);
+        keys.extend(closing.into_iter().map(Key::Namespace));
+        keys
     }
 
     /// Folds Nodes. Only their zone matters.

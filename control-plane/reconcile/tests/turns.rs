@@ -33,7 +33,11 @@ fn turns() {
             for (number, (played, expected)) in played.lines().zip(script.lines()).enumerate() {
                 assert_eq!(played, expected, "{place}, line {}", number + 1);
             }
-            assert_eq!(played.lines().count(), script.lines().count(), "{place}, lines");
+            assert_eq!(
+                played.lines().count(),
+                script.lines().count(),
+                "{place}, lines"
+            );
         }
     }
 }
