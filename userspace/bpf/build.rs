@@ -6,8 +6,9 @@ fn main() {
     println!("cargo:rerun-if-env-changed=FAIRLEAD_BPF_OBJECT");
     let object = std::env::var_os("FAIRLEAD_BPF_OBJECT").map_or_else(
         || {
-            let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-            here.join("../../target/bpf/fairlead.o")
+            // Asked at run time: a build directory may be shared between checkouts.
+            let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+            PathBuf::from(here).join("../../target/bpf/fairlead.o")
         },
         PathBuf::from,
     );
