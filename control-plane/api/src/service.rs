@@ -215,6 +215,11 @@ pub fn keep_allocated(new: &mut Value, old: &Value) {
             if list(spec, &["clusterIPs"]).is_empty() && at(spec, &["clusterIP"]) == at(old_spec, &["clusterIP"]) {
                 value::keep(spec, old_spec, "clusterIPs");
             }
+            for key in ["ipFamilies", "ipFamilyPolicy"] {
+                if value::is_empty(at(spec, &[key])) {
+                    value::keep(spec, old_spec, key);
+                }
+            }
         }
     }
     if needs_node_ports(old) && needs_node_ports(new) {
