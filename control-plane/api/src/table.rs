@@ -147,8 +147,6 @@ pub enum NameRule {
     Subdomain,
     /// RFC 1123 label, at most 63 bytes.
     Label,
-    /// RFC 1035 label: begins with a letter, at most 63 bytes.
-    Label1035,
 }
 
 /// The verbs of most resources.

@@ -258,7 +258,7 @@ fn bad_backend(field: &str, backend: &Value) -> Vec<FieldError> {
             if name.is_empty() {
                 wrong.push(FieldError::required(format!("{field}.service.name"), ""));
             } else {
-                for why in names::label_1035(name) {
+                for why in names::label(name) {
                     wrong.push(FieldError::invalid_text(format!("{field}.service.name"), name, why));
                 }
             }

@@ -24,7 +24,8 @@ pub(crate) static SERVICES: Resource = Resource {
     subresources: &[STATUS],
     storage_prefix: "/registry/services/specs",
     definition: "io.k8s.api.core.v1.Service",
-    name_rule: NameRule::Label1035,
+    // KEP-5311: a digit may come first.
+    name_rule: NameRule::Label,
     columns: COLUMNS,
     cells,
     fields: &[
