@@ -65,7 +65,7 @@ impl fmt::Display for Problem {
         match self {
             Problem::Full { table, capacity } => write!(
                 f,
-                "table {} is full ({capacity} elements): remove Services or raise its capacity",
+                "table {} is full ({capacity} elements)",
                 table.name()
             ),
             Problem::Taken { frontend, by } => {

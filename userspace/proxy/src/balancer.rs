@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use model::ServiceKey;
-use plan::{Capacities, Epoch, Named, Plan, Planner, Problem, Step, Tables};
+use plan::{Capacities, Epoch, Named, Plan, Planner, Problem, Step, Table, Tables};
 use view::{Change, Event, Finding, Services, objects};
 
 /// Folds watches and plans tables.
@@ -173,8 +173,21 @@ impl Balancer {
 impl Trouble {
     fn words(&self) -> Vec<String> {
         let findings = self.findings.iter().map(Finding::to_string);
-        findings
-            .chain(self.problems.iter().map(Problem::to_string))
-            .collect()
+        findings.chain(self.problems.iter().map(words)).collect()
+    }
+}
+
+/// A problem with its remedy.
+fn words(problem: &Problem) -> String {
+    match problem {
+        Problem::Full { table, .. } => {
+            let flag = match table {
+                Table::Frontends4 | Table::Frontends6 => "--frontends-max",
+                Table::Rings => "--rings-max",
+                Table::Backends => "--backends-max",
+            };
+            format!("{problem}: raise {flag} or remove Services")
+        }
+        Problem::Taken { .. } => problem.to_string(),
     }
 }

@@ -37,7 +37,7 @@ pub async fn run(
         let again = proxy.again;
         let release = proxy.cooling.front().map(|(when, _)| *when);
         tokio::select! {
-            _ = shutdown.wait_for(|stop| *stop) => {
+            () = stopped(&mut shutdown) => {
                 info!("ends; what is in the kernel serves on");
                 return Ok(());
             }
@@ -90,6 +90,13 @@ fn inputs(client: &Client) -> impl Stream<Item = Input> + use<> {
     let slices = client.watch(Params::default()).map(Input::Slice);
     let nodes = client.watch(Params::default()).map(Input::Node);
     stream::select(stream::select(services, slices), nodes)
+}
+
+/// Waits until somebody asks to stop; for ever when nobody is left who could.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    if shutdown.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 type Grace = std::pin::Pin<Box<dyn Future<Output = Epoch> + Send>>;
