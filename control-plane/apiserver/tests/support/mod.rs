@@ -138,13 +138,17 @@ pub struct Watch {
 impl Watch {
     /// The next event; `None` at the end of the stream. Fails where neither comes in ten seconds.
     pub async fn next(&mut self) -> Option<Value> {
+        self.next_within(Duration::from_secs(10)).await
+    }
+
+    pub async fn next_within(&mut self, patience: Duration) -> Option<Value> {
         loop {
             if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.unread.drain(..=end).collect();
                 return Some(serde_json::from_slice(&line).unwrap());
             }
-            let chunk = tokio::time::timeout(Duration::from_secs(10), self.body.next()).await;
-            match chunk.expect("an event or the end within ten seconds") {
+            let chunk = tokio::time::timeout(patience, self.body.next()).await;
+            match chunk.expect("an event or the end in time") {
                 Some(chunk) => self.unread.extend_from_slice(&chunk.unwrap()),
                 None => return None,
             }

@@ -1,0 +1,218 @@
+//! Addresses and node ports of Services: given out once, given back, safe from races and crashes.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use storage::memory::Memory;
+use storage::{Range, Storage};
+use support::Server;
+
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+fn service(name: &str, spec: &Value) -> Value {
+    let mut whole = json!({"ports": [{"name": "http", "port": 80}]});
+    for (key, value) in spec.as_object().unwrap() {
+        whole[key] = value.clone();
+    }
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": whole})
+}
+
+/// The keys of what is given out, without their prefix.
+async fn held(storage: &dyn Storage) -> BTreeSet<String> {
+    let page = storage.list(Range { prefix: "/registry/ranges/".into(), ..Range::default() }).await.unwrap();
+    page.entries.iter().map(|entry| entry.key.strip_prefix("/registry/ranges/").unwrap().to_owned()).collect()
+}
+
+async fn small(storage: Arc<dyn Storage>) -> Server {
+    Server::with(storage, |config| {
+        config.service_cidrs = vec!["10.0.0.0/28".parse().unwrap()];
+        config.node_ports = 30000..=30009;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn many_at_once_never_get_the_same() {
+    let server = Arc::new(small(Arc::new(Memory::new())).await);
+    // Thirteen addresses are left beside that of the API, and ten ports.
+    let tasks: Vec<_> = (0..20)
+        .map(|i| {
+            let server = server.clone();
+            let spec = if i % 2 == 0 { json!({"type": "NodePort"}) } else { json!({}) };
+            tokio::spawn(async move { server.post(SERVICES, &service(&format!("s{i}"), &spec)).await })
+        })
+        .collect();
+    let (mut addresses, mut ports, mut refused) = (BTreeSet::new(), BTreeSet::new(), 0);
+    for task in tasks {
+        let reply = task.await.unwrap();
+        if reply.code == 201 {
+            let spec = &reply.json()["spec"];
+            assert!(addresses.insert(spec["clusterIP"].as_str().unwrap().to_owned()), "{spec}");
+            if let Some(port) = spec["ports"][0].get("nodePort") {
+                assert!(ports.insert(port.as_u64().unwrap()), "{spec}");
+            }
+        } else {
+            assert!(reply.refused(500).contains("range is full"));
+            refused += 1;
+        }
+    }
+    assert_eq!((addresses.len(), refused), (13, 7));
+    let expected = 1 + addresses.len() + ports.len();
+    assert_eq!(held(&*server.storage).await.len(), expected);
+}
+
+#[tokio::test]
+async fn what_is_deleted_can_be_given_out_again() {
+    let server = small(Arc::new(Memory::new())).await;
+    for round in 0..3 {
+        for i in 0..10 {
+            server.post(SERVICES, &service(&format!("s{i}"), &json!({"type": "NodePort"}))).await.ok();
+        }
+        let reply = server.post(SERVICES, &service("more", &json!({"type": "NodePort"}))).await;
+        assert!(reply.refused(500).contains("failed to allocate a nodePort: range is full"), "round {round}");
+        for i in 0..10 {
+            server.delete(&format!("{SERVICES}/s{i}")).await.ok();
+        }
+        assert_eq!(held(&*server.storage).await, BTreeSet::from(["serviceips/10.0.0.1".to_owned()]));
+    }
+}
+
+#[tokio::test]
+async fn a_restart_knows_what_is_taken() {
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let before = small(storage.clone()).await;
+    let mut addresses = BTreeSet::new();
+    for i in 0..6 {
+        let made = before.post(SERVICES, &service(&format!("s{i}"), &json!({}))).await.ok();
+        addresses.insert(made["spec"]["clusterIP"].clone().to_string());
+    }
+    // Killed without a word: all that is left is the store.
+    drop(before);
+    let after = small(storage).await;
+    for i in 6..13 {
+        let made = after.post(SERVICES, &service(&format!("s{i}"), &json!({}))).await.ok();
+        addresses.insert(made["spec"]["clusterIP"].clone().to_string());
+    }
+    assert_eq!(addresses.len(), 13);
+    assert_eq!(after.post(SERVICES, &service("more", &json!({}))).await.code, 500);
+}
+
+#[tokio::test]
+async fn two_servers_on_one_store_do_not_collide() {
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let servers = [small(storage.clone()).await, small(storage.clone()).await];
+    let mut addresses = BTreeSet::new();
+    for i in 0..13 {
+        let made = servers[i % 2].post(SERVICES, &service(&format!("s{i}"), &json!({}))).await.ok();
+        assert!(addresses.insert(made["spec"]["clusterIP"].to_string()));
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_for_is_given_or_refused() {
+    let server = Server::new().await;
+    let asked = json!({"clusterIP": "10.96.0.10", "type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]});
+    let made = server.post(SERVICES, &service("a", &asked)).await.ok();
+    assert_eq!(made["spec"]["clusterIPs"], json!(["10.96.0.10"]));
+    assert_eq!(made["spec"]["ports"][0]["nodePort"], 30080);
+    for (spec, expected) in [
+        (
+            json!({"clusterIP": "10.96.0.10"}),
+            "spec.clusterIPs: Invalid value: [\"10.96.0.10\"]: failed to allocate IP 10.96.0.10: provided IP is \
+             already allocated",
+        ),
+        (
+            json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30080}]}),
+            "spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated",
+        ),
+    ] {
+        for query in ["", "?dryRun=All"] {
+            let reply = server.post(&format!("{SERVICES}{query}"), &service("b", &spec)).await;
+            assert_eq!(reply.refused(422), format!("Service \"b\" is invalid: {expected}"));
+        }
+    }
+    // A refusal and a trial take nothing.
+    let trial = server.post(&format!("{SERVICES}?dryRun=All"), &service("c", &json!({"type": "NodePort"}))).await.ok();
+    assert_ne!(trial["spec"]["clusterIP"], Value::Null);
+    let expected = ["serviceips/10.96.0.1", "serviceips/10.96.0.10", "servicenodeports/30080"].map(str::to_owned);
+    assert_eq!(held(&*server.storage).await, BTreeSet::from(expected));
+}
+
+#[tokio::test]
+async fn one_port_number_of_two_protocols_shares_a_node_port() {
+    let server = Server::new().await;
+    let ports = json!([
+        {"name": "tcp", "port": 53, "protocol": "TCP"},
+        {"name": "udp", "port": 53, "protocol": "UDP"},
+        {"name": "web", "port": 80},
+    ]);
+    let made = server.post(SERVICES, &service("dns", &json!({"type": "NodePort", "ports": ports}))).await.ok();
+    let node_port = |i: usize| made["spec"]["ports"][i]["nodePort"].as_u64().unwrap();
+    assert_eq!(node_port(0), node_port(1));
+    assert_ne!(node_port(0), node_port(2));
+}
+
+#[tokio::test]
+async fn updates_keep_and_type_changes_give_back() {
+    let server = Server::new().await;
+    let path = format!("{SERVICES}/s");
+    let made = server.post(SERVICES, &service("s", &json!({"type": "NodePort"}))).await.ok();
+    let address = made["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let node_port = made["spec"]["ports"][0]["nodePort"].clone();
+
+    // As `kubectl apply` and `replace` send it: without what the server gave.
+    let put = server.put(&path, &service("s", &json!({"type": "NodePort", "selector": {"a": "b"}}))).await.ok();
+    assert_eq!((&put["spec"]["clusterIP"], &put["spec"]["ports"][0]["nodePort"]), (&json!(address), &node_port));
+
+    let put = server.put(&path, &service("s", &json!({"type": "ClusterIP"}))).await.ok();
+    assert_eq!(put["spec"]["clusterIP"], address);
+    assert_eq!(put["spec"]["ports"][0].get("nodePort"), None);
+    let held_now = held(&*server.storage).await;
+    assert_eq!(held_now, BTreeSet::from(["serviceips/10.96.0.1".to_owned(), format!("serviceips/{address}")]));
+
+    let balanced = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"});
+    let put = server.put(&path, &service("s", &balanced)).await.ok();
+    assert!(put["spec"]["healthCheckNodePort"].is_u64(), "{put}");
+    assert!(put["spec"]["ports"][0]["nodePort"].is_u64(), "{put}");
+    assert_eq!(held(&*server.storage).await.len(), 4);
+
+    let put = server.patch(&path, "strategic-merge", &json!({"spec": {"type": "ExternalName", "externalName": "x.y"}})).await;
+    let put = put.ok();
+    assert_eq!(put["spec"].get("clusterIP"), None, "{put}");
+    assert_eq!(held(&*server.storage).await, BTreeSet::from(["serviceips/10.96.0.1".to_owned()]));
+
+    let put = server.put(&path, &service("s", &json!({"type": "ClusterIP"}))).await.ok();
+    assert!(put["spec"]["clusterIP"].is_string(), "{put}");
+    server.delete(&path).await.ok();
+    assert_eq!(held(&*server.storage).await.len(), 1);
+}
+
+#[tokio::test]
+async fn both_families() {
+    let server = Server::with(Arc::new(Memory::new()), |config| {
+        config.service_cidrs = vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/108".parse().unwrap()];
+    })
+    .await;
+    let path = format!("{SERVICES}/s");
+    let made = server.post(SERVICES, &service("s", &json!({"ipFamilyPolicy": "PreferDualStack"}))).await.ok();
+    let addresses = made["spec"]["clusterIPs"].as_array().unwrap().clone();
+    assert!(addresses[0].as_str().unwrap().starts_with("10.96."), "{addresses:?}");
+    assert!(addresses[1].as_str().unwrap().starts_with("fd00:96:"), "{addresses:?}");
+    assert_eq!(held(&*server.storage).await.len(), 3);
+
+    let one = server.patch(&path, "merge", &json!({"spec": {"ipFamilyPolicy": "SingleStack"}})).await.ok();
+    assert_eq!(one["spec"]["clusterIPs"], json!([addresses[0]]));
+    assert_eq!(held(&*server.storage).await.len(), 2);
+
+    let two = server.patch(&path, "merge", &json!({"spec": {"ipFamilyPolicy": "RequireDualStack"}})).await.ok();
+    assert_eq!(two["spec"]["clusterIPs"].as_array().unwrap().len(), 2);
+    assert_eq!(two["spec"]["ipFamilies"], json!(["IPv4", "IPv6"]));
+    assert_eq!(held(&*server.storage).await.len(), 3);
+
+    let headless = server.post(SERVICES, &service("h", &json!({"clusterIP": "None"}))).await.ok();
+    assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
+    assert_eq!(held(&*server.storage).await.len(), 3);
+}
