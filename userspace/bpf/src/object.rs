@@ -144,4 +144,11 @@ mod tests {
             assert_eq!(last_lines(text, 2), expected);
         }
     }
+
+    #[test]
+    fn program_names_fit_the_kernel() {
+        for (name, _) in PROGRAMS {
+            assert!(name.len() < 16, "{name} would be cut short by the kernel");
+        }
+    }
 }

@@ -94,6 +94,20 @@ impl Spec {
         };
         let info = sys::map_info(fd.as_fd())
             .map_err(|source| self.failed("look at", "the shape", source))?;
+        self.check_shape(&info)?;
+        match self.capacity(capacities) {
+            Some(wanted) if info.entries_max < wanted => Err(Error::TooSmall {
+                table: self.name,
+                flag: self.flag,
+                found: info.entries_max,
+                wanted,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the sizes of a table's keys and values.
+    pub(crate) fn check_shape(&self, info: &sys::MapInfo) -> Result<(), Error> {
         for (what, found, wanted) in [
             ("keys of size", info.key_size, self.key_size),
             ("values of size", info.value_size, self.value_size),
@@ -107,15 +121,7 @@ impl Spec {
                 });
             }
         }
-        match self.capacity(capacities) {
-            Some(wanted) if info.entries_max < wanted => Err(Error::TooSmall {
-                table: self.name,
-                flag: self.flag,
-                found: info.entries_max,
-                wanted,
-            }),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     pub(crate) fn failed(&self, action: &'static str, key: &str, source: io::Error) -> Error {

@@ -21,10 +21,15 @@ const BATCH: usize = 4096;
 pub(crate) trait Element: FromBytes + IntoBytes + Immutable + Copy + Debug {}
 impl<T: FromBytes + IntoBytes + Immutable + Copy + Debug> Element for T {}
 
-/// Opens a pinned table.
-pub(crate) fn open_pinned(pins: &Pins, spec: &Spec, read_only: bool) -> Result<OwnedFd, Error> {
+/// Opens a pinned table; also returns how many entries it can hold. Its keys and values are of the sizes that
+/// `spec` says, which every read and write of it relies on.
+pub(crate) fn open_pinned(
+    pins: &Pins,
+    spec: &Spec,
+    read_only: bool,
+) -> Result<(OwnedFd, u32), Error> {
     let path = pins.map(spec.name);
-    sys::get(&path, read_only).map_err(|error| match error.kind() {
+    let fd = sys::get(&path, read_only).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::NotLoaded {
             path: pins.root().to_owned(),
         },
@@ -32,7 +37,11 @@ pub(crate) fn open_pinned(pins: &Pins, spec: &Spec, read_only: bool) -> Result<O
             missing: vec!["CAP_BPF"],
         },
         _ => Error::path("open", &path)(error),
-    })
+    })?;
+    let info =
+        sys::map_info(fd.as_fd()).map_err(|source| spec.failed("look at", "the shape", source))?;
+    spec.check_shape(&info)?;
+    Ok((fd, info.entries_max))
 }
 
 /// A hash table, least-recently-used or not.
@@ -46,13 +55,11 @@ pub(crate) struct Hash<K, V> {
 
 impl<K: Element + show::Show, V: Element> Hash<K, V> {
     pub(crate) fn open(pins: &Pins, spec: Spec, read_only: bool) -> Result<Self, Error> {
-        let fd = open_pinned(pins, &spec, read_only)?;
-        let info = sys::map_info(fd.as_fd())
-            .map_err(|source| spec.failed("look at", "the shape", source))?;
+        let (fd, capacity) = open_pinned(pins, &spec, read_only)?;
         Ok(Hash {
             spec,
             fd,
-            capacity: info.entries_max,
+            capacity,
             types: PhantomData,
         })
     }
@@ -259,10 +266,8 @@ impl<T: Element + PartialEq> Array<T> {
 
     pub(crate) fn open(pins: &Pins, spec: Spec, read_only: bool) -> Result<Self, Error> {
         // The kernel shares an array only through a descriptor that may write, even for reading.
-        let fd = open_pinned(pins, &spec, false)?;
-        let info = sys::map_info(fd.as_fd())
-            .map_err(|source| spec.failed("look at", "the shape", source))?;
-        let len = info.entries_max as usize * size_of::<T>();
+        let (fd, capacity) = open_pinned(pins, &spec, false)?;
+        let len = capacity as usize * size_of::<T>();
         let mapping = Mapping::new(
             &fd,
             len.next_multiple_of(rustix::param::page_size()),
@@ -272,7 +277,7 @@ impl<T: Element + PartialEq> Array<T> {
         Ok(Array {
             spec,
             mapping,
-            capacity: info.entries_max,
+            capacity,
             types: PhantomData,
         })
     }

@@ -85,8 +85,8 @@ impl View {
             fragments: Hash::open(&pins, spec::FRAGMENTS, true)?,
             reverse_sockets: Hash::open(&pins, spec::REVERSE_SOCKETS, true)?,
             devices: Hash::open(&pins, spec::DEVICES, read_only)?,
-            config: open_pinned(&pins, &spec::CONFIG, read_only)?,
-            counters: open_pinned(&pins, &spec::COUNTERS, true)?,
+            config: open_pinned(&pins, &spec::CONFIG, read_only)?.0,
+            counters: open_pinned(&pins, &spec::COUNTERS, true)?.0,
             cpus,
             pins,
         })

@@ -1,223 +1,22 @@
 //! What hangs where: attachments are pinned under a name that says what they are, so that any process can find
 //! them and a restarted agent can put new programs into them without a packet noticing.
 
-use std::fmt;
+mod device;
+mod filter;
+mod mode;
+mod pin;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::str::FromStr;
-
-use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
-use aya::programs::{SchedClassifier, TcAttachType};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice};
-use serde::Serialize;
 
 use crate::object::{Hook, PROGRAMS, Programs};
 use crate::pins::{self, Pins};
 use crate::sys::{self, Target};
 use crate::{Error, netlink};
 
-/// Priority and handle of our tc filters: fixed, so that a restarted agent replaces its own.
-const FILTER_PRIORITY: u16 = 0xfa1;
-const FILTER_HANDLE: TcHandle = TcHandle::new(0, 1);
-
-/// How XDP is to be attached, or is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum XdpMode {
-    /// In the driver where it can, else generic.
-    #[default]
-    Auto,
-    /// In the driver, before the kernel allocates anything for a packet.
-    Native,
-    /// In the kernel's receive path: works on every device, costs more.
-    Generic,
-    /// Not at all: TC does the work.
-    Off,
-}
-
-impl fmt::Display for XdpMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            XdpMode::Auto => "auto",
-            XdpMode::Native => "native",
-            XdpMode::Generic => "generic",
-            XdpMode::Off => "off",
-        })
-    }
-}
-
-impl FromStr for XdpMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<XdpMode, String> {
-        match text {
-            "auto" => Ok(XdpMode::Auto),
-            "native" => Ok(XdpMode::Native),
-            "generic" => Ok(XdpMode::Generic),
-            "off" => Ok(XdpMode::Off),
-            other => Err(format!(
-                "no XDP mode {other:?}: there are auto, native, generic and off"
-            )),
-        }
-    }
-}
-
-/// What was attached to a device.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct DeviceReport {
-    /// Name of the device.
-    pub device: String,
-    /// Its index.
-    pub ifindex: u32,
-    /// Whether classifiers hang on TCX; otherwise they are tc filters.
-    pub tcx: bool,
-    /// How XDP is attached: native, generic, or off.
-    pub xdp: XdpMode,
-    /// Why XDP is not native, where the device or its driver refused that.
-    pub native_refused: Option<String>,
-}
-
-/// A direction of TC, seen from the device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Direction {
-    Ingress,
-    Egress,
-}
-
-/// A way to attach to a device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Way {
-    Tcx(Direction),
-    Clsact(Direction),
-    XdpNative,
-    XdpGeneric,
-}
-
-impl Way {
-    const ALL: &'static [(Way, &'static str)] = &[
-        (Way::Tcx(Direction::Ingress), "tcx_ingress"),
-        (Way::Tcx(Direction::Egress), "tcx_egress"),
-        (Way::Clsact(Direction::Ingress), "clsact_ingress"),
-        (Way::Clsact(Direction::Egress), "clsact_egress"),
-        (Way::XdpNative, "xdp_native"),
-        (Way::XdpGeneric, "xdp_generic"),
-    ];
-
-    pub(crate) fn label(self) -> &'static str {
-        Way::ALL
-            .iter()
-            .find(|(way, _)| *way == self)
-            .map_or("", |(_, label)| label)
-    }
-}
-
-/// Name of the pin of an attachment to a device. The network namespace is part of it because an index names a
-/// device only there; the device's own name is for people.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct DevicePin {
-    pub(crate) way: Way,
-    /// Inode number of the network namespace.
-    pub(crate) netns: u64,
-    pub(crate) ifindex: u32,
-    pub(crate) device: String,
-}
-
-impl fmt::Display for DevicePin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}-", self.way.label(), self.netns, self.ifindex)?;
-        // bpffs keeps names with dots for itself; a tilde marks a pin in the making.
-        for c in self.device.chars() {
-            match c {
-                '.' => f.write_str("%2e")?,
-                '~' => f.write_str("%7e")?,
-                '%' => f.write_str("%25")?,
-                c => write!(f, "{c}")?,
-            }
-        }
-        Ok(())
-    }
-}
-
-impl DevicePin {
-    pub(crate) fn parse(name: &str) -> Option<DevicePin> {
-        let mut parts = name.splitn(4, '-');
-        let label = parts.next()?;
-        Some(DevicePin {
-            way: Way::ALL.iter().find(|(_, text)| *text == label)?.0,
-            netns: parts.next()?.parse().ok()?,
-            ifindex: parts.next()?.parse().ok()?,
-            device: parts
-                .next()?
-                .replace("%2e", ".")
-                .replace("%7e", "~")
-                .replace("%25", "%"),
-        })
-    }
-}
-
-/// A device of this thread's network namespace.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Device {
-    pub(crate) name: String,
-    pub(crate) ifindex: u32,
-    netns: u64,
-}
-
-impl Device {
-    pub(crate) fn by_name(name: &str) -> Result<Device, Error> {
-        let missing = || Error::NoDevice {
-            device: name.to_owned(),
-        };
-        let ifindex = netdevice::name_to_index(query_socket()?, name).map_err(|_| missing())?;
-        Ok(Device {
-            name: name.to_owned(),
-            ifindex,
-            netns: netns()?,
-        })
-    }
-
-    pub(crate) fn by_index(ifindex: u32) -> Result<Device, Error> {
-        let name =
-            netdevice::index_to_name(query_socket()?, ifindex).map_err(|_| Error::NoDevice {
-                device: format!("with index {ifindex}"),
-            })?;
-        Ok(Device {
-            name,
-            ifindex,
-            netns: netns()?,
-        })
-    }
-
-    fn pin(&self, way: Way) -> DevicePin {
-        DevicePin {
-            way,
-            netns: self.netns,
-            ifindex: self.ifindex,
-            device: self.name.clone(),
-        }
-    }
-}
-
-fn query_socket() -> Result<OwnedFd, Error> {
-    rustix::net::socket_with(
-        AddressFamily::INET,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(|error| Error::System {
-        action: "open a socket to ask for devices",
-        source: error.into(),
-    })
-}
-
-/// Inode number of this thread's network namespace.
-pub(crate) fn netns() -> Result<u64, Error> {
-    let path = Path::new("/proc/thread-self/ns/net");
-    rustix::fs::stat(path)
-        .map(|stat| stat.st_ino)
-        .map_err(|error| Error::path("look at", path)(error.into()))
-}
+pub(crate) use device::{Device, netns};
+pub use mode::{DeviceReport, XdpMode};
+pub(crate) use pin::{DevicePin, Direction, Way};
 
 /// Attaches and replaces; everything it makes is pinned.
 pub(crate) struct Attacher<'a> {
@@ -407,10 +206,7 @@ impl Attacher<'_> {
         if pin.netns == netns()?
             && let Ok(device) = Device::by_index(pin.ifindex)
         {
-            let filter = filter_link(&device, direction)
-                .map_err(|error| filter_error("its program", &device.name, error))?;
-            // A filter that somebody removed before us is as gone as we want it.
-            let _ = aya::programs::links::Link::detach(filter);
+            filter::remove(&device, direction);
         }
         pins::unpin(&path)
     }
@@ -468,43 +264,14 @@ impl Attacher<'_> {
             .ok_or(Error::NoProgram { program: name })
     }
 
-    /// Attaches a classifier as a tc filter, for kernels before TCX. The filter outlives us by itself; what is
-    /// pinned is its program, so that it can be found.
     fn filter(
         &self,
         device: &Device,
         program: &'static str,
         direction: Direction,
     ) -> Result<(), Error> {
-        let failed = |error: aya::programs::ProgramError| {
-            filter_error(program, &device.name, Box::new(error))
-        };
-        match tc::qdisc_add_clsact(&device.name) {
-            Ok(()) => {}
-            Err(tc::TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
-            }
-            Err(error) => return Err(filter_error(program, &device.name, Box::new(error))),
-        }
-        let mut classifier =
-            SchedClassifier::from_pin(self.pins.program(program)).map_err(failed)?;
-        let old = filter_link(device, direction)
-            .map_err(|error| filter_error(program, &device.name, error))?;
-        // Replaces our own filter; where there is none yet the kernel refuses, and one is made.
-        let id = classifier.attach_to_link(old).or_else(|_| {
-            let options = NlOptions {
-                priority: FILTER_PRIORITY,
-                handle: FILTER_HANDLE,
-                ..NlOptions::default()
-            };
-            classifier.attach_with_options(
-                &device.name,
-                attach_type(direction),
-                TcAttachOptions::Netlink(options),
-            )
-        });
-        let link = id.and_then(|id| classifier.take_link(id)).map_err(failed)?;
-        // aya would detach on drop; this filter has to outlive the process.
-        std::mem::forget(link);
+        filter::put(device, program, &self.pins.program(program), direction)?;
+        // What can be pinned, to be found again, is the program.
         self.keep(device, Way::Clsact(direction), self.program(program)?)
     }
 }
@@ -520,34 +287,6 @@ pub(crate) fn remove_link(path: &Path) -> Result<(), Error> {
 /// Detaches a link that is about to be closed. What it hung on may be gone, and it with that.
 fn detach_now(link: BorrowedFd<'_>) {
     let _ = sys::link_detach(link);
-}
-
-fn attach_type(direction: Direction) -> TcAttachType {
-    match direction {
-        Direction::Ingress => TcAttachType::Ingress,
-        Direction::Egress => TcAttachType::Egress,
-    }
-}
-
-type Cause = Box<dyn std::error::Error + Send + Sync>;
-
-/// Our filter on a device, whether it is there or not.
-fn filter_link(device: &Device, direction: Direction) -> Result<SchedClassifierLink, Cause> {
-    Ok(SchedClassifierLink::attached(
-        &device.name,
-        attach_type(direction),
-        FILTER_PRIORITY,
-        FILTER_HANDLE,
-        None,
-    )?)
-}
-
-fn filter_error(program: &'static str, device: &str, source: Cause) -> Error {
-    Error::AttachFilter {
-        program,
-        to: device.to_owned(),
-        source,
-    }
 }
 
 fn attach_error(program: &'static str, device: &str, source: std::io::Error) -> Error {
@@ -604,46 +343,4 @@ fn program_named(name: &str) -> Option<&'static str> {
         .iter()
         .map(|(program, _)| *program)
         .find(|program| *program == name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pin_names_are_read_back() {
-        for (way, _) in Way::ALL {
-            for device in ["eth0", "eth0.100", "a-b%2e~x", "%25"] {
-                let pin = DevicePin {
-                    way: *way,
-                    netns: 4_026_531_840,
-                    ifindex: 12,
-                    device: device.to_owned(),
-                };
-                let name = pin.to_string();
-                assert!(!name.contains(['.', '~', '/']), "{name}");
-                assert_eq!(DevicePin::parse(&name), Some(pin));
-            }
-        }
-    }
-
-    #[test]
-    fn other_names_are_no_device_pins() {
-        for name in [
-            "connect4",
-            "tcx_ingress",
-            "tcx_ingress-x-1-eth0",
-            "xdp-1-1-eth0",
-            "",
-        ] {
-            assert_eq!(DevicePin::parse(name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn program_names_fit_the_kernel() {
-        for (name, _) in PROGRAMS {
-            assert!(name.len() < 16, "{name} would be cut short by the kernel");
-        }
-    }
 }
