@@ -129,7 +129,7 @@ fn version() -> Value {
         "emulationMinor": MINOR,
         "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "34",
-        "gitVersion": format!("v1.{MINOR}.0+fairlead-{}", env!("CARGO_PKG_VERSION")),
+        "gitVersion": kubernetes_version(),
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",
@@ -137,4 +137,9 @@ fn version() -> Value {
         "compiler": "rustc",
         "platform": format!("{}/{architecture}", std::env::consts::OS),
     })
+}
+
+/// The version of Kubernetes whose API is served, with ours behind it.
+pub fn kubernetes_version() -> String {
+    format!("v1.{MINOR}.0+fairlead-{}", env!("CARGO_PKG_VERSION"))
 }

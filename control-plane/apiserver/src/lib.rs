@@ -39,6 +39,7 @@ use ipnet::IpNet;
 use storage::Storage;
 use tokio::net::TcpListener;
 
+pub use describe::kubernetes_version;
 pub use error::Error;
 
 use allocate::Allocator;

@@ -1,0 +1,300 @@
+//! The command line. Flags that upstream's programs have carry upstream's names.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
+
+use crate::config;
+use crate::logging::LogFormat;
+use crate::output::Format;
+
+/// Kubernetes Services, balanced in the Linux kernel.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fairlead",
+    version,
+    propagate_version = true,
+    args_override_self = true
+)]
+pub(crate) struct Cli {
+    /// How logs are written to stderr; `RUST_LOG` chooses what.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    pub(crate) log_format: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Reads the command line, and the configuration file that it names. Wrong usage ends the process with status 2.
+pub(crate) fn parse() -> anyhow::Result<Cli> {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let cli = Cli::parse_from(&args);
+    let Command::Up(Up {
+        config: Some(file), ..
+    }) = &cli.command
+    else {
+        return Ok(cli);
+    };
+    let up = args
+        .iter()
+        .position(|arg| arg == "up")
+        .map_or(args.len(), |at| at + 1);
+    let mut merged = args[..up].to_vec();
+    merged.extend(config::arguments(file)?);
+    merged.extend_from_slice(&args[up..]);
+    Ok(Cli::parse_from(merged))
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// API server, store, controllers and proxy on this host, in one process
+    Up(Up),
+    /// The control plane alone: API server, store and controllers
+    Server(Server),
+    /// The kube-proxy replacement, for any Kubernetes API server
+    Proxy(Proxy),
+    /// Create or update the objects of YAML files, where there is no kubectl
+    Apply(Apply),
+    /// What the kernel holds of Services
+    #[command(subcommand)]
+    Service(List),
+    /// What the kernel holds of backends
+    #[command(subcommand)]
+    Backend(List),
+    /// What the kernel holds of flows on the packet paths
+    #[command(subcommand)]
+    Flow(List),
+    /// Programs, hooks, tables and how full they are, counters
+    Status(Status),
+    /// Version, kernel layout and build
+    Version(Output),
+}
+
+/// Where and how the API is served.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServerFlags {
+    /// Store, certificates and tokens; made if missing
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/fairlead")]
+    pub(crate) data_dir: PathBuf,
+    /// Address that the API server listens on
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub(crate) bind_address: IpAddr,
+    /// Port that the API server listens on; 0 takes a free one
+    #[arg(long, value_name = "N", default_value_t = 6443)]
+    pub(crate) secure_port: u16,
+    /// Ranges that ClusterIPs come from: one, or one of each family
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_delimiter = ',',
+        default_value = "10.96.0.0/12"
+    )]
+    pub(crate) service_cluster_ip_range: Vec<IpNet>,
+    /// Ports that NodePorts come from
+    #[arg(long, value_name = "MIN-MAX", default_value = "30000-32767", value_parser = port_range)]
+    pub(crate) service_node_port_range: (u16, u16),
+    /// DNS domain of the cluster
+    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
+    pub(crate) cluster_domain: String,
+    /// Write a kubeconfig for the administrator here (mode 0600)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write_kubeconfig: Option<PathBuf>,
+}
+
+/// How the kernel is programmed.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DatapathFlags {
+    /// Name of this node's Node object; the host name unless given
+    #[arg(long, value_name = "N")]
+    pub(crate) node_name: Option<String>,
+    /// Devices where traffic from outside arrives; nothing is attached to any other
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub(crate) devices: Vec<String>,
+    /// The cgroup v2 whose processes are balanced at the socket; the mount's root unless given
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cgroup_root: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) bpffs: BpffsFlags,
+    /// How XDP is attached to the devices
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) xdp: Xdp,
+    /// Serve /healthz and /metrics here
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) metrics_bind_address: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) capacities: CapacityFlags,
+}
+
+/// How many entries the tables have. A pinned table keeps its size until `fairlead proxy --cleanup`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CapacityFlags {
+    /// Frontends of each family
+    #[arg(long, value_name = "N", default_value_t = abi::frontends::CAPACITY)]
+    pub(crate) frontends_max: u32,
+    /// Slots of all rings together
+    #[arg(long, value_name = "N", default_value_t = abi::rings::CAPACITY)]
+    pub(crate) rings_max: u32,
+    /// Backends
+    #[arg(long, value_name = "N", default_value_t = abi::backends::CAPACITY)]
+    pub(crate) backends_max: u32,
+    /// Clients with session affinity
+    #[arg(long, value_name = "N", default_value_t = abi::affinity::CAPACITY)]
+    pub(crate) affinity_max: u32,
+    /// Entries of the flow tables of each family, two for a flow
+    #[arg(long, value_name = "N", default_value_t = abi::flows::CAPACITY)]
+    pub(crate) flows_max: u32,
+    /// Balanced sockets whose peer can be shown as the service
+    #[arg(long, value_name = "N", default_value_t = abi::reverse_sockets::CAPACITY)]
+    pub(crate) sockets_max: u32,
+}
+
+/// Where the pins are.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BpffsFlags {
+    /// Folder of a bpffs where programs, tables and links are pinned
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/fairlead")]
+    pub(crate) bpffs_root: PathBuf,
+}
+
+/// How XDP is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub(crate) enum Xdp {
+    /// In the driver where it can, generic elsewhere
+    #[default]
+    Auto,
+    /// In the driver or not at all
+    Native,
+    /// In the stack, with any driver
+    Generic,
+    /// Not at all: TC alone
+    Off,
+}
+
+/// `fairlead up`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) server: ServerFlags,
+    #[command(flatten)]
+    pub(crate) datapath: DatapathFlags,
+    /// Read further flags from this YAML file, by their long names; flags win over the file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// `fairlead server`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Server {
+    #[command(flatten)]
+    pub(crate) server: ServerFlags,
+}
+
+/// `fairlead proxy`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Proxy {
+    #[command(flatten)]
+    pub(crate) kubeconfig: Kubeconfig,
+    #[command(flatten)]
+    pub(crate) datapath: DatapathFlags,
+    /// Program what the API server holds now, and exit
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Detach every program, remove every pin, and exit
+    #[arg(long)]
+    pub(crate) cleanup: bool,
+}
+
+/// Which API server, as whom.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Kubeconfig {
+    /// Kubeconfig file of the API server
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    pub(crate) kubeconfig: PathBuf,
+}
+
+/// `fairlead apply`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Apply {
+    #[command(flatten)]
+    pub(crate) kubeconfig: Kubeconfig,
+    /// YAML files, or folders of them
+    #[arg(short, long, value_name = "FILE", required = true)]
+    pub(crate) filename: Vec<PathBuf>,
+}
+
+/// `fairlead service`, `fairlead backend`, `fairlead flow`
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum List {
+    /// List what the kernel holds now
+    List(Listing),
+}
+
+/// Which node's tables, and in which format.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Listing {
+    #[command(flatten)]
+    pub(crate) bpffs: BpffsFlags,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `fairlead status`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) bpffs: BpffsFlags,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// In which format.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Output {
+    /// Format of the output
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let (min, max) = text
+        .split_once('-')
+        .ok_or("want MIN-MAX, for instance 30000-32767")?;
+    let port = |s: &str| {
+        s.parse::<u16>()
+            .map_err(|e| format!("{s:?} is no port: {e}"))
+    };
+    match (port(min)?, port(max)?) {
+        (0, _) => Err("a range of ports begins at 1".to_owned()),
+        (min, max) if min > max => Err(format!("{min} is above {max}")),
+        range => Ok(range),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::{Cli, port_range};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn port_ranges() {
+        assert_eq!(port_range("30000-32767"), Ok((30000, 32767)));
+        for bad in ["", "1", "0-5", "9-3", "a-b", "1-70000"] {
+            assert!(port_range(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Store, API server and controllers in this process: what `up` and `server` share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use client::{Client, Path};
+use storage_embedded::Embedded;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::cli::ServerFlags;
+use crate::output;
+
+/// A control plane that answers.
+pub(crate) struct ControlPlane {
+    /// Wired straight into the router, as the administrator.
+    pub(crate) client: Client,
+    /// The server and the controllers; each ends at the shutdown.
+    pub(crate) tasks: JoinSet<anyhow::Result<()>>,
+}
+
+/// Starts everything and says `ready URL` on stdout.
+pub(crate) async fn start(
+    flags: &ServerFlags,
+    shutdown: &watch::Receiver<bool>,
+) -> anyhow::Result<ControlPlane> {
+    let listener = listen(SocketAddr::new(flags.bind_address, flags.secure_port)).await?;
+    let store = Embedded::open(
+        flags.data_dir.join("store"),
+        storage_embedded::Options::default(),
+    )
+    .context("open the store")?;
+    let config = apiserver::Config {
+        bind_address: flags.bind_address,
+        port: flags.secure_port,
+        service_cidrs: flags.service_cluster_ip_range.clone(),
+        node_ports: flags.service_node_port_range.0..=flags.service_node_port_range.1,
+        cluster_domain: flags.cluster_domain.clone(),
+        kubeconfig: flags.write_kubeconfig.clone(),
+        ..apiserver::Config::new(&flags.data_dir)
+    };
+    let app = apiserver::build(config, Arc::new(store))
+        .await
+        .context("start the API server")?;
+    let url = app.url(listener.local_addr().context("address of the listener")?);
+    let client = Client::in_process(app.router(), app.admin_token());
+    let mut tasks = JoinSet::new();
+    let stop = stopped(shutdown.clone());
+    tasks.spawn(async move { app.serve(listener, stop).await.context("serve the API") });
+    wait_ready(&client, &mut tasks).await?;
+    let controllers = manager::run(client.clone(), stopped(shutdown.clone()));
+    tasks.spawn(async move {
+        controllers.await;
+        Ok(())
+    });
+    output::emit(&format!("ready {url}\n"))?;
+    Ok(ControlPlane { client, tasks })
+}
+
+/// Waits until every part has ended; the first failure is the whole's.
+pub(crate) async fn finish(mut tasks: JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a part of the process ended unexpectedly")??;
+    }
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("listen on {address}: choose another --bind-address or --secure-port")
+    })
+}
+
+/// Resolves at the shutdown.
+async fn stopped(mut shutdown: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which ends us as well.
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+/// Asks until /readyz is ok. The server's own end, with its reason, ends the waiting.
+async fn wait_ready(
+    client: &Client,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let readyz = Path::raw("/readyz");
+    while client.get_raw(&readyz).await.is_err() {
+        if let Some(ended) = tasks.try_join_next() {
+            ended.context("the API server ended unexpectedly")??;
+            anyhow::bail!("the API server ended before it was ready");
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! From flags to the proxy's settings.
+
+use anyhow::Context as _;
+
+use crate::cli::{DatapathFlags, Xdp};
+
+pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<proxy::Settings> {
+    let node_name = flags.node_name.clone().unwrap_or_else(net::hostname);
+    let cgroup_root = match &flags.cgroup_root {
+        Some(root) => root.clone(),
+        None => {
+            net::cgroup2_mount().context("find the cgroups to balance; or give --cgroup-root")?
+        }
+    };
+    let sizes = &flags.capacities;
+    Ok(proxy::Settings {
+        devices: flags.devices.clone(),
+        xdp: match flags.xdp {
+            Xdp::Auto => bpf::XdpMode::Auto,
+            Xdp::Native => bpf::XdpMode::Native,
+            Xdp::Generic => bpf::XdpMode::Generic,
+            Xdp::Off => bpf::XdpMode::Off,
+        },
+        datapath: bpf::Settings {
+            bpffs_root: flags.bpffs.bpffs_root.clone(),
+            cgroup_root: Some(cgroup_root),
+            capacities: bpf::Capacities {
+                frontends: sizes.frontends_max,
+                rings: sizes.rings_max,
+                backends: sizes.backends_max,
+                affinity: sizes.affinity_max,
+                flows: sizes.flows_max,
+                reverse_sockets: sizes.sockets_max,
+            },
+            ..bpf::Settings::default()
+        },
+        metrics_bind_address: flags.metrics_bind_address,
+        once,
+        ..proxy::Settings::new(&node_name)
+    })
+}

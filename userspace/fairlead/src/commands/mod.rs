@@ -1,0 +1,38 @@
+//! A file for each command.
+
+use anyhow::Context as _;
+
+use crate::cli::{Command, List};
+
+mod apply;
+mod control_plane;
+mod datapath;
+mod list;
+mod node;
+mod proxy;
+mod server;
+mod status;
+mod up;
+mod version;
+
+/// Carries out a command.
+pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(flags) => runtime()?.block_on(up::run(flags)),
+        Command::Server(flags) => runtime()?.block_on(server::run(flags)),
+        Command::Proxy(flags) => runtime()?.block_on(proxy::run(flags)),
+        Command::Apply(flags) => runtime()?.block_on(apply::run(&flags)),
+        Command::Service(List::List(listing)) => list::services(&listing),
+        Command::Backend(List::List(listing)) => list::backends(&listing),
+        Command::Flow(List::List(listing)) => list::flows(&listing),
+        Command::Status(flags) => status::run(&flags),
+        Command::Version(output) => version::run(&output),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
+}

@@ -1,0 +1,114 @@
+//! This host's Node object, which `up` keeps: name, addresses and what the host is. There is no node agent in this
+//! process, and the Ready condition says so.
+
+use std::net::IpAddr;
+
+use anyhow::Context as _;
+use client::{Client, PatchKind, Resource};
+use net::{Link, Links};
+use serde_json::{Value, json};
+use view::objects::Node;
+
+/// Creates the Node, or brings its addresses up to date.
+pub(crate) async fn register(
+    client: &Client,
+    name: &str,
+    devices: &[String],
+) -> anyhow::Result<()> {
+    let links = Links::open()?.list().await?;
+    let path = Resource::of::<Node>().object("", name);
+    let node = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {
+            "kubernetes.io/hostname": name,
+            "kubernetes.io/os": "linux",
+            "kubernetes.io/arch": architecture(),
+        }},
+    });
+    match client
+        .create::<Value>(&Resource::of::<Node>().everywhere(), &node)
+        .await
+    {
+        Ok(_) => {}
+        Err(error) if error.is_already_exists() => {}
+        Err(error) => return Err(error).with_context(|| format!("create Node {name}")),
+    }
+    let status = json!({"status": {
+        "addresses": addresses(name, &links, devices),
+        "conditions": [
+            condition("NetworkUnavailable", "False", "FairleadProxy", "Services are programmed on this node"),
+            condition("Ready", "False", "NoNodeAgent", "no node agent runs here: pods are not started by Fairlead"),
+        ],
+        "nodeInfo": {
+            "operatingSystem": "linux",
+            "architecture": architecture(),
+            "kernelVersion": host_file("/proc/sys/kernel/osrelease"),
+            "bootID": host_file("/proc/sys/kernel/random/boot_id"),
+            "machineID": host_file("/etc/machine-id"),
+            "systemUUID": "",
+            "osImage": os_image(),
+            "containerRuntimeVersion": "",
+            "kubeletVersion": apiserver::kubernetes_version(),
+            "kubeProxyVersion": "",
+        },
+    }});
+    client
+        .patch::<Value>(&path.subresource("status"), PatchKind::Strategic, &status)
+        .await
+        .with_context(|| format!("write the addresses of Node {name}"))?;
+    Ok(())
+}
+
+/// Addresses of the named devices; without any, those of every link that does not lead to a pod.
+fn addresses(name: &str, links: &[Link], devices: &[String]) -> Value {
+    let chosen = links.iter().filter(|link| {
+        !link.loopback
+            && match devices {
+                [] => link.up && !link.leads_to_pod(),
+                named => named.contains(&link.name),
+            }
+    });
+    let internal = chosen
+        .flat_map(|link| link.addresses.iter().map(|address| address.addr))
+        .filter(|addr| is_global(*addr))
+        .map(|addr| json!({"type": "InternalIP", "address": addr}));
+    internal
+        .chain([json!({"type": "Hostname", "address": name})])
+        .collect()
+}
+
+fn is_global(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local() && !v4.is_unspecified(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local() && !v6.is_unspecified(),
+    }
+}
+
+fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
+    json!({"type": kind, "status": status, "reason": reason, "message": message})
+}
+
+/// As Go names it, which is what nodes are selected by.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn host_file(path: &str) -> String {
+    std::fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
+}
+
+fn os_image() -> String {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+        .map(|name| name.trim_matches('"').to_owned())
+        .unwrap_or_default()
+}

@@ -1,0 +1,19 @@
+//! `fairlead proxy`
+
+use client::Client;
+
+use super::datapath;
+use crate::cli::Proxy;
+use crate::shutdown;
+
+pub(crate) async fn run(flags: Proxy) -> anyhow::Result<()> {
+    if flags.cleanup {
+        bpf::Datapath::uninstall(&flags.datapath.bpffs.bpffs_root)?;
+        return Ok(());
+    }
+    let stopping = shutdown::on_signal()?;
+    let client = Client::from_kubeconfig(&flags.kubeconfig.kubeconfig)?;
+    let settings = datapath::settings(&flags.datapath, flags.once)?;
+    proxy::run(client, settings, stopping).await?;
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! `fairlead status`: what the kernel holds of programs, hooks and tables.
+
+use abi::CounterValue;
+use bpf::{Datapath, Place};
+use serde::Serialize;
+
+use crate::cli;
+use crate::output::{self, Format};
+
+/// Everything that is shown.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    #[serde(flatten)]
+    kernel: bpf::Status,
+    counters: Vec<CounterRow>,
+    notes: Vec<String>,
+}
+
+/// A counter, summed over the CPUs.
+#[derive(Serialize)]
+struct CounterRow {
+    name: &'static str,
+    packets: u64,
+    bytes: u64,
+}
+
+pub(crate) fn run(flags: &cli::Status) -> anyhow::Result<()> {
+    let view = Datapath::inspect(&flags.bpffs.bpffs_root)?;
+    let kernel = view.status()?;
+    let counters = view.counters()?.into_iter().map(|(counter, value)| {
+        let CounterValue { packets, bytes } = value;
+        CounterRow {
+            name: counter.label(),
+            packets,
+            bytes,
+        }
+    });
+    let status = Status {
+        notes: notes(&kernel),
+        counters: counters.collect(),
+        kernel,
+    };
+    match flags.output.output {
+        Format::Table => output::emit(&text(&status)),
+        format @ (Format::Json | Format::Yaml) => output::document(&status, format),
+    }
+}
+
+/// What a user should know and may not see in the tables.
+fn notes(kernel: &bpf::Status) -> Vec<String> {
+    let mut notes = Vec::new();
+    if kernel.agent_pid.is_none() {
+        notes.push(
+            "no process programs these tables now: traffic flows, changes do not reach the kernel"
+                .to_owned(),
+        );
+    }
+    if !kernel
+        .links
+        .iter()
+        .any(|link| link.program == "device_ingress")
+    {
+        notes.push("no device is attached (--devices): NodePorts do not answer clients outside of this node".to_owned());
+    }
+    for table in &kernel.tables {
+        let warn_at = table.capacity - table.capacity / 10;
+        if table.used >= warn_at && !table.flag.is_empty() {
+            notes.push(format!(
+                "table {} is nearly full ({} of {}): raise {}",
+                table.table, table.used, table.capacity, table.flag
+            ));
+        }
+    }
+    notes
+}
+
+fn text(status: &Status) -> String {
+    let kernel = &status.kernel;
+    let agent = kernel
+        .agent_pid
+        .map_or("none".to_owned(), |pid| format!("process {pid}"));
+    let mut out = format!(
+        "pins     {} (layout v{})\nkernel   {}\nagent    {agent}\n\n",
+        kernel.bpffs_root.display(),
+        kernel.layout,
+        kernel.kernel.release,
+    );
+    let links: Vec<Vec<String>> = kernel
+        .links
+        .iter()
+        .map(|link| {
+            vec![
+                link.hook.to_owned(),
+                link.program.clone(),
+                link.program_id.to_string(),
+                place(&link.on),
+            ]
+        })
+        .collect();
+    out += &output::columns(&["HOOK", "PROGRAM", "ID", "ON"], &links);
+    out.push('\n');
+    let programs: Vec<Vec<String>> = kernel
+        .programs
+        .iter()
+        .map(|program| {
+            vec![
+                program.name.clone(),
+                program.id.to_string(),
+                program.verified_instructions.to_string(),
+                program.jited_bytes.to_string(),
+            ]
+        })
+        .collect();
+    out += &output::columns(&["PROGRAM", "ID", "VERIFIED", "JITED BYTES"], &programs);
+    out.push('\n');
+    let tables: Vec<Vec<String>> = kernel
+        .tables
+        .iter()
+        .map(|table| {
+            vec![
+                table.table.to_owned(),
+                table.used.to_string(),
+                table.capacity.to_string(),
+            ]
+        })
+        .collect();
+    out += &output::columns(&["TABLE", "USED", "CAPACITY"], &tables);
+    out.push('\n');
+    let counters: Vec<Vec<String>> = status
+        .counters
+        .iter()
+        .map(|row| {
+            vec![
+                row.name.to_owned(),
+                row.packets.to_string(),
+                row.bytes.to_string(),
+            ]
+        })
+        .collect();
+    out += &output::columns(&["COUNTER", "PACKETS", "BYTES"], &counters);
+    for note in &status.notes {
+        out += &format!("\nnote: {note}");
+    }
+    if !status.notes.is_empty() {
+        out.push('\n');
+    }
+    out
+}
+
+fn place(place: &Place) -> String {
+    match place {
+        Place::Cgroup { id, path } => path
+            .as_ref()
+            .map_or_else(|| format!("cgroup {id}"), |path| path.display().to_string()),
+        Place::Device { name, ifindex, .. } => format!("{name} ({ifindex})"),
+        Place::Gone { was } => format!("gone: {was}"),
+    }
+}

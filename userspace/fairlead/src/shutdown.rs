@@ -1,0 +1,33 @@
+//! SIGTERM and SIGINT ask for a graceful stop; a second one, or ten seconds, ends the process.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How long a graceful stop may take.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A receiver that turns `true` when the process should stop.
+pub(crate) fn on_signal() -> anyhow::Result<watch::Receiver<bool>> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        stop.send_replace(true);
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = tokio::time::sleep(GRACE) => {}
+        }
+        tracing::warn!("not stopped in time: ending the process");
+        std::process::exit(1);
+    });
+    Ok(stopping)
+}
