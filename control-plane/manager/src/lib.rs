@@ -71,6 +71,8 @@ struct Manager {
 /// What became of the writes of a key.
 struct Work {
     key: Key,
+    /// [`Snapshot::lists`] when it began.
+    lists: u64,
     answers: Vec<Answer>,
     result: Result<(), (Write, Error)>,
 }
@@ -95,6 +97,9 @@ impl Manager {
 
     /// Decides about what is queued, as far as there are workers for it.
     fn decide(&mut self) {
+        if self.workers.is_empty() {
+            self.snapshot.quiesce();
+        }
         if !self.snapshot.is_complete() {
             return;
         }
@@ -105,14 +110,20 @@ impl Manager {
             if writes.is_empty() {
                 self.queue.succeeded(&key);
             } else {
-                self.workers.spawn(write(self.client.clone(), key, writes));
+                let lists = self.snapshot.lists();
+                self.workers
+                    .spawn(write(self.client.clone(), key, lists, writes));
             }
         }
     }
 
     /// What the server answered is known at once; the watch may say it again later.
     fn finish(&mut self, work: Work) {
-        for answer in work.answers {
+        let current = work.lists == self.snapshot.lists();
+        if !current {
+            self.queue.push(work.key.clone());
+        }
+        for answer in work.answers.into_iter().filter(|_| current) {
             for key in answer.fold(&mut self.snapshot) {
                 self.queue.push(key);
             }
@@ -127,7 +138,7 @@ impl Manager {
     }
 }
 
-async fn write(client: Client, key: Key, writes: Vec<Write>) -> Work {
+async fn write(client: Client, key: Key, lists: u64, writes: Vec<Write>) -> Work {
     let mut answers = Vec::new();
     for write in writes {
         tracing::debug!(%write, "writing");
@@ -137,6 +148,7 @@ async fn write(client: Client, key: Key, writes: Vec<Write>) -> Work {
                 let result = Err((write, error));
                 return Work {
                     key,
+                    lists,
                     answers,
                     result,
                 };
@@ -146,6 +158,7 @@ async fn write(client: Client, key: Key, writes: Vec<Write>) -> Work {
     let result = Ok(());
     Work {
         key,
+        lists,
         answers,
         result,
     }

@@ -63,13 +63,30 @@ impl Snapshot {
     /// Whether every kind was listed at least once. Before, what is missing may just not have been read yet, and
     /// nothing must be decided.
     pub fn is_complete(&self) -> bool {
-        self.services.listed
-            && self.pods.listed
-            && self.nodes.listed
-            && self.slices.listed
-            && self.endpoints.listed
-            && self.namespaces.listed
-            && self.accounts.listed
+        self.services.lists > 0
+            && self.pods.lists > 0
+            && self.nodes.lists > 0
+            && self.slices.lists > 0
+            && self.endpoints.lists > 0
+            && self.namespaces.lists > 0
+            && self.accounts.lists > 0
+    }
+
+    /// No write is under way: no answer can come late any more.
+    pub fn quiesce(&mut self) {
+        self.services.buried.clear();
+        self.pods.buried.clear();
+        self.nodes.buried.clear();
+        self.slices.buried.clear();
+        self.endpoints.buried.clear();
+        self.namespaces.buried.clear();
+        self.accounts.buried.clear();
+    }
+
+    /// How many lists of what controllers write were completed. The answer to a write that began before the last of
+    /// them may speak of an object that came and went unseen, and is not to be folded.
+    pub fn lists(&self) -> u64 {
+        self.slices.lists + self.endpoints.lists + self.accounts.lists
     }
 
     /// Folds Services.
@@ -303,7 +320,10 @@ struct Store<T> {
     objects: BTreeMap<Name, T>,
     /// What the list that is running has not mentioned; `None` between lists.
     unmentioned: Option<BTreeSet<Name>>,
-    listed: bool,
+    /// How many lists were completed.
+    lists: u64,
+    /// Uids of objects that went while writes were under way: an answer from before must not bring one back.
+    buried: BTreeSet<String>,
 }
 
 impl<T> Default for Store<T> {
@@ -311,7 +331,8 @@ impl<T> Default for Store<T> {
         Store {
             objects: BTreeMap::new(),
             unmentioned: None,
-            listed: false,
+            lists: 0,
+            buried: BTreeSet::new(),
         }
     }
 }
@@ -330,27 +351,28 @@ impl<T: Object> Store<T> {
             }
             Event::Applied(object) => self.apply(object).into_iter().collect(),
             Event::Deleted { namespace, name } => {
-                let name = Name::new(&namespace, &name);
-                let before = self.objects.remove(&name);
-                before
-                    .into_iter()
-                    .map(|before| (name.clone(), Some(before)))
-                    .collect()
+                let before = self.bury(Name::new(&namespace, &name));
+                before.into_iter().collect()
             }
             Event::Synced => {
-                self.listed = true;
+                self.lists += 1;
                 let gone = self.unmentioned.take().unwrap_or_default().into_iter();
-                gone.filter_map(|name| {
-                    let before = self.objects.remove(&name)?;
-                    Some((name, Some(before)))
-                })
-                .collect()
+                gone.filter_map(|name| self.bury(name)).collect()
             }
         }
     }
 
+    fn bury(&mut self, name: Name) -> Option<(Name, Option<T>)> {
+        let before = self.objects.remove(&name)?;
+        self.buried.insert(before.meta().uid.clone());
+        Some((name, Some(before)))
+    }
+
     fn apply(&mut self, object: T) -> Option<(Name, Option<T>)> {
         let name = Name::of(object.meta());
+        if self.buried.contains(&object.meta().uid) {
+            return None;
+        }
         if let Some(unmentioned) = &mut self.unmentioned {
             unmentioned.remove(&name);
         } else if self
@@ -373,4 +395,64 @@ fn is_older(new: &ObjectMeta, known: &ObjectMeta) -> bool {
             (Some(new), Some(known)) => new < known,
             (None, _) | (_, None) => false,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(uid: &str, version: &str) -> Event<ServiceAccount> {
+        let mut account = ServiceAccount::default();
+        account.metadata.namespace = "n".to_owned();
+        account.metadata.name = "default".to_owned();
+        account.metadata.uid = uid.to_owned();
+        account.metadata.resource_version = version.to_owned();
+        Event::Applied(account)
+    }
+
+    fn deleted() -> Event<ServiceAccount> {
+        Event::Deleted {
+            namespace: "n".to_owned(),
+            name: "default".to_owned(),
+        }
+    }
+
+    /// The answer to a write and the watch come in any order.
+    #[test]
+    fn what_is_older_changes_nothing() {
+        let mut snapshot = Snapshot::default();
+        let held = |snapshot: &Snapshot| {
+            let account = snapshot.account(&Name::new("n", "default"))?;
+            Some(account.metadata.resource_version.clone())
+        };
+        let version = |text: &str| Some(text.to_owned());
+        snapshot.fold_accounts(Event::Restarted);
+        snapshot.fold_accounts(Event::Synced);
+
+        assert_eq!(snapshot.fold_accounts(account("a", "7")).len(), 1);
+        assert_eq!(snapshot.fold_accounts(account("a", "5")), []);
+        assert_eq!(held(&snapshot), version("7"));
+
+        snapshot.fold_accounts(deleted());
+        assert_eq!(snapshot.fold_accounts(account("a", "6")), []);
+        assert_eq!(held(&snapshot), None, "a late answer brings nothing back");
+        assert_eq!(
+            snapshot.fold_accounts(account("b", "3")).len(),
+            1,
+            "another object may"
+        );
+        snapshot.fold_accounts(deleted());
+        snapshot.quiesce();
+        assert_eq!(snapshot.fold_accounts(account("b", "3")).len(), 1);
+
+        // A list is believed, whatever its numbers: the server may have been restored.
+        let lists = snapshot.lists();
+        snapshot.fold_accounts(Event::Restarted);
+        snapshot.fold_accounts(account("b", "2"));
+        snapshot.fold_accounts(Event::Synced);
+        assert_eq!(
+            (held(&snapshot), snapshot.lists()),
+            (version("2"), lists + 1)
+        );
+    }
 }
