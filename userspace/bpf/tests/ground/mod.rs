@@ -52,6 +52,21 @@ impl Ground {
         Cgroup::new(&format!("{}-{name}", self.name))
     }
 
+    /// What a process in this test's cgroup and in the thread's network namespace reads from a TCP connection, or
+    /// what it complains about.
+    pub(crate) fn connect(&self, address: &str, port: u16) -> Result<String, String> {
+        let script = format!(
+            "echo $$ > {}/cgroup.procs && exec 3<>/dev/tcp/{address}/{port} && head -c 5 <&3",
+            self.cgroup.path().display()
+        );
+        let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+        if output.status.success() {
+            Ok(String::from_utf8(output.stdout).unwrap())
+        } else {
+            Err(String::from_utf8(output.stderr).unwrap())
+        }
+    }
+
     /// Runs the test's body on a thread in its network namespace.
     pub(crate) fn in_netns(&self, work: impl FnOnce() + Send) {
         self.netns.run(work).unwrap();
