@@ -26,16 +26,17 @@ pub(crate) fn device_xdp(ctx: XdpContext) -> u32 {
     }
 }
 
-// Functions of their own, so that each family has a stack of its own: a kernel program has 512 bytes.
+// Functions of their own, here and below, so that each has a stack of its own that does not lie under the others:
+// a kernel program has 512 bytes.
 
 #[inline(never)]
 fn frame4(frame: Frame, l3: u32) -> u32 {
-    verdict(arriving::<V4>(&frame, l3))
+    arriving::<V4>(frame, l3)
 }
 
 #[inline(never)]
 fn frame6(frame: Frame, l3: u32) -> u32 {
-    verdict(arriving::<V6>(&frame, l3))
+    arriving::<V6>(frame, l3)
 }
 
 #[inline(always)]
@@ -46,7 +47,7 @@ fn verdict(outcome: Outcome) -> u32 {
             count(counter, bytes);
             XDP_PASS
         }
-        Outcome::Sent(counter, bytes, verdict) => {
+        Outcome::Rewritten(counter, bytes, verdict) => {
             count(counter, bytes);
             verdict
         }
@@ -61,10 +62,10 @@ fn verdict(outcome: Outcome) -> u32 {
 enum Outcome {
     /// Not ours, or TC's.
     Untouched,
-    /// For the kernel to carry on with.
+    /// Left as it is for TC.
     Left(Counter, u32),
-    /// Sent out again, by this verdict.
-    Sent(Counter, u32, u32),
+    /// Rewritten; the verdict says whether the kernel carries on with it or it goes out again.
+    Rewritten(Counter, u32, u32),
     /// Dropped.
     Dropped(Counter, u32),
 }
@@ -72,81 +73,59 @@ enum Outcome {
 const ETHERNET_LEN: u32 = 14;
 
 #[inline(always)]
-fn arriving<F: Family>(frame: &Frame, l3: u32) -> Outcome
+fn arriving<F: Family>(frame: Frame, l3: u32) -> u32
 where
     Maps: Tables<F>,
 {
-    let mut headers = F::headers(frame, l3);
+    let mut headers = F::headers(&frame, l3);
     if headers.fault != Fault::None && !frame.is_one_buffer() {
         // Headers beyond the first buffer can be read by TC.
-        return Outcome::Untouched;
+        return verdict(Outcome::Untouched);
     }
     let bytes = headers.bytes;
     let mut to = headers.tuple;
     match balance::<F, _>(&Maps, Place::Device, &mut headers, &mut to) {
-        Decision::Pass => Outcome::Untouched,
-        Decision::Rewrite(kind) => match rewrite(frame, &headers, &to) {
-            Ok(Rewritten::Local) => Outcome::Left(counter(kind), bytes),
-            Ok(Rewritten::Sent(verdict)) => Outcome::Sent(counter(kind), bytes, verdict),
-            // TC counts the packet as one of a known flow, and sends it.
-            Ok(Rewritten::Not) if kind == Kind::New => Outcome::Left(counter(kind), bytes),
-            Ok(Rewritten::Not) => Outcome::Untouched,
-            Err(counter) => Outcome::Dropped(counter, bytes),
-        },
-        Decision::Refuse => Outcome::Left(Counter::XdpNoEndpoint, bytes),
-        Decision::Drop(counter) => Outcome::Dropped(counter, bytes),
+        Decision::Pass => verdict(Outcome::Untouched),
+        Decision::Rewrite(kind) => forward(frame, &headers, &to, kind),
+        Decision::Refuse => verdict(Outcome::Left(Counter::XdpNoEndpoint, bytes)),
+        Decision::Drop(counter) => verdict(Outcome::Dropped(counter, bytes)),
     }
 }
 
-/// How a frame was given its new tuple.
-enum Rewritten {
-    /// The backend is on this node: the kernel routes the packet there.
-    Local,
-    /// It is on its way, by this verdict.
-    Sent(u32),
-    /// Not at all: XDP cannot send it.
-    Not,
-}
-
-/// Gives a frame its new tuple and sends it where it cannot go by itself. A function of its own, so that what it
-/// puts on the stack comes after what deciding did.
-#[inline(never)]
-fn rewrite<F: Family>(
-    frame: &Frame,
-    headers: &Headers<F>,
-    to: &F::Flow,
-) -> Result<Rewritten, Counter> {
+/// Sends a packet towards its new tuple.
+#[inline(always)]
+fn forward<F: Family>(frame: Frame, headers: &Headers<F>, to: &F::Flow, kind: Kind) -> u32 {
     if !source_changes::<F>(&headers.tuple, to) {
-        frame.rewrite(headers, to, false)?;
-        return Ok(Rewritten::Local);
+        // To a backend on this node: the kernel routes the packet there.
+        return rewrite(frame, headers, to, kind, XDP_PASS);
     }
     // A tagged frame belongs to another device than the one that routes are looked up from.
     if headers.l3 == ETHERNET_LEN && transmits(frame.ifindex()) {
-        let mut query = route::query::<F>(headers, to, frame.ifindex());
-        // SAFETY: the helper takes this hook's context and the query with its size.
-        let answer = unsafe {
-            fib_lookup(
-                frame.ctx().cast(),
-                &raw mut query,
-                size_of::<bpf_fib_lookup>() as i32,
-                0,
-            )
-        };
-        if let Route::Known = route::answer(answer)
-            && transmits(query.ifindex)
-        {
-            frame.rewrite(headers, to, true)?;
-            frame.set_link(query.dmac, query.smac)?;
-            let verdict = if query.ifindex == frame.ifindex() {
-                XDP_TX
-            } else {
-                // SAFETY: the helper takes numbers.
-                (unsafe { bpf_redirect(query.ifindex, 0) }) as u32
-            };
-            return Ok(Rewritten::Sent(verdict));
+        let hop = send::<F>(frame, to);
+        if hop != XDP_PASS {
+            return rewrite(frame, headers, to, kind, hop);
         }
     }
-    Ok(Rewritten::Not)
+    verdict(match kind {
+        // TC counts the packet as one of a known flow, and sends it.
+        Kind::New => Outcome::Left(Counter::XdpNewFlow, headers.bytes),
+        Kind::Forward | Kind::Reply => Outcome::Untouched,
+    })
+}
+
+/// Gives a frame its new tuple on its way to the verdict `hop`, and counts it.
+#[inline(never)]
+fn rewrite<F: Family>(
+    frame: Frame,
+    headers: &Headers<F>,
+    to: &F::Flow,
+    kind: Kind,
+    hop: u32,
+) -> u32 {
+    verdict(match frame.rewrite(headers, to, hop != XDP_PASS) {
+        Ok(()) => Outcome::Rewritten(counter(kind), headers.bytes, hop),
+        Err(counter) => Outcome::Dropped(counter, headers.bytes),
+    })
 }
 
 #[inline(always)]
@@ -155,6 +134,35 @@ fn counter(kind: Kind) -> Counter {
         Kind::New => Counter::XdpNewFlow,
         Kind::Forward => Counter::XdpForward,
         Kind::Reply => Counter::XdpReply,
+    }
+}
+
+/// Addresses the frame to the next hop of a packet with the tuple `to`. The verdict sends it there; XDP_PASS where
+/// the neighbour is unknown, or the device may not be sent from.
+#[inline(never)]
+fn send<F: Family>(frame: Frame, to: &F::Flow) -> u32 {
+    let mut query = route::query::<F>(to, frame.ifindex());
+    // SAFETY: the helper takes this hook's context and the query with its size.
+    let answer = unsafe {
+        fib_lookup(
+            frame.ctx().cast(),
+            &raw mut query,
+            size_of::<bpf_fib_lookup>() as i32,
+            0,
+        )
+    };
+    match route::answer(answer) {
+        Route::Known if transmits(query.ifindex) => {}
+        Route::Known | Route::NoNeighbour | Route::None => return XDP_PASS,
+    }
+    if frame.set_link(query.dmac, query.smac).is_err() {
+        return XDP_PASS;
+    }
+    if query.ifindex == frame.ifindex() {
+        XDP_TX
+    } else {
+        // SAFETY: the helper takes numbers.
+        (unsafe { bpf_redirect(query.ifindex, 0) }) as u32
     }
 }
 

@@ -1,7 +1,11 @@
 //! The kernel's routing table, asked for the way on of a translated packet.
 
-use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup};
-use packet::{Address as _, Family, Flow as _, Headers};
+use aya_ebpf::bindings::{
+    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,
+    bpf_fib_lookup__bindgen_ty_1, bpf_fib_lookup__bindgen_ty_2, bpf_fib_lookup__bindgen_ty_3,
+    bpf_fib_lookup__bindgen_ty_4, bpf_fib_lookup__bindgen_ty_5,
+};
+use packet::{Address as _, Family, Flow as _};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -18,26 +22,29 @@ pub(crate) enum Route {
 
 /// A question for the route of a packet that arrived at `ifindex` and now has the tuple `to`.
 #[inline(always)]
-pub(crate) fn query<F: Family>(headers: &Headers<F>, to: &F::Flow, ifindex: u32) -> bpf_fib_lookup {
-    // SAFETY: the type is made of integers, for which zeros are a value.
-    let mut query: bpf_fib_lookup = unsafe { core::mem::zeroed() };
-    let _ = headers;
-    query.ifindex = ifindex;
-    query.l4_protocol = to.proto();
-    query.sport = u16::from_ne_bytes(to.sport().to_bytes());
-    query.dport = u16::from_ne_bytes(to.dport().to_bytes());
-    let saddr: [u32; 4] = zerocopy::transmute!(to.saddr().padded());
-    let daddr: [u32; 4] = zerocopy::transmute!(to.daddr().padded());
-    if F::NUMBER == abi::family::V4 {
-        query.family = AF_INET;
-        query.__bindgen_anon_3.ipv4_src = saddr[0];
-        query.__bindgen_anon_4.ipv4_dst = daddr[0];
-    } else {
-        query.family = AF_INET6;
-        query.__bindgen_anon_3.ipv6_src = saddr;
-        query.__bindgen_anon_4.ipv6_dst = daddr;
+pub(crate) fn query<F: Family>(to: &F::Flow, ifindex: u32) -> bpf_fib_lookup {
+    let is_v4 = F::NUMBER == abi::family::V4;
+    // Every field by itself: zeroing it as a whole would become a loop.
+    bpf_fib_lookup {
+        family: if is_v4 { AF_INET } else { AF_INET6 },
+        l4_protocol: to.proto(),
+        sport: u16::from_ne_bytes(to.sport().to_bytes()),
+        dport: u16::from_ne_bytes(to.dport().to_bytes()),
+        // Zero: the kernel compares the packet's own length with the device's limit.
+        __bindgen_anon_1: bpf_fib_lookup__bindgen_ty_1 { tot_len: 0 },
+        ifindex,
+        __bindgen_anon_2: bpf_fib_lookup__bindgen_ty_2 { flowinfo: 0 },
+        // IPv4 takes the first word.
+        __bindgen_anon_3: bpf_fib_lookup__bindgen_ty_3 {
+            ipv6_src: to.saddr().words(),
+        },
+        __bindgen_anon_4: bpf_fib_lookup__bindgen_ty_4 {
+            ipv6_dst: to.daddr().words(),
+        },
+        __bindgen_anon_5: bpf_fib_lookup__bindgen_ty_5 { tbid: 0 },
+        smac: [0; 6],
+        dmac: [0; 6],
     }
-    query
 }
 
 /// Reads the helper's return value.

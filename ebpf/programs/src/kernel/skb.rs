@@ -91,7 +91,8 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn decrement_ttl<F: Family>(&self, headers: &Headers<F>) -> Result<(), Counter> {
         let offset = headers.l3 + F::TTL_OFFSET;
-        let word = self.words::<1>(offset & !3).ok_or(Counter::DropRewrite)?[0];
+        let at = headers.l3 + (F::TTL_OFFSET & !3);
+        let word = self.words::<1>(at).ok_or(Counter::DropRewrite)?[0];
         let ttl = word.to_ne_bytes()[(F::TTL_OFFSET & 3) as usize];
         if ttl <= 1 {
             return Err(Counter::DropTtlExceeded);
@@ -115,12 +116,8 @@ impl Skb {
     /// Sends the packet on by this node's routes, past the checks that routing makes of an arriving packet's
     /// source.
     #[inline(always)]
-    pub(crate) fn forward<F: Family>(
-        &self,
-        headers: &Headers<F>,
-        to: &F::Flow,
-    ) -> Result<i32, Counter> {
-        let mut query = route::query::<F>(headers, to, self.ifindex());
+    pub(crate) fn forward<F: Family>(&self, to: &F::Flow) -> Result<i32, Counter> {
+        let mut query = route::query::<F>(to, self.ifindex());
         // SAFETY: the helper takes this hook's context and the query with its size.
         let answer = unsafe {
             fib_lookup(

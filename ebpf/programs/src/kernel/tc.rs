@@ -43,12 +43,12 @@ pub(crate) fn egress(skb: Skb) -> i32 {
 
 #[inline(never)]
 fn ingress4(skb: Skb, place: Place, l3: u32) -> i32 {
-    verdict(arriving::<V4>(&skb, place, l3))
+    arriving::<V4>(skb, place, l3)
 }
 
 #[inline(never)]
 fn ingress6(skb: Skb, place: Place, l3: u32) -> i32 {
-    verdict(arriving::<V6>(&skb, place, l3))
+    arriving::<V6>(skb, place, l3)
 }
 
 #[inline(never)]
@@ -73,21 +73,17 @@ fn verdict(outcome: Outcome) -> i32 {
 }
 
 #[inline(always)]
-fn arriving<F: Family>(skb: &Skb, place: Place, l3: u32) -> Outcome
+fn arriving<F: Family>(skb: Skb, place: Place, l3: u32) -> i32
 where
     Maps: Tables<F>,
 {
-    let mut headers = F::headers(skb, l3);
-    let bytes = headers.bytes;
+    let mut headers = F::headers(&skb, l3);
     let mut to = headers.tuple;
     match balance::<F, _>(&Maps, place, &mut headers, &mut to) {
-        Decision::Pass => Outcome::Untouched,
-        Decision::Rewrite(kind) => match rewrite(skb, place, &headers, &to) {
-            Ok(verdict) => Outcome::Rewritten(counter(kind), bytes, verdict),
-            Err(counter) => Outcome::Dropped(counter, bytes),
-        },
-        Decision::Refuse => Outcome::Dropped(Counter::TcNoEndpoint, bytes),
-        Decision::Drop(counter) => Outcome::Dropped(counter, bytes),
+        Decision::Pass => verdict(Outcome::Untouched),
+        Decision::Rewrite(kind) => rewrite(skb, place, &headers, &to, kind),
+        Decision::Refuse => verdict(Outcome::Dropped(Counter::TcNoEndpoint, headers.bytes)),
+        Decision::Drop(counter) => verdict(Outcome::Dropped(counter, headers.bytes)),
     }
 }
 
@@ -107,29 +103,38 @@ where
     }
 }
 
-/// Gives a packet its new tuple and sends it where it cannot go by itself. A function of its own, so that what
-/// it puts on the stack comes after what deciding did.
+/// Gives a packet its new tuple, sends it where it cannot go by itself, and counts it. A function of its own, so
+/// that what it puts on the stack comes after what deciding did.
 #[inline(never)]
 fn rewrite<F: Family>(
-    skb: &Skb,
+    skb: Skb,
+    place: Place,
+    headers: &Headers<F>,
+    to: &F::Flow,
+    kind: Kind,
+) -> i32 {
+    verdict(match carry_out(skb, place, headers, to) {
+        Ok(verdict) => Outcome::Rewritten(counter(kind), headers.bytes, verdict),
+        Err(counter) => Outcome::Dropped(counter, headers.bytes),
+    })
+}
+
+#[inline(always)]
+fn carry_out<F: Family>(
+    skb: Skb,
     place: Place,
     headers: &Headers<F>,
     to: &F::Flow,
 ) -> Result<i32, Counter> {
-    if !source_changes::<F>(&headers.tuple, to) {
-        skb.rewrite(headers, to)?;
-        return Ok(TC_ACT_UNSPEC);
+    let sent = source_changes::<F>(&headers.tuple, to);
+    if sent && place == Place::Device {
+        skb.decrement_ttl(headers)?;
     }
+    skb.rewrite(headers, to)?;
     match place {
-        Place::Pod => {
-            skb.rewrite(headers, to)?;
-            skb.bounce()
-        }
-        Place::Device => {
-            skb.decrement_ttl(headers)?;
-            skb.rewrite(headers, to)?;
-            skb.forward(headers, to)
-        }
+        Place::Pod if sent => skb.bounce(),
+        Place::Device if sent => skb.forward::<F>(to),
+        Place::Pod | Place::Device => Ok(TC_ACT_UNSPEC),
     }
 }
 
