@@ -159,6 +159,9 @@ fn finish(
     if validation == FieldValidation::Strict && !found.is_empty() {
         return Err(refuse(&format!("strict decoding error: {}", found.join(", "))));
     }
+    if let Some(schema) = schema {
+        types::normalise(&schema.shape, &mut object);
+    }
     set(&mut object, "apiVersion", version);
     set(&mut object, "kind", kind);
     Ok(Decoded { object, warnings: found })

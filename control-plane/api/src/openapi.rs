@@ -82,6 +82,7 @@ fn document(group: &str, version: &str) -> Value {
 /// The definitions and all that they refer to, with our descriptions.
 fn components(wanted: &[&str]) -> Map<String, Value> {
     let described = schema::read(include_str!("../schema/descriptions.json"));
+    let values = schema::read(include_str!("../schema/values.json"));
     let mut found: Map<String, Value> = Map::new();
     let mut todo: Vec<String> = wanted.iter().map(|d| (*d).to_owned()).collect();
     while let Some(name) = todo.pop() {
@@ -91,6 +92,9 @@ fn components(wanted: &[&str]) -> Map<String, Value> {
         let Some(body) = schema::DEFINITIONS.get(&name) else { continue };
         let mut body = body.clone();
         references(&body, &mut todo);
+        for (field, values) in crate::value::entries(values.get(&name).unwrap_or(&Value::Null), &[]) {
+            body["properties"][field]["enum"] = values.clone();
+        }
         describe(&name, &mut body, &described);
         found.insert(name, body);
     }

@@ -13,6 +13,34 @@ pub(super) fn mismatch(schema: &'static Schema, object: &Value) -> Option<String
     walk.value(&schema.shape, object, Some(schema))
 }
 
+/// Gives values the one spelling in which they are stored: known fields that are null are absent, quantities are
+/// canonical. What the schema does not know is left as it is.
+pub(super) fn normalise(shape: &Shape, value: &mut Value) {
+    match (shape.resolve().1, &mut *value) {
+        (Shape::Struct(fields), Value::Object(map)) => {
+            map.retain(|key, value| !value.is_null() || !fields.contains_key(key.as_str()));
+            for (key, value) in map {
+                if let Some(field) = fields.get(key.as_str()) {
+                    normalise(&field.shape, value);
+                }
+            }
+        }
+        (Shape::Map(values), Value::Object(map)) => map.values_mut().for_each(|v| normalise(values, v)),
+        (Shape::List(items), Value::Array(list)) => list.iter_mut().for_each(|v| normalise(items, v)),
+        (Shape::Quantity, Value::String(text)) => {
+            if let Ok(quantity) = Quantity::parse(text) {
+                *text = quantity.to_string();
+            }
+        }
+        (Shape::Quantity, Value::Number(number)) => {
+            if let Ok(quantity) = Quantity::parse(&number.to_string()) {
+                *value = quantity.to_string().into();
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The fields that the schema lacks. Directives of strategic merge patches are no fields.
 pub(super) fn unknown_fields(schema: &Schema, object: &Value) -> Vec<String> {
     let mut found = Vec::new();
