@@ -29,7 +29,7 @@ impl Capability {
 /// Those of `wanted` that this process does not have in effect.
 #[must_use]
 pub fn missing_capabilities(wanted: &[Capability]) -> Vec<Capability> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     missing(&status, wanted)
 }
 

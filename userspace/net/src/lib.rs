@@ -11,9 +11,11 @@ mod host;
 mod links;
 mod mounts;
 mod netns;
+mod routes;
 
 pub use error::Error;
 pub use host::{Capability, hostname, missing_capabilities};
 pub use links::{Address, Change, Link, Links};
 pub use mounts::{cgroup2_mount, ensure_bpffs, is_bpffs};
 pub use netns::Netns;
+pub use routes::default_route_devices;
