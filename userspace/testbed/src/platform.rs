@@ -154,7 +154,6 @@ impl Platform {
 }
 
 /// A client of the platform's API whose connections are made in the node's namespace.
-#[derive(Debug)]
 pub struct Api {
     runtime: tokio::runtime::Runtime,
     client: Client,

@@ -1,0 +1,78 @@
+//! Measures the datapath beside its peers in the same run: the direct path, and an nftables ruleset of the
+//! shape that kube-proxy writes. `cargo xtask bench datapath` builds what it starts.
+#![forbid(unsafe_code)]
+
+mod figures;
+mod nft;
+mod programming;
+mod programs;
+mod traffic;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use figures::{Figures, Format};
+
+#[derive(Parser)]
+struct Options {
+    /// Which bench
+    #[arg(default_value = "datapath", value_parser = ["datapath"])]
+    name: String,
+    /// The `fairlead` binary
+    #[arg(long)]
+    fairlead: PathBuf,
+    /// Fewer and shorter runs: ends within two minutes
+    #[arg(long)]
+    quick: bool,
+    /// A table, or one JSON object a line
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Format,
+    /// Only this part
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Requests and bytes on each path
+    Traffic,
+    /// From the API to the kernel
+    Programming,
+    /// Each program by itself
+    Programs,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let mut figures = Figures::new(&options.name, options.output);
+    if let Err(error) = run(&options, &mut figures) {
+        eprintln!("bench: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    let missed = figures.missed();
+    for miss in missed {
+        eprintln!("missed: {miss}");
+    }
+    if missed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn run(options: &Options, figures: &mut Figures) -> Result<()> {
+    let wanted = |part| options.only.is_none_or(|only| only == part);
+    if wanted(Part::Programs) {
+        programs::measure(figures)?;
+    }
+    if wanted(Part::Programming) {
+        programming::measure(figures, &options.fairlead, options.quick)?;
+    }
+    if wanted(Part::Traffic) {
+        traffic::measure(figures, options.quick)?;
+    }
+    Ok(())
+}
