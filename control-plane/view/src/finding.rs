@@ -29,6 +29,11 @@ pub enum Finding {
         /// As written.
         protocol: String,
     },
+    /// A traffic policy `Local` that is served as `Cluster`: every endpoint is used, not only local ones.
+    Local {
+        /// The field.
+        at: &'static str,
+    },
     /// The load balancer's addresses are left out, for they would be open to more clients than asked for.
     SourceRanges,
 }
@@ -48,6 +53,7 @@ impl fmt::Display for Finding {
                 f,
                 "{at}: protocol {protocol:?} is left out: only TCP and UDP are balanced"
             ),
+            Finding::Local { at } => write!(f, "{at}: Local is served as Cluster"),
             Finding::SourceRanges => f.write_str(
                 "spec.loadBalancerSourceRanges is not enforced here: \
                  the addresses in status.loadBalancer are left out",

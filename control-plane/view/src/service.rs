@@ -74,6 +74,7 @@ impl Declared {
             declared.further("spec.externalIPs", ip, FrontendKind::ExternalIp);
         }
         declared.load_balancer(service);
+        declared.policies(spec);
         for port in &spec.ports {
             declared.port(port);
         }
@@ -91,6 +92,17 @@ impl Declared {
         for point in ingress {
             if !point.ip.is_empty() && point.ip_mode != "Proxy" {
                 self.further("status.loadBalancer", &point.ip, FrontendKind::LoadBalancer);
+            }
+        }
+    }
+
+    fn policies(&mut self, spec: &objects::ServiceSpec) {
+        for (at, policy) in [
+            ("spec.externalTrafficPolicy", &spec.external_traffic_policy),
+            ("spec.internalTrafficPolicy", &spec.internal_traffic_policy),
+        ] {
+            if policy == "Local" {
+                self.findings.push(Finding::Local { at });
             }
         }
     }

@@ -63,11 +63,9 @@ impl Table {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Problem::Full { table, capacity } => write!(
-                f,
-                "table {} is full ({capacity} elements)",
-                table.name()
-            ),
+            Problem::Full { table, capacity } => {
+                write!(f, "table {} is full ({capacity} elements)", table.name())
+            }
             Problem::Taken { frontend, by } => {
                 write!(f, "{frontend} belongs to the older Service {by}")
             }

@@ -79,6 +79,7 @@ const AGAIN_MIN: Duration = Duration::from_millis(500);
 const AGAIN_MAX: Duration = Duration::from_secs(30);
 
 /// What a watch said.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and gone at once")]
 enum Input {
     Service(Event<objects::Service>),
     Slice(Event<objects::EndpointSlice>),
@@ -95,7 +96,7 @@ fn inputs(client: &Client) -> impl Stream<Item = Input> + use<> {
 /// Waits until somebody asks to stop; for ever when nobody is left who could.
 async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     if shutdown.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

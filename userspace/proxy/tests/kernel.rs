@@ -3,6 +3,7 @@
 //!
 //! Needs root. Namespace, cgroup and bpffs are the test's own.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::process::Command;
@@ -21,7 +22,11 @@ use net::Netns;
 use plan::Tables;
 use proxy::{Settings, Status};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
+
+/// In the test's own namespace.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9100);
 
 #[test]
 fn a_proxy_programs_follows_restarts_and_leaves() {
@@ -30,6 +35,7 @@ fn a_proxy_programs_follows_restarts_and_leaves() {
     let pod = Netns::create().unwrap();
     let outcome = netns.run(|| {
         ip("link add up0 type veth peer name up1");
+        ip("link set lo up");
         ip("addr add 192.0.2.1/24 dev up0");
         ip("link set up0 up");
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -71,7 +77,8 @@ async fn story(ground: &Ground, pod: &Netns) {
     assert_eq!(ground.tables().to_string(), first);
 
     // As a daemon, on the kernel as it is.
-    let settings = ground.settings();
+    let mut settings = ground.settings();
+    settings.metrics_bind_address = Some(METRICS);
     let mut status = settings.status.subscribe();
     let (stop, stopping) = watch::channel(false);
     let daemon = tokio::spawn({
@@ -114,6 +121,16 @@ async fn story(ground: &Ground, pod: &Netns) {
             .to_string()
             .contains("10.244.0.9:8080 service 1")
     );
+
+    // Metrics say so too.
+    let page = get_page("/metrics").await;
+    for line in [
+        "fairlead_proxy_services_in_trouble 1",
+        "fairlead_table_entries{table=\"BACKENDS\"} 3",
+    ] {
+        assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+    }
+    assert!(get_page("/readyz").await.starts_with("HTTP/1.1 200"));
 
     // A pod's link comes and goes; a link that stays in the namespace is left alone.
     let before = status.borrow().devices.len();
@@ -159,6 +176,16 @@ async fn until(status: &mut watch::Receiver<Status>, is: impl FnMut(&Status) -> 
         .expect("within ten seconds")
         .expect("the proxy runs")
         .clone()
+}
+
+/// An answer of the metrics server, head and body.
+async fn get_page(path: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(METRICS).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 fn service(name: &str, ip: &str) -> Value {
