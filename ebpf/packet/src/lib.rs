@@ -12,7 +12,7 @@ pub mod checksum;
 pub mod choose;
 pub mod family;
 pub mod parse;
-// pub mod refuse;
+pub mod refuse;
 pub mod socket;
 pub mod tables;
 

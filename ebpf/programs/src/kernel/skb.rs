@@ -6,16 +6,20 @@
 use core::mem::offset_of;
 
 use abi::Counter;
+use abi::protocol::TCP;
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, bpf_fib_lookup,
+    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_fib_lookup,
 };
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup as fib_lookup, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
-    bpf_redirect_neigh, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+    bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use packet::checksum::{self, difference};
-use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport};
+use packet::parse::TCP_LEN;
+use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, refuse};
 
 use super::mem::{Words, bounds, forget};
 use super::route::{self, Route};
@@ -137,6 +141,62 @@ impl Skb {
                 )
             }
             Route::None => Err(Counter::DropNoRoute),
+        }
+    }
+
+    /// Turns a TCP packet into a reset, and sends it back.
+    #[inline(always)]
+    pub(crate) fn reset<F: Family>(&self, headers: &Headers<F>) -> Result<i32, Counter> {
+        let segment = self.words::<5>(headers.l4).ok_or(Counter::DropRewrite)?;
+        let Some(answer) = refuse::reset(headers, &segment) else {
+            return Err(Counter::TcNoEndpoint);
+        };
+        let l4 = headers.l3 + refuse::header_len::<F>();
+        // SAFETY: the helper checks the length.
+        done(unsafe { bpf_skb_change_tail(self.skb, l4 + TCP_LEN, 0) })?;
+        let flow = headers.tuple.reversed();
+        self.store_header::<F>(headers.l3, &refuse::header::<F>(&flow, TCP, TCP_LEN))?;
+        self.store(l4, &answer, 0)?;
+        self.bounce()
+    }
+
+    /// Puts ICMP port unreachable in front of a UDP packet, cuts it behind its UDP header, and sends it back.
+    #[inline(always)]
+    pub(crate) fn unreachable<F: Family>(&self, headers: &Headers<F>) -> Result<i32, Counter> {
+        let own_len = refuse::header_len::<F>();
+        let udp = self.words::<2>(headers.l4).ok_or(Counter::DropRewrite)?;
+        let mut quoted = checksum::sum(&udp);
+        if F::CHECK_OFFSET.is_none() {
+            if headers.l4 - headers.l3 != own_len {
+                return Err(Counter::TcNoEndpoint);
+            }
+            let ip = self.words::<10>(headers.l3).ok_or(Counter::DropRewrite)?;
+            quoted += checksum::sum(&ip);
+        }
+        let icmp = refuse::unreachable(headers, quoted);
+        let room = own_len + refuse::ICMP_LEN;
+        let payload_len = refuse::ICMP_LEN + refuse::quoted_len(headers);
+        // SAFETY: the helper checks the length.
+        done(unsafe { bpf_skb_adjust_room(self.skb, room as i32, BPF_ADJ_ROOM_MAC, 0) })?;
+        let end = headers.l3 + own_len + payload_len;
+        // SAFETY: the helper checks the length.
+        done(unsafe { bpf_skb_change_tail(self.skb, end, 0) })?;
+        let flow = headers.tuple.reversed();
+        self.store_header::<F>(
+            headers.l3,
+            &refuse::header::<F>(&flow, F::ICMP, payload_len),
+        )?;
+        self.store(headers.l3 + own_len, &icmp, 0)?;
+        self.bounce()
+    }
+
+    #[inline(always)]
+    fn store_header<F: Family>(&self, l3: u32, header: &[u32; 10]) -> Result<(), Counter> {
+        if F::CHECK_OFFSET.is_some() {
+            let [a, b, c, d, e, ..] = *header;
+            self.store(l3, &[a, b, c, d, e], 0)
+        } else {
+            self.store(l3, header, 0)
         }
     }
 

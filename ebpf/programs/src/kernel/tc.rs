@@ -3,7 +3,9 @@
 use abi::Counter;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use packet::balance::{Kind, source_changes};
-use packet::{Decision, Family, Headers, Link, Place, Tables, V4, V6, balance, parse, reply};
+use packet::{
+    Decision, Family, Headers, Link, Place, Tables, Transport, V4, V6, balance, parse, reply,
+};
 
 use super::count::count;
 use super::skb::Skb;
@@ -82,7 +84,7 @@ where
     match balance::<F, _>(&Maps, place, &mut headers, &mut to) {
         Decision::Pass => verdict(Outcome::Untouched),
         Decision::Rewrite(kind) => rewrite(skb, place, &headers, &to, kind),
-        Decision::Refuse => verdict(Outcome::Dropped(Counter::TcNoEndpoint, headers.bytes)),
+        Decision::Refuse => refuse(skb, &headers),
         Decision::Drop(counter) => verdict(Outcome::Dropped(counter, headers.bytes)),
     }
 }
@@ -136,6 +138,20 @@ fn carry_out<F: Family>(
         Place::Device if sent => skb.forward::<F>(to),
         Place::Pod | Place::Device => Ok(TC_ACT_UNSPEC),
     }
+}
+
+/// Answers that nobody listens there. What cannot be answered is dropped, and counted all the same.
+#[inline(never)]
+fn refuse<F: Family>(skb: Skb, headers: &Headers<F>) -> i32 {
+    let answered = match headers.transport {
+        Transport::Tcp => skb.reset(headers),
+        Transport::Udp => skb.unreachable(headers),
+        Transport::Icmp | Transport::Elsewhere | Transport::Other => Err(Counter::TcNoEndpoint),
+    };
+    verdict(match answered {
+        Ok(verdict) => Outcome::Rewritten(Counter::TcNoEndpoint, headers.bytes, verdict),
+        Err(_) => Outcome::Dropped(Counter::TcNoEndpoint, headers.bytes),
+    })
 }
 
 #[inline(always)]
