@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
 use crate::{Error, sys};
@@ -11,6 +12,7 @@ const NO_DEVICE: u32 = i32::MAX as u32;
 
 /// What this kernel offers, as far as it changes what Fairlead does.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Probe {
     /// The kernel's release, as `uname -r` prints it.
     pub release: String,
@@ -51,54 +53,24 @@ fn tcx() -> bool {
     }
 }
 
-/// Refuses a process that may not load programs, naming what it lacks.
+/// Refuses a thread that may not load programs, naming what it lacks.
 pub(crate) fn require_capabilities() -> Result<(), Error> {
-    let status = fs::read_to_string("/proc/self/status")
-        .map_err(Error::path("read", "/proc/self/status".as_ref()))?;
-    let missing = missing(&status);
+    let sets = rustix::thread::capabilities(None).map_err(|error| Error::System {
+        action: "read the capabilities of this process",
+        source: error.into(),
+    })?;
+    let missing: Vec<_> = [
+        (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+        (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"),
+        (CapabilitySet::BPF, "CAP_BPF"),
+    ]
+    .into_iter()
+    .filter(|(capability, _)| !sets.effective.contains(*capability))
+    .map(|(_, name)| name)
+    .collect();
     if missing.is_empty() {
         Ok(())
     } else {
         Err(Error::Capabilities { missing })
-    }
-}
-
-/// The capabilities that loading and attaching need and the text of /proc/self/status does not have, by the
-/// numbers of linux/capability.h.
-fn missing(status: &str) -> Vec<&'static str> {
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
-        .unwrap_or(0);
-    [
-        (12, "CAP_NET_ADMIN"),
-        (21, "CAP_SYS_ADMIN"),
-        (39, "CAP_BPF"),
-    ]
-    .into_iter()
-    .filter(|(bit, _)| effective & (1 << bit) == 0)
-    .map(|(_, name)| name)
-    .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn missing_capabilities_are_named() {
-        for (effective, expected) in [
-            ("000001fffeffffff", vec![]),
-            ("000000ffffdfefff", vec!["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]),
-            ("0000000000201000", vec!["CAP_BPF"]),
-            (
-                "0000000000000000",
-                vec!["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_BPF"],
-            ),
-        ] {
-            let status = format!("Name:\tfairlead\nCapEff:\t{effective}\n");
-            assert_eq!(missing(&status), expected, "{effective}");
-        }
     }
 }

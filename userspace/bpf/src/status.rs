@@ -14,6 +14,7 @@ use crate::{Error, Probe};
 
 /// What the kernel holds for one root of pins.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Status {
     /// The root of the pins.
     pub bpffs_root: PathBuf,
@@ -33,6 +34,7 @@ pub struct Status {
 
 /// A loaded program.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ProgramStatus {
     /// Its name.
     pub name: String,
@@ -52,6 +54,7 @@ pub struct ProgramStatus {
 
 /// An attached program.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct LinkStatus {
     /// The kernel's identifier of the link; `None` for a tc filter, which has none.
     pub id: Option<u32>,

@@ -21,6 +21,7 @@ use crate::{Error, Probe, spec, sys};
 
 /// How full a table is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Fill {
     /// Name of the table.
     pub table: &'static str,

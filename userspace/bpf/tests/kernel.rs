@@ -12,6 +12,7 @@ use abi::{Backend, Counter, Frontend, FrontendKey4, FrontendKey6, NodeConfig, fa
 use bpf::{Capacities, Datapath, Error, Place, Settings, XdpMode};
 use ground::{Ground, describe, ip};
 use plan::{FrontendKey, Step, Store, Tables};
+use rustix::thread::CapabilitySet;
 
 /// The frontend of service `n`.
 fn key4(n: u32) -> FrontendKey {
@@ -574,6 +575,24 @@ fn what_is_missing_is_named() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn a_process_without_capabilities_is_told_which() {
+    let ground = Ground::new("caps");
+    let settings = ground.settings();
+    // A thread of its own, because capabilities belong to threads.
+    let refused = std::thread::spawn(move || {
+        let mut sets = rustix::thread::capabilities(None).unwrap();
+        sets.effective -= CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        Datapath::open(&settings).map(drop)
+    });
+    let error = refused.join().unwrap().unwrap_err().to_string();
+    assert!(
+        error.starts_with("CAP_NET_ADMIN, CAP_BPF missing: run as root"),
+        "{error}"
+    );
 }
 
 #[test]

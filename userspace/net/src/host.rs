@@ -1,17 +1,16 @@
 //! The name of this host and what this process may do on it.
 
-use std::fs;
+use rustix::thread::CapabilitySet;
 
-/// A capability that Fairlead needs, by its number in linux/capability.h.
+/// A capability that Fairlead needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
 pub enum Capability {
     /// Attach to devices.
-    NetAdmin = 12,
+    NetAdmin,
     /// Enter namespaces, mount file systems, read back objects by identifier.
-    SysAdmin = 21,
+    SysAdmin,
     /// Load programs and make tables (Linux 5.8).
-    Bpf = 39,
+    Bpf,
 }
 
 impl Capability {
@@ -24,13 +23,26 @@ impl Capability {
             Capability::Bpf => "CAP_BPF",
         }
     }
+
+    fn set(self) -> CapabilitySet {
+        match self {
+            Capability::NetAdmin => CapabilitySet::NET_ADMIN,
+            Capability::SysAdmin => CapabilitySet::SYS_ADMIN,
+            Capability::Bpf => CapabilitySet::BPF,
+        }
+    }
 }
 
-/// Those of `wanted` that this process does not have in effect.
+/// Those of `wanted` that this thread does not have in effect.
 #[must_use]
 pub fn missing_capabilities(wanted: &[Capability]) -> Vec<Capability> {
-    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    missing(&status, wanted)
+    let effective =
+        rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    wanted
+        .iter()
+        .copied()
+        .filter(|capability| !effective.contains(capability.set()))
+        .collect()
 }
 
 /// This host's name, in lower case: what Kubernetes calls the node unless told otherwise.
@@ -42,35 +54,21 @@ pub fn hostname() -> String {
         .to_lowercase()
 }
 
-fn missing(status: &str, wanted: &[Capability]) -> Vec<Capability> {
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
-        .unwrap_or(0);
-    wanted
-        .iter()
-        .copied()
-        .filter(|capability| effective & (1 << *capability as u8) == 0)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn missing_capabilities_are_found() {
+    fn capabilities_belong_to_a_thread() {
         use Capability::{Bpf, NetAdmin, SysAdmin};
         let wanted = [NetAdmin, SysAdmin, Bpf];
-        for (effective, expected) in [
-            ("000001fffeffffff", vec![]),
-            ("0000008000000000", vec![NetAdmin, SysAdmin]),
-            ("0000000000201000", vec![Bpf]),
-            ("nonsense", vec![NetAdmin, SysAdmin, Bpf]),
-        ] {
-            let status = format!("Name:\tfairlead\nCapPrm:\t0\nCapEff:\t{effective}\n");
-            assert_eq!(missing(&status, &wanted), expected, "{effective}");
-        }
+        let without = std::thread::spawn(move || {
+            let mut sets = rustix::thread::capabilities(None).unwrap();
+            sets.effective -= CapabilitySet::BPF;
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            missing_capabilities(&wanted)
+        });
+        assert!(without.join().unwrap().contains(&Bpf));
+        assert_eq!(missing_capabilities(&[]), []);
     }
 }

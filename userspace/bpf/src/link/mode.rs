@@ -49,6 +49,7 @@ impl FromStr for XdpMode {
 
 /// What was attached to a device.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct DeviceReport {
     /// Name of the device.
     pub device: String,
