@@ -1,7 +1,8 @@
-//! OpenAPI v3: what kubectl reads to explain and to validate. Made from the resource table and the schemas at first
+//! OpenAPI: what kubectl reads to explain and to validate. Made from the resource table and the schemas at first
 //! use, then kept as bytes.
 
 mod paths;
+mod v2;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -26,12 +27,37 @@ static DOCUMENTS: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
     roots
         .into_iter()
         .map(|(root, group, version)| {
-            let bytes = document(group, version).to_string().into_bytes();
-            let hash = format!("{:016X}", hash(&bytes));
-            (root, Document { bytes, hash })
+            (root, Document::new(document(group, version).to_string().into_bytes()))
         })
         .collect()
 });
+
+/// The one document of OpenAPI v2, in its two forms.
+#[derive(Debug)]
+pub struct Swagger {
+    /// `application/json`.
+    pub json: Document,
+    /// `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`.
+    pub protobuf: Document,
+}
+
+static SWAGGER: LazyLock<Swagger> = LazyLock::new(|| {
+    let v3: Vec<Value> = DOCUMENTS.values().filter_map(|d| serde_json::from_slice(&d.bytes).ok()).collect();
+    let swagger = v2::document(&v3);
+    Swagger { json: Document::new(swagger.to_string().into_bytes()), protobuf: Document::new(v2::encode(&swagger)) }
+});
+
+/// `/openapi/v2`.
+pub fn v2_document() -> &'static Swagger {
+    &SWAGGER
+}
+
+impl Document {
+    fn new(bytes: Vec<u8>) -> Self {
+        let hash = format!("{:016X}", hash(&bytes));
+        Document { bytes, hash }
+    }
+}
 
 /// `/openapi/v3`: where the document of each group version is. Addresses carry the hash, so that they can be cached
 /// for ever.

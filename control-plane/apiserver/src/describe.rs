@@ -1,6 +1,7 @@
 //! What the server says about itself: version, discovery, schema.
 
 use api::discovery::{self, Aggregated};
+use api::openapi::Document;
 use api::status::Status;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
@@ -37,6 +38,7 @@ pub(crate) fn answer(state: &State, path: &str, parts: &Parts, query: &Query) ->
         ["api", version] => found(discovery::legacy_resources("", version)),
         ["apis", group] => found(discovery::legacy_group(group)),
         ["apis", group, version] => found(discovery::legacy_resources(group, version)),
+        ["openapi", "v2"] => swagger(parts),
         ["openapi", "v3"] => respond::value(200, Encoding::Json, &api::openapi::v3_index()),
         ["openapi", "v3", rest @ ..] => schema(&rest.join("/"), parts, query),
         _ => not_found(),
@@ -74,24 +76,47 @@ fn groups(parts: &Parts, core: bool, legacy: impl FnOnce() -> Value, encoding: E
     response
 }
 
+/// The media type that kubectl asks for the v2 schema in. What is answered may not have the `@`.
+const SWAGGER_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// The schema of everything in one document, in protobuf for those who ask for it.
+fn swagger(parts: &Parts) -> Answer {
+    let both = api::openapi::v2_document();
+    let asked = negotiate::ranges(&parts.headers).into_iter().next();
+    let (content_type, document) = match asked {
+        Some(range) if range.media == SWAGGER_PROTOBUF => {
+            ("application/com.github.proto-openapi.spec.v2.v1.0+protobuf", &both.protobuf)
+        }
+        _ => ("application/json", &both.json),
+    };
+    let mut response = unless_known(document, content_type, parts);
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+/// The document, or 304 where the client has it.
+fn unless_known(document: &'static Document, content_type: &'static str, parts: &Parts) -> Answer {
+    let etag = format!("\"{}\"", document.hash);
+    let known = parts.headers.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == etag.as_bytes());
+    let mut response = if known {
+        respond::bytes(304, content_type, Vec::new())
+    } else {
+        respond::bytes(200, content_type, document.bytes.as_slice())
+    };
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        response.headers_mut().insert(ETAG, etag);
+    }
+    response
+}
+
 /// The schema of a group version. Its address in the index carries a hash, so that it may be cached for ever.
 fn schema(group_version: &str, parts: &Parts, query: &Query) -> Answer {
     let Some(document) = api::openapi::v3_document(group_version) else {
         return respond::refusal(&Status::unknown_resource());
     };
-    let etag = format!("\"{}\"", document.hash);
-    let known = parts.headers.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == etag.as_bytes());
-    let mut response = if known {
-        respond::bytes(304, "application/json", Vec::new())
-    } else {
-        respond::bytes(200, "application/json", document.bytes.as_slice())
-    };
-    let headers = response.headers_mut();
-    if let Ok(etag) = HeaderValue::from_str(&etag) {
-        headers.insert(ETAG, etag);
-    }
+    let mut response = unless_known(document, "application/json", parts);
     if query.text("hash") == document.hash {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable, max-age=31536000"));
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable, max-age=31536000"));
     }
     response
 }
@@ -110,7 +135,7 @@ fn index() -> Value {
             }
         }
     }
-    let others = ["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"];
+    let others = ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
     paths.extend(others.map(str::to_owned));
     paths.sort();
     json!({"paths": paths})

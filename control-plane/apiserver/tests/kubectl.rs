@@ -32,8 +32,7 @@ fn kubectl() -> PathBuf {
         candidates.into_iter().find(|candidate| candidate.is_file())
     });
     let found = found.expect("these tests need kubectl: install it, or name it in $KUBECTL");
-    fs::canonicalize(&found)
-        .unwrap_or_else(|error| panic!("$KUBECTL {}: {error}", found.display()))
+    fs::canonicalize(&found).unwrap_or_else(|error| panic!("$KUBECTL {}: {error}", found.display()))
 }
 
 /// A server with a store in a directory of its own, and a home for kubectl.
@@ -69,7 +68,8 @@ impl Server {
                 let app = apiserver::build(config, Arc::new(store)).await.unwrap();
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 let url = app.url(listener.local_addr().unwrap());
-                app.write_kubeconfig(&directory.join("kubeconfig"), &url).unwrap();
+                app.write_kubeconfig(&directory.join("kubeconfig"), &url)
+                    .unwrap();
                 ready.send(()).unwrap();
                 let stopped = async {
                     let _ = stopped.await;
@@ -201,9 +201,16 @@ fn parse(transcript: &str) -> Vec<Step> {
     steps
 }
 
-/// Runs a transcript on a server of its own and reports all that differs.
+/// Runs a transcript on a server of its own. Panics with all that differs.
 fn play(kubectl: &Path, name: &str) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubectl").join(name);
+    let differences = differences(kubectl, name);
+    assert!(differences.is_empty(), "{differences}");
+}
+
+fn differences(kubectl: &Path, name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/kubectl")
+        .join(name);
     let transcript = fs::read_to_string(&file).unwrap();
     let server = Server::new(kubectl);
     let mut differences = String::new();
@@ -212,28 +219,40 @@ fn play(kubectl: &Path, name: &str) {
         let stdout = String::from_utf8_lossy(&output.stdout);
         let stderr = String::from_utf8_lossy(&output.stderr);
         let as_expected = output.status.code() == Some(step.code)
-            && step.stdout.is_none_or(|wanted| lines_match(&wanted, &stdout))
-            && step.stderr.is_none_or(|wanted| lines_match(&wanted, &stderr));
+            && step
+                .stdout
+                .is_none_or(|wanted| lines_match(&wanted, &stdout))
+            && step
+                .stderr
+                .is_none_or(|wanted| lines_match(&wanted, &stderr));
         if !as_expected {
             let code = output.status.code();
             differences += &format!(
-                "{name}:{}: $ {}\nexit {code:?}, expected {}\n--- output\n{stdout}--- error output\n{stderr}\n",
-                step.line, step.command, step.code
+                "{}, {name}:{}: $ {}\nexit {code:?}, expected {}\n--- output\n{stdout}\n--- error output\n{stderr}\n",
+                kubectl.display(),
+                step.line,
+                step.command,
+                step.code
             );
         }
     }
-    assert!(differences.is_empty(), "with {}:\n{differences}", kubectl.display());
+    differences
 }
 
 fn lines_match(wanted: &[String], text: &str) -> bool {
     let squeeze = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     let wanted: Vec<String> = wanted.iter().map(|line| squeeze(line)).collect();
     let lines: Vec<String> = text.lines().map(squeeze).collect();
-    sequence_matches(&wanted, &lines, |wanted| wanted == "...", |wanted, line| {
-        let wanted: Vec<char> = wanted.chars().collect();
-        let line: Vec<char> = line.chars().collect();
-        sequence_matches(&wanted, &line, |c| *c == '*', |a, b| a == b)
-    })
+    sequence_matches(
+        &wanted,
+        &lines,
+        |wanted| wanted == "...",
+        |wanted, line| {
+            let wanted: Vec<char> = wanted.chars().collect();
+            let line: Vec<char> = line.chars().collect();
+            sequence_matches(&wanted, &line, |c| *c == '*', |a, b| a == b)
+        },
+    )
 }
 
 /// Whether a pattern, some items of which stand for any number of items, matches a sequence.
@@ -248,7 +267,10 @@ fn sequence_matches<T>(
     reached[0] = true;
     for wanted in pattern {
         if any(wanted) {
-            let first = reached.iter().position(|reached| *reached).unwrap_or(items.len() + 1);
+            let first = reached
+                .iter()
+                .position(|reached| *reached)
+                .unwrap_or(items.len() + 1);
             for reached in reached.iter_mut().skip(first) {
                 *reached = true;
             }
@@ -277,7 +299,11 @@ fn patterns() {
         (&[], "", true),
     ] {
         let wanted: Vec<String> = wanted.iter().map(|line| (*line).to_owned()).collect();
-        assert_eq!(lines_match(&wanted, text), matches, "{wanted:?} and {text:?}");
+        assert_eq!(
+            lines_match(&wanted, text),
+            matches,
+            "{wanted:?} and {text:?}"
+        );
     }
 }
 
@@ -312,13 +338,18 @@ fn every_version() {
     let beside = fs::read_dir(kubectl.parent().unwrap()).unwrap();
     let mut versions: Vec<PathBuf> = beside
         .map(|file| file.unwrap().path())
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kubectl.1.")))
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("kubectl.1."))
+        })
         .collect();
     versions.push(kubectl);
     versions.sort();
-    for version in versions {
-        play(&version, "versions.txt");
-    }
+    let differences: String = versions
+        .iter()
+        .map(|version| differences(version, "versions.txt"))
+        .collect();
+    assert!(differences.is_empty(), "{differences}");
 }
 
 /// A command in the background whose lines are read as they come.
@@ -384,16 +415,34 @@ fn watching() {
     table.until("MODIFIED b 2 ");
     assert_eq!(names.until("configmap/"), "configmap/b");
     // Leaving the selection is a deletion to those who watch by selector.
-    let gone = Watching::new(&server, "kubectl get configmaps -l tier=front -w --output-watch-events -o name");
+    let gone = Watching::new(
+        &server,
+        "kubectl get configmaps -l tier=front -w --output-watch-events -o name",
+    );
     ok("kubectl label configmap b tier=back --overwrite");
     ok("kubectl delete configmap a");
     table.until("DELETED a 1 ");
     drop(gone);
 
-    let waiting = Watching::new(&server, "kubectl wait configmap/b --for=jsonpath={.data.k}=9 --timeout=50s");
+    let waiting = Watching::new(
+        &server,
+        "kubectl wait configmap/b --for=jsonpath={.data.k}=9 --timeout=50s",
+    );
     ok("kubectl patch configmap b --type=merge -p '{\"data\":{\"k\":\"9\"}}'");
     waiting.until("configmap/b condition met");
-    let waiting = Watching::new(&server, "kubectl wait configmap/b --for=delete --timeout=50s");
-    ok("kubectl delete configmap b");
-    waiting.until("configmap/b condition met");
+
+    // A deletion waits for the finalizers of others.
+    ok(
+        "kubectl patch configmap b --type=merge -p '{\"metadata\":{\"finalizers\":[\"example.com/hold\"]}}'",
+    );
+    let mut deleting = Watching::new(&server, "kubectl delete configmap b");
+    deleting.until("configmap \"b\" deleted");
+    ok("kubectl get configmap b -o jsonpath='{.metadata.deletionTimestamp}' | grep -q Z");
+    assert!(
+        deleting.child.try_wait().unwrap().is_none(),
+        "it is still there"
+    );
+    ok("kubectl patch configmap b --type=merge -p '{\"metadata\":{\"finalizers\":null}}'");
+    assert!(deleting.child.wait().unwrap().success());
+    ok("! kubectl get configmap b");
 }

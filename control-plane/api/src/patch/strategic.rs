@@ -79,52 +79,35 @@ fn merge_object(
     if let Some(keys) = patch.get(RETAIN_KEYS) {
         retain(&mut original, patch, keys)?;
     }
+    let orders = element_orders(&original, patch, fields)?;
     for (key, value) in patch.iter().filter(|(key, _)| !is_directive(key)) {
         if value.is_null() {
             original.remove(key);
             continue;
         }
-        let field = fields.field(key);
         let below = fields.below(key);
         let merged = match (original.remove(key), value) {
             (Some(Value::Object(old)), Value::Object(new)) => Value::Object(merge_object(old, new, below)?),
             (_, Value::Object(new)) => Value::Object(merge_object(Map::new(), new, below)?),
-            (old, Value::Array(new)) => {
-                let old = match old {
-                    Some(Value::Array(old)) => old,
-                    _ => Vec::new(),
-                };
-                let order = patch.get(&format!("{SET_ORDER}{key}"));
-                Value::Array(merge_list(old, new, field, below, key, order)?)
+            (Some(Value::Array(old)), Value::Array(new)) => {
+                Value::Array(merge_list(old, new, fields.field(key), below, key)?)
             }
+            (_, Value::Array(new)) => Value::Array(merge_list(Vec::new(), new, fields.field(key), below, key)?),
             (_, plain) => plain.clone(),
         };
-        // An object that a `$patch: delete` emptied goes away with its key.
-        let deleted = value.get(PATCH).and_then(Value::as_str) == Some("delete");
-        if !deleted {
-            original.insert(key.clone(), merged);
-        }
+        original.insert(key.clone(), merged);
     }
     for (key, removed) in patch {
         if let Some(name) = key.strip_prefix(DELETE_FROM) {
-            let removed = removed.as_array().ok_or_else(|| {
-                Status::bad_request(format!("{key} must be a list of the values to remove"))
-            })?;
+            let removed = list_of(key, removed)?;
             if let Some(Value::Array(items)) = original.get_mut(name) {
                 items.retain(|item| !removed.contains(item));
             }
         }
     }
-    for (key, order) in patch {
-        if let Some(name) = key.strip_prefix(SET_ORDER) {
-            let order = order
-                .as_array()
-                .ok_or_else(|| Status::bad_request(format!("{key} must be a list")))?;
-            // Where the patch holds the list as well, the order was applied while merging.
-            if let Some(Value::Array(items)) = original.get_mut(name) {
-                let merge_key = fields.field(name).and_then(|f| f.merge_key);
-                *items = in_order(std::mem::take(items), order, merge_key);
-            }
+    for (name, order) in orders {
+        if let Some(Value::Array(items)) = original.get_mut(name) {
+            *items = order.apply(std::mem::take(items));
         }
     }
     Ok(original)
@@ -148,89 +131,111 @@ fn merge_list(
     field: Option<&Field>,
     below: Fields<'_>,
     name: &str,
-    order: Option<&Value>,
 ) -> Result<Vec<Value>, Status> {
-    let directive = new.iter().find_map(|item| {
-        let object = item.as_object()?;
-        (object.len() == 1).then(|| object.get(PATCH))?
-    });
+    let directive = new.iter().filter(|item| is_bare_directive(item)).find_map(|item| item[PATCH].as_str());
     let merges = field.is_some_and(|f| f.merge);
-    if !merges || directive.and_then(Value::as_str) == Some("replace") {
-        let items = new.iter().filter(|item| !is_bare_directive(item)).map(cleaned).collect();
-        return Ok(items);
+    if !merges || directive == Some("replace") {
+        return Ok(new.iter().filter(|item| !is_bare_directive(item)).map(cleaned).collect());
     }
+    let mut items = old;
     let Some(merge_key) = field.and_then(|f| f.merge_key) else {
-        let mut items = old;
         for item in new {
             if !items.contains(item) {
                 items.push(item.clone());
             }
         }
-        return Ok(sorted_by(items, order, None));
+        return Ok(items);
     };
-    let mut items = old;
     for item in new.iter().filter(|item| !is_bare_directive(item)) {
-        let object = item.as_object().ok_or_else(|| {
-            Status::bad_request(format!("items of {name} must be objects"))
-        })?;
+        let object = item
+            .as_object()
+            .ok_or_else(|| Status::bad_request(format!("items of {name} must be objects")))?;
         let key = object.get(merge_key).ok_or_else(|| {
             Status::bad_request(format!("map: {item} does not contain declared merge key: {merge_key}"))
         })?;
         let same = |other: &Value| other.get(merge_key) == Some(key);
-        match object.get(PATCH).and_then(Value::as_str) {
-            Some("delete") => items.retain(|other| !same(other)),
-            None | Some("merge" | "replace") => {
-                let at = items.iter().position(same);
-                let before = match at.map(|i| items[i].take()) {
-                    Some(Value::Object(before)) => before,
-                    _ => Map::new(),
-                };
-                let merged = Value::Object(merge_object(before, object, below.items())?);
-                match at {
-                    Some(i) => items[i] = merged,
-                    None => items.push(merged),
+        if object.get(PATCH).and_then(Value::as_str) == Some("delete") {
+            items.retain(|other| !same(other));
+            continue;
+        }
+        let at = items.iter().position(same);
+        let before = match at.map(|i| items[i].take()) {
+            Some(Value::Object(before)) => before,
+            _ => Map::new(),
+        };
+        let merged = Value::Object(merge_object(before, object, below.items())?);
+        match at {
+            Some(i) => items[i] = merged,
+            None => items.push(merged),
+        }
+    }
+    Ok(items)
+}
+
+/// The order that a patch gives to a list.
+struct ElementOrder {
+    merge_key: Option<&'static str>,
+    /// As wanted.
+    wanted: Vec<Value>,
+    /// As it stands.
+    before: Vec<Value>,
+}
+
+fn element_orders<'a>(
+    original: &Map<String, Value>,
+    patch: &'a Map<String, Value>,
+    fields: Fields<'_>,
+) -> Result<Vec<(&'a str, ElementOrder)>, Status> {
+    let mut orders = Vec::new();
+    for (key, order) in patch {
+        let Some(name) = key.strip_prefix(SET_ORDER) else { continue };
+        let merge_key = fields.field(name).and_then(|f| f.merge_key);
+        let wanted = list_of(key, order)?.iter().map(|item| identity(item, merge_key)).collect();
+        let before = match original.get(name) {
+            Some(Value::Array(items)) => items.iter().map(|item| identity(item, merge_key)).collect(),
+            _ => Vec::new(),
+        };
+        orders.push((name, ElementOrder { merge_key, wanted, before }));
+    }
+    Ok(orders)
+}
+
+impl ElementOrder {
+    /// Items that the patch names come in its order. Each of the others goes before the first named one that it stood
+    /// before; new items come before those others.
+    fn apply(&self, items: Vec<Value>) -> Vec<Value> {
+        let place = |order: &[Value], item: &Value| {
+            let id = identity(item, self.merge_key);
+            order.iter().position(|w| *w == id)
+        };
+        let (mut named, others): (Vec<Value>, Vec<Value>) =
+            items.into_iter().partition(|item| place(&self.wanted, item).is_some());
+        named.sort_by_key(|item| place(&self.wanted, item));
+        let mut merged = Vec::with_capacity(named.len() + others.len());
+        let mut others = others.into_iter().peekable();
+        for item in named {
+            if let Some(at) = place(&self.before, &item) {
+                while let Some(other) = others.next_if(|o| place(&self.before, o).is_some_and(|was| was < at)) {
+                    merged.push(other);
                 }
             }
-            Some(other) => return Err(unknown_directive(other)),
+            merged.push(item);
         }
-    }
-    Ok(sorted_by(items, order, Some(merge_key)))
-}
-
-fn sorted_by(items: Vec<Value>, order: Option<&Value>, merge_key: Option<&str>) -> Vec<Value> {
-    match order.and_then(Value::as_array) {
-        Some(order) => in_order(items, order, merge_key),
-        None => items,
+        merged.extend(others);
+        merged
     }
 }
 
-/// Items named by `order` come in its order; the others keep their place among their neighbours: each goes before the
-/// first ordered item that it stood before.
-fn in_order(items: Vec<Value>, order: &[Value], merge_key: Option<&str>) -> Vec<Value> {
-    let identity = |item: &Value| match merge_key {
+/// What tells an item of a list apart.
+fn identity(item: &Value, merge_key: Option<&str>) -> Value {
+    match merge_key {
         Some(key) => item.get(key).cloned().unwrap_or(Value::Null),
         None => item.clone(),
-    };
-    let wanted: Vec<Value> = order.iter().map(identity).collect();
-    let place = |item: &Value| wanted.iter().position(|w| *w == identity(item));
-    let (mut ordered, mut others) = (Vec::new(), Vec::new());
-    for (i, item) in items.into_iter().enumerate() {
-        match place(&item) {
-            Some(at) => ordered.push((at, i, item)),
-            None => others.push((i, item)),
-        }
     }
-    ordered.sort_by_key(|(at, i, _)| (*at, *i));
-    let mut merged = Vec::new();
-    let mut others = others.into_iter().peekable();
-    for (_, was, item) in ordered {
-        while others.peek().is_some_and(|(i, _)| *i < was) {
-            merged.extend(others.next().map(|(_, other)| other));
-        }
-        merged.push(item);
-    }
-    merged.extend(others.map(|(_, other)| other));
-    merged
+}
+
+fn list_of<'a>(key: &str, value: &'a Value) -> Result<&'a Vec<Value>, Status> {
+    value.as_array().ok_or_else(|| Status::bad_request(format!("{key} must be a list")))
 }
 
 fn is_directive(key: &str) -> bool {
