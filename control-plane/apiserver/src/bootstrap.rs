@@ -12,6 +12,13 @@ use std::sync::Arc;
 /// Made at the first start.
 pub(crate) const NAMESPACES: [&str; 4] = ["kube-system", "default", "kube-public", "kube-node-lease"];
 
+/// Where the Service `kubernetes` and its endpoints stand in the store.
+pub(crate) const KEYS: [&str; 3] = [
+    "/registry/services/specs/default/kubernetes",
+    "/registry/services/endpoints/default/kubernetes",
+    "/registry/endpointslices/default/kubernetes",
+];
+
 /// Makes what is missing. The Service takes the first address of the first range.
 pub(crate) async fn namespaces_and_service(state: &Arc<State>) -> Result<(), Error> {
     for name in NAMESPACES {
@@ -22,7 +29,7 @@ pub(crate) async fn namespaces_and_service(state: &Arc<State>) -> Result<(), Err
         }
     }
     let services = "/api/v1/namespaces/default/services";
-    if !exists(state, "/registry/services/specs/default/kubernetes").await? {
+    if !exists(state, KEYS[0]).await? {
         let address = state.allocator.api_address().to_string();
         let service = json!({
             "apiVersion": "v1", "kind": "Service",
@@ -75,8 +82,7 @@ pub(crate) async fn endpoints(state: &Arc<State>, port: u16) -> Result<(), Error
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     });
     put(state, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice).await?;
-    let key = "/registry/services/specs/default/kubernetes";
-    let service = state.storage.get(key).await.map_err(|source| Error::Storage { doing: "reading a Service", source })?;
+    let service = state.storage.get(KEYS[0]).await.map_err(|source| Error::Storage { doing: "reading a Service", source })?;
     if let (Some(entry), Some(row)) = (service, api::table::find("", "v1", "services")) {
         let mut service = object::decode(row, &entry);
         if service["spec"]["ports"][0]["targetPort"] != port {

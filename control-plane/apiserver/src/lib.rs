@@ -208,9 +208,11 @@ impl App {
         if let Some(path) = &self.0.config.kubeconfig {
             self.write_kubeconfig(path, &self.url(local))?;
         }
-        let upkeep = tokio::spawn(upkeep::run(self.0.storage.clone()));
+        // Both end with this function.
+        let mut upkeep = tokio::task::JoinSet::new();
+        upkeep.spawn(upkeep::forget_history(self.0.storage.clone()));
+        upkeep.spawn(upkeep::keep_service(self.0.clone(), local.port()));
         serve::serve(listener, tls, self.router(), self.0.closing.clone(), shutdown).await;
-        upkeep.abort();
         Ok(())
     }
 

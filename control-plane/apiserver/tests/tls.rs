@@ -1,0 +1,170 @@
+//! Over loopback: TLS, both HTTP versions, client certificate and token, kubeconfig, shutdown.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+
+use axum::body::Body;
+use base64::Engine as _;
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use support::Server;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+struct Running {
+    server: Server,
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<Result<(), apiserver::Error>>,
+}
+
+async fn start() -> Running {
+    let server = Server::with(Arc::new(storage::memory::Memory::new()), |config| {
+        config.kubeconfig = Some(config.data_dir.join("kubeconfig"));
+    })
+    .await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let app = server.app.clone();
+    let served = tokio::spawn(async move {
+        app.serve(listener, async {
+            let _ = stopped.await;
+        })
+        .await
+    });
+    Running { server, address, stop, served }
+}
+
+/// A field of the kubeconfig, decoded.
+fn field(kubeconfig: &str, name: &str) -> Vec<u8> {
+    let line = kubeconfig.lines().find_map(|line| line.trim().strip_prefix(&format!("{name}: "))).unwrap();
+    base64::engine::general_purpose::STANDARD.decode(line).unwrap()
+}
+
+impl Running {
+    async fn request(
+        &self,
+        alpn: &str,
+        certificate: bool,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, Box<dyn std::error::Error>> {
+        let kubeconfig = self.server.app.kubeconfig("https://here");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&field(&kubeconfig, "certificate-authority-data"))?)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots);
+        let mut config = if certificate {
+            let chain = vec![CertificateDer::from_pem_slice(&field(&kubeconfig, "client-certificate-data"))?];
+            config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(&field(&kubeconfig, "client-key-data"))?)?
+        } else {
+            config.with_no_client_auth()
+        };
+        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+        let stream = TcpStream::connect(self.address).await?;
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let stream = TokioIo::new(connector.connect(ServerName::try_from("localhost")?, stream).await?);
+        if alpn == "h2" {
+            let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await?;
+            tokio::spawn(connection);
+            Ok(sender.send_request(request).await?)
+        } else {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+            tokio::spawn(connection);
+            Ok(sender.send_request(request).await?)
+        }
+    }
+}
+
+fn get(path: &str, token: Option<&str>) -> Request<Body> {
+    let mut request = Request::builder().uri(format!("https://localhost{path}")).header("host", "localhost");
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    request.body(Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn certificate_and_token_open_the_door_in_both_versions_of_http() {
+    let running = start().await;
+    let token = running.server.app.admin_token().to_owned();
+    for alpn in ["h2", "http/1.1"] {
+        for (certificate, token, code) in [
+            (true, None, 200),
+            (false, Some(token.as_str()), 200),
+            (false, Some("wrong"), 401),
+            (true, Some("wrong"), 200),
+            (false, None, 403),
+        ] {
+            let response = running.request(alpn, certificate, get("/api/v1/pods", token)).await.unwrap();
+            assert_eq!(response.status(), code, "{alpn} certificate {certificate} token {token:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_shutdown_ends_watches_and_the_server() {
+    let running = start().await;
+    let mut watches = Vec::new();
+    for alpn in ["h2", "http/1.1"] {
+        let response = running.request(alpn, true, get("/api/v1/namespaces?watch=1", None)).await.unwrap();
+        let mut body = response.into_body();
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(first.starts_with(b"{\"type\":\"ADDED\""), "{first:?}");
+        watches.push(body);
+    }
+    running.stop.send(()).unwrap();
+    for mut body in watches {
+        while let Some(frame) = body.frame().await {
+            frame.unwrap();
+        }
+    }
+    tokio::time::timeout(std::time::Duration::from_secs(5), running.served).await.unwrap().unwrap().unwrap();
+    assert!(TcpStream::connect(running.address).await.is_err());
+}
+
+#[tokio::test]
+async fn the_kubeconfig_is_for_its_owner_alone() {
+    let running = start().await;
+    let path = running.server.dir.path().join("kubeconfig");
+    // It is written once the server answers.
+    running.request("h2", true, get("/readyz", None)).await.unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(&format!("server: \"https://{}\"", running.address)), "{text}");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn those_who_speak_no_tls_disturb_nobody() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let running = start().await;
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    let response = running.request("h2", true, get("/readyz", None)).await.unwrap();
+    assert_eq!(response.status(), 200);
+}
+
+#[tokio::test]
+async fn the_way_to_the_server_is_put_back_when_it_is_deleted() {
+    let running = start().await;
+    running.request("h2", true, get("/readyz", None)).await.unwrap();
+    let path = "/api/v1/namespaces/default/services";
+    let mut watch = running.server.watch(&format!("{path}?watch=1")).await;
+    assert_eq!(watch.line().await, "ADDED kubernetes");
+    running.server.delete(&format!("{path}/kubernetes")).await.ok();
+    assert_eq!(watch.line().await, "DELETED kubernetes");
+    let back = watch.next().await.unwrap();
+    assert_eq!(back["object"]["spec"]["clusterIP"], "10.96.0.1");
+}
