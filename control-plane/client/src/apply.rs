@@ -82,7 +82,10 @@ impl Client {
     pub async fn locate(&self, document: &Value) -> Result<Location, Error> {
         let text = |value: &Value, field| match value.as_str() {
             Some(text) if !text.is_empty() => Ok(text.to_owned()),
-            Some(_) | None => Err(Error::Incomplete { document: 1, field }),
+            Some(_) | None => Err(Error::Incomplete {
+                kind: document["kind"].as_str().unwrap_or_default().to_owned(),
+                field,
+            }),
         };
         let api_version = text(&document["apiVersion"], "apiVersion")?;
         let kind = text(&document["kind"], "kind")?;

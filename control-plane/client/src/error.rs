@@ -92,10 +92,10 @@ pub enum Error {
         source: Box<serde_saphyr::Error>,
     },
     /// A document of a manifest lacks what tells where it goes.
-    #[error("document {document} of the manifest has no {field}")]
+    #[error("a document of kind \"{kind}\" has no {field}")]
     Incomplete {
-        /// Counted from one.
-        document: usize,
+        /// `kind:` of the document; empty where it has none.
+        kind: String,
         /// The field.
         field: &'static str,
     },
