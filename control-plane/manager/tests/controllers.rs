@@ -386,6 +386,68 @@ async fn namespaces_begin_and_end() {
     world.stop().await;
 }
 
+/// A thousand Services and pods at once: each gets its slice, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_once() {
+    const SERVICES: usize = 1000;
+    let mut world = World::new().await;
+    let mut slices = Seen::<EndpointSlice>::new(&world.client, "shop");
+    world
+        .apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}))
+        .await;
+    let began = Instant::now();
+    let client = world.client.clone();
+    let create = |number: usize| {
+        let client = client.clone();
+        let labels = json!({"app": format!("app-{number}")});
+        async move {
+            let service = json!({
+                "apiVersion": "v1", "kind": "Service", "metadata": {"name": format!("web-{number}")},
+                "spec": {"selector": labels, "ports": [{"port": 80}]},
+            });
+            let ip = format!("10.1.{}.{}", number / 250, number % 250 + 1);
+            let pod = json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("pod-{number}"), "labels": labels},
+                "spec": {"containers": [{"name": "c", "image": "i"}]},
+            });
+            let status = json!({"status": {
+                "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
+                "conditions": [{"type": "Ready", "status": "True"}],
+            }});
+            let services = Resource::of::<Service>().within("shop");
+            client.create::<Value>(&services, &service).await.unwrap();
+            let pods = Resource::of::<Pod>();
+            client
+                .create::<Value>(&pods.within("shop"), &pod)
+                .await
+                .unwrap();
+            let path = pods
+                .object("shop", &format!("pod-{number}"))
+                .subresource("status");
+            client
+                .patch::<Value>(&path, PatchKind::Merge, &status)
+                .await
+                .unwrap();
+        }
+    };
+    let mut creating = futures_util::stream::iter((0..SERVICES).map(create)).buffer_unordered(16);
+    let create_all = async { while creating.next().await.is_some() {} };
+    let all_there = slices.until("every pod", |slices| {
+        slices.len() == SERVICES && endpoints_of(slices).len() == SERVICES
+    });
+    tokio::join!(create_all, all_there);
+    println!(
+        "{SERVICES} Services and pods to slices: {:?}",
+        began.elapsed()
+    );
+    assert!(
+        endpoints_of(&slices.objects)
+            .iter()
+            .all(|endpoint| !endpoint.ends_with("ready"))
+    );
+    world.stop().await;
+}
+
 async fn gone(client: &Client, path: &Path) {
     within(&format!("{path} to be gone"), async {
         while client.get::<Value>(path).await.is_ok() {

@@ -1,7 +1,6 @@
 //! A server in this process that answers as a test wants it to.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-
 use std::convert::Infallible;
 use std::sync::Arc;
 
