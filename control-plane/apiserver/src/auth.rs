@@ -28,14 +28,28 @@ pub(crate) struct User {
 
 impl User {
     fn anonymous() -> Self {
-        User { name: "system:anonymous".into(), groups: vec!["system:unauthenticated".into()] }
+        User {
+            name: "system:anonymous".into(),
+            groups: vec!["system:unauthenticated".into()],
+        }
     }
 
     /// The subject of a client certificate whose chain the TLS layer has verified. `None`: it names nobody.
     pub(crate) fn from_certificate(der: &[u8]) -> Option<Self> {
         let (_, cert) = X509Certificate::from_der(der).ok()?;
-        let name = cert.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
-        let groups = cert.subject().iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned).collect();
+        let name = cert
+            .subject()
+            .iter_common_name()
+            .next()?
+            .as_str()
+            .ok()?
+            .to_owned();
+        let groups = cert
+            .subject()
+            .iter_organization()
+            .filter_map(|o| o.as_str().ok())
+            .map(str::to_owned)
+            .collect();
         Some(User { name, groups })
     }
 
@@ -72,7 +86,10 @@ impl Tokens {
                 continue;
             }
             let (token, user) = parse_line(line).ok_or_else(|| {
-                let why = format!("line {} is not `token,user,uid,\"group1,group2\"`", index + 1);
+                let why = format!(
+                    "line {} is not `token,user,uid,\"group1,group2\"`",
+                    index + 1
+                );
                 Error::damaged(path, &why)
             })?;
             if admin.is_none() && user.is(MASTERS) {
@@ -80,7 +97,9 @@ impl Tokens {
             }
             users.push((token.to_owned(), Arc::new(user)));
         }
-        let admin = admin.ok_or_else(|| Error::damaged(path, &format!("no token in it is of the group {MASTERS}")))?;
+        let admin = admin.ok_or_else(|| {
+            Error::damaged(path, &format!("no token in it is of the group {MASTERS}"))
+        })?;
         Ok(Tokens { users, admin })
     }
 
@@ -92,27 +111,58 @@ impl Tokens {
 
 fn parse_line(line: &str) -> Option<(&str, User)> {
     let mut fields = line.splitn(4, ',');
-    let token = fields.next().map(str::trim).filter(|token| !token.is_empty())?;
-    let name = fields.next().map(str::trim).filter(|name| !name.is_empty())?;
+    let token = fields
+        .next()
+        .map(str::trim)
+        .filter(|token| !token.is_empty())?;
+    let name = fields
+        .next()
+        .map(str::trim)
+        .filter(|name| !name.is_empty())?;
     fields.next()?;
     let groups = fields.next().unwrap_or_default().trim().trim_matches('"');
-    let groups = groups.split(',').map(str::trim).filter(|group| !group.is_empty()).map(str::to_owned).collect();
-    Some((token, User { name: name.into(), groups }))
+    let groups = groups
+        .split(',')
+        .map(str::trim)
+        .filter(|group| !group.is_empty())
+        .map(str::to_owned)
+        .collect();
+    Some((
+        token,
+        User {
+            name: name.into(),
+            groups,
+        },
+    ))
 }
 
 /// Compares in a time that says nothing about where two tokens differ.
 fn same(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    a.len() == b.len()
+        && a.bytes()
+            .zip(b.bytes())
+            .fold(0, |differ, (a, b)| differ | (a ^ b))
+            == 0
 }
 
 /// The user behind a request. A certificate counts before a token, as with kube-apiserver.
-pub(crate) fn authenticate(certificate: Option<&User>, headers: &HeaderMap, tokens: &Tokens) -> Result<User, Status> {
+pub(crate) fn authenticate(
+    certificate: Option<&User>,
+    headers: &HeaderMap,
+    tokens: &Tokens,
+) -> Result<User, Status> {
     let mut user = if let Some(user) = certificate {
         user.clone()
     } else if let Some(value) = headers.get(AUTHORIZATION) {
-        let token = value.to_str().ok().and_then(bearer).ok_or_else(Status::unauthorized)?;
+        let token = value
+            .to_str()
+            .ok()
+            .and_then(bearer)
+            .ok_or_else(Status::unauthorized)?;
         let known = tokens.users.iter().find(|(known, _)| same(known, token));
-        known.map(|(_, user)| User::clone(user)).ok_or_else(Status::unauthorized)?
+        known
+            .map(|(_, user)| User::clone(user))
+            .ok_or_else(Status::unauthorized)?
     } else {
         return Ok(User::anonymous());
     };
@@ -136,16 +186,21 @@ pub(crate) fn authorize(user: &User, verb: &str, target: &Target<'_>) -> Result<
         Target::Path(path) => {
             let public = ["/healthz", "/livez", "/readyz", "/version"];
             let described = ["/api", "/apis", "/openapi"];
-            let within = |root: &&str| path == root || path.strip_prefix(*root).is_some_and(|r| r.starts_with('/'));
-            let allowed = public.iter().any(|root| within(&root))
-                || (user.is("system:authenticated") && described.iter().any(|root| within(&root)));
+            let within = |root: &&str| {
+                path == root || path.strip_prefix(*root).is_some_and(|r| r.starts_with('/'))
+            };
+            let allowed = public.iter().any(within)
+                || (user.is("system:authenticated") && described.iter().any(within));
             if allowed && verb == "get" {
                 return Ok(());
             }
             let mut status = Status::new(
                 403,
                 "Forbidden",
-                format!("forbidden: User {:?} cannot {verb} path {path:?}", user.name),
+                format!(
+                    "forbidden: User {:?} cannot {verb} path {path:?}",
+                    user.name
+                ),
             );
             status.details = Some(Details::default());
             Err(status)
@@ -159,12 +214,19 @@ pub(crate) fn authorize(user: &User, verb: &str, target: &Target<'_>) -> Result<
                 Some(namespace) => format!("in the namespace {namespace:?}"),
                 None => "at the cluster scope".to_owned(),
             };
-            let subject = api::status::Subject { group: at.group, name: at.resource };
+            let subject = api::status::Subject {
+                group: at.group,
+                name: at.resource,
+            };
             let why = format!(
                 "User {:?} cannot {verb} resource {resource:?} in API group {:?} {scope}",
                 user.name, at.group
             );
-            Err(Status::forbidden(subject, at.name.unwrap_or_default(), &why))
+            Err(Status::forbidden(
+                subject,
+                at.name.unwrap_or_default(),
+                &why,
+            ))
         }
     }
 }

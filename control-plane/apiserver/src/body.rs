@@ -14,7 +14,10 @@ const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// The content type without parameters; JSON where the client says nothing.
 pub(crate) fn content_type(headers: &HeaderMap) -> &str {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     match value.split(';').next().unwrap_or_default().trim() {
         "" => "application/json",
         content_type => content_type,
@@ -22,15 +25,14 @@ pub(crate) fn content_type(headers: &HeaderMap) -> &str {
 }
 
 /// The object sent, and what the client should be warned of.
-pub(crate) fn object(call: &Call, validation: FieldValidation) -> Result<(Value, Vec<String>), Status> {
-    let Decoded { object, warnings } = match content_type(&call.headers) {
-        "application/json" => decode::json(call.row, &call.body, validation)?,
-        "application/yaml" => decode::yaml(call.row, &call.body, validation)?,
+pub(crate) fn object(call: &Call, validation: FieldValidation) -> Result<Decoded, Status> {
+    match content_type(&call.headers) {
+        "application/json" => decode::json(call.row, &call.body, validation),
+        "application/yaml" => decode::yaml(call.row, &call.body, validation),
         // The schema of protobuf leaves no room for unknown fields.
-        PROTOBUF => decode::check(call.row, protobuf(&call.body)?, FieldValidation::Ignore)?,
-        _ => return Err(Status::unsupported_media_type(ACCEPTED)),
-    };
-    Ok((object, warnings))
+        PROTOBUF => decode::check(call.row, protobuf(&call.body)?, FieldValidation::Ignore),
+        _ => Err(Status::unsupported_media_type(ACCEPTED)),
+    }
 }
 
 /// The options in the body of a DELETE; `None` where it has no body.
@@ -46,7 +48,9 @@ pub(crate) fn delete_options(call: &Call) -> Result<Option<Value>, Status> {
     };
     let kind = api::value::text(&options, &["kind"]);
     if !options.is_object() || !matches!(kind, "" | "DeleteOptions") {
-        return Err(Status::bad_request("the body of a DELETE must be a DeleteOptions object"));
+        return Err(Status::bad_request(
+            "the body of a DELETE must be a DeleteOptions object",
+        ));
     }
     Ok(Some(options))
 }

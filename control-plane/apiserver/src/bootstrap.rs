@@ -10,7 +10,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Made at the first start.
-pub(crate) const NAMESPACES: [&str; 4] = ["kube-system", "default", "kube-public", "kube-node-lease"];
+pub(crate) const NAMESPACES: [&str; 4] =
+    ["kube-system", "default", "kube-public", "kube-node-lease"];
 
 /// Where the Service `kubernetes` and its endpoints stand in the store.
 pub(crate) const KEYS: [&str; 3] = [
@@ -24,7 +25,8 @@ pub(crate) async fn namespaces_and_service(state: &Arc<State>) -> Result<(), Err
     for name in NAMESPACES {
         let key = state.namespaces.key("", name);
         if !exists(state, &key).await? {
-            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            let namespace =
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
             send(state, Method::POST, "/api/v1/namespaces", &namespace).await?;
         }
     }
@@ -81,8 +83,20 @@ pub(crate) async fn endpoints(state: &Arc<State>, port: u16) -> Result<(), Error
         "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     });
-    put(state, "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice).await?;
-    let service = state.storage.get(KEYS[0]).await.map_err(|source| Error::Storage { doing: "reading a Service", source })?;
+    put(
+        state,
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
+        &slice,
+    )
+    .await?;
+    let service = state
+        .storage
+        .get(KEYS[0])
+        .await
+        .map_err(|source| Error::Storage {
+            doing: "reading a Service",
+            source,
+        })?;
     if let (Some(entry), Some(row)) = (service, api::table::find("", "v1", "services")) {
         let mut service = object::decode(row, &entry);
         if service["spec"]["ports"][0]["targetPort"] != port {
@@ -102,7 +116,12 @@ fn target_port(state: &State) -> u16 {
 
 async fn exists(state: &State, key: &str) -> Result<bool, Error> {
     let found = state.storage.get(key).await;
-    Ok(found.map_err(|source| Error::Storage { doing: "reading what the cluster begins with", source })?.is_some())
+    Ok(found
+        .map_err(|source| Error::Storage {
+            doing: "reading what the cluster begins with",
+            source,
+        })?
+        .is_some())
 }
 
 /// Makes the object, or puts it in the place of the one that is there. An object that a PUT makes would have to say
@@ -117,7 +136,10 @@ async fn put(state: &Arc<State>, collection: &str, object: &Value) -> Result<(),
 
 /// Through the front door, so that the same rules hold.
 async fn send(state: &Arc<State>, method: Method, path: &str, object: &Value) -> Result<(), Error> {
-    let fail = |why: String| Error::Bootstrap { what: format!("{method} {path}"), why };
+    let fail = |why: String| Error::Bootstrap {
+        what: format!("{method} {path}"),
+        why,
+    };
     let request = Request::builder()
         .method(method.clone())
         .uri(path)
@@ -132,7 +154,9 @@ async fn send(state: &Arc<State>, method: Method, path: &str, object: &Value) ->
     if response.status().is_success() {
         return Ok(());
     }
-    let body = axum::body::to_bytes(response.into_body(), 1 << 16).await.unwrap_or_default();
+    let body = axum::body::to_bytes(response.into_body(), 1 << 16)
+        .await
+        .unwrap_or_default();
     let refusal: Value = serde_json::from_slice(&body).unwrap_or_default();
     Err(fail(api::value::text(&refusal, &["message"]).to_owned()))
 }

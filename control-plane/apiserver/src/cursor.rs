@@ -17,21 +17,31 @@ pub(crate) struct Cursor {
 
 impl Cursor {
     pub(crate) fn encode(&self) -> String {
-        let revision = self.revision.map_or(Value::from(-1), |revision| Value::from(revision.0));
-        URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": self.start}).to_string())
+        let revision = self
+            .revision
+            .map_or(Value::from(-1), |revision| Value::from(revision.0));
+        URL_SAFE_NO_PAD
+            .encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": self.start}).to_string())
     }
 
     pub(crate) fn decode(token: &str) -> Result<Self, Status> {
-        let refuse = |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).or_else(|error| match error {
-            // Bits that stand for nothing at the end are not worth a refusal of their own.
-            base64::DecodeError::InvalidLastSymbol(..) => lenient(token),
-            error => Err(refuse(&error.to_string())),
-        })?;
+        let refuse = |why: &str| {
+            Status::bad_request(format!(
+                "invalid continue token: continue key is not valid: {why}"
+            ))
+        };
+        let bytes = URL_SAFE_NO_PAD
+            .decode(token.trim_end_matches('='))
+            .or_else(|error| match error {
+                // Bits that stand for nothing at the end are not worth a refusal of their own.
+                base64::DecodeError::InvalidLastSymbol(..) => lenient(token),
+                error => Err(refuse(&error.to_string())),
+            })?;
         let value: Value = serde_json::from_slice(&bytes).map_err(|error| match bytes.first() {
-            Some(byte) if !b"{[\"-0123456789tfn \t\r\n".contains(byte) => {
-                refuse(&format!("invalid character '{}' looking for beginning of value", char::from(*byte)))
-            }
+            Some(byte) if !b"{[\"-0123456789tfn \t\r\n".contains(byte) => refuse(&format!(
+                "invalid character '{}' looking for beginning of value",
+                char::from(*byte)
+            )),
             _ => refuse(&error.to_string()),
         })?;
         if api::value::text(&value, &["v"]) != "meta.k8s.io/v1" {
@@ -43,9 +53,11 @@ impl Cursor {
         }
         let revision = match api::value::at(&value, &["rv"]) {
             Value::Number(number) if number.as_i64() == Some(-1) => None,
-            Value::Number(number) => Some(Revision(
-                number.as_u64().filter(|n| *n > 0).ok_or_else(|| refuse("incorrect encoded start resourceVersion"))?,
-            )),
+            Value::Number(number) => {
+                Some(Revision(number.as_u64().filter(|n| *n > 0).ok_or_else(
+                    || refuse("incorrect encoded start resourceVersion"),
+                )?))
+            }
             _ => return Err(refuse("incorrect encoded start resourceVersion")),
         };
         Ok(Cursor { revision, start })
@@ -59,7 +71,9 @@ fn lenient(token: &str) -> Result<Vec<u8>, Status> {
         .with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let engine = GeneralPurpose::new(&base64::alphabet::URL_SAFE, config);
     engine.decode(token).map_err(|error| {
-        Status::bad_request(format!("invalid continue token: continue key is not valid: {error}"))
+        Status::bad_request(format!(
+            "invalid continue token: continue key is not valid: {error}"
+        ))
     })
 }
 
@@ -70,7 +84,10 @@ mod tests {
     #[test]
     fn tokens_come_back_as_they_went() {
         for revision in [None, Some(Revision(7))] {
-            let cursor = Cursor { revision, start: "default/a\u{0}".into() };
+            let cursor = Cursor {
+                revision,
+                start: "default/a\u{0}".into(),
+            };
             assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));
         }
     }
@@ -83,7 +100,12 @@ mod tests {
             refusal.message,
             "invalid continue token: continue key is not valid: invalid character 'Ï' looking for beginning of value"
         );
-        for token in ["", "e30", "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MCwic3RhcnQiOiJhIn0", "%%%"] {
+        for token in [
+            "",
+            "e30",
+            "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MCwic3RhcnQiOiJhIn0",
+            "%%%",
+        ] {
             assert_eq!(Cursor::decode(token).unwrap_err().code, 400, "{token}");
         }
     }

@@ -33,7 +33,12 @@ pub(crate) fn answer(state: &State, path: &str, parts: &Parts, query: &Query) ->
     match segments.as_slice() {
         [""] => respond::value(200, encoding, &index()),
         ["version"] => respond::value(200, Encoding::PrettyJson, &version()),
-        ["api"] => groups(parts, true, || discovery::legacy_versions(&server_address(state)), encoding),
+        ["api"] => groups(
+            parts,
+            true,
+            || discovery::legacy_versions(&server_address(state)),
+            encoding,
+        ),
         ["apis"] => groups(parts, false, discovery::legacy_groups, encoding),
         ["api", version] => found(discovery::legacy_resources("", version)),
         ["apis", group] => found(discovery::legacy_group(group)),
@@ -51,28 +56,41 @@ fn not_found() -> Answer {
 
 /// `/api` or `/apis`: the whole of discovery in one document where the client knows that form.
 fn groups(parts: &Parts, core: bool, legacy: impl FnOnce() -> Value, encoding: Encoding) -> Answer {
-    let aggregated = negotiate::ranges(&parts.headers).into_iter().find_map(|range| {
-        if range.media != "application/json" {
-            return None;
-        }
-        match (range.parameter("as"), range.parameter("g"), range.parameter("v")) {
-            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => Some(Some(Aggregated::V2)),
-            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1") => Some(Some(Aggregated::V2Beta1)),
-            ("", _, _) => Some(None),
-            _ => None,
-        }
-    });
+    let aggregated = negotiate::ranges(&parts.headers)
+        .into_iter()
+        .find_map(|range| {
+            if range.media != "application/json" {
+                return None;
+            }
+            match (
+                range.parameter("as"),
+                range.parameter("g"),
+                range.parameter("v"),
+            ) {
+                ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => {
+                    Some(Some(Aggregated::V2))
+                }
+                ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1") => {
+                    Some(Some(Aggregated::V2Beta1))
+                }
+                ("", _, _) => Some(None),
+                _ => None,
+            }
+        });
     let mut response = match aggregated.flatten() {
         None => respond::value(200, encoding, &legacy()),
         Some(form) => {
-            let mut response = respond::value(200, Encoding::Json, &discovery::aggregated(core, form));
+            let mut response =
+                respond::value(200, Encoding::Json, &discovery::aggregated(core, form));
             if let Ok(content_type) = HeaderValue::from_str(&form.content_type()) {
                 response.headers_mut().insert(CONTENT_TYPE, content_type);
             }
             response
         }
     };
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+        .headers_mut()
+        .insert(VARY, HeaderValue::from_static("Accept"));
     response
 }
 
@@ -84,20 +102,26 @@ fn swagger(parts: &Parts) -> Answer {
     let both = api::openapi::v2_document();
     let asked = negotiate::ranges(&parts.headers).into_iter().next();
     let (content_type, document) = match asked {
-        Some(range) if range.media == SWAGGER_PROTOBUF => {
-            ("application/com.github.proto-openapi.spec.v2.v1.0+protobuf", &both.protobuf)
-        }
+        Some(range) if range.media == SWAGGER_PROTOBUF => (
+            "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+            &both.protobuf,
+        ),
         _ => ("application/json", &both.json),
     };
     let mut response = unless_known(document, content_type, parts);
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+        .headers_mut()
+        .insert(VARY, HeaderValue::from_static("Accept"));
     response
 }
 
 /// The document, or 304 where the client has it.
 fn unless_known(document: &'static Document, content_type: &'static str, parts: &Parts) -> Answer {
     let etag = format!("\"{}\"", document.hash);
-    let known = parts.headers.get(IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == etag.as_bytes());
+    let known = parts
+        .headers
+        .get(IF_NONE_MATCH)
+        .is_some_and(|value| value.as_bytes() == etag.as_bytes());
     let mut response = if known {
         respond::bytes(304, content_type, Vec::new())
     } else {
@@ -116,13 +140,20 @@ fn schema(group_version: &str, parts: &Parts, query: &Query) -> Answer {
     };
     let mut response = unless_known(document, "application/json", parts);
     if query.text("hash") == document.hash {
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable, max-age=31536000"));
+        response.headers_mut().insert(
+            CACHE_CONTROL,
+            HeaderValue::from_static("public, immutable, max-age=31536000"),
+        );
     }
     response
 }
 
 fn server_address(state: &State) -> String {
-    SocketAddr::new(state.config.advertised(), state.port.load(Ordering::Relaxed)).to_string()
+    SocketAddr::new(
+        state.config.advertised(),
+        state.port.load(Ordering::Relaxed),
+    )
+    .to_string()
 }
 
 fn index() -> Value {
@@ -135,7 +166,15 @@ fn index() -> Value {
             }
         }
     }
-    let others = ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
+    let others = [
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ];
     paths.extend(others.map(str::to_owned));
     paths.sort();
     json!({"paths": paths})

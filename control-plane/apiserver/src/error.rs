@@ -65,11 +65,18 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
-        Error::Io { doing, path: path.to_owned(), source }
+        Error::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
     }
 
     pub(crate) fn damaged(path: &Path, why: &dyn Display) -> Self {
-        Error::Damaged { path: path.to_owned(), why: why.to_string() }
+        Error::Damaged {
+            path: path.to_owned(),
+            why: why.to_string(),
+        }
     }
 
     pub(crate) fn certificate(source: impl std::error::Error + Send + Sync + 'static) -> Self {

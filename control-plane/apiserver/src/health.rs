@@ -14,7 +14,11 @@ pub(crate) async fn answer(state: &State, path: &str, query: &Query) -> Answer {
     let mut checks = vec![("ping", Ok(())), ("storage", storage(state).await)];
     if name == "readyz" {
         checks.push(("bootstrap", bootstrapped(state).await));
-        let open = if *state.closing.borrow() { Err("the server is shutting down".to_owned()) } else { Ok(()) };
+        let open = if *state.closing.borrow() {
+            Err("the server is shutting down".to_owned())
+        } else {
+            Ok(())
+        };
         checks.push(("shutdown", open));
     }
     if let Some(wanted) = wanted {
@@ -41,12 +45,20 @@ pub(crate) async fn answer(state: &State, path: &str, query: &Query) -> Answer {
             }
         };
     }
-    page.push_str(&format!("{name} check {}\n", if failed { "failed" } else { "passed" }));
+    page.push_str(&format!(
+        "{name} check {}\n",
+        if failed { "failed" } else { "passed" }
+    ));
     respond::text(if failed { 500 } else { 200 }, page)
 }
 
 async fn storage(state: &State) -> Result<(), String> {
-    state.storage.get("/registry/health").await.map(|_| ()).map_err(|error| error.to_string())
+    state
+        .storage
+        .get("/registry/health")
+        .await
+        .map(|_| ())
+        .map_err(|error| error.to_string())
 }
 
 async fn bootstrapped(state: &State) -> Result<(), String> {

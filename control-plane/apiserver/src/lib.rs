@@ -96,12 +96,20 @@ impl Config {
             return self.bind_address;
         }
         outbound_address(self.bind_address.is_ipv4()).unwrap_or_else(|| {
-            if self.bind_address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
+            if self.bind_address.is_ipv4() {
+                Ipv4Addr::LOCALHOST.into()
+            } else {
+                Ipv6Addr::LOCALHOST.into()
+            }
         })
     }
 
     fn check(&self) -> Result<(), Error> {
-        let families: Vec<bool> = self.service_cidrs.iter().map(|cidr| cidr.addr().is_ipv4()).collect();
+        let families: Vec<bool> = self
+            .service_cidrs
+            .iter()
+            .map(|cidr| cidr.addr().is_ipv4())
+            .collect();
         if !matches!(families.as_slice(), [_] | [true, false] | [false, true]) {
             let shown: Vec<String> = self.service_cidrs.iter().map(IpNet::to_string).collect();
             return Err(Error::Config(format!(
@@ -109,12 +117,20 @@ impl Config {
                 shown.join(", ")
             )));
         }
-        if let Some(cidr) = self.service_cidrs.iter().find(|cidr| cidr.max_prefix_len() - cidr.prefix_len() < 3) {
-            return Err(Error::Config(format!("service range {cidr} is too small: give one of at least 8 addresses")));
+        if let Some(cidr) = self
+            .service_cidrs
+            .iter()
+            .find(|cidr| cidr.max_prefix_len() - cidr.prefix_len() < 3)
+        {
+            return Err(Error::Config(format!(
+                "service range {cidr} is too small: give one of at least 8 addresses"
+            )));
         }
         if self.node_ports.is_empty() || *self.node_ports.start() == 0 {
             let (first, last) = (self.node_ports.start(), self.node_ports.end());
-            return Err(Error::Config(format!("node ports {first}-{last}: give a range such as 30000-32767")));
+            return Err(Error::Config(format!(
+                "node ports {first}-{last}: give a range such as 30000-32767"
+            )));
         }
         Ok(())
     }
@@ -123,13 +139,23 @@ impl Config {
 /// The address that packets to elsewhere leave from. Connecting a UDP socket sends nothing.
 fn outbound_address(ipv4: bool) -> Option<IpAddr> {
     let (local, remote): (SocketAddr, SocketAddr) = if ipv4 {
-        ((Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv4Addr::new(192, 0, 2, 1), 9).into())
+        (
+            (Ipv4Addr::UNSPECIFIED, 0).into(),
+            (Ipv4Addr::new(192, 0, 2, 1), 9).into(),
+        )
     } else {
-        ((Ipv6Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9).into())
+        (
+            (Ipv6Addr::UNSPECIFIED, 0).into(),
+            (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9).into(),
+        )
     };
     let socket = UdpSocket::bind(local).ok()?;
     socket.connect(remote).ok()?;
-    socket.local_addr().ok().map(|address| address.ip()).filter(|address| !address.is_unspecified())
+    socket
+        .local_addr()
+        .ok()
+        .map(|address| address.ip())
+        .filter(|address| !address.is_unspecified())
 }
 
 /// A server that is ready to answer. Cheap to clone.
@@ -163,7 +189,12 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
     let pki_dir = config.data_dir.join("pki");
     let pki = Pki::load_or_make(&pki_dir, &names)?;
     let tokens = auth::Tokens::load_or_make(&config.data_dir.join("tokens.csv"))?;
-    let allocator = Allocator::load(storage.clone(), &config.service_cidrs, config.node_ports.clone()).await?;
+    let allocator = Allocator::load(
+        storage.clone(),
+        &config.service_cidrs,
+        config.node_ports.clone(),
+    )
+    .await?;
     let namespaces = api::table::find("", "v1", "namespaces")
         .ok_or_else(|| Error::Config("the resource table has no namespaces".into()))?;
     let state = State {
@@ -200,10 +231,13 @@ impl App {
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), Error> {
         let tls = Arc::new(self.0.pki.tls()?);
-        let local = listener
-            .local_addr()
-            .map_err(|source| Error::Listener { doing: "asking the listener for its address", source })?;
-        self.0.port.store(local.port(), std::sync::atomic::Ordering::Relaxed);
+        let local = listener.local_addr().map_err(|source| Error::Listener {
+            doing: "asking the listener for its address",
+            source,
+        })?;
+        self.0
+            .port
+            .store(local.port(), std::sync::atomic::Ordering::Relaxed);
         bootstrap::endpoints(&self.0, local.port()).await?;
         if let Some(path) = &self.0.config.kubeconfig {
             self.write_kubeconfig(path, &self.url(local))?;
@@ -212,7 +246,14 @@ impl App {
         let mut upkeep = tokio::task::JoinSet::new();
         upkeep.spawn(upkeep::forget_history(self.0.storage.clone()));
         upkeep.spawn(upkeep::keep_service(self.0.clone(), local.port()));
-        serve::serve(listener, tls, self.router(), self.0.closing.clone(), shutdown).await;
+        serve::serve(
+            listener,
+            tls,
+            self.router(),
+            self.0.closing.clone(),
+            shutdown,
+        )
+        .await;
         Ok(())
     }
 
@@ -258,20 +299,36 @@ impl App {
 /// Everything that clients may call the server.
 fn names(config: &Config) -> Names {
     let mut names = Names::default();
-    let short = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"];
+    let short = [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "localhost",
+    ];
     names.dns.extend(short.map(str::to_owned));
-    names.dns.insert(format!("kubernetes.default.svc.{}", config.cluster_domain));
+    names
+        .dns
+        .insert(format!("kubernetes.default.svc.{}", config.cluster_domain));
     if let Ok(host) = std::fs::read_to_string("/proc/sys/kernel/hostname") {
         let host = host.trim().to_ascii_lowercase();
         if api::names::is_subdomain(&host) {
             names.dns.insert(host);
         }
     }
-    names.addresses.extend([IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST), config.advertised()]);
+    names.addresses.extend([
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+        config.advertised(),
+    ]);
     if !config.bind_address.is_unspecified() {
         names.addresses.insert(config.bind_address);
     }
-    names.addresses.extend(config.service_cidrs.iter().map(|cidr| allocate::first_address(*cidr)));
+    names.addresses.extend(
+        config
+            .service_cidrs
+            .iter()
+            .map(|cidr| allocate::first_address(*cidr)),
+    );
     for name in &config.extra_names {
         match name.parse() {
             Ok(address) => names.addresses.insert(address),

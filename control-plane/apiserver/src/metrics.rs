@@ -33,7 +33,12 @@ impl Drop for Watching {
 
 impl Metrics {
     /// Counts an answer. `resource` is a row of the table, so that labels stay few whatever paths are asked for.
-    pub(crate) fn answered(&self, verb: &'static str, resource: Option<&'static api::table::Resource>, code: u16) {
+    pub(crate) fn answered(
+        &self,
+        verb: &'static str,
+        resource: Option<&'static api::table::Resource>,
+        code: u16,
+    ) {
         let labels = Labels {
             verb,
             group: resource.map_or("", |row| row.group),
@@ -57,8 +62,19 @@ impl Metrics {
             "# HELP apiserver_request_total Requests answered, by verb, resource and HTTP code.\n\
              # TYPE apiserver_request_total counter\n",
         );
-        for (labels, count) in self.requests.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let Labels { verb, group, version, resource, code } = labels;
+        for (labels, count) in self
+            .requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
+            let Labels {
+                verb,
+                group,
+                version,
+                resource,
+                code,
+            } = labels;
             // Writing to a String can't fail.
             let _ = writeln!(
                 text,

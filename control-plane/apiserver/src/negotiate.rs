@@ -85,18 +85,28 @@ impl Range {
     fn parse(text: &str) -> Self {
         let mut parts = text.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let mut range = Range { media, parameters: Vec::new(), quality: 1000 };
+        let mut range = Range {
+            media,
+            parameters: Vec::new(),
+            quality: 1000,
+        };
         for part in parts {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             let value = value.trim_matches('"');
             if name == "q" {
                 let quality = value.parse::<f32>().unwrap_or(1.0).clamp(0.0, 1.0) * 1000.0;
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 1000")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "between 0 and 1000"
+                )]
                 {
                     range.quality = quality as u16;
                 }
             } else {
-                range.parameters.push((name.to_ascii_lowercase(), value.to_owned()));
+                range
+                    .parameters
+                    .push((name.to_ascii_lowercase(), value.to_owned()));
             }
         }
         range
@@ -104,7 +114,10 @@ impl Range {
 
     /// The value of a parameter; empty where there is none.
     pub(crate) fn parameter(&self, name: &str) -> &str {
-        self.parameters.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value)
+        self.parameters
+            .iter()
+            .find(|(n, _)| n == name)
+            .map_or("", |(_, value)| value)
     }
 }
 
@@ -126,8 +139,13 @@ fn form(range: &Range) -> Option<Form> {
 
 /// People look through these.
 fn for_people(headers: &HeaderMap) -> bool {
-    let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    ["curl", "Wget", "Mozilla/5.0"].iter().any(|prefix| agent.starts_with(prefix))
+    let agent = headers
+        .get(USER_AGENT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    ["curl", "Wget", "Mozilla/5.0"]
+        .iter()
+        .any(|prefix| agent.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -143,13 +161,31 @@ mod tests {
             ("", Some((Json, Form::Object))),
             ("*/*", Some((Json, Form::Object))),
             ("application/json, */*", Some((Json, Form::Object))),
-            ("application/vnd.kubernetes.protobuf,application/json", Some((Json, Form::Object))),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Some((Json, Form::Object)),
+            ),
             (kubectl, Some((Json, Form::Table("v1")))),
-            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io", Some((Json, Form::Table("v1beta1")))),
-            ("application/json;as=Table;v=v2;g=meta.k8s.io,application/yaml", Some((Yaml, Form::Object))),
-            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Some((Json, Form::Metadata("v1")))),
-            ("application/yaml;q=0.9,application/json;q=0.1", Some((Yaml, Form::Object))),
-            ("application/yaml;q=0.1,application/json;q=0.9", Some((Json, Form::Object))),
+            (
+                "application/json;as=Table;v=v1beta1;g=meta.k8s.io",
+                Some((Json, Form::Table("v1beta1"))),
+            ),
+            (
+                "application/json;as=Table;v=v2;g=meta.k8s.io,application/yaml",
+                Some((Yaml, Form::Object)),
+            ),
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Some((Json, Form::Metadata("v1"))),
+            ),
+            (
+                "application/yaml;q=0.9,application/json;q=0.1",
+                Some((Yaml, Form::Object)),
+            ),
+            (
+                "application/yaml;q=0.1,application/json;q=0.9",
+                Some((Json, Form::Object)),
+            ),
             ("application/json;stream=watch", Some((Json, Form::Object))),
             ("text/html", None),
             ("application/json;as=Nonsense;g=meta.k8s.io;v=v1", None),
@@ -160,7 +196,9 @@ mod tests {
             if !accept.is_empty() {
                 headers.insert(ACCEPT, accept.parse().unwrap());
             }
-            let found = negotiate(&headers, &Query::default()).ok().map(|a| (a.encoding, a.form));
+            let found = negotiate(&headers, &Query::default())
+                .ok()
+                .map(|a| (a.encoding, a.form));
             assert_eq!(found, expected, "{accept}");
         }
     }

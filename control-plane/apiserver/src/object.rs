@@ -83,7 +83,13 @@ pub(crate) enum Head {
 }
 
 /// Appends the object as JSON with its resourceVersion.
-pub(crate) fn append(out: &mut Vec<u8>, row: &Resource, bytes: &[u8], revision: Revision, head: Head) {
+pub(crate) fn append(
+    out: &mut Vec<u8>,
+    row: &Resource,
+    bytes: &[u8],
+    revision: Revision,
+    head: Head,
+) {
     let Some(at) = metadata_start(row, bytes) else {
         let mut object = decode_at(row, bytes, revision);
         if head == Head::Untyped {
@@ -115,9 +121,21 @@ fn metadata_start(row: &Resource, bytes: &[u8]) -> Option<usize> {
     if row.conversion.is_some() {
         return None;
     }
-    let group = if row.group.is_empty() { 0 } else { row.group.len() + 1 };
-    let at = KIND.len() + row.kind.len() + API_VERSION.len() + group + row.version.len() + METADATA.len();
-    bytes.get(at - METADATA.len()..at).is_some_and(|found| found == METADATA.as_bytes()).then_some(at)
+    let group = if row.group.is_empty() {
+        0
+    } else {
+        row.group.len() + 1
+    };
+    let at = KIND.len()
+        + row.kind.len()
+        + API_VERSION.len()
+        + group
+        + row.version.len()
+        + METADATA.len();
+    bytes
+        .get(at - METADATA.len()..at)
+        .is_some_and(|found| found == METADATA.as_bytes())
+        .then_some(at)
 }
 
 #[cfg(test)]

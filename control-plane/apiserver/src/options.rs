@@ -25,11 +25,18 @@ impl WriteOptions {
         }
         let asked = query.text("fieldValidation");
         let field_validation = FieldValidation::parse(asked).unwrap_or_else(|| {
-            errors.push(FieldError::not_supported("fieldValidation", asked, &["", "Ignore", "Strict", "Warn"]));
+            errors.push(FieldError::not_supported(
+                "fieldValidation",
+                asked,
+                &["", "Ignore", "Strict", "Warn"],
+            ));
             FieldValidation::default()
         });
         if errors.is_empty() {
-            Ok(WriteOptions { dry_run, field_validation })
+            Ok(WriteOptions {
+                dry_run,
+                field_validation,
+            })
         } else {
             Err(Status::invalid_options(kind, &errors))
         }
@@ -37,13 +44,20 @@ impl WriteOptions {
 }
 
 fn dry_run(query: &Query, errors: &mut Vec<FieldError>) -> bool {
-    let values: Vec<&str> = query.values("dryRun").filter(|value| !value.is_empty()).collect();
+    let values: Vec<&str> = query
+        .values("dryRun")
+        .filter(|value| !value.is_empty())
+        .collect();
     check_dry_run(&values, errors)
 }
 
 fn check_dry_run(values: &[&str], errors: &mut Vec<FieldError>) -> bool {
     if values.iter().any(|value| *value != "All") {
-        errors.push(FieldError::not_supported_shown("dryRun", Value::from(values).to_string(), &["All"]));
+        errors.push(FieldError::not_supported_shown(
+            "dryRun",
+            Value::from(values).to_string(),
+            &["All"],
+        ));
     }
     !values.is_empty()
 }
@@ -52,7 +66,10 @@ fn check_dry_run(values: &[&str], errors: &mut Vec<FieldError>) -> bool {
 pub(crate) fn deletion(query: &Query, body: Option<Value>) -> Result<(Deletion, bool), Status> {
     let mut errors = Vec::new();
     let (options, dry_run) = if let Some(body) = body {
-        let values: Vec<&str> = api::value::list(&body, &["dryRun"]).iter().filter_map(Value::as_str).collect();
+        let values: Vec<&str> = api::value::list(&body, &["dryRun"])
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
         let dry_run = check_dry_run(&values, &mut errors);
         (body, dry_run)
     } else {
@@ -111,7 +128,8 @@ impl ListOptions {
         let version_match = query.text("resourceVersionMatch");
 
         let mut errors = Vec::new();
-        let mut forbid = |field: &str, why: &str| errors.push(FieldError::new(field, Fault::Forbidden, why));
+        let mut forbid =
+            |field: &str, why: &str| errors.push(FieldError::new(field, Fault::Forbidden, why));
         if watch {
             if initial_events.is_some() && version_match != "NotOlderThan" {
                 let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
@@ -124,29 +142,45 @@ impl ListOptions {
                 }
                 if version_match != "NotOlderThan" {
                     let supported = &["NotOlderThan"];
-                    errors.push(FieldError::not_supported("resourceVersionMatch", version_match, supported));
+                    errors.push(FieldError::not_supported(
+                        "resourceVersionMatch",
+                        version_match,
+                        supported,
+                    ));
                 }
             }
         } else {
             if !version_match.is_empty() {
                 if version.is_empty() {
-                    let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+                    let why =
+                        "resourceVersionMatch is forbidden unless resourceVersion is provided";
                     forbid("resourceVersionMatch", why);
                 }
                 if !continue_token.is_empty() {
-                    forbid("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
+                    forbid(
+                        "resourceVersionMatch",
+                        "resourceVersionMatch is forbidden when continue is provided",
+                    );
                 }
                 if version_match == "Exact" && version == "0" {
-                    let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+                    let why =
+                        "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
                     forbid("resourceVersionMatch", why);
                 }
                 if !matches!(version_match, "Exact" | "NotOlderThan") {
                     let supported = &["Exact", "NotOlderThan", ""];
-                    errors.push(FieldError::not_supported("resourceVersionMatch", version_match, supported));
+                    errors.push(FieldError::not_supported(
+                        "resourceVersionMatch",
+                        version_match,
+                        supported,
+                    ));
                 }
             }
             if initial_events.is_some() {
-                errors.push(FieldError::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
+                errors.push(FieldError::forbidden(
+                    "sendInitialEvents",
+                    "sendInitialEvents is forbidden for list",
+                ));
             }
         }
         if !errors.is_empty() {
@@ -158,7 +192,9 @@ impl ListOptions {
         };
         let timeout = match query.text("timeoutSeconds") {
             "" => None,
-            text => u64::try_from(number(text)?).ok().filter(|seconds| *seconds > 0),
+            text => u64::try_from(number(text)?)
+                .ok()
+                .filter(|seconds| *seconds > 0),
         };
         Ok(ListOptions {
             watch,
@@ -185,14 +221,26 @@ pub(crate) fn resource_version(text: &str) -> Result<Option<u64>, Status> {
         return Ok(None);
     }
     let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|_| digits).map(Some).ok_or_else(|| {
-        let why = if digits { "value out of range" } else { "invalid syntax" };
-        let why = format!("strconv.ParseUint: parsing {text:?}: {why}");
-        let error = FieldError::invalid_text("resourceVersion", text, why);
-        Status::bad_request(format!("invalid resource version: {error}"))
-    })
+    text.parse()
+        .ok()
+        .filter(|_| digits)
+        .map(Some)
+        .ok_or_else(|| {
+            let why = if digits {
+                "value out of range"
+            } else {
+                "invalid syntax"
+            };
+            let why = format!("strconv.ParseUint: parsing {text:?}: {why}");
+            let error = FieldError::invalid_text("resourceVersion", text, why);
+            Status::bad_request(format!("invalid resource version: {error}"))
+        })
 }
 
 fn number(text: &str) -> Result<i64, Status> {
-    text.parse().map_err(|_| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
+    text.parse().map_err(|_| {
+        Status::bad_request(format!(
+            "strconv.ParseInt: parsing {text:?}: invalid syntax"
+        ))
+    })
 }

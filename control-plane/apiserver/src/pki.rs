@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
@@ -60,21 +60,38 @@ impl Pki {
             .create(dir)
             .map_err(|source| Error::io("making the directory", dir, source))?;
         let (ca_cert, ca_key) = authority(dir)?;
-        let issuer = Issuer::new(ca_params(&common_name(&ca_cert, &dir.join("ca.crt"))?)?, &ca_key);
+        let issuer = Issuer::new(
+            ca_params(&common_name(&ca_cert, &dir.join("ca.crt"))?)?,
+            &ca_key,
+        );
 
         let server = leaf(dir, "server", &ca_cert, &issuer, names, || {
-            let mut params = leaf_params("fairlead-apiserver", &[], ExtendedKeyUsagePurpose::ServerAuth)?;
+            let mut params = leaf_params(
+                "fairlead-apiserver",
+                &[],
+                ExtendedKeyUsagePurpose::ServerAuth,
+            )?;
             for name in &names.dns {
                 let name = name.as_str().try_into().map_err(Error::certificate)?;
                 params.subject_alt_names.push(SanType::DnsName(name));
             }
-            params.subject_alt_names.extend(names.addresses.iter().copied().map(SanType::IpAddress));
+            params
+                .subject_alt_names
+                .extend(names.addresses.iter().copied().map(SanType::IpAddress));
             Ok(params)
         })?;
         let admin = leaf(dir, "admin", &ca_cert, &issuer, &Names::default(), || {
-            leaf_params("fairlead-admin", &["system:masters"], ExtendedKeyUsagePurpose::ClientAuth)
+            leaf_params(
+                "fairlead-admin",
+                &["system:masters"],
+                ExtendedKeyUsagePurpose::ClientAuth,
+            )
         })?;
-        Ok(Self { ca_cert, server, admin })
+        Ok(Self {
+            ca_cert,
+            server,
+            admin,
+        })
     }
 
     /// TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1; a client certificate is asked for and may be left out.
@@ -87,12 +104,16 @@ impl Pki {
             .allow_unauthenticated()
             .build()
             .map_err(Error::certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(self.server.key.as_bytes()).map_err(Error::certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(self.server.key.as_bytes())
+            .map_err(Error::certificate)?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(Error::certificate)?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(certificates(&self.server.cert, Path::new("server.crt"))?, key)
+            .with_single_cert(
+                certificates(&self.server.cert, Path::new("server.crt"))?,
+                key,
+            )
             .map_err(Error::certificate)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
@@ -106,7 +127,10 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 
 /// Fills a buffer with bytes fit for secrets.
 pub(crate) fn random(bytes: &mut [u8]) -> Result<(), Error> {
-    provider().secure_random.fill(bytes).map_err(|_| Error::Random)
+    provider()
+        .secure_random
+        .fill(bytes)
+        .map_err(|_| Error::Random)
 }
 
 fn authority(dir: &Path) -> Result<(String, KeyPair), Error> {
@@ -115,7 +139,10 @@ fn authority(dir: &Path) -> Result<(String, KeyPair), Error> {
         Some(pem) => KeyPair::from_pem(&pem).map_err(|e| Error::damaged(&key_path, &e))?,
         None => {
             if cert_path.exists() {
-                return Err(Error::damaged(&key_path, &"it is missing, though ca.crt beside it is there"));
+                return Err(Error::damaged(
+                    &key_path,
+                    &"it is missing, though ca.crt beside it is there",
+                ));
             }
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(Error::certificate)?;
             write_private(&key_path, key.serialize_pem().as_bytes())?;
@@ -162,12 +189,20 @@ fn leaf(
         let ca_der = first(ca_cert, &ca_path)?;
         let ours = cert.issuer().as_raw() == parse(&ca_der, &ca_path)?.subject().as_raw();
         if ours && share_left(&cert) >= RENEW_BELOW && covers(&cert, wanted) {
-            return Ok(Pair { cert: cert_pem, key: key_pem });
+            return Ok(Pair {
+                cert: cert_pem,
+                key: key_pem,
+            });
         }
     }
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(Error::certificate)?;
-    let cert = params()?.signed_by(&key, issuer).map_err(Error::certificate)?;
-    let pair = Pair { cert: cert.pem(), key: key.serialize_pem() };
+    let cert = params()?
+        .signed_by(&key, issuer)
+        .map_err(Error::certificate)?;
+    let pair = Pair {
+        cert: cert.pem(),
+        key: key.serialize_pem(),
+    };
     // The certificate goes first: a crash in between leaves a pair that does not match only if an old key stood
     // there, so the old key is removed before.
     match fs::remove_file(&key_path) {
@@ -184,10 +219,15 @@ fn leaf(
 fn ca_params(common_name: &str) -> Result<CertificateParams, Error> {
     let mut params = CertificateParams::new(Vec::<String>::new()).map_err(Error::certificate)?;
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages =
-        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
     params.serial_number = Some(serial()?);
     Ok(params)
 }
@@ -200,9 +240,13 @@ fn leaf_params(
     let now = OffsetDateTime::now_utc();
     let mut params = CertificateParams::new(Vec::<String>::new()).map_err(Error::certificate)?;
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     for organisation in organisations {
-        params.distinguished_name.push(DnType::OrganizationName, *organisation);
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, *organisation);
     }
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![usage];
@@ -245,26 +289,40 @@ fn share_left(cert: &X509Certificate<'_>) -> f64 {
     let whole = validity.not_after.timestamp() - validity.not_before.timestamp();
     let left = validity.not_after.timestamp() - OffsetDateTime::now_utc().unix_timestamp();
     #[expect(clippy::cast_precision_loss, reason = "seconds within a few decades")]
-    if whole > 0 { left.max(0) as f64 / whole as f64 } else { 0.0 }
+    if whole > 0 {
+        left.max(0) as f64 / whole as f64
+    } else {
+        0.0
+    }
 }
 
 fn require_match(cert: &X509Certificate<'_>, key: &KeyPair, path: &Path) -> Result<(), Error> {
     if cert.public_key().subject_public_key.data.as_ref() == key.public_key_raw() {
         Ok(())
     } else {
-        Err(Error::damaged(path, &"it does not belong to the key beside it"))
+        Err(Error::damaged(
+            path,
+            &"it does not belong to the key beside it",
+        ))
     }
 }
 
 fn common_name(pem: &str, path: &Path) -> Result<String, Error> {
     let der = first(pem, path)?;
     let cert = parse(&der, path)?;
-    let name = cert.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-    name.map(str::to_owned).ok_or_else(|| Error::damaged(path, &"its subject has no common name"))
+    let name = cert
+        .subject()
+        .iter_common_name()
+        .next()
+        .and_then(|name| name.as_str().ok());
+    name.map(str::to_owned)
+        .ok_or_else(|| Error::damaged(path, &"its subject has no common name"))
 }
 
 fn parse<'a>(der: &'a CertificateDer<'_>, path: &Path) -> Result<X509Certificate<'a>, Error> {
-    X509Certificate::from_der(der).map(|(_, cert)| cert).map_err(|e| Error::damaged(path, &e))
+    X509Certificate::from_der(der)
+        .map(|(_, cert)| cert)
+        .map_err(|e| Error::damaged(path, &e))
 }
 
 fn first(pem: &str, path: &Path) -> Result<CertificateDer<'static>, Error> {
@@ -272,14 +330,18 @@ fn first(pem: &str, path: &Path) -> Result<CertificateDer<'static>, Error> {
 }
 
 fn certificates(pem: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|e| Error::damaged(path, &e))
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|e| Error::damaged(path, &e))
 }
 
 fn read(path: &Path) -> Result<Option<String>, Error> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => Err(Error::damaged(path, &"it is not text")),
+        Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+            Err(Error::damaged(path, &"it is not text"))
+        }
         Err(source) => Err(Error::io("reading", path, source)),
     }
 }
@@ -290,8 +352,12 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     name.push(".new");
     let scratch: PathBuf = path.with_file_name(name);
     let write = || {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&scratch)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&scratch)?;
         file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         file.write_all(bytes)?;
         file.sync_all()?;
@@ -341,16 +407,24 @@ mod tests {
     fn damage_names_the_file() {
         let cases: &[(&str, &[u8])] = &[
             ("ca.crt", b"nonsense"),
-            ("ca.key", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
+            (
+                "ca.key",
+                b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+            ),
             ("server.crt", b""),
             ("server.key", b"\xff\xfe"),
-            ("admin.crt", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            (
+                "admin.crt",
+                b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            ),
         ];
         for (file, bytes) in cases {
             let dir = tempfile::tempdir().unwrap();
             Pki::load_or_make(dir.path(), &names(&["localhost"])).unwrap();
             fs::write(dir.path().join(file), bytes).unwrap();
-            let error = Pki::load_or_make(dir.path(), &names(&["localhost"])).map(|_| ()).unwrap_err();
+            let error = Pki::load_or_make(dir.path(), &names(&["localhost"]))
+                .map(|_| ())
+                .unwrap_err();
             assert!(error.to_string().contains(file), "{file}: {error}");
         }
     }
@@ -360,7 +434,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         Pki::load_or_make(dir.path(), &names(&["localhost"])).unwrap();
         fs::copy(dir.path().join("admin.key"), dir.path().join("server.key")).unwrap();
-        let error = Pki::load_or_make(dir.path(), &names(&["localhost"])).map(|_| ()).unwrap_err();
+        let error = Pki::load_or_make(dir.path(), &names(&["localhost"]))
+            .map(|_| ())
+            .unwrap_err();
         assert!(error.to_string().contains("server.crt"), "{error}");
     }
 }

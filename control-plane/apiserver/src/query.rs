@@ -6,7 +6,10 @@ pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub(crate) fn parse(query: Option<&str>) -> Self {
-        let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let pairs = query
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty());
         Query(
             pairs
                 .map(|pair| {
@@ -19,17 +22,25 @@ impl Query {
 
     /// The first value of that name; empty where there is none.
     pub(crate) fn text(&self, name: &str) -> &str {
-        self.0.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value.as_str())
+        self.0
+            .iter()
+            .find(|(n, _)| n == name)
+            .map_or("", |(_, value)| value.as_str())
     }
 
     /// Every value of that name.
     pub(crate) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// `None` where it is absent. As in Kubernetes all but `false` and `0` means yes.
     pub(crate) fn flag(&self, name: &str) -> Option<bool> {
-        self.values(name).next().map(|value| !value.eq_ignore_ascii_case("false") && value != "0")
+        self.values(name)
+            .next()
+            .map(|value| !value.eq_ignore_ascii_case("false") && value != "0")
     }
 }
 

@@ -52,7 +52,9 @@ impl<'a> Target<'a> {
         match rest.as_slice() {
             // `namespaces/X/status` and `/finalize` are of the namespace itself; any other third segment is a
             // resource within it.
-            ["namespaces", namespace, resource, tail @ ..] if !matches!(*resource, "status" | "finalize") => {
+            ["namespaces", namespace, resource, tail @ ..]
+                if !matches!(*resource, "status" | "finalize") =>
+            {
                 (tail.len() <= 2).then(|| at(Some(*namespace), resource, tail))
             }
             // The namespace is in the path and in the scope alike.
@@ -94,7 +96,8 @@ mod tests {
     #[test]
     fn paths_read_as_kubernetes_reads_them() {
         #[rustfmt::skip]
-        let cases: &[(&str, Option<(&str, &str, Option<&str>, &str, Option<&str>, Option<&str>)>)] = &[
+        let cases = [
+            // Group, version, namespace, resource, name, subresource.
             ("/", None),
             ("/version", None),
             ("/api", None),
@@ -102,15 +105,15 @@ mod tests {
             ("/api/v1/", None),
             ("/apis/apps", None),
             ("/apis/apps/v1", None),
-            ("/api/v1/pods", Some(("", "v1", None, "pods", None, None))),
-            ("/api/v1/nodes/n1", Some(("", "v1", None, "nodes", Some("n1"), None))),
-            ("/api/v1/nodes/n1/status", Some(("", "v1", None, "nodes", Some("n1"), Some("status")))),
-            ("/api/v1/namespaces", Some(("", "v1", None, "namespaces", None, None))),
-            ("/api/v1/namespaces/a", Some(("", "v1", Some("a"), "namespaces", Some("a"), None))),
-            ("/api/v1/namespaces/a/finalize", Some(("", "v1", Some("a"), "namespaces", Some("a"), Some("finalize")))),
-            ("/api/v1/namespaces/a/pods", Some(("", "v1", Some("a"), "pods", None, None))),
-            ("/api/v1/namespaces/a/pods/p/status", Some(("", "v1", Some("a"), "pods", Some("p"), Some("status")))),
-            ("/apis/apps/v1/namespaces/a/deployments/d", Some(("apps", "v1", Some("a"), "deployments", Some("d"), None))),
+            ("/api/v1/pods", Some(["", "v1", "", "pods", "", ""])),
+            ("/api/v1/nodes/n1", Some(["", "v1", "", "nodes", "n1", ""])),
+            ("/api/v1/nodes/n1/status", Some(["", "v1", "", "nodes", "n1", "status"])),
+            ("/api/v1/namespaces", Some(["", "v1", "", "namespaces", "", ""])),
+            ("/api/v1/namespaces/a", Some(["", "v1", "a", "namespaces", "a", ""])),
+            ("/api/v1/namespaces/a/finalize", Some(["", "v1", "a", "namespaces", "a", "finalize"])),
+            ("/api/v1/namespaces/a/pods", Some(["", "v1", "a", "pods", "", ""])),
+            ("/api/v1/namespaces/a/pods/p/status", Some(["", "v1", "a", "pods", "p", "status"])),
+            ("/apis/apps/v1/namespaces/a/deployments/d", Some(["apps", "v1", "a", "deployments", "d", ""])),
             ("/api/v1/namespaces//pods", None),
             ("/api/v1/namespaces/a/pods/p/exec/more", None),
         ];
@@ -118,10 +121,22 @@ mod tests {
             let found = match Target::parse(path) {
                 Target::Path(_) => None,
                 Target::Resource(at) => {
-                    Some((at.group, at.version, at.namespace, at.resource, at.name, at.subresource))
+                    let (namespace, name) = (
+                        at.namespace.unwrap_or_default(),
+                        at.name.unwrap_or_default(),
+                    );
+                    let subresource = at.subresource.unwrap_or_default();
+                    Some([
+                        at.group,
+                        at.version,
+                        namespace,
+                        at.resource,
+                        name,
+                        subresource,
+                    ])
                 }
             };
-            assert_eq!(found, *expected, "{path}");
+            assert_eq!(found, expected, "{path}");
         }
     }
 }

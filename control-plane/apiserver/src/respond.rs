@@ -19,7 +19,8 @@ pub(crate) type Answer = Response<Body>;
 /// Bytes of one media type.
 pub(crate) fn bytes(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut response = Response::new(Body::from(body.into()));
-    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
@@ -34,9 +35,14 @@ pub(crate) fn text(code: u16, body: impl Into<Bytes>) -> Answer {
 /// A refusal. Always JSON, whatever the client accepts.
 pub(crate) fn refusal(status: &Status) -> Answer {
     let mut response = bytes(status.code, "application/json", status.to_json());
-    let retry_after = status.details.as_ref().map_or(0, |details| details.retry_after_secs);
+    let retry_after = status
+        .details
+        .as_ref()
+        .map_or(0, |details| details.retry_after_secs);
     if retry_after > 0 {
-        response.headers_mut().insert(RETRY_AFTER, retry_after.into());
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, retry_after.into());
     }
     response
 }
@@ -45,7 +51,11 @@ pub(crate) fn refusal(status: &Status) -> Answer {
 pub(crate) fn value(code: u16, encoding: Encoding, value: &Value) -> Answer {
     match encoding {
         // A value whose keys are texts always serialises.
-        Encoding::Json => bytes(code, "application/json", serde_json::to_vec(value).unwrap_or_default()),
+        Encoding::Json => bytes(
+            code,
+            "application/json",
+            serde_json::to_vec(value).unwrap_or_default(),
+        ),
         Encoding::PrettyJson => {
             let mut body = serde_json::to_vec_pretty(value).unwrap_or_default();
             body.push(b'\n');
@@ -89,8 +99,18 @@ pub(crate) fn object(
             let item = object::decode_at(row, stored, revision);
             let list_metadata = json!({"resourceVersion": revision.0.to_string()});
             let now = OffsetDateTime::now_utc();
-            let options = TableOptions { version, include, list_metadata, now, without_columns: false };
-            value(code, accepted.encoding, &printing::table(row, [&item], &options))
+            let options = TableOptions {
+                version,
+                include,
+                list_metadata,
+                now,
+                without_columns: false,
+            };
+            value(
+                code,
+                accepted.encoding,
+                &printing::table(row, [&item], &options),
+            )
         }
         Form::Metadata(version) => {
             let item = object::decode_at(row, stored, revision);
@@ -151,15 +171,30 @@ pub(crate) fn list(
             json_bytes(200, accepted.encoding, body)
         }
         Form::Table(version) => {
-            let items: Vec<Value> = items.iter().map(|entry| object::decode(row, entry)).collect();
+            let items: Vec<Value> = items
+                .iter()
+                .map(|entry| object::decode(row, entry))
+                .collect();
             let list_metadata = head.metadata();
             let now = OffsetDateTime::now_utc();
-            let options = TableOptions { version, include, list_metadata, now, without_columns: false };
-            value(200, accepted.encoding, &printing::table(row, &items, &options))
+            let options = TableOptions {
+                version,
+                include,
+                list_metadata,
+                now,
+                without_columns: false,
+            };
+            value(
+                200,
+                accepted.encoding,
+                &printing::table(row, &items, &options),
+            )
         }
         Form::Metadata(version) => {
-            let items: Vec<Value> =
-                items.iter().map(|entry| printing::partial(&object::decode(row, entry), version)).collect();
+            let items: Vec<Value> = items
+                .iter()
+                .map(|entry| printing::partial(&object::decode(row, entry), version))
+                .collect();
             let list = json!({
                 "kind": "PartialObjectMetadataList",
                 "apiVersion": format!("meta.k8s.io/{version}"),
@@ -174,7 +209,10 @@ pub(crate) fn list(
 /// Adds what the client should be told beside the answer (RFC 7234, code 299).
 pub(crate) fn warn(mut response: Answer, warnings: &[String]) -> Answer {
     for warning in warnings {
-        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+        let quoted = warning
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace(['\n', '\r'], " ");
         if let Ok(header) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(WARNING, header);
         }

@@ -57,7 +57,11 @@ async fn respond_to(
     verb: &'static str,
     body: Body,
 ) -> Result<Answer, Status> {
-    let user = auth::authenticate(parts.extensions.get::<User>(), &parts.headers, &state.tokens)?;
+    let user = auth::authenticate(
+        parts.extensions.get::<User>(),
+        &parts.headers,
+        &state.tokens,
+    )?;
     auth::authorize(&user, verb, target)?;
     match target {
         Target::Path(path) => Ok(page(&state, path, parts, &query).await),
@@ -70,12 +74,18 @@ async fn page(state: &State, path: &str, parts: &Parts, query: &Query) -> Answer
     if !matches!(parts.method.as_str(), "GET" | "HEAD") {
         return respond::refusal(&Status::method_not_allowed());
     }
-    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    let first = path
+        .trim_start_matches('/')
+        .split('/')
+        .next()
+        .unwrap_or_default();
     match first {
         "healthz" | "livez" | "readyz" => health::answer(state, path, query).await,
-        "metrics" => {
-            respond::bytes(200, "text/plain; version=0.0.4", state.metrics.render(state.storage.revision().0))
-        }
+        "metrics" => respond::bytes(
+            200,
+            "text/plain; version=0.0.4",
+            state.metrics.render(state.storage.revision().0),
+        ),
         _ => describe::answer(state, path, parts, query),
     }
 }
@@ -90,7 +100,11 @@ async fn resource(
 ) -> Result<Answer, Status> {
     let Some(row) = api::table::find(at.group, at.version, at.resource) else {
         let known = api::discovery::legacy_resources(at.group, at.version).is_some();
-        return if known { Err(Status::unknown_resource()) } else { Ok(respond::text(404, "404 page not found\n")) };
+        return if known {
+            Err(Status::unknown_resource())
+        } else {
+            Ok(respond::text(404, "404 page not found\n"))
+        };
     };
     let name = query::decode_segment(at.name.unwrap_or_default());
     let namespace = match at.namespace {
@@ -110,7 +124,11 @@ async fn resource(
     }
     let include = IncludeObject::parse(query.text("includeObject")).ok_or_else(|| {
         let supported = ["Metadata", "None", "Object"];
-        let error = api::field::FieldError::not_supported("includeObject", query.text("includeObject"), &supported);
+        let error = api::field::FieldError::not_supported(
+            "includeObject",
+            query.text("includeObject"),
+            &supported,
+        );
         Status::invalid_options("TableOptions", &[error])
     })?;
     let accepted = negotiate::negotiate(&parts.headers, &query)?;
@@ -140,23 +158,29 @@ async fn resource(
             // Once begun, a write is carried through even if the client goes away: nobody has to guess whether an
             // address that was chosen for it is in use.
             let task = tokio::spawn(async move { handlers::answer(call, &method).await });
-            task.await.unwrap_or_else(|error| Err(Status::internal(error)))
+            task.await
+                .unwrap_or_else(|error| Err(Status::internal(error)))
         } else {
             handlers::answer(call, &method).await
         }
     };
     match tokio::time::timeout(TIMEOUT, whole).await {
         Ok(answer) => answer,
-        Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
+        Err(_) => Err(Status::timeout(
+            "request did not complete within the allotted timeout",
+            0,
+        )),
     }
 }
 
 async fn read(body: Body) -> Result<Bytes, Status> {
     match Limited::new(body, BODY_MAX).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(Status::too_large(format!("Request entity too large: limit is {BODY_MAX}")))
-        }
-        Err(error) => Err(Status::bad_request(format!("the body of the request could not be read: {error}"))),
+        Err(error) if error.is::<LengthLimitError>() => Err(Status::too_large(format!(
+            "Request entity too large: limit is {BODY_MAX}"
+        ))),
+        Err(error) => Err(Status::bad_request(format!(
+            "the body of the request could not be read: {error}"
+        ))),
     }
 }

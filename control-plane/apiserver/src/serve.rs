@@ -34,7 +34,10 @@ pub(crate) async fn serve(
 ) {
     let acceptor = TlsAcceptor::from(tls);
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -63,8 +66,14 @@ pub(crate) async fn serve(
     }
     drop(listener);
     closing.send_replace(true);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
-        tracing::info!(seconds = DRAIN.as_secs(), "connections still open at the end of the drain are cut");
+    if tokio::time::timeout(DRAIN, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::info!(
+            seconds = DRAIN.as_secs(),
+            "connections still open at the end of the drain are cut"
+        );
     }
 }
 
@@ -85,7 +94,11 @@ impl Connection {
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
         };
-        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let certificate = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(|chain| chain.first());
         let user = certificate.and_then(|der| User::from_certificate(der));
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             if let Some(user) = &user {
@@ -93,7 +106,10 @@ impl Connection {
             }
             router.clone().oneshot(request.map(Body::new))
         });
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = self
+            .builder
+            .serve_connection(TokioIo::new(stream), service)
+            .into_owned();
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%peer, error, "connection ended");
         }

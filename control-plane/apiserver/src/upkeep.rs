@@ -33,7 +33,9 @@ pub(crate) async fn forget_history(storage: Arc<dyn Storage>) {
 pub(crate) async fn keep_service(state: Arc<State>, port: u16) {
     loop {
         match wait_for_deletion(&*state.storage).await {
-            Ok(()) => tracing::info!("the Service kubernetes or its endpoints were deleted; they are put back"),
+            Ok(()) => tracing::info!(
+                "the Service kubernetes or its endpoints were deleted; they are put back"
+            ),
             Err(error) => {
                 tracing::debug!(%error, "watching the Service kubernetes");
                 tokio::time::sleep(RETRY).await;

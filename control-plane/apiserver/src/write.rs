@@ -41,7 +41,12 @@ pub(crate) async fn modify(
 ) -> Result<Written, Status> {
     let key = call.key();
     for _ in 0..TRIES {
-        let entry = call.app.storage.get(&key).await.map_err(|e| storage_failure(&e))?;
+        let entry = call
+            .app
+            .storage
+            .get(&key)
+            .await
+            .map_err(|e| storage_failure(&e))?;
         let entry = entry.ok_or_else(|| call.not_found())?;
         let current = object::decode(call.row, &entry);
         let next = decide(&current)?;
@@ -54,14 +59,27 @@ pub(crate) async fn modify(
 }
 
 /// A full change of the object, as PUT and PATCH make it: checked against what stands there, ready to be stored.
-pub(crate) fn prepare(row: &Resource, name: &str, part: Part, mut new: Value, current: &Value) -> Result<Next, Status> {
+pub(crate) fn prepare(
+    row: &Resource,
+    name: &str,
+    part: Part,
+    mut new: Value,
+    current: &Value,
+) -> Result<Next, Status> {
     let sent = meta::resource_version(&new);
-    if meta::name(&new) == name && !matches!(sent, "" | "0") && sent != meta::resource_version(current) {
+    if meta::name(&new) == name
+        && !matches!(sent, "" | "0")
+        && sent != meta::resource_version(current)
+    {
         return Err(Status::modified(row, name));
     }
     strip(&mut new);
     write::update(row, &mut new, current, part)?;
-    if write::is_done(row, &new) { Ok(Next::Remove) } else { Ok(Next::Put(new)) }
+    if write::is_done(row, &new) {
+        Ok(Next::Remove)
+    } else {
+        Ok(Next::Put(new))
+    }
 }
 
 /// Takes out what the server does not keep: without field managers, records of them would only grow stale.
@@ -96,14 +114,23 @@ async fn replace(
     next: Next,
     dry_run: bool,
 ) -> Result<Outcome, Status> {
-    let unchanged = || Outcome::Done(Written { stored: entry.value.clone(), revision: entry.modified });
+    let unchanged = || {
+        Outcome::Done(Written {
+            stored: entry.value.clone(),
+            revision: entry.modified,
+        })
+    };
     let expected = entry.modified;
     let key = entry.key.to_string();
     let (mut writes, stored, grant) = match next {
         Next::Keep => return Ok(unchanged()),
         Next::Remove => {
             let grant = grant(call, None, Some(current)).await?;
-            (vec![Write::Delete { key, expected }], entry.value.clone(), grant)
+            (
+                vec![Write::Delete { key, expected }],
+                entry.value.clone(),
+                grant,
+            )
         }
         Next::Put(mut new) => {
             let grant = grant(call, Some(&mut new), Some(current)).await?;
@@ -111,11 +138,22 @@ async fn replace(
             if stored == entry.value {
                 return Ok(unchanged());
             }
-            (vec![Write::Update { key, value: stored.clone(), expected }], stored, grant)
+            (
+                vec![Write::Update {
+                    key,
+                    value: stored.clone(),
+                    expected,
+                }],
+                stored,
+                grant,
+            )
         }
     };
     if dry_run {
-        return Ok(Outcome::Done(Written { stored, revision: expected }));
+        return Ok(Outcome::Done(Written {
+            stored,
+            revision: expected,
+        }));
     }
     writes.extend(grant.writes());
     match call.app.storage.write(writes).await {
@@ -133,7 +171,11 @@ async fn replace(
 }
 
 /// The addresses and ports that a change of a Service takes and gives back; nothing for all else.
-pub(crate) async fn grant(call: &Call, new: Option<&mut Value>, old: Option<&Value>) -> Result<Grant, Status> {
+pub(crate) async fn grant(
+    call: &Call,
+    new: Option<&mut Value>,
+    old: Option<&Value>,
+) -> Result<Grant, Status> {
     if call.row.kind == "Service" {
         call.app.allocator.grant(new, old).await
     } else {

@@ -22,8 +22,23 @@ fn service(name: &str, spec: &Value) -> Value {
 
 /// The keys of what is given out, without their prefix.
 async fn held(storage: &dyn Storage) -> BTreeSet<String> {
-    let page = storage.list(Range { prefix: "/registry/ranges/".into(), ..Range::default() }).await.unwrap();
-    page.entries.iter().map(|entry| entry.key.strip_prefix("/registry/ranges/").unwrap().to_owned()).collect()
+    let page = storage
+        .list(Range {
+            prefix: "/registry/ranges/".into(),
+            ..Range::default()
+        })
+        .await
+        .unwrap();
+    page.entries
+        .iter()
+        .map(|entry| {
+            entry
+                .key
+                .strip_prefix("/registry/ranges/")
+                .unwrap()
+                .to_owned()
+        })
+        .collect()
 }
 
 async fn small(storage: Arc<dyn Storage>) -> Server {
@@ -41,8 +56,16 @@ async fn many_at_once_never_get_the_same() {
     let tasks: Vec<_> = (0..20)
         .map(|i| {
             let server = server.clone();
-            let spec = if i % 2 == 0 { json!({"type": "NodePort"}) } else { json!({}) };
-            tokio::spawn(async move { server.post(SERVICES, &service(&format!("s{i}"), &spec)).await })
+            let spec = if i % 2 == 0 {
+                json!({"type": "NodePort"})
+            } else {
+                json!({})
+            };
+            tokio::spawn(async move {
+                server
+                    .post(SERVICES, &service(&format!("s{i}"), &spec))
+                    .await
+            })
         })
         .collect();
     let (mut addresses, mut ports, mut refused) = (BTreeSet::new(), BTreeSet::new(), 0);
@@ -50,7 +73,10 @@ async fn many_at_once_never_get_the_same() {
         let reply = task.await.unwrap();
         if reply.code == 201 {
             let spec = &reply.json()["spec"];
-            assert!(addresses.insert(spec["clusterIP"].as_str().unwrap().to_owned()), "{spec}");
+            assert!(
+                addresses.insert(spec["clusterIP"].as_str().unwrap().to_owned()),
+                "{spec}"
+            );
             if let Some(port) = spec["ports"][0].get("nodePort") {
                 assert!(ports.insert(port.as_u64().unwrap()), "{spec}");
             }
@@ -69,14 +95,30 @@ async fn what_is_deleted_can_be_given_out_again() {
     let server = small(Arc::new(Memory::new())).await;
     for round in 0..3 {
         for i in 0..10 {
-            server.post(SERVICES, &service(&format!("s{i}"), &json!({"type": "NodePort"}))).await.ok();
+            server
+                .post(
+                    SERVICES,
+                    &service(&format!("s{i}"), &json!({"type": "NodePort"})),
+                )
+                .await
+                .ok();
         }
-        let reply = server.post(SERVICES, &service("more", &json!({"type": "NodePort"}))).await;
-        assert!(reply.refused(500).contains("failed to allocate a nodePort: range is full"), "round {round}");
+        let reply = server
+            .post(SERVICES, &service("more", &json!({"type": "NodePort"})))
+            .await;
+        assert!(
+            reply
+                .refused(500)
+                .contains("failed to allocate a nodePort: range is full"),
+            "round {round}"
+        );
         for i in 0..10 {
             server.delete(&format!("{SERVICES}/s{i}")).await.ok();
         }
-        assert_eq!(held(&*server.storage).await, BTreeSet::from(["serviceips/10.0.0.1".to_owned()]));
+        assert_eq!(
+            held(&*server.storage).await,
+            BTreeSet::from(["serviceips/10.0.0.1".to_owned()])
+        );
     }
 }
 
@@ -86,18 +128,30 @@ async fn a_restart_knows_what_is_taken() {
     let before = small(storage.clone()).await;
     let mut addresses = BTreeSet::new();
     for i in 0..6 {
-        let made = before.post(SERVICES, &service(&format!("s{i}"), &json!({}))).await.ok();
+        let made = before
+            .post(SERVICES, &service(&format!("s{i}"), &json!({})))
+            .await
+            .ok();
         addresses.insert(made["spec"]["clusterIP"].clone().to_string());
     }
     // Killed without a word: all that is left is the store.
     drop(before);
     let after = small(storage).await;
     for i in 6..13 {
-        let made = after.post(SERVICES, &service(&format!("s{i}"), &json!({}))).await.ok();
+        let made = after
+            .post(SERVICES, &service(&format!("s{i}"), &json!({})))
+            .await
+            .ok();
         addresses.insert(made["spec"]["clusterIP"].clone().to_string());
     }
     assert_eq!(addresses.len(), 13);
-    assert_eq!(after.post(SERVICES, &service("more", &json!({}))).await.code, 500);
+    assert_eq!(
+        after
+            .post(SERVICES, &service("more", &json!({})))
+            .await
+            .code,
+        500
+    );
 }
 
 #[tokio::test]
@@ -106,7 +160,10 @@ async fn two_servers_on_one_store_do_not_collide() {
     let servers = [small(storage.clone()).await, small(storage.clone()).await];
     let mut addresses = BTreeSet::new();
     for i in 0..13 {
-        let made = servers[i % 2].post(SERVICES, &service(&format!("s{i}"), &json!({}))).await.ok();
+        let made = servers[i % 2]
+            .post(SERVICES, &service(&format!("s{i}"), &json!({})))
+            .await
+            .ok();
         assert!(addresses.insert(made["spec"]["clusterIP"].to_string()));
     }
 }
@@ -130,14 +187,30 @@ async fn what_is_asked_for_is_given_or_refused() {
         ),
     ] {
         for query in ["", "?dryRun=All"] {
-            let reply = server.post(&format!("{SERVICES}{query}"), &service("b", &spec)).await;
-            assert_eq!(reply.refused(422), format!("Service \"b\" is invalid: {expected}"));
+            let reply = server
+                .post(&format!("{SERVICES}{query}"), &service("b", &spec))
+                .await;
+            assert_eq!(
+                reply.refused(422),
+                format!("Service \"b\" is invalid: {expected}")
+            );
         }
     }
     // A refusal and a trial take nothing.
-    let trial = server.post(&format!("{SERVICES}?dryRun=All"), &service("c", &json!({"type": "NodePort"}))).await.ok();
+    let trial = server
+        .post(
+            &format!("{SERVICES}?dryRun=All"),
+            &service("c", &json!({"type": "NodePort"})),
+        )
+        .await
+        .ok();
     assert_ne!(trial["spec"]["clusterIP"], Value::Null);
-    let expected = ["serviceips/10.96.0.1", "serviceips/10.96.0.10", "servicenodeports/30080"].map(str::to_owned);
+    let expected = [
+        "serviceips/10.96.0.1",
+        "serviceips/10.96.0.10",
+        "servicenodeports/30080",
+    ]
+    .map(str::to_owned);
     assert_eq!(held(&*server.storage).await, BTreeSet::from(expected));
 }
 
@@ -149,7 +222,13 @@ async fn one_port_number_of_two_protocols_shares_a_node_port() {
         {"name": "udp", "port": 53, "protocol": "UDP"},
         {"name": "web", "port": 80},
     ]);
-    let made = server.post(SERVICES, &service("dns", &json!({"type": "NodePort", "ports": ports}))).await.ok();
+    let made = server
+        .post(
+            SERVICES,
+            &service("dns", &json!({"type": "NodePort", "ports": ports})),
+        )
+        .await
+        .ok();
     let node_port = |i: usize| made["spec"]["ports"][i]["nodePort"].as_u64().unwrap();
     assert_eq!(node_port(0), node_port(1));
     assert_ne!(node_port(0), node_port(2));
@@ -159,19 +238,43 @@ async fn one_port_number_of_two_protocols_shares_a_node_port() {
 async fn updates_keep_and_type_changes_give_back() {
     let server = Server::new().await;
     let path = format!("{SERVICES}/s");
-    let made = server.post(SERVICES, &service("s", &json!({"type": "NodePort"}))).await.ok();
+    let made = server
+        .post(SERVICES, &service("s", &json!({"type": "NodePort"})))
+        .await
+        .ok();
     let address = made["spec"]["clusterIP"].as_str().unwrap().to_owned();
     let node_port = made["spec"]["ports"][0]["nodePort"].clone();
 
     // As `kubectl apply` and `replace` send it: without what the server gave.
-    let put = server.put(&path, &service("s", &json!({"type": "NodePort", "selector": {"a": "b"}}))).await.ok();
-    assert_eq!((&put["spec"]["clusterIP"], &put["spec"]["ports"][0]["nodePort"]), (&json!(address), &node_port));
+    let put = server
+        .put(
+            &path,
+            &service("s", &json!({"type": "NodePort", "selector": {"a": "b"}})),
+        )
+        .await
+        .ok();
+    assert_eq!(
+        (
+            &put["spec"]["clusterIP"],
+            &put["spec"]["ports"][0]["nodePort"]
+        ),
+        (&json!(address), &node_port)
+    );
 
-    let put = server.put(&path, &service("s", &json!({"type": "ClusterIP"}))).await.ok();
+    let put = server
+        .put(&path, &service("s", &json!({"type": "ClusterIP"})))
+        .await
+        .ok();
     assert_eq!(put["spec"]["clusterIP"], address);
     assert_eq!(put["spec"]["ports"][0].get("nodePort"), None);
     let held_now = held(&*server.storage).await;
-    assert_eq!(held_now, BTreeSet::from(["serviceips/10.96.0.1".to_owned(), format!("serviceips/{address}")]));
+    assert_eq!(
+        held_now,
+        BTreeSet::from([
+            "serviceips/10.96.0.1".to_owned(),
+            format!("serviceips/{address}")
+        ])
+    );
 
     let balanced = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"});
     let put = server.put(&path, &service("s", &balanced)).await.ok();
@@ -179,12 +282,24 @@ async fn updates_keep_and_type_changes_give_back() {
     assert!(put["spec"]["ports"][0]["nodePort"].is_u64(), "{put}");
     assert_eq!(held(&*server.storage).await.len(), 4);
 
-    let put = server.patch(&path, "strategic-merge", &json!({"spec": {"type": "ExternalName", "externalName": "x.y"}})).await;
+    let put = server
+        .patch(
+            &path,
+            "strategic-merge",
+            &json!({"spec": {"type": "ExternalName", "externalName": "x.y"}}),
+        )
+        .await;
     let put = put.ok();
     assert_eq!(put["spec"].get("clusterIP"), None, "{put}");
-    assert_eq!(held(&*server.storage).await, BTreeSet::from(["serviceips/10.96.0.1".to_owned()]));
+    assert_eq!(
+        held(&*server.storage).await,
+        BTreeSet::from(["serviceips/10.96.0.1".to_owned()])
+    );
 
-    let put = server.put(&path, &service("s", &json!({"type": "ClusterIP"}))).await.ok();
+    let put = server
+        .put(&path, &service("s", &json!({"type": "ClusterIP"})))
+        .await
+        .ok();
     assert!(put["spec"]["clusterIP"].is_string(), "{put}");
     server.delete(&path).await.ok();
     assert_eq!(held(&*server.storage).await.len(), 1);
@@ -193,26 +308,58 @@ async fn updates_keep_and_type_changes_give_back() {
 #[tokio::test]
 async fn both_families() {
     let server = Server::with(Arc::new(Memory::new()), |config| {
-        config.service_cidrs = vec!["10.96.0.0/16".parse().unwrap(), "fd00:96::/108".parse().unwrap()];
+        config.service_cidrs = vec![
+            "10.96.0.0/16".parse().unwrap(),
+            "fd00:96::/108".parse().unwrap(),
+        ];
     })
     .await;
     let path = format!("{SERVICES}/s");
-    let made = server.post(SERVICES, &service("s", &json!({"ipFamilyPolicy": "PreferDualStack"}))).await.ok();
+    let made = server
+        .post(
+            SERVICES,
+            &service("s", &json!({"ipFamilyPolicy": "PreferDualStack"})),
+        )
+        .await
+        .ok();
     let addresses = made["spec"]["clusterIPs"].as_array().unwrap().clone();
-    assert!(addresses[0].as_str().unwrap().starts_with("10.96."), "{addresses:?}");
-    assert!(addresses[1].as_str().unwrap().starts_with("fd00:96:"), "{addresses:?}");
+    assert!(
+        addresses[0].as_str().unwrap().starts_with("10.96."),
+        "{addresses:?}"
+    );
+    assert!(
+        addresses[1].as_str().unwrap().starts_with("fd00:96:"),
+        "{addresses:?}"
+    );
     assert_eq!(held(&*server.storage).await.len(), 3);
 
-    let one = server.patch(&path, "merge", &json!({"spec": {"ipFamilyPolicy": "SingleStack"}})).await.ok();
+    let one = server
+        .patch(
+            &path,
+            "merge",
+            &json!({"spec": {"ipFamilyPolicy": "SingleStack"}}),
+        )
+        .await
+        .ok();
     assert_eq!(one["spec"]["clusterIPs"], json!([addresses[0]]));
     assert_eq!(held(&*server.storage).await.len(), 2);
 
-    let two = server.patch(&path, "merge", &json!({"spec": {"ipFamilyPolicy": "RequireDualStack"}})).await.ok();
+    let two = server
+        .patch(
+            &path,
+            "merge",
+            &json!({"spec": {"ipFamilyPolicy": "RequireDualStack"}}),
+        )
+        .await
+        .ok();
     assert_eq!(two["spec"]["clusterIPs"].as_array().unwrap().len(), 2);
     assert_eq!(two["spec"]["ipFamilies"], json!(["IPv4", "IPv6"]));
     assert_eq!(held(&*server.storage).await.len(), 3);
 
-    let headless = server.post(SERVICES, &service("h", &json!({"clusterIP": "None"}))).await.ok();
+    let headless = server
+        .post(SERVICES, &service("h", &json!({"clusterIP": "None"})))
+        .await
+        .ok();
     assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
     assert_eq!(held(&*server.storage).await.len(), 3);
 }

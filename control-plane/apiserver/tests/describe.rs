@@ -15,33 +15,76 @@ async fn discovery_comes_in_the_form_asked_for() {
         let both = format!("{V2},{V2_BETA1},application/json");
         for (accept, content_type, kind) in [
             (both.as_str(), V2, "APIGroupDiscoveryList"),
-            (&format!("{V2_BETA1},application/json"), V2_BETA1, "APIGroupDiscoveryList"),
-            ("application/json", "application/json", if path == "/api" { "APIVersions" } else { "APIGroupList" }),
-            ("*/*", "application/json", if path == "/api" { "APIVersions" } else { "APIGroupList" }),
+            (
+                &format!("{V2_BETA1},application/json"),
+                V2_BETA1,
+                "APIGroupDiscoveryList",
+            ),
+            (
+                "application/json",
+                "application/json",
+                if path == "/api" {
+                    "APIVersions"
+                } else {
+                    "APIGroupList"
+                },
+            ),
+            (
+                "*/*",
+                "application/json",
+                if path == "/api" {
+                    "APIVersions"
+                } else {
+                    "APIGroupList"
+                },
+            ),
         ] {
             let reply = server.get_as(path, accept).await;
-            assert_eq!(reply.header("content-type"), content_type, "{path} {accept}");
+            assert_eq!(
+                reply.header("content-type"),
+                content_type,
+                "{path} {accept}"
+            );
             assert_eq!(reply.json()["kind"], kind, "{path} {accept}");
         }
     }
     let resources = server.get("/api/v1").await.ok();
-    assert!(resources["resources"].as_array().unwrap().iter().any(|r| r["name"] == "pods/status"));
-    assert_eq!(server.get("/apis/discovery.k8s.io").await.ok()["kind"], "APIGroup");
+    assert!(
+        resources["resources"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|r| r["name"] == "pods/status")
+    );
+    assert_eq!(
+        server.get("/apis/discovery.k8s.io").await.ok()["kind"],
+        "APIGroup"
+    );
 }
 
 #[tokio::test]
 async fn schemas_can_be_cached_for_ever() {
     let server = Server::new().await;
     let index = server.get("/openapi/v3").await.ok();
-    let address = index["paths"]["api/v1"]["serverRelativeURL"].as_str().unwrap();
+    let address = index["paths"]["api/v1"]["serverRelativeURL"]
+        .as_str()
+        .unwrap();
     let reply = server.get(address).await;
     assert_eq!(reply.ok()["openapi"], "3.0.0");
     assert!(reply.header("cache-control").contains("immutable"));
     let tag = reply.header("etag").to_owned();
-    let again = server.send("GET", address, &[("if-none-match", &tag)], "").await;
+    let again = server
+        .send("GET", address, &[("if-none-match", &tag)], "")
+        .await;
     assert_eq!((again.code, again.body.len()), (304, 0));
     // Without the hash the address may stand for another schema tomorrow.
-    assert!(!server.get("/openapi/v3/api/v1").await.header("cache-control").contains("immutable"));
+    assert!(
+        !server
+            .get("/openapi/v3/api/v1")
+            .await
+            .header("cache-control")
+            .contains("immutable")
+    );
     assert_eq!(server.get("/openapi/v3/apis/nope/v1").await.code, 404);
 }
 
@@ -52,7 +95,9 @@ async fn who_asks_decides_what_is_answered() {
     let mut text = std::fs::read_to_string(&tokens).unwrap();
     text.push_str("secret,ann,7,\"dev\"\n");
     std::fs::write(&tokens, text).unwrap();
-    let app = apiserver::build(support::config(server.dir.path()), server.storage.clone()).await.unwrap();
+    let app = apiserver::build(support::config(server.dir.path()), server.storage.clone())
+        .await
+        .unwrap();
     assert_eq!(app.admin_token(), server.app.admin_token());
     let server = Server { app, ..server };
 
@@ -75,20 +120,45 @@ async fn who_asks_decides_what_is_answered() {
             "ingressclasses.networking.k8s.io is forbidden: User \"ann\" cannot watch resource \"ingressclasses\" in \
              API group \"networking.k8s.io\" at the cluster scope",
         ),
-        ("Bearer secret", "/metrics", 403, "forbidden: User \"ann\" cannot get path \"/metrics\""),
+        (
+            "Bearer secret",
+            "/metrics",
+            403,
+            "forbidden: User \"ann\" cannot get path \"/metrics\"",
+        ),
     ] {
-        let reply = server.send("GET", path, &[("authorization", token)], "").await;
+        let reply = server
+            .send("GET", path, &[("authorization", token)], "")
+            .await;
         assert_eq!(reply.code, code, "{token} {path}");
         if !message.is_empty() {
             assert_eq!(reply.json()["message"], message);
         }
     }
-    for (path, code) in [("/healthz", 200), ("/livez/ping", 200), ("/readyz?verbose", 200), ("/version", 200), ("/api", 403)] {
-        let request = http::Request::builder().uri(path).body(axum::body::Body::empty()).unwrap();
-        assert_eq!(server.raw(request).await.status(), code, "{path} without credentials");
+    for (path, code) in [
+        ("/healthz", 200),
+        ("/livez/ping", 200),
+        ("/readyz?verbose", 200),
+        ("/version", 200),
+        ("/api", 403),
+    ] {
+        let request = http::Request::builder()
+            .uri(path)
+            .body(axum::body::Body::empty())
+            .unwrap();
+        assert_eq!(
+            server.raw(request).await.status(),
+            code,
+            "{path} without credentials"
+        );
     }
-    let request = http::Request::builder().uri("/api/v1/namespaces/default/pods").body(axum::body::Body::empty()).unwrap();
-    let refused = axum::body::to_bytes(server.raw(request).await.into_body(), 1 << 16).await.unwrap();
+    let request = http::Request::builder()
+        .uri("/api/v1/namespaces/default/pods")
+        .body(axum::body::Body::empty())
+        .unwrap();
+    let refused = axum::body::to_bytes(server.raw(request).await.into_body(), 1 << 16)
+        .await
+        .unwrap();
     let refused: serde_json::Value = serde_json::from_slice(&refused).unwrap();
     assert_eq!(
         refused["message"],
@@ -103,14 +173,23 @@ async fn health_and_metrics() {
     let server = Server::new().await;
     assert_eq!(server.get("/livez").await.body, b"ok");
     let page = String::from_utf8(server.get("/readyz?verbose").await.body).unwrap();
-    assert!(page.ends_with("[+]shutdown ok\nreadyz check passed\n"), "{page}");
+    assert!(
+        page.ends_with("[+]shutdown ok\nreadyz check passed\n"),
+        "{page}"
+    );
     assert_eq!(server.get("/readyz/nope").await.code, 404);
     server.get("/api/v1/pods").await.ok();
     let metrics = String::from_utf8(server.get("/metrics").await.body).unwrap();
     let line = "apiserver_request_total{verb=\"list\",group=\"\",version=\"v1\",resource=\"pods\",code=\"200\"} 1\n";
     assert!(metrics.contains(line), "{metrics}");
     let version = server.get("/version").await.ok();
-    assert!(version["gitVersion"].as_str().unwrap().starts_with("v1.35."), "{version}");
+    assert!(
+        version["gitVersion"]
+            .as_str()
+            .unwrap()
+            .starts_with("v1.35."),
+        "{version}"
+    );
 }
 
 #[tokio::test]
@@ -119,19 +198,31 @@ async fn a_configuration_that_makes_no_sense_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let mut config = support::config(dir.path());
         match text {
-            "ranges" => config.service_cidrs = vec!["10.0.0.0/8".parse().unwrap(), "10.1.0.0/16".parse().unwrap()],
+            "ranges" => {
+                config.service_cidrs = vec![
+                    "10.0.0.0/8".parse().unwrap(),
+                    "10.1.0.0/16".parse().unwrap(),
+                ]
+            }
             "small" => config.service_cidrs = vec!["10.0.0.0/30".parse().unwrap()],
             "ports" => config.node_ports = 0..=10,
             _ => std::fs::write(dir.path().join("tokens.csv"), "only-a-token\n").unwrap(),
         }
         (dir, config)
     };
-    for (what, expected) in
-        [("ranges", "10.0.0.0/8, 10.1.0.0/16"), ("small", "10.0.0.0/30"), ("ports", "0-10"), ("tokens", "tokens.csv")]
-    {
+    for (what, expected) in [
+        ("ranges", "10.0.0.0/8, 10.1.0.0/16"),
+        ("small", "10.0.0.0/30"),
+        ("ports", "0-10"),
+        ("tokens", "tokens.csv"),
+    ] {
         let (_dir, config) = change(what);
         let storage = std::sync::Arc::new(storage::memory::Memory::new());
-        let error = apiserver::build(config, storage).await.map(|_| ()).unwrap_err().to_string();
+        let error = apiserver::build(config, storage)
+            .await
+            .map(|_| ())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(expected), "{what}: {error}");
     }
 }

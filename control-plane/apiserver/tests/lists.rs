@@ -10,15 +10,17 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 async fn fill(server: &Server, count: usize) {
     for i in 0..count {
         let labels = json!({"parity": if i % 2 == 0 { "even" } else { "odd" }});
-        let map =
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("m{i:03}"), "labels": labels}});
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("m{i:03}"), "labels": labels}});
         server.post(MAPS, &map).await.ok();
     }
 }
 
 fn names(list: &Value) -> Vec<String> {
     let items = list["items"].as_array().unwrap();
-    items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    items
+        .iter()
+        .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test]
@@ -29,10 +31,19 @@ async fn pages_are_of_one_revision_whatever_happens_between() {
         let whole = server.get(&format!("{MAPS}?x=1{selector}")).await.ok();
         let (mut all, mut token) = (Vec::new(), String::new());
         loop {
-            let page = server.get(&format!("{MAPS}?limit=3&continue={token}{selector}")).await.ok();
-            assert_eq!(page["metadata"]["resourceVersion"], whole["metadata"]["resourceVersion"]);
+            let page = server
+                .get(&format!("{MAPS}?limit=3&continue={token}{selector}"))
+                .await
+                .ok();
+            assert_eq!(
+                page["metadata"]["resourceVersion"],
+                whole["metadata"]["resourceVersion"]
+            );
             all.extend(names(&page));
-            token = page["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+            token = page["metadata"]["continue"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
             let left = 10 - all.len();
             if selector.is_empty() && left > 0 {
                 assert_eq!(page["metadata"]["remainingItemCount"], left);
@@ -43,12 +54,23 @@ async fn pages_are_of_one_revision_whatever_happens_between() {
                 break;
             }
             let change = format!("{MAPS}/m{:03}", all.len());
-            server.patch(&change, "merge", &json!({"metadata": {"labels": {"seen": all.len().to_string()}}})).await.ok();
-            let extra = json!({"metadata": {"name": format!("m{:03}x{}", all.len(), selector.len())}});
+            server
+                .patch(
+                    &change,
+                    "merge",
+                    &json!({"metadata": {"labels": {"seen": all.len().to_string()}}}),
+                )
+                .await
+                .ok();
+            let extra =
+                json!({"metadata": {"name": format!("m{:03}x{}", all.len(), selector.len())}});
             server.post(MAPS, &extra).await.ok();
         }
         assert_eq!(all, names(&whole));
-        for name in names(&server.get(MAPS).await.ok()).iter().filter(|name| name.contains('x')) {
+        for name in names(&server.get(MAPS).await.ok())
+            .iter()
+            .filter(|name| name.contains('x'))
+        {
             server.delete(&format!("{MAPS}/{name}")).await.ok();
         }
     }
@@ -61,32 +83,59 @@ async fn a_page_after_compaction_is_refused_with_a_way_on() {
     let page = server.get(&format!("{MAPS}?limit=2")).await.ok();
     let token = page["metadata"]["continue"].as_str().unwrap();
     server.delete(&format!("{MAPS}/m003")).await.ok();
-    server.storage.compact(server.storage.revision()).await.unwrap();
-    let refused = server.get(&format!("{MAPS}?limit=2&continue={token}")).await;
+    server
+        .storage
+        .compact(server.storage.revision())
+        .await
+        .unwrap();
+    let refused = server
+        .get(&format!("{MAPS}?limit=2&continue={token}"))
+        .await;
     assert_eq!(refused.code, 410);
     let status = refused.json();
     assert_eq!(status["reason"], "Expired");
     let token = status["metadata"]["continue"].as_str().unwrap();
-    let rest = server.get(&format!("{MAPS}?limit=2&continue={token}")).await.ok();
+    let rest = server
+        .get(&format!("{MAPS}?limit=2&continue={token}"))
+        .await
+        .ok();
     assert_eq!(names(&rest), ["m002"]);
 
-    let exact = server.get(&format!("{MAPS}?resourceVersion=3&resourceVersionMatch=Exact")).await;
-    assert_eq!(exact.refused(410), "The resourceVersion for the provided list is too old.");
+    let exact = server
+        .get(&format!(
+            "{MAPS}?resourceVersion=3&resourceVersionMatch=Exact"
+        ))
+        .await;
+    assert_eq!(
+        exact.refused(410),
+        "The resourceVersion for the provided list is too old."
+    );
 }
 
 #[tokio::test]
 async fn revisions_are_exact_or_a_lower_bound() {
     let server = Server::new().await;
     fill(&server, 2).await;
-    let then = server.get(MAPS).await.ok()["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let then = server.get(MAPS).await.ok()["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     server.delete(&format!("{MAPS}/m000")).await.ok();
     let now = server.storage.revision().0.to_string();
     for (query, expected, version) in [
         (String::new(), 1, &now),
         ("resourceVersion=0".into(), 1, &now),
         (format!("resourceVersion={then}"), 1, &now),
-        (format!("resourceVersion={then}&resourceVersionMatch=NotOlderThan"), 1, &now),
-        (format!("resourceVersion={then}&resourceVersionMatch=Exact"), 2, &then),
+        (
+            format!("resourceVersion={then}&resourceVersionMatch=NotOlderThan"),
+            1,
+            &now,
+        ),
+        (
+            format!("resourceVersion={then}&resourceVersionMatch=Exact"),
+            2,
+            &then,
+        ),
         (format!("resourceVersion={then}&limit=5"), 2, &then),
     ] {
         let list = server.get(&format!("{MAPS}?{query}")).await.ok();
@@ -104,13 +153,26 @@ async fn selectors_pick() {
         ("labelSelector=parity+notin+(even)", vec!["m001", "m003"]),
         ("labelSelector=nope", vec![]),
         ("fieldSelector=metadata.name%3Dm001", vec!["m001"]),
-        ("fieldSelector=metadata.name!%3Dm001&limit=2", vec!["m000", "m002"]),
-        ("fieldSelector=metadata.name%3Dm001,metadata.namespace%3Dother", vec![]),
+        (
+            "fieldSelector=metadata.name!%3Dm001&limit=2",
+            vec!["m000", "m002"],
+        ),
+        (
+            "fieldSelector=metadata.name%3Dm001,metadata.namespace%3Dother",
+            vec![],
+        ),
         ("fieldSelector=metadata.name%3Dm00", vec![]),
     ] {
-        assert_eq!(names(&server.get(&format!("{MAPS}?{query}")).await.ok()), expected, "{query}");
+        assert_eq!(
+            names(&server.get(&format!("{MAPS}?{query}")).await.ok()),
+            expected,
+            "{query}"
+        );
     }
-    let everywhere = server.get("/api/v1/configmaps?fieldSelector=metadata.namespace%3Ddefault").await.ok();
+    let everywhere = server
+        .get("/api/v1/configmaps?fieldSelector=metadata.namespace%3Ddefault")
+        .await
+        .ok();
     assert_eq!(names(&everywhere).len(), 4);
 }
 
@@ -125,12 +187,18 @@ async fn forms_follow_the_accept_header() {
     assert_eq!((item.get("kind"), item.get("apiVersion")), (None, None));
     assert_eq!(list.ok()["kind"], "ConfigMapList");
 
-    let table = server.get_as(MAPS, "application/json;as=Table;v=v1;g=meta.k8s.io").await.ok();
+    let table = server
+        .get_as(MAPS, "application/json;as=Table;v=v1;g=meta.k8s.io")
+        .await
+        .ok();
     assert_eq!(table["kind"], "Table");
     assert_eq!(table["rows"][0]["cells"][0], "m000");
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
     let path = format!("{MAPS}?includeObject=Object");
-    let table = server.get_as(&path, "application/json;as=Table;v=v1beta1;g=meta.k8s.io").await.ok();
+    let table = server
+        .get_as(&path, "application/json;as=Table;v=v1beta1;g=meta.k8s.io")
+        .await
+        .ok();
     assert_eq!(table["apiVersion"], "meta.k8s.io/v1beta1");
     assert_eq!(table["rows"][0]["object"]["kind"], "ConfigMap");
 
@@ -139,11 +207,20 @@ async fn forms_follow_the_accept_header() {
     assert_eq!(partial["kind"], "PartialObjectMetadataList");
     assert_eq!(partial["items"][0]["metadata"]["name"], "m000");
 
-    let yaml = server.get_as(&format!("{MAPS}/m000"), "application/yaml").await;
+    let yaml = server
+        .get_as(&format!("{MAPS}/m000"), "application/yaml")
+        .await;
     assert_eq!(yaml.header("content-type"), "application/yaml");
     let text = String::from_utf8(yaml.body).unwrap();
-    assert!(text.contains("kind: ConfigMap\n") && text.contains("  name: m000\n"), "{text}");
+    assert!(
+        text.contains("kind: ConfigMap\n") && text.contains("  name: m000\n"),
+        "{text}"
+    );
 
     let reply = server.get_as(MAPS, "text/html").await;
-    assert!(reply.refused(406).starts_with("406: Not Acceptable\n\nAvailable representations: application/json"));
+    assert!(
+        reply
+            .refused(406)
+            .starts_with("406: Not Acceptable\n\nAvailable representations: application/json")
+    );
 }

@@ -40,13 +40,23 @@ async fn start() -> Running {
         })
         .await
     });
-    Running { server, address, stop, served }
+    Running {
+        server,
+        address,
+        stop,
+        served,
+    }
 }
 
 /// A field of the kubeconfig, decoded.
 fn field(kubeconfig: &str, name: &str) -> Vec<u8> {
-    let line = kubeconfig.lines().find_map(|line| line.trim().strip_prefix(&format!("{name}: "))).unwrap();
-    base64::engine::general_purpose::STANDARD.decode(line).unwrap()
+    let line = kubeconfig
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(&format!("{name}: ")))
+        .unwrap();
+    base64::engine::general_purpose::STANDARD
+        .decode(line)
+        .unwrap()
 }
 
 impl Running {
@@ -58,23 +68,37 @@ impl Running {
     ) -> Result<Response<Incoming>, Box<dyn std::error::Error>> {
         let kubeconfig = self.server.app.kubeconfig("https://here");
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&field(&kubeconfig, "certificate-authority-data"))?)?;
+        roots.add(CertificateDer::from_pem_slice(&field(
+            &kubeconfig,
+            "certificate-authority-data",
+        ))?)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots);
         let mut config = if certificate {
-            let chain = vec![CertificateDer::from_pem_slice(&field(&kubeconfig, "client-certificate-data"))?];
-            config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(&field(&kubeconfig, "client-key-data"))?)?
+            let chain = vec![CertificateDer::from_pem_slice(&field(
+                &kubeconfig,
+                "client-certificate-data",
+            ))?];
+            config.with_client_auth_cert(
+                chain,
+                PrivateKeyDer::from_pem_slice(&field(&kubeconfig, "client-key-data"))?,
+            )?
         } else {
             config.with_no_client_auth()
         };
         config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
         let stream = TcpStream::connect(self.address).await?;
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let stream = TokioIo::new(connector.connect(ServerName::try_from("localhost")?, stream).await?);
+        let stream = TokioIo::new(
+            connector
+                .connect(ServerName::try_from("localhost")?, stream)
+                .await?,
+        );
         if alpn == "h2" {
-            let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await?;
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await?;
             tokio::spawn(connection);
             Ok(sender.send_request(request).await?)
         } else {
@@ -86,7 +110,9 @@ impl Running {
 }
 
 fn get(path: &str, token: Option<&str>) -> Request<Body> {
-    let mut request = Request::builder().uri(format!("https://localhost{path}")).header("host", "localhost");
+    let mut request = Request::builder()
+        .uri(format!("https://localhost{path}"))
+        .header("host", "localhost");
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
@@ -105,8 +131,15 @@ async fn certificate_and_token_open_the_door_in_both_versions_of_http() {
             (true, Some("wrong"), 200),
             (false, None, 403),
         ] {
-            let response = running.request(alpn, certificate, get("/api/v1/pods", token)).await.unwrap();
-            assert_eq!(response.status(), code, "{alpn} certificate {certificate} token {token:?}");
+            let response = running
+                .request(alpn, certificate, get("/api/v1/pods", token))
+                .await
+                .unwrap();
+            assert_eq!(
+                response.status(),
+                code,
+                "{alpn} certificate {certificate} token {token:?}"
+            );
         }
     }
 }
@@ -116,7 +149,10 @@ async fn the_shutdown_ends_watches_and_the_server() {
     let running = start().await;
     let mut watches = Vec::new();
     for alpn in ["h2", "http/1.1"] {
-        let response = running.request(alpn, true, get("/api/v1/namespaces?watch=1", None)).await.unwrap();
+        let response = running
+            .request(alpn, true, get("/api/v1/namespaces?watch=1", None))
+            .await
+            .unwrap();
         let mut body = response.into_body();
         let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert!(first.starts_with(b"{\"type\":\"ADDED\""), "{first:?}");
@@ -128,7 +164,11 @@ async fn the_shutdown_ends_watches_and_the_server() {
             frame.unwrap();
         }
     }
-    tokio::time::timeout(std::time::Duration::from_secs(5), running.served).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(5), running.served)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert!(TcpStream::connect(running.address).await.is_err());
 }
 
@@ -137,10 +177,19 @@ async fn the_kubeconfig_is_for_its_owner_alone() {
     let running = start().await;
     let path = running.server.dir.path().join("kubeconfig");
     // It is written once the server answers.
-    running.request("h2", true, get("/readyz", None)).await.unwrap();
+    running
+        .request("h2", true, get("/readyz", None))
+        .await
+        .unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
-    assert!(text.contains(&format!("server: \"https://{}\"", running.address)), "{text}");
-    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(
+        text.contains(&format!("server: \"https://{}\"", running.address)),
+        "{text}"
+    );
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
 }
 
 #[tokio::test]
@@ -152,18 +201,28 @@ async fn those_who_speak_no_tls_disturb_nobody() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
-    let response = running.request("h2", true, get("/readyz", None)).await.unwrap();
+    let response = running
+        .request("h2", true, get("/readyz", None))
+        .await
+        .unwrap();
     assert_eq!(response.status(), 200);
 }
 
 #[tokio::test]
 async fn the_way_to_the_server_is_put_back_when_it_is_deleted() {
     let running = start().await;
-    running.request("h2", true, get("/readyz", None)).await.unwrap();
+    running
+        .request("h2", true, get("/readyz", None))
+        .await
+        .unwrap();
     let path = "/api/v1/namespaces/default/services";
     let mut watch = running.server.watch(&format!("{path}?watch=1")).await;
     assert_eq!(watch.line().await, "ADDED kubernetes");
-    running.server.delete(&format!("{path}/kubernetes")).await.ok();
+    running
+        .server
+        .delete(&format!("{path}/kubernetes"))
+        .await
+        .ok();
     assert_eq!(watch.line().await, "DELETED kubernetes");
     let back = watch.next().await.unwrap();
     assert_eq!(back["object"]["spec"]["clusterIP"], "10.96.0.1");

@@ -33,14 +33,23 @@ async fn a_new_object_is_stored_as_it_was_sent() {
     sent["metadata"]["managedFields"] = json!([{"manager": "m"}]);
     let made = server.post(MAPS, &sent).await;
     assert_eq!(made.code, 201);
-    assert_eq!(made.header("warning"), "299 - \"unknown field \\\"unknown\\\"\"");
+    assert_eq!(
+        made.header("warning"),
+        "299 - \"unknown field \\\"unknown\\\"\""
+    );
     let made = made.json();
-    assert_eq!(made["metadata"]["resourceVersion"], server.storage.revision().0.to_string());
+    assert_eq!(
+        made["metadata"]["resourceVersion"],
+        server.storage.revision().0.to_string()
+    );
     assert_eq!(made["unknown"], sent["unknown"]);
     assert_eq!(made["metadata"].get("managedFields"), None);
     assert_eq!(made["metadata"]["namespace"], "default");
     assert_eq!(server.get(&format!("{MAPS}/a")).await.ok(), made);
-    assert_eq!(server.post(MAPS, &map("a")).await.refused(409), "configmaps \"a\" already exists");
+    assert_eq!(
+        server.post(MAPS, &map("a")).await.refused(409),
+        "configmaps \"a\" already exists"
+    );
 }
 
 #[tokio::test]
@@ -49,7 +58,13 @@ async fn names_are_generated() {
     let sent = json!({"metadata": {"generateName": "job-"}});
     let first = server.post(MAPS, &sent).await.ok();
     let second = server.post(MAPS, &sent).await.ok();
-    assert!(first["metadata"]["name"].as_str().unwrap().starts_with("job-"), "{first}");
+    assert!(
+        first["metadata"]["name"]
+            .as_str()
+            .unwrap()
+            .starts_with("job-"),
+        "{first}"
+    );
     assert_ne!(first["metadata"]["name"], second["metadata"]["name"]);
 }
 
@@ -57,14 +72,20 @@ async fn names_are_generated() {
 async fn bodies_may_be_yaml_or_protobuf() {
     let server = Server::new().await;
     let yaml = "metadata:\n  name: from-yaml\ndata:\n  mode: \"0644\"\n";
-    let made = server.send("POST", MAPS, &[("content-type", "application/yaml")], yaml).await.ok();
+    let made = server
+        .send("POST", MAPS, &[("content-type", "application/yaml")], yaml)
+        .await
+        .ok();
     assert_eq!(made["data"], json!({"mode": "0644"}));
 
     // ConfigMap "p" with data k=v, as kubectl's typed client writes it.
     let body: &[u8] = b"k8s\0\n\x0f\n\x02v1\x12\tConfigMap\x12\x0d\n\x03\n\x01p\x12\x06\n\x01k\x12\x01v\x1a\x00\x22\x00";
     let headers = [("content-type", "application/vnd.kubernetes.protobuf")];
     let made = server.send("POST", MAPS, &headers, body).await.ok();
-    assert_eq!((&made["metadata"]["name"], &made["data"]), (&json!("p"), &json!({"k": "v"})));
+    assert_eq!(
+        (&made["metadata"]["name"], &made["data"]),
+        (&json!("p"), &json!({"k": "v"}))
+    );
 }
 
 #[tokio::test]
@@ -72,10 +93,38 @@ async fn a_trial_changes_nothing() {
     let server = Server::new().await;
     server.post(MAPS, &map("a")).await.ok();
     let before = server.storage.revision();
-    assert_eq!(server.post(&format!("{MAPS}?dryRun=All"), &map("b")).await.code, 201);
-    assert_eq!(server.put(&format!("{MAPS}/a?dryRun=All"), &json!({"metadata": {"name": "a"}})).await.code, 200);
-    assert_eq!(server.patch(&format!("{MAPS}/a?dryRun=All"), "merge", &json!({"data": null})).await.code, 200);
-    assert_eq!(server.delete(&format!("{MAPS}/a?dryRun=All")).await.code, 200);
+    assert_eq!(
+        server
+            .post(&format!("{MAPS}?dryRun=All"), &map("b"))
+            .await
+            .code,
+        201
+    );
+    assert_eq!(
+        server
+            .put(
+                &format!("{MAPS}/a?dryRun=All"),
+                &json!({"metadata": {"name": "a"}})
+            )
+            .await
+            .code,
+        200
+    );
+    assert_eq!(
+        server
+            .patch(
+                &format!("{MAPS}/a?dryRun=All"),
+                "merge",
+                &json!({"data": null})
+            )
+            .await
+            .code,
+        200
+    );
+    assert_eq!(
+        server.delete(&format!("{MAPS}/a?dryRun=All")).await.code,
+        200
+    );
     assert_eq!(server.delete(&format!("{MAPS}?dryRun=All")).await.code, 200);
     assert_eq!(server.storage.revision(), before);
 }
@@ -86,7 +135,13 @@ async fn nothing_is_written_where_nothing_changes() {
     let made = server.post(MAPS, &map("a")).await.ok();
     let before = server.storage.revision();
     assert_eq!(server.put(&format!("{MAPS}/a"), &made).await.ok(), made);
-    assert_eq!(server.patch(&format!("{MAPS}/a"), "merge", &json!({"data": {"k": "v"}})).await.ok(), made);
+    assert_eq!(
+        server
+            .patch(&format!("{MAPS}/a"), "merge", &json!({"data": {"k": "v"}}))
+            .await
+            .ok(),
+        made
+    );
     assert_eq!(server.storage.revision(), before);
 }
 
@@ -100,11 +155,23 @@ async fn of_two_who_read_the_same_one_is_refused() {
     mine["data"]["mine"] = "2".into();
     let message = "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your \
                    changes to the latest version and try again";
-    assert_eq!(server.put(&format!("{MAPS}/a"), &mine).await.refused(409), message);
+    assert_eq!(
+        server.put(&format!("{MAPS}/a"), &mine).await.refused(409),
+        message
+    );
     let stale = json!({"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}, "data": {"x": "y"}});
-    assert_eq!(server.patch(&format!("{MAPS}/a"), "merge", &stale).await.refused(409), message);
+    assert_eq!(
+        server
+            .patch(&format!("{MAPS}/a"), "merge", &stale)
+            .await
+            .refused(409),
+        message
+    );
     // Without a version the writer means whatever stands there.
-    mine["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    mine["metadata"]
+        .as_object_mut()
+        .unwrap()
+        .remove("resourceVersion");
     server.put(&format!("{MAPS}/a"), &mine).await.ok();
 }
 
@@ -116,13 +183,24 @@ async fn patches_of_many_at_once_all_arrive() {
         .map(|i| {
             let server = server.clone();
             let patch = json!({"data": {format!("k{i}"): "x"}});
-            tokio::spawn(async move { server.patch(&format!("{MAPS}/a"), "merge", &patch).await.code })
+            tokio::spawn(async move {
+                server
+                    .patch(&format!("{MAPS}/a"), "merge", &patch)
+                    .await
+                    .code
+            })
         })
         .collect();
     for task in tasks {
         assert_eq!(task.await.unwrap(), 200);
     }
-    assert_eq!(server.get(&format!("{MAPS}/a")).await.ok()["data"].as_object().unwrap().len(), 17);
+    assert_eq!(
+        server.get(&format!("{MAPS}/a")).await.ok()["data"]
+            .as_object()
+            .unwrap()
+            .len(),
+        17
+    );
 }
 
 #[tokio::test]
@@ -130,8 +208,18 @@ async fn every_kind_of_patch() {
     let server = Server::new().await;
     server.post(PODS, &pod("p", "")).await.ok();
     let path = format!("{PODS}/p");
-    server.patch(&path, "json", &json!([{"op": "add", "path": "/metadata/labels", "value": {"a": "1"}}])).await.ok();
-    server.patch(&path, "merge", &json!({"metadata": {"labels": {"b": "2"}}})).await.ok();
+    server
+        .patch(
+            &path,
+            "json",
+            &json!([{"op": "add", "path": "/metadata/labels", "value": {"a": "1"}}]),
+        )
+        .await
+        .ok();
+    server
+        .patch(&path, "merge", &json!({"metadata": {"labels": {"b": "2"}}}))
+        .await
+        .ok();
     // By the key of the list, not by position.
     let image = json!({"spec": {"containers": [{"name": "c", "image": "web:2"}]}});
     let patched = server.patch(&path, "strategic-merge", &image).await.ok();
@@ -140,14 +228,28 @@ async fn every_kind_of_patch() {
     assert_eq!(patched["spec"]["containers"][0]["image"], "web:2");
 
     let wrong = json!({"spec": {"bogus": 1}});
-    let reply = server.patch(&format!("{path}?fieldValidation=Strict"), "merge", &wrong).await;
-    assert!(reply.refused(422).ends_with("strict decoding error: unknown field \"spec.bogus\""));
+    let reply = server
+        .patch(&format!("{path}?fieldValidation=Strict"), "merge", &wrong)
+        .await;
+    assert!(
+        reply
+            .refused(422)
+            .ends_with("strict decoding error: unknown field \"spec.bogus\"")
+    );
     server.post(MAPS, &map("a")).await.ok();
-    let reply = server.patch(&format!("{MAPS}/a"), "merge", &json!({"bogus": 1})).await;
-    assert_eq!((reply.code, reply.header("warning")), (200, "299 - \"unknown field \\\"bogus\\\"\""));
+    let reply = server
+        .patch(&format!("{MAPS}/a"), "merge", &json!({"bogus": 1}))
+        .await;
+    assert_eq!(
+        (reply.code, reply.header("warning")),
+        (200, "299 - \"unknown field \\\"bogus\\\"\"")
+    );
     // It is kept, and whoever patches something else later need not answer for it.
     let path = format!("{MAPS}/a?fieldValidation=Strict");
-    let patched = server.patch(&path, "merge", &json!({"data": {"x": "y"}})).await.ok();
+    let patched = server
+        .patch(&path, "merge", &json!({"data": {"x": "y"}}))
+        .await
+        .ok();
     assert_eq!(patched["bogus"], 1);
 }
 
@@ -158,27 +260,52 @@ async fn status_and_the_rest_are_written_apart() {
     let path = format!("{PODS}/p");
     let patch = json!({"status": {"phase": "Running", "podIP": "10.0.0.7"}, "metadata": {"labels": {"a": "b"}}});
     let whole = server.patch(&path, "merge", &patch).await.ok();
-    assert_eq!((&whole["status"]["phase"], &whole["metadata"]["labels"]["a"]), (&json!("Pending"), &json!("b")));
-    let mut whole = server.patch(&format!("{path}/status"), "merge", &patch).await.ok();
+    assert_eq!(
+        (&whole["status"]["phase"], &whole["metadata"]["labels"]["a"]),
+        (&json!("Pending"), &json!("b"))
+    );
+    let mut whole = server
+        .patch(&format!("{path}/status"), "merge", &patch)
+        .await
+        .ok();
     assert_eq!(whole["status"]["podIP"], "10.0.0.7");
     whole["spec"]["containers"][0]["image"] = "other".into();
     whole["status"]["phase"] = "Failed".into();
     let whole = server.put(&format!("{path}/status"), &whole).await.ok();
-    assert_eq!((&whole["status"]["phase"], &whole["spec"]["containers"][0]["image"]), (&json!("Failed"), &json!("web")));
+    assert_eq!(
+        (
+            &whole["status"]["phase"],
+            &whole["spec"]["containers"][0]["image"]
+        ),
+        (&json!("Failed"), &json!("web"))
+    );
     assert_eq!(server.get(&format!("{path}/status")).await.ok(), whole);
 }
 
 #[tokio::test]
 async fn put_makes_only_what_may_be_made_so() {
     let server = Server::new().await;
-    assert_eq!(server.put(&format!("{MAPS}/none"), &map("none")).await.refused(404), "configmaps \"none\" not found");
-    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}});
+    assert_eq!(
+        server
+            .put(&format!("{MAPS}/none"), &map("none"))
+            .await
+            .refused(404),
+        "configmaps \"none\" not found"
+    );
+    let lease =
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}});
     let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/l";
     let made = server.put(path, &lease).await;
     assert_eq!(made.code, 201);
     assert_eq!(server.put(path, &made.json()).await.code, 200);
     // Leases are for elections: who does not say which version he saw may not win.
-    assert!(server.put(path, &lease).await.refused(422).contains("must be specified for an update"));
+    assert!(
+        server
+            .put(path, &lease)
+            .await
+            .refused(422)
+            .contains("must be specified for an update")
+    );
 }
 
 #[tokio::test]
@@ -195,9 +322,23 @@ async fn deletion_waits_for_finalizers() {
     // A second deletion changes nothing, and nobody can bring the object back.
     assert_eq!(server.delete(&path).await.ok(), marked);
     let more = json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"], "deletionTimestamp": null}});
-    assert!(server.patch(&path, "merge", &more).await.refused(422).contains("no new finalizers can be added"));
-    let mut watch = server.watch(&format!("{MAPS}?watch=1&resourceVersion={}", server.storage.revision().0)).await;
-    server.patch(&path, "merge", &json!({"metadata": {"finalizers": null}})).await.ok();
+    assert!(
+        server
+            .patch(&path, "merge", &more)
+            .await
+            .refused(422)
+            .contains("no new finalizers can be added")
+    );
+    let mut watch = server
+        .watch(&format!(
+            "{MAPS}?watch=1&resourceVersion={}",
+            server.storage.revision().0
+        ))
+        .await;
+    server
+        .patch(&path, "merge", &json!({"metadata": {"finalizers": null}}))
+        .await
+        .ok();
     assert_eq!(server.get(&path).await.code, 404);
     assert_eq!(watch.line().await, "DELETED a");
 }
@@ -207,15 +348,37 @@ async fn the_policy_of_propagation_becomes_a_finalizer() {
     let server = Server::new().await;
     for (policy, finalizer) in [("Foreground", "foregroundDeletion"), ("Orphan", "orphan")] {
         server.post(MAPS, &map("a")).await.ok();
-        let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy});
+        let options =
+            json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy});
         let headers = [("content-type", "application/json")];
-        let marked = server.send("DELETE", &format!("{MAPS}/a"), &headers, options.to_string()).await.ok();
+        let marked = server
+            .send(
+                "DELETE",
+                &format!("{MAPS}/a"),
+                &headers,
+                options.to_string(),
+            )
+            .await
+            .ok();
         assert_eq!(marked["metadata"]["finalizers"], json!([finalizer]));
-        server.patch(&format!("{MAPS}/a"), "merge", &json!({"metadata": {"finalizers": []}})).await.ok();
+        server
+            .patch(
+                &format!("{MAPS}/a"),
+                "merge",
+                &json!({"metadata": {"finalizers": []}}),
+            )
+            .await
+            .ok();
     }
     server.post(MAPS, &map("a")).await.ok();
-    let reply = server.delete(&format!("{MAPS}/a?propagationPolicy=Background")).await.ok();
-    assert_eq!((&reply["kind"], &reply["status"]), (&json!("Status"), &json!("Success")));
+    let reply = server
+        .delete(&format!("{MAPS}/a?propagationPolicy=Background"))
+        .await
+        .ok();
+    assert_eq!(
+        (&reply["kind"], &reply["status"]),
+        (&json!("Status"), &json!("Success"))
+    );
     assert_eq!(reply["details"]["kind"], "configmaps");
 }
 
@@ -225,10 +388,27 @@ async fn preconditions_hold() {
     let made = server.post(MAPS, &map("a")).await.ok();
     let delete = async |preconditions: Value| {
         let options = json!({"preconditions": preconditions}).to_string();
-        server.send("DELETE", &format!("{MAPS}/a"), &[("content-type", "application/json")], options).await
+        server
+            .send(
+                "DELETE",
+                &format!("{MAPS}/a"),
+                &[("content-type", "application/json")],
+                options,
+            )
+            .await
     };
-    assert!(delete(json!({"uid": "other"})).await.refused(409).contains("Precondition failed: UID in precondition"));
-    assert!(delete(json!({"resourceVersion": "1"})).await.refused(409).contains("Precondition failed: Resource"));
+    assert!(
+        delete(json!({"uid": "other"}))
+            .await
+            .refused(409)
+            .contains("Precondition failed: UID in precondition")
+    );
+    assert!(
+        delete(json!({"resourceVersion": "1"}))
+            .await
+            .refused(409)
+            .contains("Precondition failed: Resource")
+    );
     let metadata = &made["metadata"];
     let right = json!({"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]});
     assert_eq!(delete(right).await.code, 200);
@@ -244,30 +424,51 @@ async fn pods_end_gracefully_where_a_node_runs_them() {
     let marked = server.delete(&format!("{PODS}/bound")).await.ok();
     assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
     assert_eq!(server.get(&format!("{PODS}/bound")).await.code, 200);
-    server.delete(&format!("{PODS}/bound?gracePeriodSeconds=0")).await.ok();
+    server
+        .delete(&format!("{PODS}/bound?gracePeriodSeconds=0"))
+        .await
+        .ok();
     assert_eq!(server.get(&format!("{PODS}/bound")).await.code, 404);
 }
 
 #[tokio::test]
 async fn a_namespace_goes_when_it_is_finalized() {
     let server = Server::new().await;
-    server.post("/api/v1/namespaces", &json!({"metadata": {"name": "x"}})).await.ok();
-    server.post("/api/v1/namespaces/x/configmaps", &map("a")).await.ok();
+    server
+        .post("/api/v1/namespaces", &json!({"metadata": {"name": "x"}}))
+        .await
+        .ok();
+    server
+        .post("/api/v1/namespaces/x/configmaps", &map("a"))
+        .await
+        .ok();
     let mut namespace = server.delete("/api/v1/namespaces/x").await.ok();
     assert_eq!(namespace["status"]["phase"], "Terminating");
-    let reply = server.post("/api/v1/namespaces/x/configmaps", &map("b")).await;
+    let reply = server
+        .post("/api/v1/namespaces/x/configmaps", &map("b"))
+        .await;
     let why = "configmaps \"b\" is forbidden: unable to create new content in namespace x because it is being terminated";
     assert_eq!(reply.refused(403), why);
-    assert_eq!(reply.json()["details"]["causes"][0]["reason"], "NamespaceTerminating");
+    assert_eq!(
+        reply.json()["details"]["causes"][0]["reason"],
+        "NamespaceTerminating"
+    );
     namespace["spec"]["finalizers"] = json!([]);
-    server.put("/api/v1/namespaces/x/finalize", &namespace).await.ok();
+    server
+        .put("/api/v1/namespaces/x/finalize", &namespace)
+        .await
+        .ok();
     assert_eq!(server.get("/api/v1/namespaces/x").await.code, 404);
 }
 
 #[tokio::test]
 async fn a_collection_is_deleted_by_selector() {
     let server = Server::new().await;
-    for (name, labels) in [("a", json!({"x": "1"})), ("b", json!({})), ("c", json!({"x": "2"}))] {
+    for (name, labels) in [
+        ("a", json!({"x": "1"})),
+        ("b", json!({})),
+        ("c", json!({"x": "2"})),
+    ] {
         let object = json!({"metadata": {"name": name, "labels": labels}});
         server.post(MAPS, &object).await.ok();
     }
@@ -286,20 +487,44 @@ async fn events_are_the_same_in_both_groups() {
         "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
         "reason": "Started", "message": "it runs", "type": "Normal",
     });
-    server.post("/api/v1/namespaces/default/events", &event).await.ok();
-    let other = server.get("/apis/events.k8s.io/v1/namespaces/default/events/e").await.ok();
-    assert_eq!((&other["apiVersion"], &other["note"]), (&json!("events.k8s.io/v1"), &json!("it runs")));
+    server
+        .post("/api/v1/namespaces/default/events", &event)
+        .await
+        .ok();
+    let other = server
+        .get("/apis/events.k8s.io/v1/namespaces/default/events/e")
+        .await
+        .ok();
+    assert_eq!(
+        (&other["apiVersion"], &other["note"]),
+        (&json!("events.k8s.io/v1"), &json!("it runs"))
+    );
     assert_eq!(other["regarding"]["name"], "p");
     let path = "/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dp";
-    assert_eq!(server.get(path).await.ok()["items"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        server.get(path).await.ok()["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn nonsense_is_refused_and_nothing_breaks() {
     let server = Server::new().await;
-    let deep = format!("{{\"metadata\":{{\"name\":\"d\"}},\"data\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
-    let huge = format!("{{\"metadata\":{{\"name\":\"h\"}},\"data\":{{\"k\":\"{}\"}}}}", "x".repeat(4 << 20));
-    let aliases: String = (0..40).map(|i| format!("a{i}: &a{i} [*a{0}, *a{0}]\n", i.max(1) - 1)).collect();
+    let deep = format!(
+        "{{\"metadata\":{{\"name\":\"d\"}},\"data\":{}1{}}}",
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    let huge = format!(
+        "{{\"metadata\":{{\"name\":\"h\"}},\"data\":{{\"k\":\"{}\"}}}}",
+        "x".repeat(4 << 20)
+    );
+    let aliases: String = (0..40)
+        .map(|i| format!("a{i}: &a{i} [*a{0}, *a{0}]\n", i.max(1) - 1))
+        .collect();
     for (code, content_type, body) in [
         (400, "application/json", deep),
         (413, "application/json", huge),
@@ -307,16 +532,31 @@ async fn nonsense_is_refused_and_nothing_breaks() {
         (400, "application/json", "\u{0}".into()),
         (400, "application/json", "null".into()),
         (400, "application/json", "{\"metadata\":[]}".into()),
-        (400, "application/json", "{\"metadata\":{\"name\":7}}".into()),
+        (
+            400,
+            "application/json",
+            "{\"metadata\":{\"name\":7}}".into(),
+        ),
         (400, "application/yaml", format!("x: &a0 [1]\n{aliases}")),
         (400, "application/yaml", "a: [".into()),
         (400, "application/vnd.kubernetes.protobuf", "k8s".into()),
-        (400, "application/vnd.kubernetes.protobuf", "k8s\0\u{1}\u{2}\u{3}".into()),
+        (
+            400,
+            "application/vnd.kubernetes.protobuf",
+            "k8s\0\u{1}\u{2}\u{3}".into(),
+        ),
         (415, "text/plain", "a=b".into()),
     ] {
         let shown: String = body.chars().take(40).collect();
-        let reply = server.send("POST", MAPS, &[("content-type", content_type)], body).await;
-        assert_eq!(reply.code, code, "{content_type} {shown}: {}", String::from_utf8_lossy(&reply.body));
+        let reply = server
+            .send("POST", MAPS, &[("content-type", content_type)], body)
+            .await;
+        assert_eq!(
+            reply.code,
+            code,
+            "{content_type} {shown}: {}",
+            String::from_utf8_lossy(&reply.body)
+        );
         assert_eq!(reply.json()["kind"], "Status");
     }
     for (method, path, code) in [
@@ -327,7 +567,11 @@ async fn nonsense_is_refused_and_nothing_breaks() {
         ("GET", "/api/v1/pods/p", 404),
         ("GET", "/api/v1/namespaces/default/nodes", 404),
         ("GET", "/api/v1/namespaces/default/pods/p/nope", 404),
-        ("GET", "/api/v1/namespaces/%2e%2e/configmaps/%2Fregistry", 404),
+        (
+            "GET",
+            "/api/v1/namespaces/%2e%2e/configmaps/%2Fregistry",
+            404,
+        ),
         ("POST", "/api/v1/pods", 405),
         ("POST", "/api/v1/namespaces/default/pods/p", 405),
         ("DELETE", "/api/v1/namespaces", 405),
@@ -336,8 +580,15 @@ async fn nonsense_is_refused_and_nothing_breaks() {
         ("GET", "/api/v1/pods?limit=x", 400),
         ("GET", "/api/v1/pods?includeObject=Half", 422),
     ] {
-        let reply = server.send(method, path, &[("content-type", "application/json")], "{}").await;
-        assert_eq!(reply.code, code, "{method} {path}: {}", String::from_utf8_lossy(&reply.body));
+        let reply = server
+            .send(method, path, &[("content-type", "application/json")], "{}")
+            .await;
+        assert_eq!(
+            reply.code,
+            code,
+            "{method} {path}: {}",
+            String::from_utf8_lossy(&reply.body)
+        );
     }
     assert_eq!(server.get("/readyz").await.code, 200);
 }

@@ -26,8 +26,17 @@ impl AddressRange {
         let unusable = if network.addr().is_ipv4() { 2 } else { 1 };
         let offered = size.saturating_sub(unusable).min(OFFERED_MAX);
         // KEP-3070: a sixteenth, at least 16 and at most 256; a range too small for that reserves nothing.
-        let reserved = if size < 32 { 0 } else { (size / 16).clamp(16, 256) };
-        AddressRange { network: network.trunc(), offered, reserved: reserved.min(offered), used: HashSet::new() }
+        let reserved = if size < 32 {
+            0
+        } else {
+            (size / 16).clamp(16, 256)
+        };
+        AddressRange {
+            network: network.trunc(),
+            offered,
+            reserved: reserved.min(offered),
+            used: HashSet::new(),
+        }
     }
 
     pub(crate) fn is_ipv4(&self) -> bool {
@@ -57,7 +66,9 @@ impl AddressRange {
             }
             let count = high - low + 1;
             let start = fastrand::u128(..count);
-            let free = (0..count).map(|step| low + (start + step) % count).find(|offset| !self.used.contains(offset));
+            let free = (0..count)
+                .map(|step| low + (start + step) % count)
+                .find(|offset| !self.used.contains(offset));
             if let Some(offset) = free {
                 self.used.insert(offset);
                 return Some(self.at(offset));
@@ -90,7 +101,10 @@ impl AddressRange {
     fn at(&self, offset: u128) -> IpAddr {
         let sum = number(self.network.addr()) + offset;
         match self.network {
-            #[expect(clippy::cast_possible_truncation, reason = "an offset within an IPv4 network")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "an offset within an IPv4 network"
+            )]
             IpNet::V4(_) => IpAddr::V4(Ipv4Addr::from(sum as u32)),
             IpNet::V6(_) => IpAddr::V6(Ipv6Addr::from(sum)),
         }
@@ -110,7 +124,12 @@ mod tests {
 
     #[test]
     fn every_address_is_given_out_once() {
-        for (network, count) in [("10.0.0.0/28", 14), ("10.0.0.0/24", 254), ("fd00::/124", 15), ("10.0.0.0/31", 0)] {
+        for (network, count) in [
+            ("10.0.0.0/28", 14),
+            ("10.0.0.0/24", 254),
+            ("fd00::/124", 15),
+            ("10.0.0.0/31", 0),
+        ] {
             let mut range = AddressRange::new(network.parse().unwrap());
             let mut seen = HashSet::new();
             while let Some(address) = range.take() {
@@ -125,10 +144,14 @@ mod tests {
     fn the_lower_band_is_left_for_last() {
         let mut range = AddressRange::new("10.96.0.0/24".parse().unwrap());
         for _ in 0..254 - 16 {
-            let IpAddr::V4(address) = range.take().unwrap() else { panic!("IPv4") };
+            let IpAddr::V4(address) = range.take().unwrap() else {
+                panic!("IPv4")
+            };
             assert!(address.octets()[3] > 16, "{address}");
         }
-        let IpAddr::V4(address) = range.take().unwrap() else { panic!("IPv4") };
+        let IpAddr::V4(address) = range.take().unwrap() else {
+            panic!("IPv4")
+        };
         assert!(address.octets()[3] <= 16, "{address}");
     }
 
@@ -144,7 +167,11 @@ mod tests {
             ("10.112.0.0", false),
             ("fd00::1", false),
         ] {
-            assert_eq!(range.contains(address.parse().unwrap()), within, "{address}");
+            assert_eq!(
+                range.contains(address.parse().unwrap()),
+                within,
+                "{address}"
+            );
         }
         let wide = AddressRange::new("fd00::/64".parse().unwrap());
         assert!(wide.contains("fd00::ffff:ffff:1".parse().unwrap()));

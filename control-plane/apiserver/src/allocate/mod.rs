@@ -74,14 +74,20 @@ struct Pool {
 impl Pool {
     fn mark(&mut self, claim: Claim) {
         match claim {
-            Claim::Address(address) => self.addresses.iter_mut().for_each(|range| range.mark(address)),
+            Claim::Address(address) => self
+                .addresses
+                .iter_mut()
+                .for_each(|range| range.mark(address)),
             Claim::Port(port) => self.ports.mark(port),
         }
     }
 
     fn release(&mut self, claim: Claim) {
         match claim {
-            Claim::Address(address) => self.addresses.iter_mut().for_each(|range| range.release(address)),
+            Claim::Address(address) => self
+                .addresses
+                .iter_mut()
+                .for_each(|range| range.release(address)),
             Claim::Port(port) => self.ports.release(port),
         }
     }
@@ -101,8 +107,14 @@ impl Grant {
     /// To be written together with the Service.
     pub(crate) fn writes(&self) -> Vec<Write> {
         let value = bytes::Bytes::from(json!({"service": self.owner}).to_string());
-        let taken = self.taken.iter().map(|claim| Write::Create { key: claim.key(), value: value.clone() });
-        let freed = self.freed.iter().map(|(claim, at)| Write::Delete { key: claim.key(), expected: *at });
+        let taken = self.taken.iter().map(|claim| Write::Create {
+            key: claim.key(),
+            value: value.clone(),
+        });
+        let freed = self.freed.iter().map(|(claim, at)| Write::Delete {
+            key: claim.key(),
+            expected: *at,
+        });
         taken.chain(freed).collect()
     }
 
@@ -145,18 +157,35 @@ impl Allocator {
         cidrs: &[IpNet],
         ports: RangeInclusive<u16>,
     ) -> Result<Self, Error> {
-        let addresses: Vec<AddressRange> = cidrs.iter().map(|cidr| AddressRange::new(*cidr)).collect();
-        let families = addresses.iter().map(|range| if range.is_ipv4() { Family::V4 } else { Family::V6 }).collect();
+        let addresses: Vec<AddressRange> =
+            cidrs.iter().map(|cidr| AddressRange::new(*cidr)).collect();
+        let families = addresses
+            .iter()
+            .map(|range| {
+                if range.is_ipv4() {
+                    Family::V4
+                } else {
+                    Family::V6
+                }
+            })
+            .collect();
         let first = addresses.first().map(AddressRange::first);
         let allocator = Allocator {
             storage,
-            api_address: first.ok_or_else(|| Error::Config("no range of Service addresses is given".into()))?,
+            api_address: first
+                .ok_or_else(|| Error::Config("no range of Service addresses is given".into()))?,
             bounds: ports.clone(),
-            pool: Arc::new(Mutex::new(Pool { addresses, ports: PortRange::new(ports) })),
+            pool: Arc::new(Mutex::new(Pool {
+                addresses,
+                ports: PortRange::new(ports),
+            })),
             families,
         };
         let doing = "reading which Service addresses and node ports are taken";
-        allocator.reload().await.map_err(|source| Error::Storage { doing, source })?;
+        allocator
+            .reload()
+            .await
+            .map_err(|source| Error::Storage { doing, source })?;
         Ok(allocator)
     }
 
@@ -168,8 +197,18 @@ impl Allocator {
     async fn reload(&self) -> Result<(), storage::Error> {
         let mut claims = Vec::new();
         for prefix in [ADDRESSES, PORTS] {
-            let page = self.storage.list(Range { prefix: prefix.into(), ..Range::default() }).await?;
-            claims.extend(page.entries.iter().filter_map(|entry| Claim::from_key(&entry.key)));
+            let page = self
+                .storage
+                .list(Range {
+                    prefix: prefix.into(),
+                    ..Range::default()
+                })
+                .await?;
+            claims.extend(
+                page.entries
+                    .iter()
+                    .filter_map(|entry| Claim::from_key(&entry.key)),
+            );
         }
         let mut pool = lock(&self.pool);
         pool.addresses.iter_mut().for_each(AddressRange::clear);
@@ -185,7 +224,11 @@ impl Allocator {
     ///
     /// # Errors
     /// 422 where an address or port that was asked for is out of range or taken, 500 where none is left.
-    pub(crate) async fn grant(&self, new: Option<&mut Value>, old: Option<&Value>) -> Result<Grant, Status> {
+    pub(crate) async fn grant(
+        &self,
+        new: Option<&mut Value>,
+        old: Option<&Value>,
+    ) -> Result<Grant, Status> {
         let held = old.map(claims).unwrap_or_default();
         let mut grant = Grant::default();
         grant.pool = Some(self.pool.clone());
@@ -210,7 +253,11 @@ impl Allocator {
             }
         };
         for claim in held.difference(&wanted) {
-            let entry = self.storage.get(&claim.key()).await.map_err(|e| storage_failure(&e))?;
+            let entry = self
+                .storage
+                .get(&claim.key())
+                .await
+                .map_err(|e| storage_failure(&e))?;
             if let Some(entry) = entry {
                 grant.freed.insert(*claim, entry.modified);
             }
@@ -220,12 +267,21 @@ impl Allocator {
 
     /// Whether what the author asked for can be had.
     async fn check(&self, service: &Value, claim: Claim) -> Result<(), Status> {
-        let taken = self.storage.get(&claim.key()).await.map_err(|e| storage_failure(&e))?.is_some();
+        let taken = self
+            .storage
+            .get(&claim.key())
+            .await
+            .map_err(|e| storage_failure(&e))?
+            .is_some();
         let name = meta::name(service);
         let refuse = |error: FieldError| Err(Status::invalid("", "Service", name, &[error]));
         match claim {
             Claim::Address(address) => {
-                let why = if !lock(&self.pool).addresses.iter().any(|range| range.contains(address)) {
+                let why = if !lock(&self.pool)
+                    .addresses
+                    .iter()
+                    .any(|range| range.contains(address))
+                {
                     AddressRefusal::OutOfRange
                 } else if taken {
                     AddressRefusal::Taken
@@ -235,14 +291,16 @@ impl Allocator {
                 refuse(service::address_refused(service, &address.to_string(), why))
             }
             Claim::Port(port) => {
-                let outside_of =
-                    (!self.bounds.contains(&port)).then_some((*self.bounds.start(), *self.bounds.end()));
+                let outside_of = (!self.bounds.contains(&port))
+                    .then_some((*self.bounds.start(), *self.bounds.end()));
                 if outside_of.is_none() && !taken {
                     return Ok(());
                 }
                 let number_of = i64::from(port);
                 let ports = list(service, &["spec", "ports"]);
-                let at = ports.iter().position(|port| number(port, &["nodePort"]) == number_of);
+                let at = ports
+                    .iter()
+                    .position(|port| number(port, &["nodePort"]) == number_of);
                 let mut error = service::node_port_refused(at.unwrap_or(0), number_of, outside_of);
                 if at.is_none() {
                     error.field = "spec.healthCheckNodePort".into();
@@ -293,7 +351,9 @@ impl Allocator {
                 set(spec, "ports", ports);
             }
         }
-        if service::needs_health_check_port(service) && node_port(at(service, &["spec", "healthCheckNodePort"])).is_none() {
+        if service::needs_health_check_port(service)
+            && node_port(at(service, &["spec", "healthCheckNodePort"])).is_none()
+        {
             let port = self.take_port().await?;
             taken.insert(Claim::Port(port));
             if let Some(spec) = object_mut(service, "spec") {
@@ -306,13 +366,21 @@ impl Allocator {
     async fn take_address(&self, family: Family) -> Result<IpAddr, Status> {
         let take = || {
             let mut pool = lock(&self.pool);
-            pool.addresses.iter_mut().find(|range| range.is_ipv4() == (family == Family::V4)).and_then(AddressRange::take)
+            pool.addresses
+                .iter_mut()
+                .find(|range| range.is_ipv4() == (family == Family::V4))
+                .and_then(AddressRange::take)
         };
-        self.take(take, "failed to allocate a serviceIP: range is full").await
+        self.take(take, "failed to allocate a serviceIP: range is full")
+            .await
     }
 
     async fn take_port(&self) -> Result<u16, Status> {
-        self.take(|| lock(&self.pool).ports.take(), "failed to allocate a nodePort: range is full").await
+        self.take(
+            || lock(&self.pool).ports.take(),
+            "failed to allocate a nodePort: range is full",
+        )
+        .await
     }
 
     /// When all seems taken, the store has the last word: what is in memory may only err towards too much.
@@ -334,7 +402,9 @@ fn lock_and_mark(pool: &Mutex<Pool>, claims: &BTreeSet<Claim>) {
 fn claims(service: &Value) -> BTreeSet<Claim> {
     let mut claims = BTreeSet::new();
     if service::needs_cluster_ip(service) {
-        let addresses = list(service, &["spec", "clusterIPs"]).iter().filter_map(Value::as_str);
+        let addresses = list(service, &["spec", "clusterIPs"])
+            .iter()
+            .filter_map(Value::as_str);
         // `None` is no address.
         claims.extend(addresses.filter_map(net::parse_ip).map(Claim::Address));
     }
@@ -348,7 +418,10 @@ fn claims(service: &Value) -> BTreeSet<Claim> {
 /// A Service that goes from two families to one, and says nothing else of it, gives the second address back.
 fn drop_second_family(new: &mut Value, old: &Value) {
     let policy = |service: &Value| text(service, &["spec", "ipFamilyPolicy"]).to_owned();
-    if policy(new) != "SingleStack" || policy(old) == "SingleStack" || list(old, &["spec", "clusterIPs"]).len() != 2 {
+    if policy(new) != "SingleStack"
+        || policy(old) == "SingleStack"
+        || list(old, &["spec", "clusterIPs"]).len() != 2
+    {
         return;
     }
     let unchanged: Vec<&str> = ["clusterIPs", "ipFamilies"]
@@ -364,5 +437,8 @@ fn drop_second_family(new: &mut Value, old: &Value) {
 }
 
 fn node_port(value: &Value) -> Option<u16> {
-    value.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
+    value
+        .as_u64()
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port > 0)
 }

@@ -15,8 +15,16 @@ impl PortRange {
     pub(crate) fn new(ports: RangeInclusive<u16>) -> Self {
         let size = ports.end().saturating_sub(*ports.start()).saturating_add(1);
         // KEP-3668: a thirty-second, at least 16 and at most 128; a range too small for that reserves nothing.
-        let reserved = if size < 32 { 0 } else { (size / 32).clamp(16, 128) };
-        PortRange { ports, reserved, used: HashSet::new() }
+        let reserved = if size < 32 {
+            0
+        } else {
+            (size / 32).clamp(16, 128)
+        };
+        PortRange {
+            ports,
+            reserved,
+            used: HashSet::new(),
+        }
     }
 
     /// A free port, marked as taken: at random from the upper band, from the lower one when that is full.
@@ -29,7 +37,10 @@ impl PortRange {
             }
             let count = u32::from(band.end() - band.start()) + 1;
             let start = fastrand::u32(..count);
-            #[expect(clippy::cast_possible_truncation, reason = "below the size of a range of ports")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "below the size of a range of ports"
+            )]
             let free = (0..count)
                 .map(|step| band.start() + ((start + step) % count) as u16)
                 .find(|port| !self.used.contains(port));
@@ -61,7 +72,12 @@ mod tests {
 
     #[test]
     fn every_port_is_given_out_once() {
-        for (ports, count) in [(30000..=30099, 100), (5..=5, 1), (65535..=65535, 1), (0..=0, 1)] {
+        for (ports, count) in [
+            (30000..=30099, 100),
+            (5..=5, 1),
+            (65535..=65535, 1),
+            (0..=0, 1),
+        ] {
             let mut range = PortRange::new(ports.clone());
             let mut seen = HashSet::new();
             while let Some(port) = range.take() {

@@ -1,5 +1,6 @@
 //! POST to a collection.
 
+use api::decode::Decoded;
 use api::meta::{self, Stamps};
 use api::status::{Cause, Details, Status};
 use serde_json::Value;
@@ -20,11 +21,17 @@ const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Answers with the object as stored.
 pub(crate) async fn create(call: &Call) -> Result<Answer, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let (object, warnings) = body::object(call, options.field_validation)?;
+    let Decoded { object, warnings } = body::object(call, options.field_validation)?;
     match insert(call, object, options.dry_run).await {
         Ok(written) => {
-            let answer =
-                respond::object(call.row, call.accepted, call.include, 201, &written.stored, written.revision);
+            let answer = respond::object(
+                call.row,
+                call.accepted,
+                call.include,
+                201,
+                &written.stored,
+                written.revision,
+            );
             Ok(respond::warn(answer, &warnings))
         }
         Err(status) => Ok(respond::warn(respond::refusal(&status), &warnings)),
@@ -32,7 +39,11 @@ pub(crate) async fn create(call: &Call) -> Result<Answer, Status> {
 }
 
 /// Stores a new object.
-pub(crate) async fn insert(call: &Call, mut object: Value, dry_run: bool) -> Result<Written, Status> {
+pub(crate) async fn insert(
+    call: &Call,
+    mut object: Value,
+    dry_run: bool,
+) -> Result<Written, Status> {
     require_namespace(call, &object).await?;
     write::strip(&mut object);
     let generated = meta::name(&object).is_empty();
@@ -59,16 +70,26 @@ async fn store(call: &Call, mut new: Value, dry_run: bool) -> Result<Option<Writ
     // An address or port that somebody else takes in the same moment is chosen anew.
     let asked = new.clone();
     loop {
-        let exists = storage.get(&key).await.map_err(|e| storage_failure(&e))?.is_some();
+        let exists = storage
+            .get(&key)
+            .await
+            .map_err(|e| storage_failure(&e))?
+            .is_some();
         if exists {
             return Ok(None);
         }
         let grant = write::grant(call, Some(&mut new), None).await?;
         let stored = write::stored_form(call.row, &new);
         if dry_run {
-            return Ok(Some(Written { stored, revision: storage.revision() }));
+            return Ok(Some(Written {
+                stored,
+                revision: storage.revision(),
+            }));
         }
-        let mut writes = vec![Write::Create { key: key.clone(), value: stored.clone() }];
+        let mut writes = vec![Write::Create {
+            key: key.clone(),
+            value: stored.clone(),
+        }];
         writes.extend(grant.writes());
         match storage.write(writes).await {
             Ok(revision) => {
@@ -85,8 +106,14 @@ async fn store(call: &Call, mut new: Value, dry_run: bool) -> Result<Option<Writ
 }
 
 fn stamps() -> Stamps {
-    let suffix = (0..5).map(|_| char::from(SUFFIX[fastrand::usize(..SUFFIX.len())])).collect();
-    Stamps { now: OffsetDateTime::now_utc(), uid: uuid::Uuid::new_v4().to_string(), suffix }
+    let suffix = (0..5)
+        .map(|_| char::from(SUFFIX[fastrand::usize(..SUFFIX.len())]))
+        .collect();
+    Stamps {
+        now: OffsetDateTime::now_utc(),
+        uid: uuid::Uuid::new_v4().to_string(),
+        suffix,
+    }
 }
 
 /// Objects are made only in namespaces that exist and are not on their way out.
@@ -101,18 +128,28 @@ async fn require_namespace(call: &Call, object: &Value) -> Result<(), Status> {
         ));
     }
     let name = &call.namespace;
-    let row = &call.app.namespaces;
-    let entry = call.app.storage.get(&row.key("", name)).await.map_err(|e| storage_failure(&e))?;
-    let entry = entry.ok_or_else(|| Status::not_found(*row, name))?;
+    let row = call.app.namespaces;
+    let entry = call
+        .app
+        .storage
+        .get(&row.key("", name))
+        .await
+        .map_err(|e| storage_failure(&e))?;
+    let entry = entry.ok_or_else(|| Status::not_found(row, name))?;
     if !meta::is_terminating(&crate::object::decode(row, &entry)) {
         return Ok(());
     }
-    let why = format!("unable to create new content in namespace {name} because it is being terminated");
+    let why =
+        format!("unable to create new content in namespace {name} because it is being terminated");
     let mut status = Status::forbidden(call.row, meta::name(object), &why);
-    status.details.get_or_insert_with(Details::default).causes.push(Cause {
-        reason: "NamespaceTerminating".into(),
-        message: format!("namespace {name} is being terminated"),
-        field: "metadata.namespace".into(),
-    });
+    status
+        .details
+        .get_or_insert_with(Details::default)
+        .causes
+        .push(Cause {
+            reason: "NamespaceTerminating".into(),
+            message: format!("namespace {name} is being terminated"),
+            field: "metadata.namespace".into(),
+        });
     Err(status)
 }

@@ -6,8 +6,8 @@ use api::write::{Deletion, Fate};
 use storage::Entry;
 use time::OffsetDateTime;
 
-use super::list::{self, Page};
 use super::Call;
+use super::list::{self, Page};
 use crate::body;
 use crate::negotiate::{Encoding, Form};
 use crate::object;
@@ -33,10 +33,21 @@ pub(crate) async fn delete(call: &Call) -> Result<Answer, Status> {
             Form::Object => call.accepted.encoding,
             Form::Table(_) | Form::Metadata(_) => Encoding::Json,
         };
-        return Ok(respond::value(200, encoding, &status::deleted(call.row, &call.name, &deleted.uid)));
+        return Ok(respond::value(
+            200,
+            encoding,
+            &status::deleted(call.row, &call.name, &deleted.uid),
+        ));
     }
     let Written { stored, revision } = deleted.written;
-    Ok(respond::object(call.row, call.accepted, call.include, 200, &stored, revision))
+    Ok(respond::object(
+        call.row,
+        call.accepted,
+        call.include,
+        200,
+        &stored,
+        revision,
+    ))
 }
 
 /// Answers with the list of what was deleted.
@@ -53,19 +64,33 @@ pub(crate) async fn delete_collection(call: &Call) -> Result<Answer, Status> {
         let one = call.with_name(meta::namespace(&found), meta::name(&found));
         match remove(&one, &deletion, dry_run).await {
             Ok(Deleted { written, .. }) => {
-                gone.push(Entry { value: written.stored, modified: written.revision, ..entry });
+                gone.push(Entry {
+                    value: written.stored,
+                    modified: written.revision,
+                    ..entry
+                });
             }
             Err(status) if status.code == 404 => {}
             Err(status) => return Err(status),
         }
     }
-    Ok(respond::list(call.row, call.accepted, call.include, &head, &gone))
+    Ok(respond::list(
+        call.row,
+        call.accepted,
+        call.include,
+        &head,
+        &gone,
+    ))
 }
 
 async fn remove(call: &Call, deletion: &Deletion, dry_run: bool) -> Result<Deleted, Status> {
     let (mut uid, mut removed) = (String::new(), false);
     if call.row.kind == "Namespace" && PROTECTED.contains(&call.name.as_str()) {
-        return Err(Status::forbidden(call.row, &call.name, "this namespace may not be deleted"));
+        return Err(Status::forbidden(
+            call.row,
+            &call.name,
+            "this namespace may not be deleted",
+        ));
     }
     let written = write::modify(call, dry_run, |current| {
         deletion.check(call.row, current)?;
@@ -79,5 +104,9 @@ async fn remove(call: &Call, deletion: &Deletion, dry_run: bool) -> Result<Delet
         })
     })
     .await?;
-    Ok(Deleted { written, uid, removed })
+    Ok(Deleted {
+        written,
+        uid,
+        removed,
+    })
 }

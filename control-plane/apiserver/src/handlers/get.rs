@@ -13,7 +13,19 @@ pub(crate) async fn get(call: &Call) -> Result<Answer, Status> {
     if asked > current {
         return Err(Status::future_version(asked, current));
     }
-    let entry = call.app.storage.get(&call.key()).await.map_err(|e| storage_failure(&e))?;
+    let entry = call
+        .app
+        .storage
+        .get(&call.key())
+        .await
+        .map_err(|e| storage_failure(&e))?;
     let entry = entry.ok_or_else(|| call.not_found())?;
-    Ok(respond::object(call.row, call.accepted, call.include, 200, &entry.value, entry.modified))
+    Ok(respond::object(
+        call.row,
+        call.accepted,
+        call.include,
+        200,
+        &entry.value,
+        entry.modified,
+    ))
 }

@@ -39,7 +39,12 @@ impl Filter {
         {
             prefix = call.row.key(namespace, name);
         }
-        Ok(Filter { row: call.row, labels, fields, prefix })
+        Ok(Filter {
+            row: call.row,
+            labels,
+            fields,
+            prefix,
+        })
     }
 
     /// Whether everything below the prefix is meant.
@@ -61,7 +66,13 @@ impl Filter {
 pub(crate) async fn list(call: &Call) -> Result<Answer, Status> {
     let options = ListOptions::parse(&call.query)?;
     match page(call, &options).await? {
-        Page::Items(head, items) => Ok(respond::list(call.row, call.accepted, call.include, &head, &items)),
+        Page::Items(head, items) => Ok(respond::list(
+            call.row,
+            call.accepted,
+            call.include,
+            &head,
+            &items,
+        )),
         Page::Expired(answer) => Ok(answer),
     }
 }
@@ -78,17 +89,32 @@ pub(crate) enum Page {
 pub(crate) async fn page(call: &Call, options: &ListOptions) -> Result<Page, Status> {
     let filter = Filter::parse(call, options)?;
     let (at, start) = position(&call.app, options, &filter)?;
-    let (revision, items, next, remaining) = match read(&call.app, &filter, at, start, options.limit).await {
-        Ok(read) => read,
-        Err(Error::Compacted { .. }) => return Ok(Page::Expired(expired(options))),
-        Err(error) => return Err(storage_failure(&error)),
-    };
+    let (revision, items, next, remaining) =
+        match read(&call.app, &filter, at, start, options.limit).await {
+            Ok(read) => read,
+            Err(Error::Compacted { .. }) => return Ok(Page::Expired(expired(options))),
+            Err(error) => return Err(storage_failure(&error)),
+        };
     let continue_token = next.map_or_else(String::new, |start| {
-        let start = start.strip_prefix(&filter.prefix).unwrap_or(&start).to_owned();
-        Cursor { revision: Some(revision), start }.encode()
+        let start = start
+            .strip_prefix(&filter.prefix)
+            .unwrap_or(&start)
+            .to_owned();
+        Cursor {
+            revision: Some(revision),
+            start,
+        }
+        .encode()
     });
     let remaining = (!continue_token.is_empty() && filter.takes_all()).then_some(remaining);
-    Ok(Page::Items(ListHead { revision, continue_token, remaining }, items))
+    Ok(Page::Items(
+        ListHead {
+            revision,
+            continue_token,
+            remaining,
+        },
+        items,
+    ))
 }
 
 /// At which revision and from which key to read.
@@ -100,13 +126,18 @@ fn position(
     let current = app.storage.revision().0;
     if !options.continue_token.is_empty() {
         if options.resource_version.is_some_and(|version| version > 0) {
-            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         let cursor = Cursor::decode(&options.continue_token)?;
         if let Some(revision) = cursor.revision.filter(|revision| revision.0 > current) {
             return Err(Status::future_version(revision.0, current));
         }
-        return Ok((cursor.revision, Some(format!("{}{}", filter.prefix, cursor.start))));
+        return Ok((
+            cursor.revision,
+            Some(format!("{}{}", filter.prefix, cursor.start)),
+        ));
     }
     let asked = options.resource_version.unwrap_or(0);
     if asked > current {
@@ -132,13 +163,30 @@ async fn read(
 ) -> Result<Read, Error> {
     let prefix = filter.prefix.clone();
     if filter.takes_all() || limit == 0 {
-        let mut page = app.storage.list(Range { prefix, start, limit, at }).await?;
-        let next = if page.remaining > 0 { page.entries.last().map(|entry| after(&entry.key)) } else { None };
+        let mut page = app
+            .storage
+            .list(Range {
+                prefix,
+                start,
+                limit,
+                at,
+            })
+            .await?;
+        let next = if page.remaining > 0 {
+            page.entries.last().map(|entry| after(&entry.key))
+        } else {
+            None
+        };
         page.entries.retain(|entry| filter.takes(entry));
         return Ok((page.revision, page.entries, next, page.remaining));
     }
     let mut taken = Vec::new();
-    let mut range = Range { prefix, start, limit: CHUNK, at };
+    let mut range = Range {
+        prefix,
+        start,
+        limit: CHUNK,
+        at,
+    };
     loop {
         let page = app.storage.list(range.clone()).await?;
         let more = page.remaining > 0;
@@ -168,7 +216,9 @@ fn after(key: &str) -> String {
 
 fn expired(options: &ListOptions) -> Answer {
     let Ok(cursor) = Cursor::decode(&options.continue_token) else {
-        return respond::refusal(&Status::expired("The resourceVersion for the provided list is too old."));
+        return respond::refusal(&Status::expired(
+            "The resourceVersion for the provided list is too old.",
+        ));
     };
     let mut status = Status::expired(
         "The provided continue parameter is too old to display a consistent list result. You can start a new list \
@@ -177,6 +227,11 @@ fn expired(options: &ListOptions) -> Answer {
          modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     )
     .to_value();
-    status["metadata"]["continue"] = Cursor { revision: None, start: cursor.start }.encode().into();
+    status["metadata"]["continue"] = Cursor {
+        revision: None,
+        start: cursor.start,
+    }
+    .encode()
+    .into();
     respond::value(410, Encoding::Json, &status)
 }

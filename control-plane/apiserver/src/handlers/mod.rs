@@ -102,7 +102,9 @@ pub(crate) fn storage_failure(error: &storage::Error) -> Status {
         | storage::Error::NotFound { .. }
         | storage::Error::Conflict { .. }
         | storage::Error::Slow => Status::internal(error),
-        storage::Error::Refused { reason } => Status::too_large(format!("Request entity too large: {reason}")),
+        storage::Error::Refused { reason } => {
+            Status::too_large(format!("Request entity too large: {reason}"))
+        }
         storage::Error::Unavailable { .. } => {
             tracing::error!(%error, "the storage does not answer as it should");
             Status::internal(error)

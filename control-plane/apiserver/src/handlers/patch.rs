@@ -31,7 +31,9 @@ pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
     let options = WriteOptions::parse(&call.query, "PatchOptions")?;
     let patch = decode::untyped_json(&call.body)?;
     if kind != Kind::Json && !patch.is_object() {
-        return Err(Status::bad_request("error decoding patch: a merge patch must be an object"));
+        return Err(Status::bad_request(
+            "error decoding patch: a merge patch must be an object",
+        ));
     }
     let mut warnings = Vec::new();
     let part = update::part(call);
@@ -40,7 +42,9 @@ pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
         warnings = found;
         let sent = meta::name(&new);
         if sent != call.name {
-            return Err(Status::bad_request(api::write::name_mismatch(sent, &call.name)));
+            return Err(Status::bad_request(api::write::name_mismatch(
+                sent, &call.name,
+            )));
         }
         write::prepare(call.row, &call.name, part, new, current)
     })
@@ -48,7 +52,8 @@ pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
     Ok(match patched {
         Ok(written) => {
             let (stored, revision) = (&written.stored, written.revision);
-            let answer = respond::object(call.row, call.accepted, call.include, 200, stored, revision);
+            let answer =
+                respond::object(call.row, call.accepted, call.include, 200, stored, revision);
             respond::warn(answer, &warnings)
         }
         Err(status) => respond::warn(respond::refusal(&status), &warnings),
@@ -72,7 +77,10 @@ fn apply(
         }
         Kind::Strategic => {
             let schema = schema::of(call.row).ok_or_else(Status::unsupported_patch_type)?;
-            (patch::strategic_merge(schema, current, patch)?, Some(decode::unknown_in_patch(call.row, patch)))
+            (
+                patch::strategic_merge(schema, current, patch)?,
+                Some(decode::unknown_in_patch(call.row, patch)),
+            )
         }
     };
     // A merge patch answers for the fields that it names, not for those that were stored before.
@@ -83,14 +91,26 @@ fn apply(
         let error = FieldError::invalid_text("patch", &patch.to_string(), why);
         Status::invalid("", "", "", &[error])
     };
-    let whole = if unknown.is_some() { FieldValidation::Ignore } else { FieldValidation::Warn };
+    let whole = if unknown.is_some() {
+        FieldValidation::Ignore
+    } else {
+        FieldValidation::Warn
+    };
     let checked = decode::check(call.row, patched, whole).map_err(|status| {
         let words = format!("cannot be handled as a {}: ", call.row.kind);
-        refuse(status.message.split_once(&words).map_or(status.message.as_str(), |(_, why)| why))
+        refuse(
+            status
+                .message
+                .split_once(&words)
+                .map_or(status.message.as_str(), |(_, why)| why),
+        )
     })?;
     let found = unknown.unwrap_or(checked.warnings);
     if validation == FieldValidation::Strict && !found.is_empty() {
-        return Err(refuse(&format!("strict decoding error: {}", found.join(", "))));
+        return Err(refuse(&format!(
+            "strict decoding error: {}",
+            found.join(", ")
+        )));
     }
     Ok((checked.object, found))
 }

@@ -1,5 +1,6 @@
 //! PUT: the whole object in place of the one that stands there.
 
+use api::decode::Decoded;
 use api::meta;
 use api::status::Status;
 use api::write::Part;
@@ -13,10 +14,12 @@ use crate::write;
 /// Answers with the object as stored: 201 where the resource allows PUT to make it.
 pub(crate) async fn update(call: &Call) -> Result<Answer, Status> {
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
-    let (object, warnings) = body::object(call, options.field_validation)?;
+    let Decoded { object, warnings } = body::object(call, options.field_validation)?;
     let sent = meta::name(&object);
     if !sent.is_empty() && sent != call.name {
-        return Err(Status::bad_request(api::write::name_mismatch(sent, &call.name)));
+        return Err(Status::bad_request(api::write::name_mismatch(
+            sent, &call.name,
+        )));
     }
     let part = part(call);
     let replaced = write::modify(call, options.dry_run, |current| {
@@ -32,7 +35,14 @@ pub(crate) async fn update(call: &Call) -> Result<Answer, Status> {
     Ok(match result {
         Ok(written) => {
             let (stored, revision) = (&written.stored, written.revision);
-            let answer = respond::object(call.row, call.accepted, call.include, code, stored, revision);
+            let answer = respond::object(
+                call.row,
+                call.accepted,
+                call.include,
+                code,
+                stored,
+                revision,
+            );
             respond::warn(answer, &warnings)
         }
         Err(status) => respond::warn(respond::refusal(&status), &warnings),

@@ -43,8 +43,15 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
     // Without a revision a watch begins with the state as it is, unless the client says that it has it.
     let wants_state = options.initial_events.unwrap_or(asked == 0);
     let (state, from) = if wants_state {
-        let range = Range { prefix: filter.prefix.clone(), ..Range::default() };
-        let page = app.storage.list(range).await.map_err(|e| storage_failure(&e))?;
+        let range = Range {
+            prefix: filter.prefix.clone(),
+            ..Range::default()
+        };
+        let page = app
+            .storage
+            .list(range)
+            .await
+            .map_err(|e| storage_failure(&e))?;
         (page.entries, page.revision)
     } else if asked == 0 {
         (Vec::new(), current)
@@ -71,7 +78,11 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
         closing,
         _counted: app.metrics.watching(),
     };
-    match app.storage.watch(watcher.filter.prefix.clone(), Some(from)).await {
+    match app
+        .storage
+        .watch(watcher.filter.prefix.clone(), Some(from))
+        .await
+    {
         Ok(changes) => watcher.changes = changes,
         Err(error @ Error::Compacted { .. }) => watcher.fail(&error),
         Err(error) => return Err(storage_failure(&error)),
@@ -86,7 +97,11 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
 }
 
 fn lifetime(options: &ListOptions) -> Duration {
-    Duration::from_secs(options.timeout.unwrap_or_else(|| fastrand::u64(LIFETIME_SECS..LIFETIME_SECS * 2)))
+    Duration::from_secs(
+        options
+            .timeout
+            .unwrap_or_else(|| fastrand::u64(LIFETIME_SECS..LIFETIME_SECS * 2)),
+    )
 }
 
 struct Watcher {
@@ -118,7 +133,11 @@ impl Watcher {
     async fn next(&mut self) -> Option<Bytes> {
         self.send_state();
         while self.out.is_empty() && !self.done {
-            let wake = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
+            let wake = if self.bookmarks {
+                self.next_bookmark.min(self.deadline)
+            } else {
+                self.deadline
+            };
             tokio::select! {
                 biased;
                 _ = self.closing.changed() => self.done = true,
@@ -161,7 +180,10 @@ impl Watcher {
             Some(Ok(WatchEvent::Change(change))) => self.change(&change),
             Some(Ok(WatchEvent::Progress(revision))) => self.last = self.last.max(revision),
             Some(Err(Error::Slow)) => {
-                tracing::debug!(resource = self.row.plural, "a watcher read too slowly and was cut off");
+                tracing::debug!(
+                    resource = self.row.plural,
+                    "a watcher read too slowly and was cut off"
+                );
                 self.done = true;
             }
             Some(Err(error)) => self.fail(&error),
@@ -174,12 +196,16 @@ impl Watcher {
         match change {
             Change::Put { entry, previous } => {
                 self.last = self.last.max(entry.modified);
-                let before = previous.as_ref().is_some_and(|previous| self.filter.takes(previous));
+                let before = previous
+                    .as_ref()
+                    .is_some_and(|previous| self.filter.takes(previous));
                 match (before, self.filter.takes(entry)) {
                     (false, true) => self.event("ADDED", &entry.value, entry.modified),
                     (true, true) => self.event("MODIFIED", &entry.value, entry.modified),
                     (true, false) => {
-                        let gone = previous.as_ref().map_or_else(Bytes::new, |previous| previous.value.clone());
+                        let gone = previous
+                            .as_ref()
+                            .map_or_else(Bytes::new, |previous| previous.value.clone());
                         self.event("DELETED", &gone, entry.modified);
                     }
                     (false, false) => {}
@@ -214,7 +240,8 @@ impl Watcher {
     }
 
     fn bookmark(&mut self, ends_state: bool) {
-        let mut metadata = json!({"resourceVersion": self.last.0.to_string(), "creationTimestamp": null});
+        let mut metadata =
+            json!({"resourceVersion": self.last.0.to_string(), "creationTimestamp": null});
         if ends_state {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
