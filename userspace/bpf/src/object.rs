@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread;
 
 use aya::programs::{Program, ProgramError, ProgramFd};
 
@@ -67,26 +68,53 @@ pub(crate) fn load(pins: &Pins, capacities: &Capacities) -> Result<Programs, Err
         // Once more: this time what this object made.
         spec.check(pins, capacities)?;
     }
-    let mut programs = Programs::new();
-    for &(name, _) in PROGRAMS {
-        let program = object
-            .program_mut(name)
-            .ok_or(Error::NoProgram { program: name })?;
-        let fd = load_program(program)
-            .map_err(|error| refused(name, error))?
-            .ok_or(Error::NoProgram { program: name })?
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|source| Error::System {
-                action: "copy the descriptor of a program",
-                source,
-            })?;
-        programs.insert(name, fd);
-    }
+    let programs = load_programs(&mut object)?;
     for (name, fd) in &programs {
         pins::replace(fd.as_fd(), &pins.program(name))?;
     }
     Ok(programs)
+}
+
+/// Loads all programs at once, because the verifier takes most of the time that an agent needs to start.
+fn load_programs(object: &mut aya::Ebpf) -> Result<Programs, Error> {
+    let mut loaded: BTreeMap<&str, Result<OwnedFd, Error>> = thread::scope(|scope| {
+        let threads: Vec<_> = object
+            .programs_mut()
+            .filter_map(|(name, program)| {
+                let (name, _) = *PROGRAMS.iter().find(|(ours, _)| *ours == name)?;
+                Some((name, scope.spawn(move || load_one(name, program))))
+            })
+            .collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        threads
+            .into_iter()
+            .map(|(name, thread)| (name, join(thread)))
+            .collect()
+    });
+    PROGRAMS
+        .iter()
+        .map(|&(name, _)| {
+            let fd = loaded
+                .remove(name)
+                .ok_or(Error::NoProgram { program: name })??;
+            Ok((name, fd))
+        })
+        .collect()
+}
+
+fn load_one(name: &'static str, program: &mut Program) -> Result<OwnedFd, Error> {
+    load_program(program)
+        .map_err(|error| refused(name, error))?
+        .ok_or(Error::NoProgram { program: name })?
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| Error::System {
+            action: "copy the descriptor of a program",
+            source,
+        })
 }
 
 /// Loads one program; `None` if it is of a kind that we do not have.
