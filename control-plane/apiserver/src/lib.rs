@@ -244,7 +244,7 @@ impl App {
         }
         // Both end with this function.
         let mut upkeep = tokio::task::JoinSet::new();
-        upkeep.spawn(upkeep::forget_history(self.0.storage.clone()));
+        upkeep.spawn(upkeep::forget(self.0.storage.clone()));
         upkeep.spawn(upkeep::keep_service(self.0.clone(), local.port()));
         serve::serve(
             listener,

@@ -114,6 +114,10 @@ async fn resource(
         _ if row.namespaced && !name.is_empty() => return Err(Status::unknown_resource()),
         _ => String::new(),
     };
+    if name.contains('/') || namespace.contains('/') {
+        // No name has a slash; one that was smuggled in by encoding it must not reach into another key.
+        return Err(Status::unknown_resource());
+    }
     let subresource = match at.subresource {
         None => None,
         Some(sub) => Some(row.subresource(sub).ok_or_else(Status::unknown_resource)?),

@@ -17,8 +17,10 @@ use tower::ServiceExt as _;
 
 use crate::auth::User;
 
-/// A client that has not finished its handshake or its request line by then is let go.
+/// A client that has not finished its handshake by then is let go.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an HTTP/1.1 connection may wait for the next request.
+const IDLE: Duration = Duration::from_secs(90);
 /// How long requests may take to finish once the shutdown has begun.
 const DRAIN: Duration = Duration::from_secs(8);
 /// Pings on idle HTTP/2 connections, as Go's servers and clients do: a client that vanished frees its watches.
@@ -37,7 +39,7 @@ pub(crate) async fn serve(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE);
+        .header_read_timeout(IDLE);
     builder
         .http2()
         .timer(TokioTimer::new())

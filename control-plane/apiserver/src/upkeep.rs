@@ -1,32 +1,69 @@
-//! What goes on without a request: history is forgotten after a while, and what Pods reach the server by is put back
-//! when somebody deletes it.
+//! What goes on without a request: history is forgotten after a while, Events too, and what Pods reach the server by
+//! is put back when somebody deletes it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use storage::{Change, Storage, WatchEvent};
+use futures_util::{StreamExt as _, stream};
+use storage::{Change, Entry, Error, Range, Revision, Storage, WatchEvent, Write};
 
 use crate::{State, bootstrap};
 
-/// History that is older than once to twice this is forgotten, as kube-apiserver does with etcd.
-const KEEP: Duration = Duration::from_secs(300);
+/// History that is older than this is forgotten, as kube-apiserver does with etcd.
+const HISTORY: Duration = Duration::from_secs(300);
+/// Events that nobody wrote for so many times [`HISTORY`] are removed: an hour, as kube-apiserver's `--event-ttl`.
+const EVENTS_KEPT: usize = 12;
+/// Where Events stand in the store.
+const EVENTS: &str = "/registry/events/";
+/// How many removals are under way at a time, so that the store makes one durable batch of them.
+const REMOVALS: usize = 64;
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Compacts the store from time to time; until it is dropped.
-pub(crate) async fn forget_history(storage: Arc<dyn Storage>) {
-    let mut before = storage.revision();
+/// Compacts the store and removes old Events from time to time; until it is dropped.
+pub(crate) async fn forget(storage: Arc<dyn Storage>) {
+    // The revision at each waking: what is older than the oldest of these has not been written since.
+    let mut past = VecDeque::from([storage.revision()]);
     loop {
-        tokio::time::sleep(KEEP).await;
-        let now = storage.revision();
-        if before.0 > 0
-            && let Err(error) = storage.compact(before).await
+        tokio::time::sleep(HISTORY).await;
+        if let Some(before) = past.back().filter(|revision| revision.0 > 0)
+            && let Err(error) = storage.compact(*before).await
         {
             tracing::warn!(%error, revision = before.0, "the store's history could not be compacted");
         }
-        before = now;
+        past.push_back(storage.revision());
+        if past.len() > EVENTS_KEPT
+            && let Some(before) = past.pop_front()
+            && let Err(error) = remove_events(&*storage, before).await
+        {
+            tracing::warn!(%error, "old Events could not be removed");
+        }
     }
+}
+
+/// Removes the Events that were last written at `before` or earlier.
+async fn remove_events(storage: &dyn Storage, before: Revision) -> Result<(), Error> {
+    let range = Range {
+        prefix: EVENTS.into(),
+        ..Range::default()
+    };
+    let old = storage.list(range).await?.entries.into_iter();
+    let remove = |entry: Entry| {
+        let key = entry.key.to_string();
+        let expected = entry.modified;
+        storage.write(vec![Write::Delete { key, expected }])
+    };
+    let mut removals = stream::iter(old.filter(|entry| entry.modified <= before).map(remove))
+        .buffer_unordered(REMOVALS);
+    while let Some(removed) = removals.next().await {
+        match removed {
+            // Somebody wrote or removed it in the meantime.
+            Ok(_) | Err(Error::Conflict { .. } | Error::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Keeps the Service `kubernetes` and its endpoints in being; until it is dropped.
@@ -52,7 +89,7 @@ pub(crate) async fn keep_service(state: Arc<State>, port: u16) {
     }
 }
 
-async fn wait_for_deletion(storage: &dyn Storage) -> Result<(), storage::Error> {
+async fn wait_for_deletion(storage: &dyn Storage) -> Result<(), Error> {
     let mut changes = Vec::new();
     for key in bootstrap::KEYS {
         changes.push(storage.watch(key.to_owned(), None).await?);
@@ -66,4 +103,77 @@ async fn wait_for_deletion(storage: &dyn Storage) -> Result<(), storage::Error> 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage::memory::Memory;
+
+    async fn put(storage: &Memory, key: &str) {
+        let write = match storage.get(key).await.unwrap() {
+            None => Write::Create {
+                key: key.into(),
+                value: "1".into(),
+            },
+            Some(entry) => Write::Update {
+                key: key.into(),
+                value: "2".into(),
+                expected: entry.modified,
+            },
+        };
+        storage.write(vec![write]).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_that_nobody_writes_go_after_an_hour() {
+        let storage = Memory::new();
+        let upkeep = tokio::spawn(forget(Arc::new(storage.clone())));
+        let (old, renewed, other) = (
+            "/registry/events/a/old",
+            "/registry/events/a/new",
+            "/registry/pods/a/p",
+        );
+        for key in [old, renewed, other] {
+            put(&storage, key).await;
+        }
+        let exists = async |key: &str| storage.get(key).await.unwrap().is_some();
+        tokio::time::sleep(Duration::from_secs(50 * 60)).await;
+        put(&storage, renewed).await;
+        assert!(exists(old).await);
+        tokio::time::sleep(Duration::from_secs(20 * 60)).await;
+        assert_eq!(
+            (
+                exists(old).await,
+                exists(renewed).await,
+                exists(other).await
+            ),
+            (false, true, true)
+        );
+        tokio::time::sleep(Duration::from_secs(60 * 60)).await;
+        assert_eq!((exists(renewed).await, exists(other).await), (false, true));
+        upkeep.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn history_is_forgotten() {
+        let storage = Memory::new();
+        let upkeep = tokio::spawn(forget(Arc::new(storage.clone())));
+        put(&storage, "/registry/pods/a/p").await;
+        let first = storage.revision();
+        put(&storage, "/registry/pods/a/p").await;
+        let read = async || {
+            let range = Range {
+                prefix: "/registry/".into(),
+                at: Some(first),
+                ..Range::default()
+            };
+            storage.list(range).await.map(|page| page.entries.len())
+        };
+        assert_eq!(read().await.ok(), Some(1));
+        tokio::time::sleep(2 * HISTORY + Duration::from_secs(1)).await;
+        put(&storage, "/registry/pods/a/p").await;
+        assert!(matches!(read().await, Err(Error::Compacted { .. })));
+        upkeep.abort();
+    }
 }
