@@ -17,6 +17,7 @@ pub mod histogram;
 pub mod http;
 pub mod load;
 pub mod netns;
+pub mod packet;
 pub mod platform;
 pub mod probe;
 pub mod process;

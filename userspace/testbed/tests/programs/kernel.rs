@@ -1,0 +1,266 @@
+//! The programs in the kernel, with tables of the test's own, run on one packet at a time.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use abi::{Backend, Counter, Frontend, FrontendKey4, FrontendKey6, NodeConfig, Scope, family};
+use anyhow::Result;
+use bpf::{Capacities, Datapath, Settings};
+use plan::{FrontendKey, Step, Store as _};
+use testbed::Netns;
+use testbed::bpffs::Bpffs;
+use testbed::packet::Packet;
+
+/// TC: carry on, drop, redirect.
+pub const NEXT: u32 = u32::MAX;
+pub const SHOT: u32 = 2;
+pub const REDIRECT: u32 = 7;
+/// XDP: drop, carry on.
+pub const XDP_DROP: u32 = 1;
+pub const XDP_PASS: u32 = 2;
+
+/// Programs and tables; gone when dropped.
+pub struct Kernel {
+    pub datapath: Datapath,
+    netns: Netns,
+    _bpffs: Bpffs,
+}
+
+/// What a run did.
+#[derive(Debug)]
+pub struct Ran {
+    pub verdict: u32,
+    pub packet: Vec<u8>,
+    /// The counters that moved, and by how many packets.
+    pub counted: Vec<(Counter, u64)>,
+}
+
+/// Addresses that the tests use, by family.
+pub struct Net {
+    pub client: SocketAddr,
+    pub service: SocketAddr,
+    pub backend: SocketAddr,
+    pub node: IpAddr,
+}
+
+pub fn nets() -> [Net; 2] {
+    let a = |s: &str| s.parse().expect("an address");
+    [
+        Net {
+            client: a("10.244.1.7:40000"),
+            service: a("10.96.0.10:80"),
+            backend: a("10.244.2.9:8080"),
+            node: "192.0.2.1".parse().expect("an address"),
+        },
+        Net {
+            client: a("[fd00:1::7]:40000"),
+            service: a("[fd00:96::10]:80"),
+            backend: a("[fd00:2::9]:8080"),
+            node: "2001:db8::1".parse().expect("an address"),
+        },
+    ]
+}
+
+pub const TCP: u8 = abi::protocol::TCP;
+pub const UDP: u8 = abi::protocol::UDP;
+
+impl Kernel {
+    pub fn new() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let id = format!(
+            "fl-prog-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let bpffs = Bpffs::create(&std::env::temp_dir().join(&id))?;
+        let netns = Netns::create(&id)?;
+        netns.ip("link set lo up
+             link add net0 type veth peer name net1
+             link set net0 up
+             link set net1 up
+             addr add 192.0.2.1/24 dev net0
+             addr add 2001:db8::1/64 dev net0 nodad
+             route add default via 192.0.2.254
+             route add default via 2001:db8::fe
+             neigh add 192.0.2.254 lladdr 02:00:00:00:00:fe dev net0
+             neigh add 2001:db8::fe lladdr 02:00:00:00:00:fe dev net0")?;
+        netns.sysctl(&[
+            ("net/ipv4/ip_forward", "1"),
+            ("net/ipv6/conf/all/forwarding", "1"),
+        ])?;
+        let datapath = netns.run(|| {
+            Ok(Datapath::open(&Settings {
+                bpffs_root: bpffs.path().join("fairlead"),
+                cgroup_root: None,
+                capacities: Capacities {
+                    frontends: 64,
+                    rings: 64,
+                    backends: 64,
+                    affinity: 64,
+                    flows: 1024,
+                    reverse_sockets: 64,
+                },
+                tcx: true,
+            })?)
+        })?;
+        let mut kernel = Self {
+            datapath,
+            netns,
+            _bpffs: bpffs,
+        };
+        let (v4, v6) = ([192, 0, 2, 1], nets()[1].node);
+        let IpAddr::V6(v6) = v6 else { unreachable!() };
+        kernel.datapath.set_node(&NodeConfig {
+            addr4: v4,
+            addr6: v6.octets(),
+            snat_port_min: 61_000.into(),
+            snat_port_max: 61_003.into(),
+        })?;
+        Ok(kernel)
+    }
+
+    /// A service with one backend, or none; its number tells the tables' places.
+    pub fn service(
+        &mut self,
+        id: u32,
+        at: SocketAddr,
+        proto: u8,
+        backend: Option<SocketAddr>,
+        local: bool,
+    ) -> Result<()> {
+        let frontend = Frontend {
+            service: id,
+            ring_offset: id,
+            ring_len: u32::from(backend.is_some()),
+            affinity_secs: 0,
+            flags: 0,
+        };
+        let mut steps = Vec::new();
+        if let Some(backend) = backend {
+            steps.push(Step::PutBackend(id, self::backend(id, backend, local)));
+            steps.push(Step::PutRing {
+                offset: id,
+                backends: vec![id],
+            });
+        }
+        steps.push(Step::PutFrontend(key(at, proto), frontend));
+        self.datapath.apply(&steps)?;
+        Ok(())
+    }
+
+    /// Says that an address is a service's alone.
+    pub fn whole_address(&mut self, addr: IpAddr) -> Result<()> {
+        let key = key(SocketAddr::new(addr, 0), abi::frontends::WHOLE_ADDRESS);
+        self.datapath
+            .apply(&[Step::PutFrontend(key, Frontend::default())])?;
+        Ok(())
+    }
+
+    pub fn run(&self, program: &str, packet: &[u8]) -> Result<Ran> {
+        let before = self.datapath.counters()?;
+        let ran = self
+            .netns
+            .run(|| Ok(self.datapath.test_run(program, packet, &[], 1)?))?;
+        let counted = self
+            .datapath
+            .counters()?
+            .into_iter()
+            .zip(before)
+            .filter(|((_, after), (_, before))| after != before)
+            .map(|((counter, after), (_, before))| (counter, after.packets - before.packets))
+            .collect();
+        Ok(Ran {
+            verdict: ran.verdict,
+            packet: ran.packet,
+            counted,
+        })
+    }
+
+    /// Runs and compares everything.
+    #[track_caller]
+    pub fn expect(
+        &self,
+        what: &str,
+        program: &str,
+        packet: &Packet,
+        verdict: u32,
+        out: &Packet,
+        counter: Option<Counter>,
+    ) {
+        let ran = self
+            .run(program, &packet.bytes())
+            .expect("the program runs");
+        let counted: Vec<_> = counter.into_iter().map(|counter| (counter, 1)).collect();
+        assert_eq!(
+            ran.verdict, verdict,
+            "{what}: verdict of {program}, {ran:?}"
+        );
+        assert_eq!(ran.counted, counted, "{what}: counters of {program}");
+        let out = out.bytes();
+        assert!(
+            ran.packet == out,
+            "{what}: packet out of {program}\n  is {:02x?}\n not {out:02x?}",
+            ran.packet
+        );
+    }
+
+    /// Runs the program for its time: nanoseconds of one run in the mean.
+    pub fn time(&self, program: &str, packet: &[u8]) -> Result<u32> {
+        self.netns.run(|| {
+            Ok(self
+                .datapath
+                .test_run(program, packet, &[], 100_000)?
+                .duration_ns)
+        })
+    }
+}
+
+pub fn key(at: SocketAddr, proto: u8) -> FrontendKey {
+    let (port, scope) = (at.port().into(), Scope::Any as u8);
+    match at.ip() {
+        IpAddr::V4(addr) => FrontendKey::V4(FrontendKey4 {
+            addr: addr.octets(),
+            port,
+            proto,
+            scope,
+        }),
+        IpAddr::V6(addr) => FrontendKey::V6(FrontendKey6 {
+            addr: addr.octets(),
+            port,
+            proto,
+            scope,
+        }),
+    }
+}
+
+pub fn backend(service: u32, at: SocketAddr, local: bool) -> Backend {
+    let mut addr = [0; 16];
+    let family = match at.ip() {
+        IpAddr::V4(ip) => {
+            addr[..4].copy_from_slice(&ip.octets());
+            family::V4
+        }
+        IpAddr::V6(ip) => {
+            addr = ip.octets();
+            family::V6
+        }
+    };
+    Backend {
+        addr,
+        port: at.port().into(),
+        family,
+        flags: if local {
+            abi::backends::flags::LOCAL
+        } else {
+            0
+        },
+        service,
+    }
+}
+
+impl Net {
+    /// A socket of the node itself: no service's.
+    pub fn node_socket(&self) -> SocketAddr {
+        SocketAddr::new(self.node, 22)
+    }
+}

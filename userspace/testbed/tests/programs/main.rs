@@ -1,0 +1,9 @@
+//! The packet programs, run in the kernel on packets of every kind (`BPF_PROG_TEST_RUN`): verdict, packet out, the
+//! counters that moved and no others. The socket programs cannot be run like this; `datapath` tests them.
+
+mod balancing;
+mod fragments;
+mod hostile;
+mod kernel;
+mod refusing;
+mod weight;

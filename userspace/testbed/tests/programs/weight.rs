@@ -1,0 +1,76 @@
+//! What the programs cost: instructions that the verifier walks, and time on packets of known flows.
+
+use anyhow::{Context as _, Result};
+use testbed::packet::{Packet, tcp};
+
+use crate::kernel::{Kernel, TCP, nets};
+
+/// Instructions walked by the verifier, at most. The kernel's own limit is a million.
+const BOUNDS: [(&str, u32); 13] = [
+    ("connect4", 1_000),
+    ("connect6", 2_000),
+    ("sendmsg4", 1_000),
+    ("sendmsg6", 2_000),
+    ("recvmsg4", 500),
+    ("recvmsg6", 500),
+    ("getpeername4", 500),
+    ("getpeername6", 500),
+    ("pod_egress", 10_000),
+    ("device_egress", 10_000),
+    ("pod_ingress", 50_000),
+    ("device_ingress", 50_000),
+    ("device_xdp", 60_000),
+];
+
+#[test]
+fn programs_stay_within_their_bounds() -> Result<()> {
+    let mut kernel = Kernel::new()?;
+    let mut packets = Vec::new();
+    for net in nets() {
+        kernel.service(
+            u32::from(net.node.is_ipv4()) + 1,
+            net.service,
+            TCP,
+            Some(net.backend),
+            true,
+        )?;
+        let first = Packet::tcp(net.client, net.service, tcp::SYN);
+        kernel.run("pod_ingress", &first.bytes())?;
+        packets.push((
+            Packet::tcp(net.client, net.service, tcp::ACK).bytes(),
+            Packet::tcp(net.backend, net.client, tcp::ACK).bytes(),
+            Packet::tcp(net.backend, net.node_socket(), tcp::ACK).bytes(),
+        ));
+    }
+    let status = kernel.datapath.status()?;
+    println!(
+        "{:<16}{:>10}{:>10}{:>10}{:>10}",
+        "program", "verified", "flow v4", "flow v6", "other"
+    );
+    for (name, bound) in BOUNDS {
+        let program = status
+            .programs
+            .iter()
+            .find(|program| program.name == name)
+            .with_context(|| format!("{name} is not loaded"))?;
+        let verified = program.verified_instructions;
+        let mut row = format!("{name:<16}{verified:>10}");
+        if name.starts_with("pod") || name.starts_with("device") {
+            for (forward, reply, _) in &packets {
+                let packet = if name.ends_with("egress") {
+                    reply
+                } else {
+                    forward
+                };
+                row += &format!("{:>7} ns", kernel.time(name, packet)?);
+            }
+            row += &format!("{:>7} ns", kernel.time(name, &packets[0].2)?);
+        }
+        println!("{row}");
+        assert!(
+            verified <= bound,
+            "{name}: {verified} verified instructions, not {bound} at most"
+        );
+    }
+    Ok(())
+}
