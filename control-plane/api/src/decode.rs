@@ -50,11 +50,19 @@ pub struct Decoded {
 /// # Errors
 /// 400 in Kubernetes' words: no JSON, another kind, a value of another type, and under Strict any unknown or
 /// duplicate field.
-pub fn json(resource: &Resource, bytes: &[u8], validation: FieldValidation) -> Result<Decoded, Status> {
+pub fn json(
+    resource: &Resource,
+    bytes: &[u8],
+    validation: FieldValidation,
+) -> Result<Decoded, Status> {
     let schema = schema::of(resource);
     let findings = validation != FieldValidation::Ignore;
     let (object, found) = parse::json(bytes, schema.filter(|_| findings)).map_err(|_| {
-        unrecognized(resource, &format!("json parse error: {}", syntax::describe(bytes)), bytes)
+        unrecognized(
+            resource,
+            &format!("json parse error: {}", syntax::describe(bytes)),
+            bytes,
+        )
     })?;
     if !object.is_object() {
         let why = format!(
@@ -71,7 +79,11 @@ pub fn json(resource: &Resource, bytes: &[u8], validation: FieldValidation) -> R
 ///
 /// # Errors
 /// As [`json`].
-pub fn yaml(resource: &Resource, bytes: &[u8], validation: FieldValidation) -> Result<Decoded, Status> {
+pub fn yaml(
+    resource: &Resource,
+    bytes: &[u8],
+    validation: FieldValidation,
+) -> Result<Decoded, Status> {
     let object = untyped_yaml(bytes).map_err(|why| {
         let why = format!("couldn't get version/kind; {}", why.message);
         Status::bad_request(format!(
@@ -88,7 +100,11 @@ pub fn yaml(resource: &Resource, bytes: &[u8], validation: FieldValidation) -> R
 ///
 /// # Errors
 /// As [`json`].
-pub fn check(resource: &Resource, object: Value, validation: FieldValidation) -> Result<Decoded, Status> {
+pub fn check(
+    resource: &Resource,
+    object: Value,
+    validation: FieldValidation,
+) -> Result<Decoded, Status> {
     let schema = schema::of(resource);
     let found = match schema.filter(|_| validation != FieldValidation::Ignore) {
         Some(schema) => types::unknown_fields(schema, &object),
@@ -109,7 +125,9 @@ pub fn unknown_in_patch(resource: &Resource, patch: &Value) -> Vec<String> {
 pub fn untyped_json(bytes: &[u8]) -> Result<Value, Status> {
     parse::json(bytes, None)
         .map(|(value, _)| value)
-        .map_err(|_| Status::bad_request(format!("error decoding JSON: {}", syntax::describe(bytes))))
+        .map_err(|_| {
+            Status::bad_request(format!("error decoding JSON: {}", syntax::describe(bytes)))
+        })
 }
 
 /// Reads YAML that is no object of the table.
@@ -119,7 +137,9 @@ pub fn untyped_json(bytes: &[u8]) -> Result<Value, Status> {
 pub fn untyped_yaml(bytes: &[u8]) -> Result<Value, Status> {
     let refuse = |why: String| {
         let first = why.lines().next().unwrap_or("").to_owned();
-        Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: yaml: {first}"))
+        Status::bad_request(format!(
+            "error decoding YAML: error converting YAML to JSON: yaml: {first}"
+        ))
     };
     let text = std::str::from_utf8(bytes).map_err(|why| refuse(why.to_string()))?;
     let value: Value = serde_saphyr::from_str(text).map_err(|why| refuse(why.to_string()))?;
@@ -147,7 +167,10 @@ fn finish(
     let (version, kind) = (sent("apiVersion", &expected), sent("kind", resource.kind));
     let refuse = |why: &str| {
         let version = version.rsplit('/').next().unwrap_or(&version);
-        let message = format!("{kind} in version \"{version}\" cannot be handled as a {}: {why}", resource.kind);
+        let message = format!(
+            "{kind} in version \"{version}\" cannot be handled as a {}: {why}",
+            resource.kind
+        );
         Status::bad_request(message)
     };
     if version != expected || kind != resource.kind {
@@ -157,23 +180,38 @@ fn finish(
         return Err(refuse(&why));
     }
     if validation == FieldValidation::Strict && !found.is_empty() {
-        return Err(refuse(&format!("strict decoding error: {}", found.join(", "))));
+        return Err(refuse(&format!(
+            "strict decoding error: {}",
+            found.join(", ")
+        )));
     }
     if let Some(schema) = schema {
         types::normalise(&schema.shape, &mut object);
     }
     set(&mut object, "apiVersion", version);
     set(&mut object, "kind", kind);
-    Ok(Decoded { object, warnings: found })
+    Ok(Decoded {
+        object,
+        warnings: found,
+    })
 }
 
 fn other_kind(resource: &Resource, version: &str, kind: &str) -> String {
     let (group, short) = version.split_once('/').unwrap_or(("", version));
     if table::find_kind(group, short, kind).is_some() {
-        let package = if resource.group.is_empty() { "core" } else { resource.group.split('.').next().unwrap_or("") };
-        format!("converting ({short}.{kind}) to ({package}.{}): unknown conversion", resource.kind)
+        let package = if resource.group.is_empty() {
+            "core"
+        } else {
+            resource.group.split('.').next().unwrap_or("")
+        };
+        format!(
+            "converting ({short}.{kind}) to ({package}.{}): unknown conversion",
+            resource.kind
+        )
     } else {
-        format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/runtime/scheme.go:111\"")
+        format!(
+            "no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/runtime/scheme.go:111\""
+        )
     }
 }
 
@@ -187,10 +225,17 @@ fn unrecognized(resource: &Resource, why: &str, bytes: &[u8]) -> Status {
 
 /// The first bytes of a body: as they are where they begin an object, else in hexadecimal.
 fn summary(bytes: &[u8]) -> String {
-    let (head, more) = if bytes.len() > 30 { (&bytes[..30], " ...") } else { (bytes, "") };
+    let (head, more) = if bytes.len() > 30 {
+        (&bytes[..30], " ...")
+    } else {
+        (bytes, "")
+    };
     match bytes.first() {
         None => "<empty>".to_owned(),
         Some(b'{') => format!("{}{more}", String::from_utf8_lossy(head)),
-        Some(_) => format!("{}{more}", head.iter().map(|b| format!("{b:02x}")).collect::<String>()),
+        Some(_) => format!(
+            "{}{more}",
+            head.iter().map(|b| format!("{b:02x}")).collect::<String>()
+        ),
     }
 }

@@ -25,7 +25,10 @@ impl Aggregated {
 
     /// The content type of the answer.
     pub fn content_type(self) -> String {
-        format!("application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList", self.version())
+        format!(
+            "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList",
+            self.version()
+        )
     }
 }
 
@@ -40,13 +43,19 @@ pub fn legacy_versions(server_address: &str) -> Value {
 
 /// `/apis`: every group but the core group.
 pub fn legacy_groups() -> Value {
-    let groups: Vec<Value> = groups().into_iter().filter(|g| !g.is_empty()).map(group_body).collect();
+    let groups: Vec<Value> = groups()
+        .into_iter()
+        .filter(|g| !g.is_empty())
+        .map(group_body)
+        .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/<group>`; `None` where there is no such group.
 pub fn legacy_group(group: &str) -> Option<Value> {
-    let known = groups().into_iter().find(|g| *g == group && !g.is_empty())?;
+    let known = groups()
+        .into_iter()
+        .find(|g| *g == group && !g.is_empty())?;
     let mut body = group_body(known);
     body["kind"] = "APIGroup".into();
     body["apiVersion"] = "v1".into();
@@ -56,11 +65,16 @@ pub fn legacy_group(group: &str) -> Option<Value> {
 /// `/api/v1` or `/apis/<group>/<version>`; `None` where there is no such group version.
 pub fn legacy_resources(group: &str, version: &str) -> Option<Value> {
     let mut resources = Vec::new();
-    for row in RESOURCES.iter().filter(|r| r.group == group && r.version == version) {
+    for row in RESOURCES
+        .iter()
+        .filter(|r| r.group == group && r.version == version)
+    {
         resources.push(legacy_resource(row));
         resources.extend(row.subresources.iter().map(|s| legacy_subresource(row, s)));
     }
-    let first = RESOURCES.iter().find(|r| r.group == group && r.version == version)?;
+    let first = RESOURCES
+        .iter()
+        .find(|r| r.group == group && r.version == version)?;
     Some(json!({
         "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(), "resources": resources,
     }))
@@ -72,8 +86,11 @@ pub fn aggregated(core: bool, version: Aggregated) -> Value {
         .into_iter()
         .filter(|g| g.is_empty() == core)
         .map(|group| {
-            let resources: Vec<Value> =
-                RESOURCES.iter().filter(|r| r.group == group).map(|row| aggregated_resource(row)).collect();
+            let resources: Vec<Value> = RESOURCES
+                .iter()
+                .filter(|r| r.group == group)
+                .map(|row| aggregated_resource(row))
+                .collect();
             let mut metadata = Map::new();
             if !group.is_empty() {
                 metadata.insert("name".into(), group.into());
@@ -187,12 +204,17 @@ fn aggregated_resource(row: &Resource) -> Value {
 }
 
 fn sub_kind<'a>(row: &'a Resource, sub: &'a Subresource) -> &'a str {
-    if sub.kind.is_empty() { row.kind } else { sub.kind }
+    if sub.kind.is_empty() {
+        row.kind
+    } else {
+        sub.kind
+    }
 }
 
 /// Tells clients whether objects are stored in another form than before: eight bytes of a hash of the stored kind.
 fn storage_version_hash(row: &Resource) -> String {
     use base64::Engine as _;
     let text = format!("{}/{}/{}", row.group, row.version, row.kind);
-    base64::engine::general_purpose::STANDARD.encode(crate::openapi::hash(text.as_bytes()).to_be_bytes())
+    base64::engine::general_purpose::STANDARD
+        .encode(crate::openapi::hash(text.as_bytes()).to_be_bytes())
 }

@@ -54,7 +54,11 @@ pub fn human(seconds: i64) -> String {
 }
 
 fn two(big: i64, big_unit: char, small: i64, small_unit: char) -> String {
-    if small == 0 { format!("{big}{big_unit}") } else { format!("{big}{big_unit}{small}{small_unit}") }
+    if small == 0 {
+        format!("{big}{big_unit}")
+    } else {
+        format!("{big}{big_unit}{small}{small_unit}")
+    }
 }
 
 #[cfg(test)]

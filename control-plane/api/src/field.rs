@@ -62,9 +62,17 @@ impl FieldError {
     }
 
     /// As [`FieldError::not_supported`], with the value as it is to be shown.
-    pub fn not_supported_shown(field: impl Into<String>, shown: String, supported: &[&str]) -> Self {
+    pub fn not_supported_shown(
+        field: impl Into<String>,
+        shown: String,
+        supported: &[&str],
+    ) -> Self {
         let list: Vec<String> = supported.iter().map(|s| quoted(s)).collect();
-        Self::new(field, Fault::NotSupported(shown), format!("supported values: {}", list.join(", ")))
+        Self::new(
+            field,
+            Fault::NotSupported(shown),
+            format!("supported values: {}", list.join(", ")),
+        )
     }
 
     /// The value is there already; `shown` is how it is printed.
@@ -79,12 +87,20 @@ impl FieldError {
 
     /// The text has more than `max` bytes.
     pub fn too_long(field: impl Into<String>, max: usize) -> Self {
-        Self::new(field, Fault::TooLong, format!("may not be more than {max} bytes"))
+        Self::new(
+            field,
+            Fault::TooLong,
+            format!("may not be more than {max} bytes"),
+        )
     }
 
     /// The list has `met` items and may have `max`.
     pub fn too_many(field: impl Into<String>, met: usize, max: usize) -> Self {
-        Self::new(field, Fault::TooMany(met), format!("must have at most {max} items"))
+        Self::new(
+            field,
+            Fault::TooMany(met),
+            format!("must have at most {max} items"),
+        )
     }
 
     /// What the field refers to is absent.
@@ -94,7 +110,11 @@ impl FieldError {
 
     /// Any kind.
     pub fn new(field: impl Into<String>, fault: Fault, detail: impl Into<String>) -> Self {
-        FieldError { field: field.into(), fault, detail: detail.into() }
+        FieldError {
+            field: field.into(),
+            fault,
+            detail: detail.into(),
+        }
     }
 
     /// The machine-readable reason of the cause in a Status.
@@ -126,7 +146,11 @@ impl FieldError {
             Fault::NotFound(value) => format!("Not found: {value}"),
             Fault::Internal => "Internal error".to_owned(),
         };
-        if self.detail.is_empty() { head } else { format!("{head}: {}", self.detail) }
+        if self.detail.is_empty() {
+            head
+        } else {
+            format!("{head}: {}", self.detail)
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::field::{FieldError, Fault};
+use crate::field::{Fault, FieldError};
 use crate::names;
 use crate::table::Resource;
 use crate::value::{self, at, entries, list, text};
@@ -27,9 +27,14 @@ const ANNOTATIONS_MAX: usize = 256 * 1024;
 
 /// A time as objects carry it: RFC 3339, UTC, to the second.
 pub fn timestamp(time: OffsetDateTime) -> String {
-    let whole = time.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).unwrap_or(time);
+    let whole = time
+        .to_offset(time::UtcOffset::UTC)
+        .replace_nanosecond(0)
+        .unwrap_or(time);
     // RFC 3339 has no years beyond 9999; a clock that shows one stands at the epoch for us.
-    whole.format(&Rfc3339).unwrap_or_else(|_| "1970-01-01T00:00:00Z".into())
+    whole
+        .format(&Rfc3339)
+        .unwrap_or_else(|_| "1970-01-01T00:00:00Z".into())
 }
 
 /// `metadata.name`.
@@ -84,12 +89,19 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     let generate = text(object, &["metadata", "generateName"]);
     if !generate.is_empty() {
         for why in names::object_name(resource.name_rule, generate, true) {
-            wrong.push(FieldError::invalid_text("metadata.generateName", generate, why));
+            wrong.push(FieldError::invalid_text(
+                "metadata.generateName",
+                generate,
+                why,
+            ));
         }
     }
     let name = name(object);
     if name.is_empty() {
-        wrong.push(FieldError::required("metadata.name", "name or generateName is required"));
+        wrong.push(FieldError::required(
+            "metadata.name",
+            "name or generateName is required",
+        ));
     } else {
         for why in names::object_name(resource.name_rule, name, false) {
             wrong.push(FieldError::invalid_text("metadata.name", name, why));
@@ -101,11 +113,18 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
             wrong.push(FieldError::required("metadata.namespace", ""));
         } else {
             for why in names::label(namespace) {
-                wrong.push(FieldError::invalid_text("metadata.namespace", namespace, why));
+                wrong.push(FieldError::invalid_text(
+                    "metadata.namespace",
+                    namespace,
+                    why,
+                ));
             }
         }
     } else if !namespace.is_empty() {
-        wrong.push(FieldError::forbidden("metadata.namespace", "not allowed on this type"));
+        wrong.push(FieldError::forbidden(
+            "metadata.namespace",
+            "not allowed on this type",
+        ));
     }
     if value::number(object, &["metadata", "generation"]) < 0 {
         wrong.push(FieldError::invalid(
@@ -114,8 +133,14 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
             "must be greater than or equal to 0",
         ));
     }
-    wrong.extend(labels(at(object, &["metadata", "labels"]), "metadata.labels"));
-    wrong.extend(annotations(at(object, &["metadata", "annotations"]), "metadata.annotations"));
+    wrong.extend(labels(
+        at(object, &["metadata", "labels"]),
+        "metadata.labels",
+    ));
+    wrong.extend(annotations(
+        at(object, &["metadata", "annotations"]),
+        "metadata.annotations",
+    ));
     wrong.extend(owners(object));
     wrong.extend(validate_finalizers(object));
     wrong
@@ -141,21 +166,37 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
             ));
         }
     }
-    if value::number(new, &["metadata", "generation"]) < value::number(old, &["metadata", "generation"]) {
+    if value::number(new, &["metadata", "generation"])
+        < value::number(old, &["metadata", "generation"])
+    {
         wrong.push(FieldError::invalid(
             "metadata.generation",
             at(new, &["metadata", "generation"]),
             "must not be decremented",
         ));
     }
-    for key in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for key in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
         let (before, after) = (at(old, &["metadata", key]), at(new, &["metadata", key]));
         if before != after && !(value::is_empty(before) && value::is_empty(after)) {
-            wrong.push(FieldError::invalid(format!("metadata.{key}"), after, "field is immutable"));
+            wrong.push(FieldError::invalid(
+                format!("metadata.{key}"),
+                after,
+                "field is immutable",
+            ));
         }
     }
     wrong.extend(labels(at(new, &["metadata", "labels"]), "metadata.labels"));
-    wrong.extend(annotations(at(new, &["metadata", "annotations"]), "metadata.annotations"));
+    wrong.extend(annotations(
+        at(new, &["metadata", "annotations"]),
+        "metadata.annotations",
+    ));
     wrong.extend(owners(new));
     wrong.extend(validate_finalizers(new));
     wrong
@@ -167,14 +208,21 @@ pub fn labels(labels: &Value, field: &str) -> Vec<FieldError> {
     for (key, val) in entries(labels, &[]) {
         wrong.extend(label_key(key, field));
         let val = val.as_str().unwrap_or("");
-        wrong.extend(names::label_value(val).into_iter().map(|why| FieldError::invalid_text(field, val, why)));
+        wrong.extend(
+            names::label_value(val)
+                .into_iter()
+                .map(|why| FieldError::invalid_text(field, val, why)),
+        );
     }
     wrong
 }
 
 /// Everything wrong with the key of a label.
 pub fn label_key(key: &str, field: &str) -> Vec<FieldError> {
-    names::qualified_name(key).into_iter().map(|why| FieldError::invalid_text(field, key, why)).collect()
+    names::qualified_name(key)
+        .into_iter()
+        .map(|why| FieldError::invalid_text(field, key, why))
+        .collect()
 }
 
 /// Everything wrong with a set of annotations that stands at `field`.
@@ -197,21 +245,36 @@ pub fn annotations(annotations: &Value, field: &str) -> Vec<FieldError> {
 fn owners(object: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     let mut controllers: Vec<&str> = Vec::new();
-    for (i, owner) in list(object, &["metadata", "ownerReferences"]).iter().enumerate() {
+    for (i, owner) in list(object, &["metadata", "ownerReferences"])
+        .iter()
+        .enumerate()
+    {
         let path = format!("metadata.ownerReferences[{i}]");
         let version = text(owner, &["apiVersion"]);
         let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
         if version.is_empty() {
             let shown = at(owner, &["apiVersion"]).clone();
-            wrong.push(FieldError::invalid(format!("{path}.apiVersion"), &shown, "version must not be empty"));
+            wrong.push(FieldError::invalid(
+                format!("{path}.apiVersion"),
+                &shown,
+                "version must not be empty",
+            ));
         }
         for (key, name) in [("kind", "kind"), ("name", "name"), ("uid", "uid")] {
             if text(owner, &[key]).is_empty() {
-                wrong.push(FieldError::invalid_text(format!("{path}.{key}"), "", format!("{name} must not be empty")));
+                wrong.push(FieldError::invalid_text(
+                    format!("{path}.{key}"),
+                    "",
+                    format!("{name} must not be empty"),
+                ));
             }
         }
         if group.is_empty() && version == "v1" && text(owner, &["kind"]) == "Event" {
-            wrong.push(FieldError::invalid_text(path.clone(), "/v1, Kind=Event", "/v1, Kind=Event is disallowed from being an owner"));
+            wrong.push(FieldError::invalid_text(
+                path.clone(),
+                "/v1, Kind=Event",
+                "/v1, Kind=Event is disallowed from being an owner",
+            ));
         }
         if value::flag(owner, &["controller"]) {
             controllers.push(text(owner, &["name"]));

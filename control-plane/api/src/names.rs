@@ -55,7 +55,11 @@ pub fn subdomain(name: &str) -> Vec<String> {
 pub fn label(name: &str) -> Vec<String> {
     let mut wrong = longer_than(name, LABEL_MAX);
     if !is_label(name) {
-        wrong.push(if is_subdomain(name) { "must not contain dots".into() } else { LABEL.into() });
+        wrong.push(if is_subdomain(name) {
+            "must not contain dots".into()
+        } else {
+            LABEL.into()
+        });
     }
     wrong
 }
@@ -79,7 +83,11 @@ pub fn qualified_name(key: &str) -> Vec<String> {
             if prefix.is_empty() {
                 wrong.push("prefix part must be non-empty".to_owned());
             } else {
-                wrong.extend(subdomain(prefix).into_iter().map(|w| format!("prefix part {w}")));
+                wrong.extend(
+                    subdomain(prefix)
+                        .into_iter()
+                        .map(|w| format!("prefix part {w}")),
+                );
             }
             name
         }
@@ -91,7 +99,11 @@ pub fn qualified_name(key: &str) -> Vec<String> {
     if name.is_empty() {
         wrong.push("name part must be non-empty".into());
     } else {
-        wrong.extend(longer_than(name, LABEL_MAX).into_iter().map(|w| format!("name part {w}")));
+        wrong.extend(
+            longer_than(name, LABEL_MAX)
+                .into_iter()
+                .map(|w| format!("name part {w}")),
+        );
     }
     if !is_qualified_part(name) {
         wrong.push(format!("name part {QUALIFIED}"));
@@ -102,7 +114,11 @@ pub fn qualified_name(key: &str) -> Vec<String> {
 /// A key in a ConfigMap or Secret.
 pub fn config_key(key: &str) -> Vec<String> {
     let mut wrong = longer_than(key, SUBDOMAIN_MAX);
-    if key.is_empty() || !key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
+    if key.is_empty()
+        || !key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    {
         wrong.push(CONFIG_KEY.into());
     }
     if key == "." || key == ".." {
@@ -134,7 +150,11 @@ pub fn env_name(name: &str) -> Vec<String> {
 /// The name of a port (IANA service name): at most 15 bytes, a letter in it, no two dashes beside each other.
 pub fn port_name(name: &str) -> Vec<String> {
     let mut wrong = longer_than(name, 15);
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+    if name.is_empty()
+        || !name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    {
         wrong.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
     }
     if !name.bytes().any(|b| b.is_ascii_lowercase()) {
@@ -151,7 +171,11 @@ pub fn port_name(name: &str) -> Vec<String> {
 
 /// A port number.
 pub fn port_number(port: i64) -> Vec<String> {
-    if (1..=65_535).contains(&port) { Vec::new() } else { vec!["must be between 1 and 65535, inclusive".into()] }
+    if (1..=65_535).contains(&port) {
+        Vec::new()
+    } else {
+        vec!["must be between 1 and 65535, inclusive".into()]
+    }
 }
 
 /// Whether `name` is an RFC 1123 subdomain, its length apart.
@@ -170,13 +194,25 @@ pub fn is_label(name: &str) -> bool {
 
 fn is_qualified_part(name: &str) -> bool {
     !name.is_empty()
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-        && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && name.bytes().last().is_some_and(|b| b.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && name
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .last()
+            .is_some_and(|b| b.is_ascii_alphanumeric())
 }
 
 fn longer_than(text: &str, max: usize) -> Vec<String> {
-    if text.len() > max { vec![format!("must be no more than {max} bytes")] } else { Vec::new() }
+    if text.len() > max {
+        vec![format!("must be no more than {max} bytes")]
+    } else {
+        Vec::new()
+    }
 }
 
 #[cfg(test)]
@@ -208,14 +244,29 @@ mod tests {
         for good in ["app", "App_1.x", "example.com/app", "a/B"] {
             assert!(qualified_name(good).is_empty(), "{good}");
         }
-        for bad in ["", "/app", "example.com/", "a/b/c", "-a", "a b", "Example.com/app", "a/-"] {
+        for bad in [
+            "",
+            "/app",
+            "example.com/",
+            "a/b/c",
+            "-a",
+            "a b",
+            "Example.com/app",
+            "a/-",
+        ] {
             assert!(!qualified_name(bad).is_empty(), "{bad}");
         }
     }
 
     #[test]
     fn port_names() {
-        for (name, fit) in [("http", true), ("80", false), ("a--b", false), ("-a", false), ("abcdefghijklmnop", false)] {
+        for (name, fit) in [
+            ("http", true),
+            ("80", false),
+            ("a--b", false),
+            ("-a", false),
+            ("abcdefghijklmnop", false),
+        ] {
             assert_eq!(port_name(name).is_empty(), fit, "{name}");
         }
     }

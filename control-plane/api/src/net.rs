@@ -21,7 +21,9 @@ pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
 
 /// What is wrong with an address.
 pub fn bad_ip(text: &str) -> Option<&'static str> {
-    parse_ip(text).is_none().then_some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+    parse_ip(text)
+        .is_none()
+        .then_some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
 }
 
 /// What is wrong with a prefix.
@@ -33,7 +35,9 @@ pub fn bad_cidr(text: &str) -> Option<&'static str> {
 
 /// Why an address can't be that of an endpoint or an external address of a Service: it never leaves its machine.
 pub fn not_special(text: &str) -> Vec<&'static str> {
-    let Some(ip) = parse_ip(text) else { return Vec::new() };
+    let Some(ip) = parse_ip(text) else {
+        return Vec::new();
+    };
     let mut wrong = Vec::new();
     if ip.is_unspecified() {
         wrong.push("may not be unspecified (0.0.0.0 or ::)");
@@ -60,7 +64,9 @@ fn link_local(ip: IpAddr) -> bool {
 fn link_local_multicast(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => v4.octets()[..3] == Ipv4Addr::new(224, 0, 0, 0).octets()[..3],
-        IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0).segments()[0],
+        IpAddr::V6(v6) => {
+            v6.segments()[0] & 0xff0f == Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0).segments()[0]
+        }
     }
 }
 
@@ -70,16 +76,29 @@ mod tests {
 
     #[test]
     fn prefixes() {
-        for (text, fits) in
-            [("10.0.0.0/8", true), ("::/0", true), ("10.0.0.0/33", false), ("10.0.0.0", false), ("x/8", false), ("1.2.3.4/+8", false)]
-        {
+        for (text, fits) in [
+            ("10.0.0.0/8", true),
+            ("::/0", true),
+            ("10.0.0.0/33", false),
+            ("10.0.0.0", false),
+            ("x/8", false),
+            ("1.2.3.4/+8", false),
+        ] {
             assert_eq!(parse_cidr(text).is_some(), fits, "{text}");
         }
     }
 
     #[test]
     fn special_addresses() {
-        for (text, count) in [("0.0.0.0", 1), ("::1", 1), ("169.254.1.1", 1), ("224.0.0.1", 1), ("ff02::1", 1), ("10.1.1.1", 0), ("2001:db8::1", 0)] {
+        for (text, count) in [
+            ("0.0.0.0", 1),
+            ("::1", 1),
+            ("169.254.1.1", 1),
+            ("224.0.0.1", 1),
+            ("ff02::1", 1),
+            ("10.1.1.1", 0),
+            ("2001:db8::1", 0),
+        ] {
             assert_eq!(not_special(text).len(), count, "{text}");
         }
     }

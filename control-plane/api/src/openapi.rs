@@ -22,12 +22,17 @@ pub struct Document {
 }
 
 static DOCUMENTS: LazyLock<BTreeMap<String, Document>> = LazyLock::new(|| {
-    let roots: BTreeSet<(String, &str, &str)> =
-        RESOURCES.iter().map(|r| (r.root_path()[1..].to_owned(), r.group, r.version)).collect();
+    let roots: BTreeSet<(String, &str, &str)> = RESOURCES
+        .iter()
+        .map(|r| (r.root_path()[1..].to_owned(), r.group, r.version))
+        .collect();
     roots
         .into_iter()
         .map(|(root, group, version)| {
-            (root, Document::new(document(group, version).to_string().into_bytes()))
+            (
+                root,
+                Document::new(document(group, version).to_string().into_bytes()),
+            )
         })
         .collect()
 });
@@ -42,9 +47,15 @@ pub struct Swagger {
 }
 
 static SWAGGER: LazyLock<Swagger> = LazyLock::new(|| {
-    let v3: Vec<Value> = DOCUMENTS.values().filter_map(|d| serde_json::from_slice(&d.bytes).ok()).collect();
+    let v3: Vec<Value> = DOCUMENTS
+        .values()
+        .filter_map(|d| serde_json::from_slice(&d.bytes).ok())
+        .collect();
     let swagger = v2::document(&v3);
-    Swagger { json: Document::new(swagger.to_string().into_bytes()), protobuf: Document::new(v2::encode(&swagger)) }
+    Swagger {
+        json: Document::new(swagger.to_string().into_bytes()),
+        protobuf: Document::new(v2::encode(&swagger)),
+    }
 });
 
 /// `/openapi/v2`.
@@ -79,17 +90,26 @@ pub fn v3_document(root: &str) -> Option<&'static Document> {
 
 /// FNV-1a, 64 bits: the same in every build.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 fn document(group: &str, version: &str) -> Value {
     let mut wanted: Vec<&str> = paths::DEFINITIONS.to_vec();
     let mut served = Map::new();
-    for row in RESOURCES.iter().filter(|r| r.group == group && r.version == version) {
+    for row in RESOURCES
+        .iter()
+        .filter(|r| r.group == group && r.version == version)
+    {
         wanted.push(row.definition);
         paths::add(&mut served, row);
     }
-    let lists: Vec<String> = wanted.iter().map(|d| format!("{d}List")).filter(|d| schema::find(d).is_some()).collect();
+    let lists: Vec<String> = wanted
+        .iter()
+        .map(|d| format!("{d}List"))
+        .filter(|d| schema::find(d).is_some())
+        .collect();
     wanted.extend(lists.iter().map(String::as_str));
     json!({
         "openapi": "3.0.0",
@@ -115,10 +135,13 @@ fn components(wanted: &[&str]) -> Map<String, Value> {
         if found.contains_key(&name) {
             continue;
         }
-        let Some(body) = schema::DEFINITIONS.get(&name) else { continue };
+        let Some(body) = schema::DEFINITIONS.get(&name) else {
+            continue;
+        };
         let mut body = body.clone();
         references(&body, &mut todo);
-        for (field, values) in crate::value::entries(values.get(&name).unwrap_or(&Value::Null), &[]) {
+        for (field, values) in crate::value::entries(values.get(&name).unwrap_or(&Value::Null), &[])
+        {
             body["properties"][field]["enum"] = values.clone();
         }
         describe(&name, &mut body, &described);
@@ -130,7 +153,11 @@ fn components(wanted: &[&str]) -> Map<String, Value> {
 fn references(value: &Value, into: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
-            if let Some(name) = map.get("$ref").and_then(Value::as_str).and_then(|r| r.rsplit('/').next()) {
+            if let Some(name) = map
+                .get("$ref")
+                .and_then(Value::as_str)
+                .and_then(|r| r.rsplit('/').next())
+            {
                 into.push(name.to_owned());
             }
             map.values().for_each(|v| references(v, into));
@@ -146,7 +173,9 @@ fn describe(name: &str, body: &mut Value, described: &Map<String, Value>) {
     if let Some(text) = words.and_then(|w| w.get("")) {
         body["description"] = text.clone();
     }
-    let Some(properties) = body.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    let Some(properties) = body.get_mut("properties").and_then(Value::as_object_mut) else {
+        return;
+    };
     for (field, property) in properties {
         let own = words.and_then(|w| w.get(field.as_str()));
         let common = described.get("*").and_then(|w| w.get(field.as_str()));
@@ -155,7 +184,10 @@ fn describe(name: &str, body: &mut Value, described: &Map<String, Value>) {
             let reference = property.take();
             *property = json!({"allOf": [reference], "default": {}});
             // Times and alternatives have no empty object for a default.
-            let target = property["allOf"][0]["$ref"].as_str().unwrap_or("").to_owned();
+            let target = property["allOf"][0]["$ref"]
+                .as_str()
+                .unwrap_or("")
+                .to_owned();
             if !has_properties(&target) {
                 property.as_object_mut().map(|p| p.remove("default"));
             }
@@ -168,5 +200,7 @@ fn describe(name: &str, body: &mut Value, described: &Map<String, Value>) {
 
 fn has_properties(reference: &str) -> bool {
     let name = reference.rsplit('/').next().unwrap_or("");
-    schema::DEFINITIONS.get(name).is_some_and(|d| d.get("properties").is_some())
+    schema::DEFINITIONS
+        .get(name)
+        .is_some_and(|d| d.get("properties").is_some())
 }

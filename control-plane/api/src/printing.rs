@@ -50,7 +50,10 @@ pub fn table<'a>(
     items: impl IntoIterator<Item = &'a Value>,
     options: &TableOptions<'_>,
 ) -> Value {
-    let rows: Vec<Value> = items.into_iter().map(|item| row(resource, item, options)).collect();
+    let rows: Vec<Value> = items
+        .into_iter()
+        .map(|item| row(resource, item, options))
+        .collect();
     json!({
         "kind": "Table",
         "apiVersion": format!("meta.k8s.io/{}", options.version),
@@ -63,7 +66,10 @@ pub fn table<'a>(
 /// One row, for a server that writes long tables row by row.
 pub fn row(resource: &Resource, item: &Value, options: &TableOptions<'_>) -> Value {
     let mut row = Map::new();
-    row.insert("cells".into(), Value::Array((resource.cells)(item, options.now)));
+    row.insert(
+        "cells".into(),
+        Value::Array((resource.cells)(item, options.now)),
+    );
     match options.include {
         IncludeObject::None => {}
         IncludeObject::Metadata => {

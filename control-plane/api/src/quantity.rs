@@ -24,7 +24,9 @@ enum Format {
 
 /// The text is no quantity.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
+#[error(
+    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+)]
 pub struct NotAQuantity;
 
 const NANO: i128 = 1_000_000_000;
@@ -33,7 +35,16 @@ const MAX: i128 = i64::MAX as i128 * NANO;
 
 const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 const DECIMAL: [(&str, i32); 10] = [
-    ("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18),
+    ("n", -9),
+    ("u", -6),
+    ("m", -3),
+    ("", 0),
+    ("k", 3),
+    ("M", 6),
+    ("G", 9),
+    ("T", 12),
+    ("P", 15),
+    ("E", 18),
 ];
 
 impl Quantity {
@@ -47,7 +58,9 @@ impl Quantity {
             Some(b'+') => (false, &text[1..]),
             _ => (false, text),
         };
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let (number, suffix) = rest.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
@@ -58,7 +71,10 @@ impl Quantity {
         if negative {
             nanos = -nanos;
         }
-        Ok(Quantity { nanos: nanos.clamp(-MAX, MAX), format })
+        Ok(Quantity {
+            nanos: nanos.clamp(-MAX, MAX),
+            format,
+        })
     }
 
     /// Whether there is nothing.
@@ -116,7 +132,9 @@ impl Scale {
                 let mut finer = false;
                 for (i, digit) in digits.bytes().enumerate() {
                     if (i as i64) < point {
-                        value = value.saturating_mul(10).saturating_add(i128::from(digit - b'0'));
+                        value = value
+                            .saturating_mul(10)
+                            .saturating_add(i128::from(digit - b'0'));
                     } else {
                         finer |= digit != b'0';
                     }
@@ -128,14 +146,20 @@ impl Scale {
                 value.saturating_add(i128::from(finer)).min(MAX)
             }
             Scale::Two(bits) => {
-                let parse = |text: &str| text.bytes().fold(0_i128, |v, d| v.saturating_mul(10).saturating_add(i128::from(d - b'0')));
+                let parse = |text: &str| {
+                    text.bytes().fold(0_i128, |v, d| {
+                        v.saturating_mul(10).saturating_add(i128::from(d - b'0'))
+                    })
+                };
                 let factor = 1_i128 << bits;
                 let whole = parse(whole).saturating_mul(factor).saturating_mul(NANO);
                 // Eighteen digits of a fraction are more than any unit resolves.
                 let fraction = &fraction[..fraction.len().min(18)];
                 let unit = 10_i128.pow(fraction.len() as u32);
                 let product = parse(fraction).saturating_mul(factor);
-                let part = (product / unit).saturating_mul(NANO).saturating_add(ceil_div((product % unit).saturating_mul(NANO), unit));
+                let part = (product / unit)
+                    .saturating_mul(NANO)
+                    .saturating_add(ceil_div((product % unit).saturating_mul(NANO), unit));
                 whole.saturating_add(part).min(MAX)
             }
         }
@@ -194,7 +218,10 @@ impl fmt::Display for Quantity {
             Format::Exponent if power != 0 => write!(f, "{amount}e{power}"),
             Format::Exponent => write!(f, "{amount}"),
             Format::Binary | Format::DecimalSi => {
-                let suffix = DECIMAL.iter().find(|(_, p)| *p == power).map_or("", |(s, _)| s);
+                let suffix = DECIMAL
+                    .iter()
+                    .find(|(_, p)| *p == power)
+                    .map_or("", |(s, _)| s);
                 write!(f, "{amount}{suffix}")
             }
         }
@@ -208,18 +235,45 @@ mod tests {
     #[test]
     fn canonical_spelling() {
         for (text, canonical) in [
-            ("0", "0"), ("1", "1"), ("100m", "100m"), ("0.1", "100m"), ("1000m", "1"), ("1.5", "1500m"), ("1024", "1024"),
-            ("1Ki", "1Ki"), ("1024Ki", "1Mi"), ("1.5Gi", "1536Mi"), ("0.5Ki", "512"), ("1e3", "1e3"), ("1000e3", "1e6"), ("2E", "2E"),
-            ("12e6", "12e6"), ("-5", "-5"), ("+5", "5"), (".5", "500m"), ("5.", "5"), ("1n", "1n"), ("0.5n", "1n"), ("1000k", "1M"),
-            ("100Mi", "100Mi"), ("1000Mi", "1000Mi"), ("9999999999E", "9223372036854775807"),
+            ("0", "0"),
+            ("1", "1"),
+            ("100m", "100m"),
+            ("0.1", "100m"),
+            ("1000m", "1"),
+            ("1.5", "1500m"),
+            ("1024", "1024"),
+            ("1Ki", "1Ki"),
+            ("1024Ki", "1Mi"),
+            ("1.5Gi", "1536Mi"),
+            ("0.5Ki", "512"),
+            ("1e3", "1e3"),
+            ("1000e3", "1e6"),
+            ("2E", "2E"),
+            ("12e6", "12e6"),
+            ("-5", "-5"),
+            ("+5", "5"),
+            (".5", "500m"),
+            ("5.", "5"),
+            ("1n", "1n"),
+            ("0.5n", "1n"),
+            ("1000k", "1M"),
+            ("100Mi", "100Mi"),
+            ("1000Mi", "1000Mi"),
+            ("9999999999E", "9223372036854775807"),
         ] {
-            assert_eq!(Quantity::parse(text).unwrap().to_string(), canonical, "{text}");
+            assert_eq!(
+                Quantity::parse(text).unwrap().to_string(),
+                canonical,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn no_quantities() {
-        for text in ["", "a", "1x", "1.2.3", "1 ", "--1", "1e", "1ki", "e3", ".", "1KiB", "1e+"] {
+        for text in [
+            "", "a", "1x", "1.2.3", "1 ", "--1", "1e", "1ki", "e3", ".", "1KiB", "1e+",
+        ] {
             assert_eq!(Quantity::parse(text), Err(NotAQuantity), "{text}");
         }
     }

@@ -14,7 +14,10 @@ pub(crate) static DEFINITIONS: LazyLock<Map<String, Value>> =
     LazyLock::new(|| read(include_str!("../schema/definitions.json")));
 
 static SCHEMAS: LazyLock<BTreeMap<&'static str, Schema>> = LazyLock::new(|| {
-    DEFINITIONS.iter().map(|(name, body)| (name.as_str(), Schema::compile(name, body))).collect()
+    DEFINITIONS
+        .iter()
+        .map(|(name, body)| (name.as_str(), Schema::compile(name, body)))
+        .collect()
 });
 
 /// Our own data files are valid JSON objects, which a test asserts; anything else reads as empty.
@@ -126,7 +129,10 @@ impl Shape {
         match (text(body, &["type"]), text(body, &["format"])) {
             ("object", _) => {
                 if let Some(properties) = at(body, &["properties"]).as_object() {
-                    let fields = properties.iter().map(|(key, body)| (key.as_str(), Field::compile(body))).collect();
+                    let fields = properties
+                        .iter()
+                        .map(|(key, body)| (key.as_str(), Field::compile(body)))
+                        .collect();
                     return Shape::Struct(fields);
                 }
                 match body.get("additionalProperties") {
@@ -135,8 +141,12 @@ impl Shape {
                 }
             }
             ("array", _) => Shape::List(Box::new(Shape::compile("", at(body, &["items"])))),
-            ("string", format) => Shape::Text { bytes: format == "byte" },
-            ("integer", format) => Shape::Integer { bits: if format == "int32" { 32 } else { 64 } },
+            ("string", format) => Shape::Text {
+                bytes: format == "byte",
+            },
+            ("integer", format) => Shape::Integer {
+                bits: if format == "int32" { 32 } else { 64 },
+            },
             ("number", _) => Shape::Number,
             ("boolean", _) => Shape::Flag,
             _ => Shape::Any,
@@ -174,7 +184,11 @@ mod tests {
     #[test]
     fn every_row_has_a_schema_and_every_reference_a_target() {
         for row in RESOURCES {
-            assert!(of(row).is_some_and(|s| s.name == row.kind), "{}", row.definition);
+            assert!(
+                of(row).is_some_and(|s| s.name == row.kind),
+                "{}",
+                row.definition
+            );
         }
         fn walk(shape: &Shape) {
             match shape {
@@ -197,7 +211,10 @@ mod tests {
 
     #[test]
     fn ports_of_services_are_merged_by_port() {
-        let ports = find("io.k8s.api.core.v1.ServiceSpec").unwrap().field("ports").unwrap();
+        let ports = find("io.k8s.api.core.v1.ServiceSpec")
+            .unwrap()
+            .field("ports")
+            .unwrap();
         assert_eq!((ports.merge, ports.merge_key), (true, Some("port")));
     }
 }

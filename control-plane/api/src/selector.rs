@@ -39,8 +39,13 @@ impl LabelSelector {
     /// # Errors
     /// 400 that says what was found and what was expected.
     pub fn parse(query: &str) -> Result<Self, Status> {
-        let mut parser = Parser { tokens: tokens(query), next: 0 };
-        parser.selector().map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))
+        let mut parser = Parser {
+            tokens: tokens(query),
+            next: 0,
+        };
+        parser
+            .selector()
+            .map_err(|why| Status::bad_request(format!("unable to parse requirement: {why}")))
     }
 
     /// From `matchLabels` and `matchExpressions` of an object. `None` where an expression makes no sense: such a
@@ -48,8 +53,11 @@ impl LabelSelector {
     pub fn from_object(selector: &Value) -> Option<Self> {
         let mut requirements = from_labels(selector.get("matchLabels").unwrap_or(&Value::Null));
         for expression in list(selector, &["matchExpressions"]) {
-            let values: Vec<String> =
-                list(expression, &["values"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+            let values: Vec<String> = list(expression, &["values"])
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect();
             let operator = match text(expression, &["operator"]) {
                 "In" if !values.is_empty() => Operator::In,
                 "NotIn" if !values.is_empty() => Operator::NotIn,
@@ -57,14 +65,20 @@ impl LabelSelector {
                 "DoesNotExist" if values.is_empty() => Operator::Absent,
                 _ => return None,
             };
-            requirements.push(Requirement { key: text(expression, &["key"]).to_owned(), operator, values });
+            requirements.push(Requirement {
+                key: text(expression, &["key"]).to_owned(),
+                operator,
+                values,
+            });
         }
         Some(LabelSelector { requirements })
     }
 
     /// From a plain map of labels, as `spec.selector` of a Service.
     pub fn from_map(labels: &Value) -> Self {
-        LabelSelector { requirements: from_labels(labels) }
+        LabelSelector {
+            requirements: from_labels(labels),
+        }
     }
 
     /// Whether it matches everything.
@@ -74,7 +88,9 @@ impl LabelSelector {
 
     /// Whether a set of labels (an object, or null) matches.
     pub fn matches(&self, labels: &Value) -> bool {
-        self.requirements.iter().all(|r| r.holds(labels.get(&r.key).and_then(Value::as_str)))
+        self.requirements
+            .iter()
+            .all(|r| r.holds(labels.get(&r.key).and_then(Value::as_str)))
     }
 
     /// Whether an object matches by its `metadata.labels`.
@@ -173,16 +189,29 @@ impl Parser {
             match self.peek() {
                 Token::Word(_) | Token::Mark("!") => requirements.push(self.requirement()?),
                 Token::End => return Ok(LabelSelector { requirements }),
-                other => return Err(format!("found '{}', expected: !, identifier, or 'end of string'", other.shown())),
+                other => {
+                    return Err(format!(
+                        "found '{}', expected: !, identifier, or 'end of string'",
+                        other.shown()
+                    ));
+                }
             }
             match self.take() {
                 Token::End => return Ok(LabelSelector { requirements }),
                 Token::Mark(",") => {
                     if !matches!(self.peek(), Token::Word(_) | Token::Mark("!")) {
-                        return Err(format!("found '{}', expected: identifier after ','", self.peek().shown()));
+                        return Err(format!(
+                            "found '{}', expected: identifier after ','",
+                            self.peek().shown()
+                        ));
                     }
                 }
-                other => return Err(format!("found '{}', expected: ',' or 'end of string'", other.shown())),
+                other => {
+                    return Err(format!(
+                        "found '{}', expected: ',' or 'end of string'",
+                        other.shown()
+                    ));
+                }
             }
         }
     }
@@ -199,8 +228,16 @@ impl Parser {
         check_key(&key)?;
         let bare = matches!(self.peek(), Token::End | Token::Mark(","));
         if absent || bare {
-            let operator = if absent { Operator::Absent } else { Operator::Exists };
-            return Ok(Requirement { key, operator, values: Vec::new() });
+            let operator = if absent {
+                Operator::Absent
+            } else {
+                Operator::Exists
+            };
+            return Ok(Requirement {
+                key,
+                operator,
+                values: Vec::new(),
+            });
         }
         let operator = match self.take() {
             Token::Word(word) if word == "in" => Operator::In,
@@ -212,7 +249,10 @@ impl Parser {
             Token::Word(word) if word == "gt" => Operator::Above,
             Token::Word(word) if word == "lt" => Operator::Below,
             other => {
-                return Err(format!("found '{}', expected: in, notin, =, ==, !=, gt, lt", other.shown()));
+                return Err(format!(
+                    "found '{}', expected: in, notin, =, ==, !=, gt, lt",
+                    other.shown()
+                ));
             }
         };
         let values = match operator {
@@ -222,7 +262,11 @@ impl Parser {
         for value in &values {
             check_value(&key, operator, value)?;
         }
-        Ok(Requirement { key, operator, values })
+        Ok(Requirement {
+            key,
+            operator,
+            values,
+        })
     }
 
     fn single(&mut self) -> Result<String, String> {
@@ -252,7 +296,12 @@ impl Parser {
                     values.push(word);
                     return Ok(values);
                 }
-                other => return Err(format!("found '{}', expected: ',', ')' or identifier", other.shown())),
+                other => {
+                    return Err(format!(
+                        "found '{}', expected: ',', ')' or identifier",
+                        other.shown()
+                    ));
+                }
             }
         }
     }
@@ -279,7 +328,12 @@ fn check_value(key: &str, operator: Operator, value: &str) -> Result<(), String>
     }
     match names::label_value(value).as_slice() {
         [] => Ok(()),
-        wrong => Err(FieldError::invalid_text(format!("values[0][{key}]"), value, wrong.join("; ")).to_string()),
+        wrong => {
+            Err(
+                FieldError::invalid_text(format!("values[0][{key}]"), value, wrong.join("; "))
+                    .to_string(),
+            )
+        }
     }
 }
 
@@ -302,13 +356,21 @@ impl FieldSelector {
                 continue;
             }
             let (label, equal, value) = split_term(&term).ok_or_else(|| {
-                Status::bad_request(format!("invalid selector: '{query}'; can't understand '{term}'"))
+                Status::bad_request(format!(
+                    "invalid selector: '{query}'; can't understand '{term}'"
+                ))
             })?;
             if !resource.selectable(label) {
-                return Err(Status::bad_request(format!("field label not supported: {label}")));
+                return Err(Status::bad_request(format!(
+                    "field label not supported: {label}"
+                )));
             }
-            let value = unescape(value)
-                .ok_or_else(|| Status::bad_request(format!("invalid field selector: invalid value: {}", quoted(value))))?;
+            let value = unescape(value).ok_or_else(|| {
+                Status::bad_request(format!(
+                    "invalid field selector: invalid value: {}",
+                    quoted(value)
+                ))
+            })?;
             requirements.push((label.to_owned(), equal, value));
         }
         Ok(FieldSelector { requirements })
@@ -321,15 +383,18 @@ impl FieldSelector {
 
     /// Whether an object of `resource` matches.
     pub fn matches(&self, resource: &Resource, object: &Value) -> bool {
-        self.requirements
-            .iter()
-            .all(|(label, equal, value)| (resource.field(object, label).as_deref() == Some(value)) == *equal)
+        self.requirements.iter().all(|(label, equal, value)| {
+            (resource.field(object, label).as_deref() == Some(value)) == *equal
+        })
     }
 
     /// The one value that `label` must have, if there is one: so that a list or watch of one object need not look
     /// at the others.
     pub fn exact(&self, label: &str) -> Option<&str> {
-        self.requirements.iter().find(|(l, equal, _)| l == label && *equal).map(|(_, _, value)| value.as_str())
+        self.requirements
+            .iter()
+            .find(|(l, equal, _)| l == label && *equal)
+            .map(|(_, _, value)| value.as_str())
     }
 }
 

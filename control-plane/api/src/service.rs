@@ -58,7 +58,8 @@ pub fn kind(object: &Value) -> &str {
 
 /// Whether the Service wants no address of its own: `clusterIP: None`.
 pub fn is_headless(object: &Value) -> bool {
-    text(object, &["spec", "clusterIP"]) == "None" || list(object, &["spec", "clusterIPs"]).first() == Some(&"None".into())
+    text(object, &["spec", "clusterIP"]) == "None"
+        || list(object, &["spec", "clusterIPs"]).first() == Some(&"None".into())
 }
 
 /// Whether the Service has cluster addresses, or says `None` in their place.
@@ -70,7 +71,9 @@ pub fn needs_cluster_ip(object: &Value) -> bool {
 pub fn needs_node_ports(object: &Value) -> bool {
     match kind(object) {
         "NodePort" => true,
-        "LoadBalancer" => at(object, &["spec", "allocateLoadBalancerNodePorts"]).as_bool().unwrap_or(true),
+        "LoadBalancer" => at(object, &["spec", "allocateLoadBalancerNodePorts"])
+            .as_bool()
+            .unwrap_or(true),
         _ => false,
     }
 }
@@ -109,8 +112,15 @@ pub fn wanted_addresses(object: &Value) -> Vec<WantedAddress> {
         .iter()
         .enumerate()
         .filter_map(|(i, family)| {
-            let named = named.get(i).and_then(Value::as_str).filter(|a| !a.is_empty()).map(str::to_owned);
-            Some(WantedAddress { family: Family::parse(family.as_str()?)?, named })
+            let named = named
+                .get(i)
+                .and_then(Value::as_str)
+                .filter(|a| !a.is_empty())
+                .map(str::to_owned);
+            Some(WantedAddress {
+                family: Family::parse(family.as_str()?)?,
+                named,
+            })
         })
         .collect()
 }
@@ -127,13 +137,21 @@ pub fn set_addresses(object: &mut Value, addresses: &[String]) {
 ///
 /// # Errors
 /// The Service asks for a family that the cluster does not have, or contradicts itself.
-pub fn assign_families(object: &mut Value, old: Option<&Value>, server: &[Family]) -> Result<(), Vec<FieldError>> {
+pub fn assign_families(
+    object: &mut Value,
+    old: Option<&Value>,
+    server: &[Family],
+) -> Result<(), Vec<FieldError>> {
     if !needs_cluster_ip(object) {
         return Ok(());
     }
     let headless = is_headless(object);
-    let has_selector = value::entries(object, &["spec", "selector"]).next().is_some();
-    let Some(spec) = object_mut(object, "spec") else { return Ok(()) };
+    let has_selector = value::entries(object, &["spec", "selector"])
+        .next()
+        .is_some();
+    let Some(spec) = object_mut(object, "spec") else {
+        return Ok(());
+    };
     if let Some(old) = old.filter(|old| needs_cluster_ip(old)) {
         for key in ["ipFamilyPolicy", "ipFamilies"] {
             if value::is_empty(at(spec, &[key])) {
@@ -142,8 +160,10 @@ pub fn assign_families(object: &mut Value, old: Option<&Value>, server: &[Family
         }
     }
     let addresses = list(spec, &["clusterIPs"]).to_vec();
-    let mut families: Vec<Family> =
-        list(spec, &["ipFamilies"]).iter().filter_map(|f| Family::parse(f.as_str()?)).collect();
+    let mut families: Vec<Family> = list(spec, &["ipFamilies"])
+        .iter()
+        .filter_map(|f| Family::parse(f.as_str()?))
+        .collect();
     for address in addresses.iter().skip(families.len()) {
         families.extend(address.as_str().and_then(Family::of));
     }
@@ -152,7 +172,11 @@ pub fn assign_families(object: &mut Value, old: Option<&Value>, server: &[Family
     let default = server.first().copied().unwrap_or(Family::V4);
     if headless && !has_selector {
         // Its author fills in the endpoints, of whatever family: the cluster's own families don't matter.
-        let policy = if asked.is_empty() { "RequireDualStack".to_owned() } else { asked };
+        let policy = if asked.is_empty() {
+            "RequireDualStack".to_owned()
+        } else {
+            asked
+        };
         if families.is_empty() {
             families.push(default);
         }
@@ -171,17 +195,35 @@ pub fn assign_families(object: &mut Value, old: Option<&Value>, server: &[Family
     let mut wrong = Vec::new();
     if policy == "RequireDualStack" && server.len() < 2 {
         let why = "this cluster is not configured for dual-stack services";
-        wrong.push(FieldError::invalid_text("spec.ipFamilyPolicy", &policy, why));
+        wrong.push(FieldError::invalid_text(
+            "spec.ipFamilyPolicy",
+            &policy,
+            why,
+        ));
     }
     if policy == "SingleStack" && several {
-        let what = if addresses.len() == 2 { "cluster IPs" } else { "IP families" };
-        let why = format!("must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified");
-        wrong.push(FieldError::invalid_text("spec.ipFamilyPolicy", &policy, why));
+        let what = if addresses.len() == 2 {
+            "cluster IPs"
+        } else {
+            "IP families"
+        };
+        let why = format!(
+            "must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified"
+        );
+        wrong.push(FieldError::invalid_text(
+            "spec.ipFamilyPolicy",
+            &policy,
+            why,
+        ));
     }
     for (i, family) in families.iter().enumerate() {
         if !server.contains(family) {
             let shown: Value = families.iter().map(|f| f.name()).collect();
-            wrong.push(FieldError::invalid(format!("spec.ipFamilies[{i}]"), &shown, "not configured on this cluster"));
+            wrong.push(FieldError::invalid(
+                format!("spec.ipFamilies[{i}]"),
+                &shown,
+                "not configured on this cluster",
+            ));
         }
     }
     if !wrong.is_empty() {
@@ -201,7 +243,11 @@ pub fn assign_families(object: &mut Value, old: Option<&Value>, server: &[Family
 
 fn write_families(spec: &mut Value, policy: &str, families: &[Family]) {
     set(spec, "ipFamilyPolicy", policy);
-    set(spec, "ipFamilies", families.iter().map(|f| f.name()).collect::<Vec<_>>());
+    set(
+        spec,
+        "ipFamilies",
+        families.iter().map(|f| f.name()).collect::<Vec<_>>(),
+    );
 }
 
 /// On an update, what the author left out is what was given before: addresses, node ports, the health check port.
@@ -212,7 +258,9 @@ pub fn keep_allocated(new: &mut Value, old: &Value) {
             if text(spec, &["clusterIP"]).is_empty() && list(spec, &["clusterIPs"]).is_empty() {
                 value::keep(spec, old_spec, "clusterIP");
             }
-            if list(spec, &["clusterIPs"]).is_empty() && at(spec, &["clusterIP"]) == at(old_spec, &["clusterIP"]) {
+            if list(spec, &["clusterIPs"]).is_empty()
+                && at(spec, &["clusterIP"]) == at(old_spec, &["clusterIP"])
+            {
                 value::keep(spec, old_spec, "clusterIPs");
             }
             for key in ["ipFamilies", "ipFamilyPolicy"] {
@@ -226,23 +274,35 @@ pub fn keep_allocated(new: &mut Value, old: &Value) {
         keep_node_ports(new, old);
     }
     if needs_health_check_port(old) && needs_health_check_port(new) {
-        if let Some(spec) = object_mut(new, "spec").filter(|s| number(s, &["healthCheckNodePort"]) == 0) {
+        if let Some(spec) =
+            object_mut(new, "spec").filter(|s| number(s, &["healthCheckNodePort"]) == 0)
+        {
             value::keep(spec, old_spec, "healthCheckNodePort");
         }
     }
 }
 
 fn keep_node_ports(new: &mut Value, old: &Value) {
-    let key = |port: &Value| (text(port, &["protocol"]).to_owned(), number(port, &["port"]));
+    let key = |port: &Value| {
+        (
+            text(port, &["protocol"]).to_owned(),
+            number(port, &["port"]),
+        )
+    };
     let before = list(old, &["spec", "ports"]);
     let taken: Vec<(String, i64)> = list(new, &["spec", "ports"])
         .iter()
         .filter(|p| number(p, &["nodePort"]) != 0)
         .map(|p| (text(p, &["protocol"]).to_owned(), number(p, &["nodePort"])))
         .collect();
-    let Some(spec) = object_mut(new, "spec") else { return };
+    let Some(spec) = object_mut(new, "spec") else {
+        return;
+    };
     for port in value::items_mut(spec, "ports").filter(|p| number(p, &["nodePort"]) == 0) {
-        let matching = before.iter().find(|b| key(b) == key(port)).map_or(0, |b| number(b, &["nodePort"]));
+        let matching = before
+            .iter()
+            .find(|b| key(b) == key(port))
+            .map_or(0, |b| number(b, &["nodePort"]));
         let free = !taken.contains(&(text(port, &["protocol"]).to_owned(), matching));
         if matching != 0 && free {
             set(port, "nodePort", matching);
@@ -258,24 +318,39 @@ pub fn drop_of_other_type(new: &mut Value, old: &Value) {
         if same(new, "clusterIP") && same(new, "clusterIPs") {
             gone.extend(["clusterIP", "clusterIPs"]);
         }
-        gone.extend(["ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"].into_iter().filter(|key| same(new, key)));
+        gone.extend(
+            ["ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]
+                .into_iter()
+                .filter(|key| same(new, key)),
+        );
     }
-    if needs_health_check_port(old) && !needs_health_check_port(new) && same(new, "healthCheckNodePort") {
+    if needs_health_check_port(old)
+        && !needs_health_check_port(new)
+        && same(new, "healthCheckNodePort")
+    {
         gone.push("healthCheckNodePort");
     }
     if kind(old) == "LoadBalancer" && kind(new) != "LoadBalancer" {
         let of_balancers = ["allocateLoadBalancerNodePorts", "loadBalancerClass"];
         gone.extend(of_balancers.into_iter().filter(|key| same(new, key)));
     }
-    let reachable = externally_accessible(at(old, &["spec"])) && !externally_accessible(at(new, &["spec"]));
+    let reachable =
+        externally_accessible(at(old, &["spec"])) && !externally_accessible(at(new, &["spec"]));
     if reachable && same(new, "externalTrafficPolicy") {
         gone.push("externalTrafficPolicy");
     }
     let ports = |object: &Value| -> Vec<i64> {
-        list(object, &["spec", "ports"]).iter().map(|p| number(p, &["nodePort"])).filter(|p| *p != 0).collect()
+        list(object, &["spec", "ports"])
+            .iter()
+            .map(|p| number(p, &["nodePort"]))
+            .filter(|p| *p != 0)
+            .collect()
     };
-    let drop_node_ports = needs_node_ports(old) && !needs_node_ports(new) && ports(new) == ports(old);
-    let Some(spec) = object_mut(new, "spec") else { return };
+    let drop_node_ports =
+        needs_node_ports(old) && !needs_node_ports(new) && ports(new) == ports(old);
+    let Some(spec) = object_mut(new, "spec") else {
+        return;
+    };
     for key in gone {
         value::remove(spec, key);
     }
@@ -293,8 +368,16 @@ pub fn address_refused(object: &Value, address: &str, why: AddressRefusal) -> Fi
         AddressRefusal::Taken => "provided IP is already allocated",
     };
     let shown = at(object, &["spec", "clusterIPs"]);
-    let shown = if shown.is_null() { json!([address]) } else { shown.clone() };
-    FieldError::invalid("spec.clusterIPs", &shown, format!("failed to allocate IP {address}: {why}"))
+    let shown = if shown.is_null() {
+        json!([address])
+    } else {
+        shown.clone()
+    };
+    FieldError::invalid(
+        "spec.clusterIPs",
+        &shown,
+        format!("failed to allocate IP {address}: {why}"),
+    )
 }
 
 /// Why an address could not be had.
@@ -310,7 +393,9 @@ pub enum AddressRefusal {
 pub fn node_port_refused(index: usize, port: i64, outside_of: Option<(u16, u16)>) -> FieldError {
     let why = match outside_of {
         Some((first, last)) => {
-            format!("provided port is not in the valid range. The range of valid ports is {first}-{last}")
+            format!(
+                "provided port is not in the valid range. The range of valid ports is {first}-{last}"
+            )
         }
         None => "provided port is already allocated".to_owned(),
     };
@@ -333,22 +418,70 @@ mod tests {
         let single: &[Family] = &[V4];
         let all_of = |spec: Value| json!({"spec": spec});
         for (spec, server, expected) in [
-            (json!({"selector": {"a": "b"}}), single, Ok(("SingleStack", vec!["IPv4"]))),
-            (json!({"selector": {"a": "b"}}), dual, Ok(("SingleStack", vec!["IPv4"]))),
-            (json!({"ipFamilyPolicy": "PreferDualStack"}), single, Ok(("PreferDualStack", vec!["IPv4"]))),
-            (json!({"ipFamilyPolicy": "PreferDualStack"}), dual, Ok(("PreferDualStack", vec!["IPv4", "IPv6"]))),
-            (json!({"ipFamilies": ["IPv6"]}), dual, Ok(("SingleStack", vec!["IPv6"]))),
-            (json!({"ipFamilies": ["IPv6", "IPv4"]}), dual, Ok(("RequireDualStack", vec!["IPv6", "IPv4"]))),
-            (json!({"clusterIP": "fd00::1", "clusterIPs": ["fd00::1"]}), dual, Ok(("SingleStack", vec!["IPv6"]))),
-            (json!({"clusterIP": "None", "clusterIPs": ["None"]}), single, Ok(("RequireDualStack", vec!["IPv4", "IPv6"]))),
-            (json!({"ipFamilies": ["IPv6"]}), single, Err("spec.ipFamilies[0]: Invalid value: [\"IPv6\"]: not configured on this cluster")),
-            (json!({"ipFamilyPolicy": "RequireDualStack"}), single, Err("spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services")),
+            (
+                json!({"selector": {"a": "b"}}),
+                single,
+                Ok(("SingleStack", vec!["IPv4"])),
+            ),
+            (
+                json!({"selector": {"a": "b"}}),
+                dual,
+                Ok(("SingleStack", vec!["IPv4"])),
+            ),
+            (
+                json!({"ipFamilyPolicy": "PreferDualStack"}),
+                single,
+                Ok(("PreferDualStack", vec!["IPv4"])),
+            ),
+            (
+                json!({"ipFamilyPolicy": "PreferDualStack"}),
+                dual,
+                Ok(("PreferDualStack", vec!["IPv4", "IPv6"])),
+            ),
+            (
+                json!({"ipFamilies": ["IPv6"]}),
+                dual,
+                Ok(("SingleStack", vec!["IPv6"])),
+            ),
+            (
+                json!({"ipFamilies": ["IPv6", "IPv4"]}),
+                dual,
+                Ok(("RequireDualStack", vec!["IPv6", "IPv4"])),
+            ),
+            (
+                json!({"clusterIP": "fd00::1", "clusterIPs": ["fd00::1"]}),
+                dual,
+                Ok(("SingleStack", vec!["IPv6"])),
+            ),
+            (
+                json!({"clusterIP": "None", "clusterIPs": ["None"]}),
+                single,
+                Ok(("RequireDualStack", vec!["IPv4", "IPv6"])),
+            ),
+            (
+                json!({"ipFamilies": ["IPv6"]}),
+                single,
+                Err(
+                    "spec.ipFamilies[0]: Invalid value: [\"IPv6\"]: not configured on this cluster",
+                ),
+            ),
+            (
+                json!({"ipFamilyPolicy": "RequireDualStack"}),
+                single,
+                Err(
+                    "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services",
+                ),
+            ),
         ] {
             let mut object = all_of(spec.clone());
             match (assign_families(&mut object, None, server), expected) {
                 (Ok(()), Ok((policy, families))) => {
                     assert_eq!(text(&object, &["spec", "ipFamilyPolicy"]), policy, "{spec}");
-                    assert_eq!(at(&object, &["spec", "ipFamilies"]), &json!(families), "{spec}");
+                    assert_eq!(
+                        at(&object, &["spec", "ipFamilies"]),
+                        &json!(families),
+                        "{spec}"
+                    );
                 }
                 (Err(wrong), Err(message)) => assert_eq!(wrong[0].to_string(), message),
                 (met, expected) => panic!("{spec}: {met:?}, expected {expected:?}"),
@@ -363,7 +496,10 @@ mod tests {
         let mut new = json!({"spec": {"type": "NodePort", "ports": [{"protocol": "TCP", "port": 80}, {"protocol": "UDP", "port": 80}]}});
         keep_allocated(&mut new, &old);
         assert_eq!(new["spec"]["clusterIPs"], json!(["10.0.0.9"]));
-        assert_eq!(new["spec"]["ports"], json!([{"protocol": "TCP", "port": 80, "nodePort": 30080}, {"protocol": "UDP", "port": 80}]));
+        assert_eq!(
+            new["spec"]["ports"],
+            json!([{"protocol": "TCP", "port": 80, "nodePort": 30080}, {"protocol": "UDP", "port": 80}])
+        );
     }
 
     #[test]
@@ -373,7 +509,10 @@ mod tests {
         let mut new = old.clone();
         new["spec"]["type"] = "ClusterIP".into();
         drop_of_other_type(&mut new, &old);
-        assert_eq!(new["spec"], json!({"type": "ClusterIP", "clusterIP": "10.0.0.9", "clusterIPs": ["10.0.0.9"],
-            "ports": [{"protocol": "TCP", "port": 80}]}));
+        assert_eq!(
+            new["spec"],
+            json!({"type": "ClusterIP", "clusterIP": "10.0.0.9", "clusterIPs": ["10.0.0.9"],
+            "ports": [{"protocol": "TCP", "port": 80}]})
+        );
     }
 }

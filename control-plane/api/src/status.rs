@@ -84,47 +84,87 @@ impl fmt::Display for Subject<'_> {
 
 impl<'a> From<&'a Resource> for Subject<'a> {
     fn from(resource: &'a Resource) -> Self {
-        Subject { group: resource.group, name: resource.plural }
+        Subject {
+            group: resource.group,
+            name: resource.plural,
+        }
     }
 }
 
 impl Subject<'_> {
     fn details(self, name: &str) -> Details {
-        Details { name: name.into(), group: self.group.into(), kind: self.name.into(), ..Details::default() }
+        Details {
+            name: name.into(),
+            group: self.group.into(),
+            kind: self.name.into(),
+            ..Details::default()
+        }
     }
 }
 
 impl Status {
     /// Any refusal. Without details the field is absent from the answer.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Status { code, reason, message: message.into(), details: None }
+        Status {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+        }
     }
 
-    fn about(code: u16, reason: &'static str, message: impl Into<String>, details: Details) -> Self {
-        Status { code, reason, message: message.into(), details: Some(details) }
+    fn about(
+        code: u16,
+        reason: &'static str,
+        message: impl Into<String>,
+        details: Details,
+    ) -> Self {
+        Status {
+            code,
+            reason,
+            message: message.into(),
+            details: Some(details),
+        }
     }
 
     /// 404: there is no such object.
     pub fn not_found<'a>(subject: impl Into<Subject<'a>>, name: &str) -> Self {
         let subject = subject.into();
-        Self::about(404, "NotFound", format!("{subject} \"{name}\" not found"), subject.details(name))
+        Self::about(
+            404,
+            "NotFound",
+            format!("{subject} \"{name}\" not found"),
+            subject.details(name),
+        )
     }
 
     /// 404: there is no such resource or path within a known group.
     pub fn unknown_resource() -> Self {
-        Self::about(404, "NotFound", "the server could not find the requested resource", Details::default())
+        Self::about(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+            Details::default(),
+        )
     }
 
     /// 409: an object of that name exists.
     pub fn already_exists<'a>(subject: impl Into<Subject<'a>>, name: &str) -> Self {
         let subject = subject.into();
-        Self::about(409, "AlreadyExists", format!("{subject} \"{name}\" already exists"), subject.details(name))
+        Self::about(
+            409,
+            "AlreadyExists",
+            format!("{subject} \"{name}\" already exists"),
+            subject.details(name),
+        )
     }
 
     /// 409: the generated name is taken; the client may ask again.
     pub fn generated_name_taken<'a>(subject: impl Into<Subject<'a>>, name: &str) -> Self {
         let mut status = Self::already_exists(subject, name);
-        status.message.push_str(", the server was not able to generate a unique name for the object");
+        status
+            .message
+            .push_str(", the server was not able to generate a unique name for the object");
         if let Some(details) = &mut status.details {
             details.retry_after_secs = 1;
         }
@@ -153,7 +193,15 @@ impl Status {
 
     /// 409 or 422 of server-side apply: who else owns the fields.
     pub fn apply_conflict(message: impl Into<String>, causes: Vec<Cause>) -> Self {
-        Self::about(409, "Conflict", message, Details { causes, ..Details::default() })
+        Self::about(
+            409,
+            "Conflict",
+            message,
+            Details {
+                causes,
+                ..Details::default()
+            },
+        )
     }
 
     /// 422: the object breaks rules. `kind` is the object's kind.
@@ -173,10 +221,22 @@ impl Status {
         };
         let causes = errors
             .iter()
-            .map(|error| Cause { reason: error.reason().into(), message: error.body(), field: error.field.clone() })
+            .map(|error| Cause {
+                reason: error.reason().into(),
+                message: error.body(),
+                field: error.field.clone(),
+            })
             .collect();
-        let details = Details { causes, ..subject.details(name) };
-        Self::about(422, "Invalid", format!("{subject} \"{name}\" is invalid{listed}"), details)
+        let details = Details {
+            causes,
+            ..subject.details(name)
+        };
+        Self::about(
+            422,
+            "Invalid",
+            format!("{subject} \"{name}\" is invalid{listed}"),
+            details,
+        )
     }
 
     /// 422 about a row's object.
@@ -191,7 +251,12 @@ impl Status {
 
     /// 422: a patch that cannot be carried out.
     pub fn unprocessable() -> Self {
-        Self::about(422, "Invalid", "the server rejected our request due to an error in our request", Details::default())
+        Self::about(
+            422,
+            "Invalid",
+            "the server rejected our request due to an error in our request",
+            Details::default(),
+        )
     }
 
     /// 400.
@@ -230,7 +295,10 @@ impl Status {
         Self::new(
             406,
             "NotAcceptable",
-            format!("406: Not Acceptable\n\nAvailable representations: {}", available.join(", ")),
+            format!(
+                "406: Not Acceptable\n\nAvailable representations: {}",
+                available.join(", ")
+            ),
         )
     }
 
@@ -251,7 +319,12 @@ impl Status {
 
     /// 415 of a PATCH whose content type is none of the patch types.
     pub fn unsupported_patch_type() -> Self {
-        Self::about(415, "UnsupportedMediaType", "415: Unsupported Media Type", Details::default())
+        Self::about(
+            415,
+            "UnsupportedMediaType",
+            "415: Unsupported Media Type",
+            Details::default(),
+        )
     }
 
     /// 415 of a body in an unknown format.
@@ -268,17 +341,31 @@ impl Status {
 
     /// 429.
     pub fn too_many_requests(message: impl Into<String>, retry_after_secs: u32) -> Self {
-        Self::about(429, "TooManyRequests", message, Details { retry_after_secs, ..Details::default() })
+        Self::about(
+            429,
+            "TooManyRequests",
+            message,
+            Details {
+                retry_after_secs,
+                ..Details::default()
+            },
+        )
     }
 
     /// 500.
     pub fn internal(message: impl fmt::Display) -> Self {
-        let cause = Cause { message: message.to_string(), ..Cause::default() };
+        let cause = Cause {
+            message: message.to_string(),
+            ..Cause::default()
+        };
         Self::about(
             500,
             "InternalError",
             format!("Internal error occurred: {message}"),
-            Details { causes: vec![cause], ..Details::default() },
+            Details {
+                causes: vec![cause],
+                ..Details::default()
+            },
         )
     }
 
@@ -293,13 +380,19 @@ impl Status {
             504,
             "Timeout",
             format!("Timeout: {message}"),
-            Details { retry_after_secs, ..Details::default() },
+            Details {
+                retry_after_secs,
+                ..Details::default()
+            },
         )
     }
 
     /// 504: the client asks for a revision that is not yet written.
     pub fn future_version(asked: u64, current: u64) -> Self {
-        let mut status = Self::timeout(format_args!("Too large resource version: {asked}, current: {current}"), 1);
+        let mut status = Self::timeout(
+            format_args!("Too large resource version: {asked}, current: {current}"),
+            1,
+        );
         if let Some(details) = &mut status.details {
             details.causes.push(Cause {
                 reason: "ResourceVersionTooLarge".into(),
@@ -324,7 +417,10 @@ impl Status {
 
 /// The answer to a deletion: `status: Success` and what was deleted.
 pub fn deleted(resource: &Resource, name: &str, uid: &str) -> Value {
-    let details = Details { uid: uid.into(), ..Subject::from(resource).details(name) };
+    let details = Details {
+        uid: uid.into(),
+        ..Subject::from(resource).details(name)
+    };
     serde_json::json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
     })

@@ -28,12 +28,18 @@ pub static RESOURCES: &[&Resource] = &[
 
 /// The row of a resource, by what stands in the path.
 pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    RESOURCES.iter().copied().find(|r| r.group == group && r.version == version && r.plural == plural)
+    RESOURCES
+        .iter()
+        .copied()
+        .find(|r| r.group == group && r.version == version && r.plural == plural)
 }
 
 /// The row of a resource, by what stands in `apiVersion` and `kind`.
 pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static Resource> {
-    RESOURCES.iter().copied().find(|r| r.group == group && r.version == version && r.kind == kind)
+    RESOURCES
+        .iter()
+        .copied()
+        .find(|r| r.group == group && r.version == version && r.kind == kind)
 }
 
 /// One resource. All objects are JSON values; the functions never fail on nonsense, they report it.
@@ -150,16 +156,33 @@ pub enum NameRule {
 }
 
 /// The verbs of most resources.
-pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+pub const ALL_VERBS: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 
 /// The status subresource.
-pub const STATUS: Subresource =
-    Subresource { name: "status", kind: "", group_version: None, verbs: &["get", "patch", "update"] };
+pub const STATUS: Subresource = Subresource {
+    name: "status",
+    kind: "",
+    group_version: None,
+    verbs: &["get", "patch", "update"],
+};
 
 impl Resource {
     /// `v1` or `group/version`.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// The path below which the group version is served: `/api/v1` or `/apis/group/version`.
@@ -206,7 +229,11 @@ impl Resource {
             "metadata.namespace" if self.namespaced => {
                 Some(crate::value::text(object, &["metadata", "namespace"]).to_owned())
             }
-            _ => self.fields.iter().find(|f| f.label == label).map(|f| (f.get)(object)),
+            _ => self
+                .fields
+                .iter()
+                .find(|f| f.label == label)
+                .map(|f| (f.get)(object)),
         }
     }
 
@@ -277,10 +304,22 @@ pub(crate) const AGE: Column = column("Age", "Time since the object was created.
 
 /// A column of texts.
 pub(crate) const fn column(name: &'static str, description: &'static str) -> Column {
-    Column { name, kind: "string", format: "", description, priority: 0 }
+    Column {
+        name,
+        kind: "string",
+        format: "",
+        description,
+        priority: 0,
+    }
 }
 
 /// A column of texts for wide output.
 pub(crate) const fn wide(name: &'static str, description: &'static str) -> Column {
-    Column { name, kind: "string", format: "", description, priority: 1 }
+    Column {
+        name,
+        kind: "string",
+        format: "",
+        description,
+        priority: 1,
+    }
 }

@@ -6,7 +6,8 @@ static NULL: Value = Value::Null;
 
 /// What stands at the path of keys; null where anything on the way is absent.
 pub fn at<'a>(value: &'a Value, path: &[&str]) -> &'a Value {
-    path.iter().fold(value, |here, key| here.get(key).unwrap_or(&NULL))
+    path.iter()
+        .fold(value, |here, key| here.get(key).unwrap_or(&NULL))
 }
 
 /// The text at the path; empty where there is none.
@@ -35,7 +36,10 @@ pub fn object<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Map<String, Val
 }
 
 /// The entries of the object at the path, in order of key; none where there is none.
-pub fn entries<'a>(value: &'a Value, path: &[&str]) -> impl Iterator<Item = (&'a String, &'a Value)> {
+pub fn entries<'a>(
+    value: &'a Value,
+    path: &[&str],
+) -> impl Iterator<Item = (&'a String, &'a Value)> {
     object(value, path).into_iter().flatten()
 }
 
@@ -62,7 +66,11 @@ pub fn object_mut<'a>(value: &'a mut Value, key: &str) -> Option<&'a mut Value> 
 
 /// The items of the list at `key`; none where there is none.
 pub fn items_mut<'a>(value: &'a mut Value, key: &str) -> impl Iterator<Item = &'a mut Value> {
-    value.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten()
+    value
+        .get_mut(key)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
 }
 
 /// Sets `key` where it is absent, null or empty text.

@@ -26,15 +26,28 @@ pub enum Part {
 ///
 /// # Errors
 /// 400 for another namespace or a set resourceVersion, 422 with everything that is wrong.
-pub fn create(resource: &Resource, object: &mut Value, namespace: &str, stamps: &Stamps) -> Result<(), Status> {
+pub fn create(
+    resource: &Resource,
+    object: &mut Value,
+    namespace: &str,
+    stamps: &Stamps,
+) -> Result<(), Status> {
     match_namespace(resource, object, namespace)?;
     if !matches!(meta::resource_version(object), "" | "0") {
-        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(Status::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     let Some(metadata) = value::object_mut(object, "metadata") else {
         return Err(Status::bad_request("metadata must be an object"));
     };
-    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
+    for key in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "resourceVersion",
+        "generation",
+    ] {
         value::remove(metadata, key);
     }
     set(metadata, "uid", stamps.uid.clone());
@@ -81,11 +94,17 @@ pub fn update(resource: &Resource, new: &mut Value, old: &Value, part: Part) -> 
         return Err(Status::conflict(
             resource,
             name,
-            &format!("Precondition failed: UID in precondition: {sent}, UID in object meta: {stored}"),
+            &format!(
+                "Precondition failed: UID in precondition: {sent}, UID in object meta: {stored}"
+            ),
         ));
     }
     if meta::resource_version(new).is_empty() && !resource.unconditional_update {
-        let wrong = [FieldError::invalid("metadata.resourceVersion", &0.into(), "must be specified for an update")];
+        let wrong = [FieldError::invalid(
+            "metadata.resourceVersion",
+            &0.into(),
+            "must be specified for an update",
+        )];
         return Err(Status::invalid_object(resource, name, &wrong));
     }
     (resource.default)(new);
@@ -103,7 +122,11 @@ pub fn update(resource: &Resource, new: &mut Value, old: &Value, part: Part) -> 
     if let Some(metadata) = new.get_mut("metadata") {
         keep(metadata, &old["metadata"], "generation");
         if resource.has_generation && part == Part::Main && wishes_differ(new, old) {
-            set(&mut new["metadata"], "generation", number(old, &["metadata", "generation"]) + 1);
+            set(
+                &mut new["metadata"],
+                "generation",
+                number(old, &["metadata", "generation"]) + 1,
+            );
         }
     }
     let mut wrong = meta::validate_update(new, old);
@@ -147,7 +170,9 @@ impl Deletion {
     /// 422 in Kubernetes' words for values out of range.
     pub fn parse(options: &Value) -> Result<Self, Status> {
         let mut wrong = Vec::new();
-        let propagation = at(options, &["propagationPolicy"]).as_str().map(str::to_owned);
+        let propagation = at(options, &["propagationPolicy"])
+            .as_str()
+            .map(str::to_owned);
         let orphan = at(options, &["orphanDependents"]).as_bool();
         if propagation.is_some() && orphan.is_some() {
             wrong.push(FieldError::invalid(
@@ -159,7 +184,11 @@ impl Deletion {
         if let Some(policy) = propagation.as_deref() {
             let known = ["Foreground", "Background", "Orphan", "nil"];
             if !known[..3].contains(&policy) {
-                wrong.push(FieldError::not_supported("propagationPolicy", policy, &known));
+                wrong.push(FieldError::not_supported(
+                    "propagationPolicy",
+                    policy,
+                    &known,
+                ));
             }
         }
         if !wrong.is_empty() {
@@ -181,15 +210,24 @@ impl Deletion {
     /// 409 that names both sides.
     pub fn check(&self, resource: &Resource, object: &Value) -> Result<(), Status> {
         let refuse = |what: &str, asked: &str, met: &str| {
-            let why = format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {met}");
+            let why = format!(
+                "Precondition failed: {what} in precondition: {asked}, {what} in object meta: {met}"
+            );
             Status::conflict(resource, meta::name(object), &why)
         };
         if let Some(uid) = self.uid.as_deref().filter(|uid| *uid != meta::uid(object)) {
             return Err(refuse("UID", uid, meta::uid(object)));
         }
-        let version = self.resource_version.as_deref().filter(|v| *v != meta::resource_version(object));
+        let version = self
+            .resource_version
+            .as_deref()
+            .filter(|v| *v != meta::resource_version(object));
         if let Some(version) = version {
-            return Err(refuse("ResourceVersion", version, meta::resource_version(object)));
+            return Err(refuse(
+                "ResourceVersion",
+                version,
+                meta::resource_version(object),
+            ));
         }
         Ok(())
     }
@@ -208,7 +246,8 @@ impl Deletion {
             finalizers.extend(wanted.map(Value::from));
         }
         let grace = self.grace(resource, object);
-        let waits_for_kind = resource.kind == "Namespace" && !value::list(object, &["spec", "finalizers"]).is_empty();
+        let waits_for_kind = resource.kind == "Namespace"
+            && !value::list(object, &["spec", "finalizers"]).is_empty();
         if finalizers.is_empty() && grace == 0 && !waits_for_kind {
             return Fate::Remove;
         }
@@ -220,7 +259,11 @@ impl Deletion {
         }
         let before = at(object, &["metadata", "deletionGracePeriodSeconds"]).as_i64();
         if !meta::is_terminating(object) || before.is_some_and(|before| grace < before) {
-            set(metadata, "deletionTimestamp", meta::timestamp(now + Duration::seconds(grace)));
+            set(
+                metadata,
+                "deletionTimestamp",
+                meta::timestamp(now + Duration::seconds(grace)),
+            );
             set(metadata, "deletionGracePeriodSeconds", grace);
             if resource.has_generation && !meta::is_terminating(object) {
                 let generation = number(object, &["metadata", "generation"]);
@@ -232,7 +275,11 @@ impl Deletion {
                 set(status, "phase", "Terminating");
             }
         }
-        if marked == *object { Fate::Waits } else { Fate::Mark(Box::new(marked)) }
+        if marked == *object {
+            Fate::Waits
+        } else {
+            Fate::Mark(Box::new(marked))
+        }
     }
 
     /// The grace period in seconds. A Pod that no node runs, or that has ended, needs none.
@@ -241,7 +288,9 @@ impl Deletion {
             return 0;
         }
         let asked = self.grace_period_secs.unwrap_or_else(|| {
-            at(object, &["spec", "terminationGracePeriodSeconds"]).as_i64().unwrap_or(30)
+            at(object, &["spec", "terminationGracePeriodSeconds"])
+                .as_i64()
+                .unwrap_or(30)
         });
         let unscheduled = text(object, &["spec", "nodeName"]).is_empty();
         let ended = matches!(text(object, &["status", "phase"]), "Succeeded" | "Failed");
@@ -250,7 +299,9 @@ impl Deletion {
         }
         let asked = if asked < 0 { 1 } else { asked };
         // Once begun, a grace period can only be shortened.
-        at(object, &["metadata", "deletionGracePeriodSeconds"]).as_i64().map_or(asked, |before| asked.min(before))
+        at(object, &["metadata", "deletionGracePeriodSeconds"])
+            .as_i64()
+            .map_or(asked, |before| asked.min(before))
     }
 }
 
@@ -259,7 +310,8 @@ pub fn is_done(resource: &Resource, object: &Value) -> bool {
     meta::is_terminating(object)
         && meta::finalizers(object).is_empty()
         && number(object, &["metadata", "deletionGracePeriodSeconds"]) == 0
-        && !(resource.kind == "Namespace" && !value::list(object, &["spec", "finalizers"]).is_empty())
+        && !(resource.kind == "Namespace"
+            && !value::list(object, &["spec", "finalizers"]).is_empty())
 }
 
 fn match_namespace(resource: &Resource, object: &mut Value, namespace: &str) -> Result<(), Status> {
@@ -286,8 +338,17 @@ fn match_namespace(resource: &Resource, object: &mut Value, namespace: &str) -> 
 
 /// What the server sets, and a client that left it out does not mean to erase.
 fn keep_metadata(new: &mut Value, old: &Value) {
-    let Some(metadata) = value::object_mut(new, "metadata") else { return };
-    for key in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"] {
+    let Some(metadata) = value::object_mut(new, "metadata") else {
+        return;
+    };
+    for key in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "selfLink",
+    ] {
         keep(metadata, &old["metadata"], key);
     }
     if text(metadata, &["generateName"]).is_empty() {
@@ -331,7 +392,9 @@ fn take_finalizers(new: &mut Value, old: &Value) {
 fn wishes_differ(new: &Value, old: &Value) -> bool {
     let wishes = |object: &Value| -> Vec<(String, Value)> {
         value::entries(object, &[])
-            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
+            .filter(|(key, _)| {
+                !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind")
+            })
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     };
@@ -339,5 +402,9 @@ fn wishes_differ(new: &Value, old: &Value) -> bool {
 }
 
 fn verdict(resource: &Resource, object: &Value, wrong: &[FieldError]) -> Result<(), Status> {
-    if wrong.is_empty() { Ok(()) } else { Err(Status::invalid_object(resource, meta::name(object), wrong)) }
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid_object(resource, meta::name(object), wrong))
+    }
 }

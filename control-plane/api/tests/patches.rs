@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 fn cases(yaml: &str) -> Vec<Value> {
-    let Value::Array(cases) = decode::untyped_yaml(yaml.as_bytes()).unwrap() else { panic!("a list of cases") };
+    let Value::Array(cases) = decode::untyped_yaml(yaml.as_bytes()).unwrap() else {
+        panic!("a list of cases")
+    };
     cases
 }
 
@@ -34,7 +36,11 @@ fn merge_patches() {
     for case in cases(include_str!("data/merge.yaml")) {
         let mut met = case["original"].clone();
         merge_patch(&mut met, &case["patch"]);
-        assert_eq!(met, case["expect"], "{} on {}", case["patch"], case["original"]);
+        assert_eq!(
+            met, case["expect"],
+            "{} on {}",
+            case["patch"], case["original"]
+        );
     }
 }
 
@@ -43,13 +49,25 @@ fn json_patches() {
     let original = json!({"data": {"a": "1", "b": ["x", "y"]}});
     for (patch, expected) in [
         (json!([]), Ok(original.clone())),
-        (json!([{"op": "replace", "path": "/data/a", "value": "2"}]), Ok(json!({"data": {"a": "2", "b": ["x", "y"]}}))),
-        (json!([{"op": "add", "path": "/data/b/1", "value": "z"}]), Ok(json!({"data": {"a": "1", "b": ["x", "z", "y"]}}))),
+        (
+            json!([{"op": "replace", "path": "/data/a", "value": "2"}]),
+            Ok(json!({"data": {"a": "2", "b": ["x", "y"]}})),
+        ),
+        (
+            json!([{"op": "add", "path": "/data/b/1", "value": "z"}]),
+            Ok(json!({"data": {"a": "1", "b": ["x", "z", "y"]}})),
+        ),
         (json!([{"op": "remove", "path": "/data/zz"}]), Err(422)),
-        (json!([{"op": "test", "path": "/data/a", "value": "9"}]), Err(422)),
+        (
+            json!([{"op": "test", "path": "/data/a", "value": "9"}]),
+            Err(422),
+        ),
         (json!([{"op": "explode", "path": "/data/a"}]), Err(400)),
         (json!({"op": "add"}), Err(400)),
-        (Value::Array(vec![json!({"op": "test", "path": "", "value": 1}); 10_001]), Err(413)),
+        (
+            Value::Array(vec![json!({"op": "test", "path": "", "value": 1}); 10_001]),
+            Err(413),
+        ),
     ] {
         match (json_patch(&original, &patch), expected) {
             (Ok(met), Ok(expected)) => assert_eq!(met, expected, "{patch}"),
@@ -78,8 +96,20 @@ fn json_values() -> impl Strategy<Value = Value> {
 /// Names of fields that mean something, so that generated objects meet the schema now and then.
 fn keys() -> impl Strategy<Value = String> {
     prop::sample::select(vec![
-        "spec", "containers", "name", "image", "metadata", "labels", "finalizers", "volumes", "a", "b", "$patch",
-        "$retainKeys", "$setElementOrder/containers", "$deleteFromPrimitiveList/finalizers",
+        "spec",
+        "containers",
+        "name",
+        "image",
+        "metadata",
+        "labels",
+        "finalizers",
+        "volumes",
+        "a",
+        "b",
+        "$patch",
+        "$retainKeys",
+        "$setElementOrder/containers",
+        "$deleteFromPrimitiveList/finalizers",
     ])
     .prop_map(str::to_owned)
 }

@@ -17,13 +17,20 @@ fn options(include: IncludeObject) -> TableOptions<'static> {
 
 #[test]
 fn cells() {
-    let Value::Array(cases) = decode::untyped_yaml(include_bytes!("data/printed.yaml")).unwrap() else { panic!() };
+    let Value::Array(cases) = decode::untyped_yaml(include_bytes!("data/printed.yaml")).unwrap()
+    else {
+        panic!()
+    };
     assert!(cases.len() > 30);
     for case in cases {
         let group = case["group"].as_str().unwrap_or("");
         let resource = rows::find(group, "v1", case["resource"].as_str().unwrap()).unwrap();
         let table = table(resource, [&case["object"]], &options(IncludeObject::None));
-        assert_eq!(table["rows"][0]["cells"], case["cells"], "{}", case["object"]);
+        assert_eq!(
+            table["rows"][0]["cells"], case["cells"],
+            "{}",
+            case["object"]
+        );
     }
 }
 
@@ -33,18 +40,50 @@ fn columns() {
     for (group, plural, headings) in [
         ("", "configmaps", "Name | Data | Age"),
         ("", "endpoints", "Name | Endpoints | Age"),
-        ("", "events", "Last Seen | Type | Reason | Object | Subobject* | Source* | Message | First Seen* | Count* | Name*"),
+        (
+            "",
+            "events",
+            "Last Seen | Type | Reason | Object | Subobject* | Source* | Message | First Seen* | Count* | Name*",
+        ),
         ("", "namespaces", "Name | Status | Age"),
-        ("", "nodes", "Name | Status | Roles | Age | Version | Internal-IP* | External-IP* | OS-Image* | Kernel-Version* | Container-Runtime*"),
-        ("", "pods", "Name | Ready | Status | Restarts | Age | IP* | Node* | Nominated Node* | Readiness Gates*"),
+        (
+            "",
+            "nodes",
+            "Name | Status | Roles | Age | Version | Internal-IP* | External-IP* | OS-Image* | Kernel-Version* | Container-Runtime*",
+        ),
+        (
+            "",
+            "pods",
+            "Name | Ready | Status | Restarts | Age | IP* | Node* | Nominated Node* | Readiness Gates*",
+        ),
         ("", "secrets", "Name | Type | Data | Age"),
         ("", "serviceaccounts", "Name | Age"),
-        ("", "services", "Name | Type | Cluster-IP | External-IP | Port(s) | Age | Selector*"),
-        ("events.k8s.io", "events", "Last Seen | Type | Reason | Object | Subobject* | Source* | Message | First Seen* | Count* | Name*"),
-        ("networking.k8s.io", "ingressclasses", "Name | Controller | Parameters | Age"),
-        ("networking.k8s.io", "ingresses", "Name | Class | Hosts | Address | Ports | Age"),
+        (
+            "",
+            "services",
+            "Name | Type | Cluster-IP | External-IP | Port(s) | Age | Selector*",
+        ),
+        (
+            "events.k8s.io",
+            "events",
+            "Last Seen | Type | Reason | Object | Subobject* | Source* | Message | First Seen* | Count* | Name*",
+        ),
+        (
+            "networking.k8s.io",
+            "ingressclasses",
+            "Name | Controller | Parameters | Age",
+        ),
+        (
+            "networking.k8s.io",
+            "ingresses",
+            "Name | Class | Hosts | Address | Ports | Age",
+        ),
         ("coordination.k8s.io", "leases", "Name | Holder | Age"),
-        ("discovery.k8s.io", "endpointslices", "Name | AddressType | Ports | Endpoints | Age"),
+        (
+            "discovery.k8s.io",
+            "endpointslices",
+            "Name | AddressType | Ports | Endpoints | Age",
+        ),
     ] {
         let resource = rows::find(group, "v1", plural).unwrap();
         let met: Vec<String> = resource
@@ -62,7 +101,8 @@ fn columns() {
 fn a_row_carries_as_much_of_the_object_as_was_asked_for() {
     let namespaces = rows::find("", "v1", "namespaces").unwrap();
     let object = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "x"}, "status": {"phase": "Active"}});
-    let row = |include| table(namespaces, [&object], &options(include))["rows"][0]["object"].clone();
+    let row =
+        |include| table(namespaces, [&object], &options(include))["rows"][0]["object"].clone();
     assert_eq!(row(IncludeObject::None), Value::Null);
     assert_eq!(row(IncludeObject::Object), object);
     assert_eq!(

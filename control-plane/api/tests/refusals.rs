@@ -9,7 +9,11 @@ use api::{Resource, table, write};
 use serde_json::{Value, json};
 
 fn stamps() -> Stamps {
-    Stamps { now: time::OffsetDateTime::UNIX_EPOCH, uid: "11111111-2222-3333-4444-555555555555".into(), suffix: "abcde".into() }
+    Stamps {
+        now: time::OffsetDateTime::UNIX_EPOCH,
+        uid: "11111111-2222-3333-4444-555555555555".into(),
+        suffix: "abcde".into(),
+    }
 }
 
 fn create(resource: &Resource, body: &[u8], validation: FieldValidation) -> Result<Value, Status> {
@@ -34,8 +38,10 @@ fn shown(status: &Status) -> Value {
 #[test]
 fn refused_creations() {
     let mut differing = Vec::new();
-    let cases: Vec<Value> =
-        include_str!("data/refused_creations.jsonl").lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let cases: Vec<Value> = include_str!("data/refused_creations.jsonl")
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
     assert!(cases.len() > 20);
     for case in cases {
         let text = |key: &str| case[key].as_str().unwrap();
@@ -46,7 +52,10 @@ fn refused_creations() {
             Err(status) => shown(&status),
         };
         if met != case["answer"] {
-            differing.push(format!("{}\n  expected {}\n  met      {met}", case["body"], case["answer"]));
+            differing.push(format!(
+                "{}\n  expected {}\n  met      {met}",
+                case["body"], case["answer"]
+            ));
         }
     }
     assert!(differing.is_empty(), "{}", differing.join("\n"));

@@ -13,13 +13,20 @@ fn label_selectors() {
         ("c", json!({})),
         ("d", json!({"app": "", "n": "5"})),
     ];
-    let Value::Array(cases) = decode::untyped_yaml(include_bytes!("data/selectors.yaml")).unwrap() else { panic!() };
+    let Value::Array(cases) = decode::untyped_yaml(include_bytes!("data/selectors.yaml")).unwrap()
+    else {
+        panic!()
+    };
     assert!(cases.len() > 20);
     for case in cases {
         let query = case["query"].as_str().unwrap();
         let met = match LabelSelector::parse(query) {
             Ok(selector) => {
-                let chosen: Vec<&str> = sets.iter().filter(|(_, labels)| selector.matches(labels)).map(|(n, _)| *n).collect();
+                let chosen: Vec<&str> = sets
+                    .iter()
+                    .filter(|(_, labels)| selector.matches(labels))
+                    .map(|(n, _)| *n)
+                    .collect();
                 json!({"query": query, "chooses": chosen})
             }
             Err(status) => {
@@ -35,10 +42,28 @@ fn label_selectors() {
 fn selectors_in_objects() {
     let selector = |value| LabelSelector::from_object(&value);
     let labels = json!({"app": "web"});
-    assert!(selector(json!({"matchLabels": {"app": "web"}})).unwrap().matches(&labels));
-    assert!(!selector(json!({"matchLabels": {"app": "web", "x": "y"}})).unwrap().matches(&labels));
-    assert!(selector(json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}]})).unwrap().matches(&labels));
-    assert!(!selector(json!({"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]})).unwrap().matches(&labels));
+    assert!(
+        selector(json!({"matchLabels": {"app": "web"}}))
+            .unwrap()
+            .matches(&labels)
+    );
+    assert!(
+        !selector(json!({"matchLabels": {"app": "web", "x": "y"}}))
+            .unwrap()
+            .matches(&labels)
+    );
+    assert!(
+        selector(
+            json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["web"]}]})
+        )
+        .unwrap()
+        .matches(&labels)
+    );
+    assert!(
+        !selector(json!({"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}))
+            .unwrap()
+            .matches(&labels)
+    );
     assert!(selector(json!({})).unwrap().matches(&labels));
     assert!(selector(json!({"matchExpressions": [{"key": "app", "operator": "Like"}]})).is_none());
 }
@@ -63,10 +88,19 @@ fn field_selectors() {
     }
     for (query, message) in [
         ("spec.nope=1", "field label not supported: spec.nope"),
-        ("metadata.name", "invalid selector: 'metadata.name'; can't understand 'metadata.name'"),
-        ("metadata.name=a=b", "invalid field selector: invalid value: \"a=b\""),
+        (
+            "metadata.name",
+            "invalid selector: 'metadata.name'; can't understand 'metadata.name'",
+        ),
+        (
+            "metadata.name=a=b",
+            "invalid field selector: invalid value: \"a=b\"",
+        ),
     ] {
-        assert_eq!(FieldSelector::parse(pods, query).unwrap_err().message, message);
+        assert_eq!(
+            FieldSelector::parse(pods, query).unwrap_err().message,
+            message
+        );
     }
     let escaped = FieldSelector::parse(pods, "metadata.name=a\\,b").unwrap();
     assert_eq!(escaped.exact("metadata.name"), Some("a,b"));
@@ -75,17 +109,32 @@ fn field_selectors() {
 #[test]
 fn every_label_of_the_table_can_be_selected() {
     for (group, plural, labels) in [
-        ("", "pods", "spec.nodeName spec.host spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork status.phase status.podIP status.podIPs status.nominatedNodeName"),
+        (
+            "",
+            "pods",
+            "spec.nodeName spec.host spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork status.phase status.podIP status.podIPs status.nominatedNodeName",
+        ),
         ("", "nodes", "spec.unschedulable"),
         ("", "namespaces", "status.phase"),
         ("", "secrets", "type"),
         ("", "services", "spec.clusterIP spec.type"),
-        ("", "events", "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid involvedObject.apiVersion involvedObject.resourceVersion involvedObject.fieldPath reason reportingComponent source type"),
-        ("events.k8s.io", "events", "regarding.kind regarding.namespace regarding.name regarding.uid reason reportingController type"),
+        (
+            "",
+            "events",
+            "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid involvedObject.apiVersion involvedObject.resourceVersion involvedObject.fieldPath reason reportingComponent source type",
+        ),
+        (
+            "events.k8s.io",
+            "events",
+            "regarding.kind regarding.namespace regarding.name regarding.uid reason reportingController type",
+        ),
     ] {
         let resource = table::find(group, "v1", plural).unwrap();
         for label in labels.split(' ').chain(["metadata.name"]) {
-            assert!(FieldSelector::parse(resource, &format!("{label}=x")).is_ok(), "{plural} {label}");
+            assert!(
+                FieldSelector::parse(resource, &format!("{label}=x")).is_ok(),
+                "{plural} {label}"
+            );
         }
     }
 }

@@ -15,7 +15,12 @@ pub(super) fn json(
 ) -> Result<(Value, Vec<String>), serde_json::Error> {
     let findings = RefCell::new(Vec::new());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let seed = Seed { shape: schema.map(|s| &s.shape), path: Path::Root, depth: 0, findings: &findings };
+    let seed = Seed {
+        shape: schema.map(|s| &s.shape),
+        path: Path::Root,
+        depth: 0,
+        findings: &findings,
+    };
     let value = seed.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok((value, findings.into_inner()))
@@ -102,7 +107,12 @@ impl<'de> Visitor<'de> for Seed<'_> {
         let mut list = Vec::new();
         loop {
             let path = Path::Index(&self.path, list.len());
-            let seed = Seed { shape, path, depth: self.depth + 1, findings: self.findings };
+            let seed = Seed {
+                shape,
+                path,
+                depth: self.depth + 1,
+                findings: self.findings,
+            };
             match items.next_element_seed(seed)? {
                 Some(item) => list.push(item),
                 None => return Ok(Value::Array(list)),
@@ -122,7 +132,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 Some(Shape::Struct(fields)) => {
                     let field = fields.get(key.as_str());
                     if field.is_none() {
-                        self.findings.borrow_mut().push(format!("unknown field \"{path}\""));
+                        self.findings
+                            .borrow_mut()
+                            .push(format!("unknown field \"{path}\""));
                     }
                     field.map(|f| &f.shape)
                 }
@@ -130,10 +142,20 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 _ => None,
             };
             // What stands below an unknown field is not looked at, nor what stands in free JSON.
-            if map.contains_key(&key) && matches!(shape, Some(Shape::Struct(_) | Shape::Map(_))) && below.is_some() {
-                self.findings.borrow_mut().push(format!("duplicate field \"{path}\""));
+            if map.contains_key(&key)
+                && matches!(shape, Some(Shape::Struct(_) | Shape::Map(_)))
+                && below.is_some()
+            {
+                self.findings
+                    .borrow_mut()
+                    .push(format!("duplicate field \"{path}\""));
             }
-            let seed = Seed { shape: below, path, depth: self.depth + 1, findings: self.findings };
+            let seed = Seed {
+                shape: below,
+                path,
+                depth: self.depth + 1,
+                findings: self.findings,
+            };
             let value = entries.next_value_seed(seed)?;
             map.insert(key, value);
         }

@@ -58,7 +58,11 @@ impl Scanner<'_> {
             loop {
                 self.space();
                 let Some(top) = open.last().copied() else {
-                    return if self.at == self.bytes.len() { Ok(()) } else { Err(self.fault("after top-level value")) };
+                    return if self.at == self.bytes.len() {
+                        Ok(())
+                    } else {
+                        Err(self.fault("after top-level value"))
+                    };
                 };
                 let (close, context) = match top {
                     Open::Object => (b'}', "after object key:value pair"),
@@ -162,7 +166,10 @@ impl Scanner<'_> {
 
     fn literal(&mut self, word: &str) -> Result<(), String> {
         for expected in word.bytes() {
-            let context = format!("in literal {word} (expecting {})", shown(char::from(expected)));
+            let context = format!(
+                "in literal {word} (expecting {})",
+                shown(char::from(expected))
+            );
             if self.peek()? != expected {
                 return Err(self.fault(&context));
             }
@@ -178,7 +185,10 @@ impl Scanner<'_> {
     }
 
     fn peek(&self) -> Result<u8, String> {
-        self.bytes.get(self.at).copied().ok_or_else(|| "unexpected end of JSON input".to_owned())
+        self.bytes
+            .get(self.at)
+            .copied()
+            .ok_or_else(|| "unexpected end of JSON input".to_owned())
     }
 
     fn fault(&self, context: &str) -> String {
@@ -204,18 +214,33 @@ mod tests {
     #[test]
     fn faults_are_named() {
         for (bytes, why) in [
-            ("{not json", "invalid character 'n' looking for beginning of object key string"),
+            (
+                "{not json",
+                "invalid character 'n' looking for beginning of object key string",
+            ),
             ("", "unexpected end of JSON input"),
             ("{\"a\":1", "unexpected end of JSON input"),
             ("{\"a\" 1}", "invalid character '1' after object key"),
-            ("{\"a\":1 2}", "invalid character '2' after object key:value pair"),
+            (
+                "{\"a\":1 2}",
+                "invalid character '2' after object key:value pair",
+            ),
             ("[1 2]", "invalid character '2' after array element"),
             ("{} x", "invalid character 'x' after top-level value"),
             ("nul", "unexpected end of JSON input"),
-            ("nuLl", "invalid character 'L' in literal null (expecting 'l')"),
-            ("[1,]", "invalid character ']' looking for beginning of value"),
+            (
+                "nuLl",
+                "invalid character 'L' in literal null (expecting 'l')",
+            ),
+            (
+                "[1,]",
+                "invalid character ']' looking for beginning of value",
+            ),
             ("\"\\q\"", "invalid character 'q' in string escape code"),
-            ("1.x", "invalid character 'x' after decimal point in numeric literal"),
+            (
+                "1.x",
+                "invalid character 'x' after decimal point in numeric literal",
+            ),
         ] {
             assert_eq!(super::describe(bytes.as_bytes()), why, "{bytes}");
         }

@@ -9,7 +9,10 @@ use crate::schema::{Schema, Shape};
 
 /// The first value of another type than its field's, if there is one.
 pub(super) fn mismatch(schema: &'static Schema, object: &Value) -> Option<String> {
-    let mut walk = Walk { path: Vec::new(), owner: schema.name };
+    let mut walk = Walk {
+        path: Vec::new(),
+        owner: schema.name,
+    };
     walk.value(&schema.shape, object, Some(schema))
 }
 
@@ -25,8 +28,12 @@ pub(super) fn normalise(shape: &Shape, value: &mut Value) {
                 }
             }
         }
-        (Shape::Map(values), Value::Object(map)) => map.values_mut().for_each(|v| normalise(values, v)),
-        (Shape::List(items), Value::Array(list)) => list.iter_mut().for_each(|v| normalise(items, v)),
+        (Shape::Map(values), Value::Object(map)) => {
+            map.values_mut().for_each(|v| normalise(values, v))
+        }
+        (Shape::List(items), Value::Array(list)) => {
+            list.iter_mut().for_each(|v| normalise(items, v))
+        }
         (Shape::Quantity, Value::String(text)) => {
             if let Ok(quantity) = Quantity::parse(text) {
                 *text = quantity.to_string();
@@ -109,7 +116,12 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn value(&mut self, shape: &'a Shape, value: &'a Value, schema: Option<&'static Schema>) -> Option<String> {
+    fn value(
+        &mut self,
+        shape: &'a Shape,
+        value: &'a Value,
+        schema: Option<&'static Schema>,
+    ) -> Option<String> {
         let (target, resolved) = shape.resolve();
         let schema = target.or(schema);
         match (resolved, value) {
@@ -130,28 +142,43 @@ impl<'a> Walk<'a> {
                 self.owner = outer;
                 None
             }
-            (Shape::Map(values), Value::Object(map)) => map.values().find_map(|v| self.value(values, v, None)),
-            (Shape::List(items), Value::Array(list)) => list.iter().find_map(|v| self.value(items, v, None)),
-            (Shape::Text { bytes: false }, Value::String(_)) | (Shape::Flag, Value::Bool(_)) | (Shape::Number, Value::Number(_)) => None,
+            (Shape::Map(values), Value::Object(map)) => {
+                map.values().find_map(|v| self.value(values, v, None))
+            }
+            (Shape::List(items), Value::Array(list)) => {
+                list.iter().find_map(|v| self.value(items, v, None))
+            }
+            (Shape::Text { bytes: false }, Value::String(_))
+            | (Shape::Flag, Value::Bool(_))
+            | (Shape::Number, Value::Number(_)) => None,
             (Shape::Text { bytes: true }, Value::String(text)) => bad_base64(text),
             (Shape::Integer { bits }, Value::Number(number)) => match number.as_i64() {
                 Some(n) if *bits == 64 || i32::try_from(n).is_ok() => None,
                 _ => Some(self.cannot(&format!("number {number}"), resolved, schema)),
             },
-            (Shape::IntOrString, Value::Number(number)) => match number.as_i64().map(i32::try_from) {
+            (Shape::IntOrString, Value::Number(number)) => match number.as_i64().map(i32::try_from)
+            {
                 Some(Ok(_)) => None,
-                _ => Some(format!("json: cannot unmarshal number {number} into Go value of type int32")),
+                _ => Some(format!(
+                    "json: cannot unmarshal number {number} into Go value of type int32"
+                )),
             },
-            (Shape::IntOrString | Shape::Quantity, Value::String(text)) => self.bad_quantity(resolved, text),
-            (Shape::Quantity, Value::Number(number)) => self.bad_quantity(resolved, &number.to_string()),
+            (Shape::IntOrString | Shape::Quantity, Value::String(text)) => {
+                self.bad_quantity(resolved, text)
+            }
+            (Shape::Quantity, Value::Number(number)) => {
+                self.bad_quantity(resolved, &number.to_string())
+            }
             (Shape::Quantity, _) => self.bad_quantity(resolved, ""),
-            (Shape::IntOrString, other) => {
-                Some(format!("json: cannot unmarshal {} into Go value of type int32", kind_of(other)))
-            }
+            (Shape::IntOrString, other) => Some(format!(
+                "json: cannot unmarshal {} into Go value of type int32",
+                kind_of(other)
+            )),
             (Shape::Time { .. }, Value::String(text)) => bad_time(text, resolved),
-            (Shape::Time { .. }, other) => {
-                Some(format!("json: cannot unmarshal {} into Go value of type string", kind_of(other)))
-            }
+            (Shape::Time { .. }, other) => Some(format!(
+                "json: cannot unmarshal {} into Go value of type string",
+                kind_of(other)
+            )),
             (_, other) => Some(self.cannot(kind_of(other), resolved, schema)),
         }
     }
@@ -171,7 +198,11 @@ impl<'a> Walk<'a> {
         if self.path.is_empty() {
             return format!("json: cannot unmarshal {what} into Go value of type {wanted}");
         }
-        format!("json: cannot unmarshal {what} into Go struct field {}.{} of type {wanted}", self.owner, self.path.join("."))
+        format!(
+            "json: cannot unmarshal {what} into Go struct field {}.{} of type {wanted}",
+            self.owner,
+            self.path.join(".")
+        )
     }
 }
 
@@ -181,12 +212,12 @@ fn bad_base64(text: &str) -> Option<String> {
     let plain: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
     match STANDARD.decode(&plain) {
         Ok(_) => None,
-        Err(base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _)) => {
-            Some(format!("illegal base64 data at input byte {at}"))
-        }
-        Err(base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding) => {
-            Some(format!("illegal base64 data at input byte {}", plain.len() / 4 * 4))
-        }
+        Err(
+            base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _),
+        ) => Some(format!("illegal base64 data at input byte {at}")),
+        Err(base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding) => Some(
+            format!("illegal base64 data at input byte {}", plain.len() / 4 * 4),
+        ),
     }
 }
 
@@ -199,7 +230,9 @@ fn bad_time(text: &str, shape: &Shape) -> Option<String> {
         _ => "2006-01-02T15:04:05Z07:00",
     };
     let quoted = crate::field::quoted(text);
-    Some(format!("parsing time {quoted} as \"{layout}\": cannot parse {quoted} as \"2006\""))
+    Some(format!(
+        "parsing time {quoted} as \"{layout}\": cannot parse {quoted} as \"2006\""
+    ))
 }
 
 fn go_type(shape: &Shape, schema: Option<&'static Schema>) -> String {

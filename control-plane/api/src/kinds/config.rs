@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use crate::duration::age;
-use crate::field::{FieldError, Fault};
+use crate::field::{Fault, FieldError};
 use crate::names;
 use crate::table::{AGE, BASE, Column, Field, NAME, Resource, column};
 use crate::value::{self, at, entries, flag, text};
@@ -45,24 +45,29 @@ pub(crate) static SECRETS: Resource = Resource {
     columns: SECRET_COLUMNS,
     cells: |object, now| {
         let keys = entries(object, &["data"]).count();
-        cells(object, vec![text(object, &["type"]).into(), keys.to_string().into()], now)
+        cells(
+            object,
+            vec![text(object, &["type"]).into(), keys.to_string().into()],
+            now,
+        )
     },
-    fields: &[Field { label: "type", get: |object| text(object, &["type"]).to_owned() }],
+    fields: &[Field {
+        label: "type",
+        get: |object| text(object, &["type"]).to_owned(),
+    }],
     default: |object| {
         value::set_default(object, "type", "Opaque");
         merge_string_data(object);
-    },
-    prepare_update: |new, old| {
-        // Clients that leave the type out do not mean to change it.
-        if text(new, &["type"]).is_empty() {
-            value::keep(new, old, "type");
-        }
     },
     validate: validate_secret,
     validate_update: |new, old| {
         let mut wrong = Vec::new();
         if at(new, &["type"]) != at(old, &["type"]) {
-            wrong.push(FieldError::invalid("type", at(new, &["type"]), "field is immutable"));
+            wrong.push(FieldError::invalid(
+                "type",
+                at(new, &["type"]),
+                "field is immutable",
+            ));
         }
         wrong.extend(immutable(new, old, &["data"]));
         wrong.extend(validate_secret(new));
@@ -71,8 +76,12 @@ pub(crate) static SECRETS: Resource = Resource {
     ..BASE
 };
 
-const SECRET_COLUMNS: &[Column] =
-    &[NAME, column("Type", "What the data is for."), column("Data", "Number of keys."), AGE];
+const SECRET_COLUMNS: &[Column] = &[
+    NAME,
+    column("Type", "What the data is for."),
+    column("Data", "Number of keys."),
+    AGE,
+];
 
 /// The most bytes in all values together.
 const DATA_MAX: usize = 1024 * 1024;
@@ -86,7 +95,9 @@ fn cells(object: &Value, middle: Vec<Value>, now: OffsetDateTime) -> Vec<Value> 
 
 /// `stringData` is only a way of writing: its entries become `data`, which is what is stored.
 fn merge_string_data(object: &mut Value) {
-    let Some(Value::Object(plain)) = value::remove(object, "stringData") else { return };
+    let Some(Value::Object(plain)) = value::remove(object, "stringData") else {
+        return;
+    };
     let encoded: Map<String, Value> = plain
         .into_iter()
         .map(|(key, text)| (key, STANDARD.encode(text.as_str().unwrap_or("")).into()))
@@ -102,7 +113,11 @@ fn validate_config_map(object: &Value) -> Vec<FieldError> {
     for (key, val) in entries(object, &["data"]) {
         wrong.extend(bad_key("data", key));
         if at(object, &["binaryData"]).get(key).is_some() {
-            wrong.push(FieldError::invalid_text(format!("data[{key}]"), key, "duplicate of key present in binaryData"));
+            wrong.push(FieldError::invalid_text(
+                format!("data[{key}]"),
+                key,
+                "duplicate of key present in binaryData",
+            ));
         }
         bytes += val.as_str().map_or(0, str::len);
     }
@@ -136,7 +151,10 @@ fn validate_secret(object: &Value) -> Vec<FieldError> {
         "kubernetes.io/service-account-token" => {
             let account = "kubernetes.io/service-account.name";
             if text(object, &["metadata", "annotations", account]).is_empty() {
-                wrong.push(FieldError::required(format!("metadata.annotations[{account}]"), ""));
+                wrong.push(FieldError::required(
+                    format!("metadata.annotations[{account}]"),
+                    "",
+                ));
             }
         }
         "kubernetes.io/tls" => {
@@ -165,7 +183,11 @@ fn json_key(data: &Value, key: &str) -> Option<FieldError> {
     let decoded = STANDARD.decode(encoded).ok()?;
     match serde_json::from_slice::<Map<String, Value>>(&decoded) {
         Ok(_) => None,
-        Err(why) => Some(FieldError::new(field, Fault::Invalid("\"<secret contents redacted>\"".into()), why.to_string())),
+        Err(why) => Some(FieldError::new(
+            field,
+            Fault::Invalid("\"<secret contents redacted>\"".into()),
+            why.to_string(),
+        )),
     }
 }
 
@@ -178,7 +200,13 @@ fn bad_key(map: &str, key: &str) -> Vec<FieldError> {
 
 fn decoded_len(base64: &Value) -> usize {
     let text = base64.as_str().unwrap_or("");
-    text.len() / 4 * 3 - text.bytes().rev().take_while(|b| *b == b'=').count().min(text.len() / 4 * 3)
+    text.len() / 4 * 3
+        - text
+            .bytes()
+            .rev()
+            .take_while(|b| *b == b'=')
+            .count()
+            .min(text.len() / 4 * 3)
 }
 
 /// What an object that was made immutable refuses.
@@ -188,12 +216,18 @@ fn immutable(new: &Value, old: &Value, keys: &[&str]) -> Vec<FieldError> {
     }
     let mut wrong = Vec::new();
     if !flag(new, &["immutable"]) {
-        wrong.push(FieldError::forbidden("immutable", "field is immutable when `immutable` is set"));
+        wrong.push(FieldError::forbidden(
+            "immutable",
+            "field is immutable when `immutable` is set",
+        ));
     }
     for key in keys {
         let (after, before) = (at(new, &[key]), at(old, &[key]));
         if after != before && !(value::is_empty(after) && value::is_empty(before)) {
-            wrong.push(FieldError::forbidden(*key, "field is immutable when `immutable` is set"));
+            wrong.push(FieldError::forbidden(
+                *key,
+                "field is immutable when `immutable` is set",
+            ));
         }
     }
     wrong
@@ -209,16 +243,27 @@ mod tests {
     fn string_data_becomes_data() {
         let mut secret = json!({"stringData": {"user": "me"}, "data": {"old": "eA=="}});
         (SECRETS.default)(&mut secret);
-        assert_eq!(secret, json!({"type": "Opaque", "data": {"old": "eA==", "user": "bWU="}}));
+        assert_eq!(
+            secret,
+            json!({"type": "Opaque", "data": {"old": "eA==", "user": "bWU="}})
+        );
     }
 
     #[test]
     fn keys_and_kinds_of_secrets() {
-        let faults = |secret: Value| -> Vec<String> { validate_secret(&secret).iter().map(ToString::to_string).collect() };
+        let faults = |secret: Value| -> Vec<String> {
+            validate_secret(&secret)
+                .iter()
+                .map(ToString::to_string)
+                .collect()
+        };
         assert!(faults(json!({"type": "Opaque", "data": {"a": "eA=="}})).is_empty());
         assert_eq!(
             faults(json!({"type": "kubernetes.io/tls", "data": {}})),
-            ["data[tls.crt]: Required value", "data[tls.key]: Required value"]
+            [
+                "data[tls.crt]: Required value",
+                "data[tls.key]: Required value"
+            ]
         );
         assert_eq!(faults(json!({"data": {"a b": ""}})).len(), 1);
     }
@@ -227,7 +272,10 @@ mod tests {
     fn immutable_stays() {
         let old = json!({"immutable": true, "data": {"a": "1"}});
         let new = json!({"data": {"a": "2"}});
-        let faults: Vec<String> = (CONFIG_MAPS.validate_update)(&new, &old).iter().map(|e| e.field.clone()).collect();
+        let faults: Vec<String> = (CONFIG_MAPS.validate_update)(&new, &old)
+            .iter()
+            .map(|e| e.field.clone())
+            .collect();
         assert_eq!(faults, ["immutable", "data"]);
     }
 }

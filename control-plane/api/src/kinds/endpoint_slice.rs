@@ -48,7 +48,11 @@ pub(crate) static ENDPOINT_SLICES: Resource = Resource {
     validate_update: |new, old| {
         let mut wrong = validate(new);
         if at(new, &["addressType"]) != at(old, &["addressType"]) {
-            wrong.push(FieldError::invalid("addressType", at(new, &["addressType"]), "field is immutable"));
+            wrong.push(FieldError::invalid(
+                "addressType",
+                at(new, &["addressType"]),
+                "field is immutable",
+            ));
         }
         wrong
     },
@@ -89,11 +93,19 @@ fn validate(object: &Value) -> Vec<FieldError> {
     match kind {
         "IPv4" | "IPv6" | "FQDN" => {}
         "" => wrong.push(FieldError::required("addressType", "")),
-        other => wrong.push(FieldError::not_supported("addressType", other, &["FQDN", "IPv4", "IPv6"])),
+        other => wrong.push(FieldError::not_supported(
+            "addressType",
+            other,
+            &["FQDN", "IPv4", "IPv6"],
+        )),
     }
     let endpoints = list(object, &["endpoints"]);
     if endpoints.len() > ENDPOINTS_MAX {
-        wrong.push(FieldError::too_many("endpoints", endpoints.len(), ENDPOINTS_MAX));
+        wrong.push(FieldError::too_many(
+            "endpoints",
+            endpoints.len(),
+            ENDPOINTS_MAX,
+        ));
         return wrong;
     }
     for (i, endpoint) in endpoints.iter().enumerate() {
@@ -107,9 +119,16 @@ fn bad_endpoint(field: &str, endpoint: &Value, kind: &str) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     let addresses = list(endpoint, &["addresses"]);
     if addresses.is_empty() {
-        wrong.push(FieldError::required(format!("{field}.addresses"), "must contain at least 1 address"));
+        wrong.push(FieldError::required(
+            format!("{field}.addresses"),
+            "must contain at least 1 address",
+        ));
     } else if addresses.len() > ADDRESSES_MAX {
-        wrong.push(FieldError::too_many(format!("{field}.addresses"), addresses.len(), ADDRESSES_MAX));
+        wrong.push(FieldError::too_many(
+            format!("{field}.addresses"),
+            addresses.len(),
+            ADDRESSES_MAX,
+        ));
     }
     for (i, address) in addresses.iter().enumerate() {
         let address = address.as_str().unwrap_or("");
@@ -118,20 +137,33 @@ fn bad_endpoint(field: &str, endpoint: &Value, kind: &str) -> Vec<FieldError> {
         match (kind, net::parse_ip(address)) {
             ("IPv4" | "IPv6", Some(ip)) => {
                 if ip.is_ipv4() != (kind == "IPv4") {
-                    wrong.push(invalid(&format!("{field}.addresses"), &format!("must be an {kind} address")));
+                    wrong.push(invalid(
+                        &format!("{field}.addresses"),
+                        &format!("must be an {kind} address"),
+                    ));
                 }
-                wrong.extend(net::not_special(address).into_iter().map(|why| invalid(&path, why)));
+                wrong.extend(
+                    net::not_special(address)
+                        .into_iter()
+                        .map(|why| invalid(&path, why)),
+                );
             }
             ("IPv4" | "IPv6", None) => {
                 wrong.extend(net::bad_ip(address).map(|why| invalid(&path, why)));
-                wrong.push(invalid(&format!("{field}.addresses"), &format!("must be an {kind} address")));
+                wrong.push(invalid(
+                    &format!("{field}.addresses"),
+                    &format!("must be an {kind} address"),
+                ));
             }
             ("FQDN", _) => {
                 for why in names::subdomain(address) {
                     wrong.push(invalid(&path, &why));
                 }
                 if !address.contains('.') {
-                    wrong.push(invalid(&path, "should be a domain with at least two segments separated by dots"));
+                    wrong.push(invalid(
+                        &path,
+                        "should be a domain with at least two segments separated by dots",
+                    ));
                 }
             }
             _ => {}
@@ -140,17 +172,32 @@ fn bad_endpoint(field: &str, endpoint: &Value, kind: &str) -> Vec<FieldError> {
     let node = text(endpoint, &["nodeName"]);
     if !node.is_empty() {
         for why in names::subdomain(node) {
-            wrong.push(FieldError::invalid_text(format!("{field}.nodeName"), node, why));
+            wrong.push(FieldError::invalid_text(
+                format!("{field}.nodeName"),
+                node,
+                why,
+            ));
         }
     }
     let topology = at(endpoint, &["deprecatedTopology"]);
     if value::entries(topology, &[]).count() > 16 {
-        wrong.push(FieldError::too_many(format!("{field}.deprecatedTopology"), value::entries(topology, &[]).count(), 16));
+        wrong.push(FieldError::too_many(
+            format!("{field}.deprecatedTopology"),
+            value::entries(topology, &[]).count(),
+            16,
+        ));
     }
-    wrong.extend(meta::labels(topology, &format!("{field}.deprecatedTopology")));
+    wrong.extend(meta::labels(
+        topology,
+        &format!("{field}.deprecatedTopology"),
+    ));
     if let Some(hostname) = at(endpoint, &["hostname"]).as_str() {
         for why in names::label(hostname) {
-            wrong.push(FieldError::invalid_text(format!("{field}.hostname"), hostname, why));
+            wrong.push(FieldError::invalid_text(
+                format!("{field}.hostname"),
+                hostname,
+                why,
+            ));
         }
     }
     for (key, max) in [("forZones", 8), ("forNodes", 8)] {
@@ -194,17 +241,29 @@ fn bad_ports(ports: &[Value]) -> Vec<FieldError> {
         }
         if let Some(number) = at(port, &["port"]).as_i64() {
             for why in names::port_number(number) {
-                wrong.push(FieldError::invalid(format!("{path}.port"), &number.into(), why));
+                wrong.push(FieldError::invalid(
+                    format!("{path}.port"),
+                    &number.into(),
+                    why,
+                ));
             }
         }
         match text(port, &["protocol"]) {
             "TCP" | "UDP" | "SCTP" => {}
             "" => wrong.push(FieldError::required(format!("{path}.protocol"), "")),
-            other => wrong.push(FieldError::not_supported(format!("{path}.protocol"), other, super::PROTOCOLS)),
+            other => wrong.push(FieldError::not_supported(
+                format!("{path}.protocol"),
+                other,
+                super::PROTOCOLS,
+            )),
         }
         if let Some(app) = at(port, &["appProtocol"]).as_str() {
             for why in names::qualified_name(app) {
-                wrong.push(FieldError::invalid_text(format!("{path}.appProtocol"), app, why));
+                wrong.push(FieldError::invalid_text(
+                    format!("{path}.appProtocol"),
+                    app,
+                    why,
+                ));
             }
         }
     }

@@ -20,7 +20,11 @@ pub(crate) static ENDPOINTS: Resource = Resource {
     storage_prefix: "/registry/services/endpoints",
     definition: "io.k8s.api.core.v1.Endpoints",
     create_on_update: true,
-    columns: &[NAME, column("Endpoints", "The first addresses and ports."), AGE],
+    columns: &[
+        NAME,
+        column("Endpoints", "The first addresses and ports."),
+        AGE,
+    ],
     cells: |object, now| {
         vec![
             meta::name(object).into(),
@@ -44,14 +48,20 @@ pub(crate) static ENDPOINTS: Resource = Resource {
 fn shown(object: &Value) -> String {
     let mut all = Vec::new();
     for subset in list(object, &["subsets"]) {
-        let addresses = list(subset, &["addresses"]).iter().map(|a| text(a, &["ip"]));
+        let addresses = list(subset, &["addresses"])
+            .iter()
+            .map(|a| text(a, &["ip"]));
         let ports = list(subset, &["ports"]);
         if ports.is_empty() {
             all.extend(addresses.map(str::to_owned));
             continue;
         }
         for port in ports {
-            all.extend(addresses.clone().map(|ip| join(ip, number(port, &["port"]))));
+            all.extend(
+                addresses
+                    .clone()
+                    .map(|ip| join(ip, number(port, &["port"]))),
+            );
         }
     }
     match all.len() {
@@ -62,16 +72,26 @@ fn shown(object: &Value) -> String {
 }
 
 fn join(ip: &str, port: i64) -> String {
-    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+    if ip.contains(':') {
+        format!("[{ip}]:{port}")
+    } else {
+        format!("{ip}:{port}")
+    }
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     for (i, subset) in list(object, &["subsets"]).iter().enumerate() {
         let path = format!("subsets[{i}]");
-        let (ready, not_ready) = (list(subset, &["addresses"]), list(subset, &["notReadyAddresses"]));
+        let (ready, not_ready) = (
+            list(subset, &["addresses"]),
+            list(subset, &["notReadyAddresses"]),
+        );
         if ready.is_empty() && not_ready.is_empty() {
-            wrong.push(FieldError::required(path.clone(), "must specify `addresses` or `notReadyAddresses`"));
+            wrong.push(FieldError::required(
+                path.clone(),
+                "must specify `addresses` or `notReadyAddresses`",
+            ));
         }
         for (key, addresses) in [("addresses", ready), ("notReadyAddresses", not_ready)] {
             for (j, address) in addresses.iter().enumerate() {
@@ -80,7 +100,11 @@ fn validate(object: &Value) -> Vec<FieldError> {
         }
         let ports = list(subset, &["ports"]);
         for (j, port) in ports.iter().enumerate() {
-            wrong.extend(bad_port(&format!("{path}.ports[{j}]"), port, ports.len() > 1));
+            wrong.extend(bad_port(
+                &format!("{path}.ports[{j}]"),
+                port,
+                ports.len() > 1,
+            ));
         }
     }
     wrong
@@ -92,12 +116,18 @@ fn bad_address(field: &str, address: &Value) -> Vec<FieldError> {
     if let Some(why) = net::bad_ip(ip) {
         return vec![FieldError::invalid_text(field, ip, why)];
     }
-    let mut wrong: Vec<FieldError> =
-        net::not_special(ip).into_iter().map(|why| FieldError::invalid_text(field.clone(), ip, why)).collect();
+    let mut wrong: Vec<FieldError> = net::not_special(ip)
+        .into_iter()
+        .map(|why| FieldError::invalid_text(field.clone(), ip, why))
+        .collect();
     let hostname = text(address, &["hostname"]);
     if !hostname.is_empty() {
         for why in names::label(hostname) {
-            wrong.push(FieldError::invalid_text(field.replace(".ip", ".hostname"), hostname, why));
+            wrong.push(FieldError::invalid_text(
+                field.replace(".ip", ".hostname"),
+                hostname,
+                why,
+            ));
         }
     }
     wrong
@@ -115,12 +145,20 @@ fn bad_port(field: &str, port: &Value, needs_name: bool) -> Vec<FieldError> {
     }
     let port_number = number(port, &["port"]);
     for why in names::port_number(port_number) {
-        wrong.push(FieldError::invalid(format!("{field}.port"), &port_number.into(), why));
+        wrong.push(FieldError::invalid(
+            format!("{field}.port"),
+            &port_number.into(),
+            why,
+        ));
     }
     match text(port, &["protocol"]) {
         "" => wrong.push(FieldError::required(format!("{field}.protocol"), "")),
         "TCP" | "UDP" | "SCTP" => {}
-        other => wrong.push(FieldError::not_supported(format!("{field}.protocol"), other, super::PROTOCOLS)),
+        other => wrong.push(FieldError::not_supported(
+            format!("{field}.protocol"),
+            other,
+            super::PROTOCOLS,
+        )),
     }
     wrong
 }

@@ -49,15 +49,32 @@ pub(crate) static EVENTS: Resource = Resource {
     validate: validate_new,
     validate_update: |new, old| {
         let mut wrong = validate_new(new);
-        for key in ["regarding", "related", "note", "reason", "action", "type", "reportingController", "reportingInstance", "eventTime"] {
+        for key in [
+            "regarding",
+            "related",
+            "note",
+            "reason",
+            "action",
+            "type",
+            "reportingController",
+            "reportingInstance",
+            "eventTime",
+        ] {
             let (before, after) = (at(old, &[key]), at(new, &[key]));
             if before != after && !(value::is_empty(before) && value::is_empty(after)) {
-                wrong.push(FieldError::invalid(stored_name(key), after, "field is immutable"));
+                wrong.push(FieldError::invalid(
+                    stored_name(key),
+                    after,
+                    "field is immutable",
+                ));
             }
         }
         wrong
     },
-    conversion: Some(Conversion { to_stored: to_core, from_stored: from_core }),
+    conversion: Some(Conversion {
+        to_stored: to_core,
+        from_stored: from_core,
+    }),
     ..BASE
 };
 
@@ -71,7 +88,10 @@ const COLUMNS: &[Column] = &[
     column("Message", "What happened."),
     wide("First Seen", "Time since it happened first."),
     wide("Count", "How often it happened."),
-    Column { priority: 1, ..NAME },
+    Column {
+        priority: 1,
+        ..NAME
+    },
 ];
 
 /// The core group's word and the newer group's.
@@ -119,7 +139,10 @@ const NEW_FIELDS: &[Field] = text_fields! {
 };
 
 fn stored_name(key: &str) -> &str {
-    RENAMED.iter().find(|(_, new)| *new == key).map_or(key, |(old, _)| old)
+    RENAMED
+        .iter()
+        .find(|(_, new)| *new == key)
+        .map_or(key, |(old, _)| old)
 }
 
 fn to_core(object: &mut Value) {
@@ -143,7 +166,12 @@ fn from_core(object: &mut Value) {
 /// Component and host.
 fn source(object: &Value) -> (String, String) {
     let first = |paths: [&[&str]; 4]| {
-        paths.into_iter().map(|p| text(object, p)).find(|t| !t.is_empty()).unwrap_or("").to_owned()
+        paths
+            .into_iter()
+            .map(|p| text(object, p))
+            .find(|t| !t.is_empty())
+            .unwrap_or("")
+            .to_owned()
     };
     let component = first([
         &["source", "component"],
@@ -151,7 +179,12 @@ fn source(object: &Value) -> (String, String) {
         &["reportingComponent"],
         &["reportingController"],
     ]);
-    let host = first([&["source", "host"], &["deprecatedSource", "host"], &["reportingInstance"], &["reportingInstance"]]);
+    let host = first([
+        &["source", "host"],
+        &["deprecatedSource", "host"],
+        &["reportingInstance"],
+        &["reportingInstance"],
+    ]);
     (component, host)
 }
 
@@ -177,7 +210,11 @@ fn cells(object: &Value, now: OffsetDateTime) -> Vec<Value> {
         name => format!("{kind}/{name}"),
     };
     let (component, host) = source(object);
-    let source = if host.is_empty() { component } else { format!("{component}, {host}") };
+    let source = if host.is_empty() {
+        component
+    } else {
+        format!("{component}, {host}")
+    };
     vec![
         last.into(),
         text(object, &["type"]).into(),
@@ -195,20 +232,31 @@ fn cells(object: &Value, now: OffsetDateTime) -> Vec<Value> {
 /// An event about an object of a namespace lives there; about a cluster-wide one, in `default` or `kube-system`.
 fn wrong_namespace(object: &Value, about: &str) -> Option<FieldError> {
     let (of_object, of_event) = (text(object, &[about, "namespace"]), meta::namespace(object));
-    let fits = if of_object.is_empty() { matches!(of_event, "default" | "kube-system") } else { of_object == of_event };
+    let fits = if of_object.is_empty() {
+        matches!(of_event, "default" | "kube-system")
+    } else {
+        of_object == of_event
+    };
     (!fits).then(|| {
-        FieldError::invalid_text("involvedObject.namespace", of_object, "does not match event.namespace")
+        FieldError::invalid_text(
+            "involvedObject.namespace",
+            of_object,
+            "does not match event.namespace",
+        )
     })
 }
 
 fn validate_core(object: &Value) -> Vec<FieldError> {
-    wrong_namespace(object, "involvedObject").into_iter().collect()
+    wrong_namespace(object, "involvedObject")
+        .into_iter()
+        .collect()
 }
 
 fn validate_new(object: &Value) -> Vec<FieldError> {
     let mut wrong: Vec<FieldError> = wrong_namespace(object, "regarding").into_iter().collect();
     // Events that were made by the core group carry no eventTime and are left alone.
-    let legacy = at(object, &["eventTime"]).is_null() && !at(object, &["deprecatedFirstTimestamp"]).is_null();
+    let legacy = at(object, &["eventTime"]).is_null()
+        && !at(object, &["deprecatedFirstTimestamp"]).is_null();
     if legacy {
         return wrong;
     }
@@ -217,25 +265,44 @@ fn validate_new(object: &Value) -> Vec<FieldError> {
     }
     match text(object, &["type"]) {
         "Normal" | "Warning" => {}
-        other => wrong.push(FieldError::invalid_text("type", other, "has invalid value: \"\"".replace("\"\"", &crate::field::quoted(other)))),
+        other => wrong.push(FieldError::invalid_text(
+            "type",
+            other,
+            "has invalid value: \"\"".replace("\"\"", &crate::field::quoted(other)),
+        )),
     }
     for (key, max) in [("reportingInstance", 128), ("action", 128), ("reason", 128)] {
         let given = text(object, &[key]);
         if given.is_empty() {
             wrong.push(FieldError::required(key, ""));
         } else if given.len() > max {
-            wrong.push(FieldError::invalid_text(key, "", format!("can have at most {max} characters")));
+            wrong.push(FieldError::invalid_text(
+                key,
+                "",
+                format!("can have at most {max} characters"),
+            ));
         }
     }
     let controller = text(object, &["reportingController"]);
     if controller.is_empty() {
         wrong.push(FieldError::required("reportingController", ""));
     }
-    for why in names::qualified_name(controller).into_iter().filter(|_| !controller.is_empty()) {
-        wrong.push(FieldError::invalid_text("reportingController", controller, why));
+    for why in names::qualified_name(controller)
+        .into_iter()
+        .filter(|_| !controller.is_empty())
+    {
+        wrong.push(FieldError::invalid_text(
+            "reportingController",
+            controller,
+            why,
+        ));
     }
     if text(object, &["note"]).len() > 1024 {
-        wrong.push(FieldError::invalid_text("message", "", "can have at most 1024 characters"));
+        wrong.push(FieldError::invalid_text(
+            "message",
+            "",
+            "can have at most 1024 characters",
+        ));
     }
     wrong
 }

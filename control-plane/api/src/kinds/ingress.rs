@@ -27,7 +27,12 @@ pub(crate) static INGRESSES: Resource = Resource {
             class(object).into(),
             hosts(object).into(),
             crate::kinds::service::balancer_addresses(object).into(),
-            if list(object, &["spec", "tls"]).is_empty() { "80" } else { "80, 443" }.into(),
+            if list(object, &["spec", "tls"]).is_empty() {
+                "80"
+            } else {
+                "80, 443"
+            }
+            .into(),
             age(at(object, &["metadata", "creationTimestamp"]), now).into(),
         ]
     },
@@ -81,7 +86,11 @@ pub(crate) static INGRESS_CLASSES: Resource = Resource {
     columns: CLASS_COLUMNS,
     cells: |object, now| {
         let parameters = at(object, &["spec", "parameters"]);
-        let shown = match (text(parameters, &["apiGroup"]), text(parameters, &["kind"]), text(parameters, &["name"])) {
+        let shown = match (
+            text(parameters, &["apiGroup"]),
+            text(parameters, &["kind"]),
+            text(parameters, &["name"]),
+        ) {
             ("", "", "") => "<none>".to_owned(),
             ("", kind, name) => format!("{kind}/{name}"),
             (group, kind, name) => format!("{kind}.{group}/{name}"),
@@ -94,7 +103,11 @@ pub(crate) static INGRESS_CLASSES: Resource = Resource {
         ]
     },
     default: |object| {
-        if let Some(parameters) = object.get_mut("spec").and_then(|s| s.get_mut("parameters")).filter(|p| p.is_object()) {
+        if let Some(parameters) = object
+            .get_mut("spec")
+            .and_then(|s| s.get_mut("parameters"))
+            .filter(|p| p.is_object())
+        {
             value::set_default(parameters, "scope", "Cluster");
         }
     },
@@ -102,7 +115,11 @@ pub(crate) static INGRESS_CLASSES: Resource = Resource {
     validate_update: |new, old| {
         let mut wrong = validate_class(new);
         if at(new, &["spec", "controller"]) != at(old, &["spec", "controller"]) {
-            wrong.push(FieldError::invalid("spec.controller", at(new, &["spec", "controller"]), "field is immutable"));
+            wrong.push(FieldError::invalid(
+                "spec.controller",
+                at(new, &["spec", "controller"]),
+                "field is immutable",
+            ));
         }
         wrong
     },
@@ -111,7 +128,10 @@ pub(crate) static INGRESS_CLASSES: Resource = Resource {
 
 const CLASS_COLUMNS: &[Column] = &[
     NAME,
-    column("Controller", "The controller that serves Ingresses of the class."),
+    column(
+        "Controller",
+        "The controller that serves Ingresses of the class.",
+    ),
     column("Parameters", "Object that configures the controller."),
     AGE,
 ];
@@ -154,21 +174,35 @@ fn validate(object: &Value) -> Vec<FieldError> {
     let rules = list(spec, &["rules"]);
     for (i, tls) in list(spec, &["tls"]).iter().enumerate() {
         for (j, host) in list(tls, &["hosts"]).iter().enumerate() {
-            wrong.extend(bad_host(&format!("spec.tls[{i}].hosts[{j}]"), host.as_str().unwrap_or("")));
+            wrong.extend(bad_host(
+                &format!("spec.tls[{i}].hosts[{j}]"),
+                host.as_str().unwrap_or(""),
+            ));
         }
     }
     if rules.is_empty() && at(spec, &["defaultBackend"]).is_null() {
-        wrong.push(FieldError::invalid("spec", &Value::Null, "either `defaultBackend` or `rules` must be specified"));
+        wrong.push(FieldError::invalid(
+            "spec",
+            &Value::Null,
+            "either `defaultBackend` or `rules` must be specified",
+        ));
     }
     if !at(spec, &["defaultBackend"]).is_null() {
-        wrong.extend(bad_backend("spec.defaultBackend", at(spec, &["defaultBackend"])));
+        wrong.extend(bad_backend(
+            "spec.defaultBackend",
+            at(spec, &["defaultBackend"]),
+        ));
     }
     for (i, rule) in rules.iter().enumerate() {
         let path = format!("spec.rules[{i}]");
         let host = text(rule, &["host"]);
         if !host.is_empty() {
             if host.parse::<std::net::IpAddr>().is_ok() {
-                wrong.push(FieldError::invalid_text(format!("{path}.host"), host, "must be a DNS name, not an IP address"));
+                wrong.push(FieldError::invalid_text(
+                    format!("{path}.host"),
+                    host,
+                    "must be a DNS name, not an IP address",
+                ));
             } else {
                 wrong.extend(bad_host(&format!("{path}.host"), host));
             }
@@ -179,15 +213,25 @@ fn validate(object: &Value) -> Vec<FieldError> {
     }
     if let Some(class) = at(spec, &["ingressClassName"]).as_str() {
         for why in names::subdomain(class) {
-            wrong.push(FieldError::invalid_text("spec.ingressClassName", class, why));
+            wrong.push(FieldError::invalid_text(
+                "spec.ingressClassName",
+                class,
+                why,
+            ));
         }
     }
     wrong
 }
 
 fn bad_host(field: &str, host: &str) -> Vec<FieldError> {
-    let why = if host.contains('*') { names::wildcard_subdomain(host) } else { names::subdomain(host) };
-    why.into_iter().map(|why| FieldError::invalid_text(field, host, why)).collect()
+    let why = if host.contains('*') {
+        names::wildcard_subdomain(host)
+    } else {
+        names::subdomain(host)
+    };
+    why.into_iter()
+        .map(|why| FieldError::invalid_text(field, host, why))
+        .collect()
 }
 
 fn bad_paths(field: &str, http: &Value) -> Vec<FieldError> {
@@ -200,11 +244,18 @@ fn bad_paths(field: &str, http: &Value) -> Vec<FieldError> {
         let field = format!("{field}.paths[{i}]");
         let given = text(path, &["path"]);
         match at(path, &["pathType"]).as_str() {
-            None => wrong.push(FieldError::required(format!("{field}.pathType"), "pathType must be specified")),
+            None => wrong.push(FieldError::required(
+                format!("{field}.pathType"),
+                "pathType must be specified",
+            )),
             Some("Exact" | "Prefix") => wrong.extend(bad_path(&format!("{field}.path"), given)),
             Some("ImplementationSpecific") => {
                 if !given.is_empty() && !given.starts_with('/') {
-                    wrong.push(FieldError::invalid_text(format!("{field}.path"), given, "must be an absolute path"));
+                    wrong.push(FieldError::invalid_text(
+                        format!("{field}.path"),
+                        given,
+                        "must be an absolute path",
+                    ));
                 }
             }
             Some(other) => wrong.push(FieldError::not_supported(
@@ -213,7 +264,10 @@ fn bad_paths(field: &str, http: &Value) -> Vec<FieldError> {
                 &["Exact", "ImplementationSpecific", "Prefix"],
             )),
         }
-        wrong.extend(bad_backend(&format!("{field}.backend"), at(path, &["backend"])));
+        wrong.extend(bad_backend(
+            &format!("{field}.backend"),
+            at(path, &["backend"]),
+        ));
     }
     wrong
 }
@@ -221,16 +275,28 @@ fn bad_paths(field: &str, http: &Value) -> Vec<FieldError> {
 fn bad_path(field: &str, path: &str) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     if !path.starts_with('/') {
-        wrong.push(FieldError::invalid_text(field, path, "must be an absolute path"));
+        wrong.push(FieldError::invalid_text(
+            field,
+            path,
+            "must be an absolute path",
+        ));
     }
     for part in ["//", "/./", "/../", "%2f", "%2F"] {
         if path.contains(part) {
-            wrong.push(FieldError::invalid_text(field, path, format!("must not contain '{part}'")));
+            wrong.push(FieldError::invalid_text(
+                field,
+                path,
+                format!("must not contain '{part}'"),
+            ));
         }
     }
     for end in ["/..", "/."] {
         if path.ends_with(end) {
-            wrong.push(FieldError::invalid_text(field, path, format!("cannot end with '{end}'")));
+            wrong.push(FieldError::invalid_text(
+                field,
+                path,
+                format!("cannot end with '{end}'"),
+            ));
         }
     }
     wrong
@@ -241,10 +307,17 @@ fn bad_backend(field: &str, backend: &Value) -> Vec<FieldError> {
     let (service, resource) = (at(backend, &["service"]), at(backend, &["resource"]));
     match (service.is_null(), resource.is_null()) {
         (true, true) => {
-            wrong.push(FieldError::required(field, "either backend resource or backend service must be specified"));
+            wrong.push(FieldError::required(
+                field,
+                "either backend resource or backend service must be specified",
+            ));
         }
         (false, false) => {
-            wrong.push(FieldError::invalid_text(field, "", "cannot set both resource and service backends"));
+            wrong.push(FieldError::invalid_text(
+                field,
+                "",
+                "cannot set both resource and service backends",
+            ));
         }
         (true, false) => {
             for key in ["kind", "name"] {
@@ -259,24 +332,46 @@ fn bad_backend(field: &str, backend: &Value) -> Vec<FieldError> {
                 wrong.push(FieldError::required(format!("{field}.service.name"), ""));
             } else {
                 for why in names::label(name) {
-                    wrong.push(FieldError::invalid_text(format!("{field}.service.name"), name, why));
+                    wrong.push(FieldError::invalid_text(
+                        format!("{field}.service.name"),
+                        name,
+                        why,
+                    ));
                 }
             }
-            let (port, port_name) = (number(service, &["port", "number"]), text(service, &["port", "name"]));
+            let (port, port_name) = (
+                number(service, &["port", "number"]),
+                text(service, &["port", "name"]),
+            );
             let field = format!("{field}.service.port");
             match (port_name.is_empty(), port == 0) {
-                (true, true) => wrong.push(FieldError::required(field, "port name or number is required")),
+                (true, true) => wrong.push(FieldError::required(
+                    field,
+                    "port name or number is required",
+                )),
                 (false, false) => {
-                    wrong.push(FieldError::invalid_text(field, "", "cannot set both port name & port number"));
+                    wrong.push(FieldError::invalid_text(
+                        field,
+                        "",
+                        "cannot set both port name & port number",
+                    ));
                 }
                 (false, true) => {
                     for why in names::port_name(port_name) {
-                        wrong.push(FieldError::invalid_text(format!("{field}.name"), port_name, why));
+                        wrong.push(FieldError::invalid_text(
+                            format!("{field}.name"),
+                            port_name,
+                            why,
+                        ));
                     }
                 }
                 (true, false) => {
                     for why in names::port_number(port) {
-                        wrong.push(FieldError::invalid(format!("{field}.number"), &port.into(), why));
+                        wrong.push(FieldError::invalid(
+                            format!("{field}.number"),
+                            &port.into(),
+                            why,
+                        ));
                     }
                 }
             }
@@ -326,7 +421,11 @@ fn validate_class(object: &Value) -> Vec<FieldError> {
             )),
             "Cluster" | "Namespace" => {}
             other => {
-                wrong.push(FieldError::not_supported("spec.parameters.scope", other, &["Cluster", "Namespace"]));
+                wrong.push(FieldError::not_supported(
+                    "spec.parameters.scope",
+                    other,
+                    &["Cluster", "Namespace"],
+                ));
             }
         }
     }

@@ -34,7 +34,9 @@ pub(crate) static LEASES: Resource = Resource {
 fn validate(object: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     let spec = at(object, &["spec"]);
-    if !at(spec, &["leaseDurationSeconds"]).is_null() && number(spec, &["leaseDurationSeconds"]) <= 0 {
+    if !at(spec, &["leaseDurationSeconds"]).is_null()
+        && number(spec, &["leaseDurationSeconds"]) <= 0
+    {
         wrong.push(FieldError::invalid(
             "spec.leaseDurationSeconds",
             at(spec, &["leaseDurationSeconds"]),

@@ -18,9 +18,9 @@ mod pod_containers;
 mod pod_defaults;
 mod pod_validation;
 pub(crate) mod service;
+pub(crate) mod service_account;
 mod service_defaults;
 mod service_validation;
-pub(crate) mod service_account;
 
 /// Protocols of ports, in the order in which refusals list them.
 pub(crate) const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
@@ -28,9 +28,10 @@ pub(crate) const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 /// What is wrong with a port that may be given by number or by name.
 pub(crate) fn bad_port_or_name(field: &str, port: &Value) -> Vec<FieldError> {
     match port {
-        Value::String(name) => {
-            names::port_name(name).into_iter().map(|why| FieldError::invalid_text(field, name, why)).collect()
-        }
+        Value::String(name) => names::port_name(name)
+            .into_iter()
+            .map(|why| FieldError::invalid_text(field, name, why))
+            .collect(),
         other => names::port_number(other.as_i64().unwrap_or(0))
             .into_iter()
             .map(|why| FieldError::invalid(field, other, why))

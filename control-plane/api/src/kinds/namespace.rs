@@ -17,15 +17,26 @@ pub(crate) static NAMESPACES: Resource = Resource {
     singular: "namespace",
     short_names: &["ns"],
     namespaced: false,
-    verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
+    verbs: &[
+        "create", "delete", "get", "list", "patch", "update", "watch",
+    ],
     subresources: &[
-        Subresource { name: "finalize", kind: "", group_version: None, verbs: &["update"] },
+        Subresource {
+            name: "finalize",
+            kind: "",
+            group_version: None,
+            verbs: &["update"],
+        },
         STATUS,
     ],
     storage_prefix: "/registry/namespaces",
     definition: "io.k8s.api.core.v1.Namespace",
     name_rule: NameRule::Label,
-    columns: &[NAME, column("Status", "Whether it is in use or being emptied."), AGE],
+    columns: &[
+        NAME,
+        column("Status", "Whether it is in use or being emptied."),
+        AGE,
+    ],
     cells: |object, now| {
         vec![
             text(object, &["metadata", "name"]).into(),
@@ -33,7 +44,10 @@ pub(crate) static NAMESPACES: Resource = Resource {
             age(at(object, &["metadata", "creationTimestamp"]), now).into(),
         ]
     },
-    fields: &[Field { label: "status.phase", get: |object| text(object, &["status", "phase"]).to_owned() }],
+    fields: &[Field {
+        label: "status.phase",
+        get: |object| text(object, &["status", "phase"]).to_owned(),
+    }],
     default: |object| {
         // Selectors of namespaces name it by this label.
         let name = meta::name(object).to_owned();
@@ -68,7 +82,11 @@ pub(crate) static NAMESPACES: Resource = Resource {
     validate_update: |new, old| {
         let mut wrong = validate(new);
         let phase = text(new, &["status", "phase"]);
-        let wanted = if meta::is_terminating(old) { "Terminating" } else { "Active" };
+        let wanted = if meta::is_terminating(old) {
+            "Terminating"
+        } else {
+            "Active"
+        };
         if !phase.is_empty() && phase != wanted && at(new, &["status"]) != at(old, &["status"]) {
             let why = if wanted == "Active" {
                 "may only be 'Terminating' if `deletionTimestamp` is not empty"

@@ -37,7 +37,10 @@ pub(crate) static NODES: Resource = Resource {
 
 const COLUMNS: &[Column] = &[
     NAME,
-    column("Status", "Whether it can run Pods, and whether new ones may come."),
+    column(
+        "Status",
+        "Whether it can run Pods, and whether new ones may come.",
+    ),
     column("Roles", "Roles by its labels."),
     AGE,
     column("Version", "Version of its node agent."),
@@ -75,7 +78,9 @@ fn cells(object: &Value, now: OffsetDateTime) -> Vec<Value> {
 }
 
 fn status(object: &Value) -> String {
-    let ready = list(object, &["status", "conditions"]).iter().find(|c| text(c, &["type"]) == "Ready");
+    let ready = list(object, &["status", "conditions"])
+        .iter()
+        .find(|c| text(c, &["type"]) == "Ready");
     let mut shown = match ready.map(|c| text(c, &["status"])) {
         None => "Unknown".to_owned(),
         Some("True") => "Ready".to_owned(),
@@ -89,20 +94,31 @@ fn status(object: &Value) -> String {
 
 fn roles(object: &Value) -> String {
     let roles: BTreeSet<&str> = entries(object, &["metadata", "labels"])
-        .filter_map(|(key, val)| match key.strip_prefix("node-role.kubernetes.io/") {
-            Some(role) => Some(role),
-            None if key == "kubernetes.io/role" => val.as_str(),
-            None => None,
-        })
+        .filter_map(
+            |(key, val)| match key.strip_prefix("node-role.kubernetes.io/") {
+                Some(role) => Some(role),
+                None if key == "kubernetes.io/role" => val.as_str(),
+                None => None,
+            },
+        )
         .filter(|role| !role.is_empty())
         .collect();
-    if roles.is_empty() { "<none>".to_owned() } else { Vec::from_iter(roles).join(",") }
+    if roles.is_empty() {
+        "<none>".to_owned()
+    } else {
+        Vec::from_iter(roles).join(",")
+    }
 }
 
 /// The single and the plural form of the address range say the same.
 fn default(object: &mut Value) {
-    let Some(spec) = value::object_mut(object, "spec") else { return };
-    let (one, many) = (text(spec, &["podCIDR"]).to_owned(), list(spec, &["podCIDRs"]).to_vec());
+    let Some(spec) = value::object_mut(object, "spec") else {
+        return;
+    };
+    let (one, many) = (
+        text(spec, &["podCIDR"]).to_owned(),
+        list(spec, &["podCIDRs"]).to_vec(),
+    );
     if !one.is_empty() && many.is_empty() {
         value::set(spec, "podCIDRs", json!([one]));
     } else if let (true, Some(first)) = (one.is_empty(), many.first()) {
@@ -116,27 +132,49 @@ fn validate(object: &Value) -> Vec<FieldError> {
     for (i, cidr) in cidrs.iter().enumerate() {
         let text = cidr.as_str().unwrap_or("");
         if let Some(why) = crate::net::bad_cidr(text) {
-            wrong.push(FieldError::invalid_text(format!("spec.podCIDRs[{i}]"), text, why));
+            wrong.push(FieldError::invalid_text(
+                format!("spec.podCIDRs[{i}]"),
+                text,
+                why,
+            ));
         }
     }
     let first = cidrs.first().and_then(Value::as_str).unwrap_or("");
     let one = text(object, &["spec", "podCIDR"]);
     if one != first {
-        wrong.push(FieldError::invalid_text("spec.podCIDR", one, format!("must match `podCIDRs[0]`: {first}")));
+        wrong.push(FieldError::invalid_text(
+            "spec.podCIDR",
+            one,
+            format!("must match `podCIDRs[0]`: {first}"),
+        ));
     }
     if cidrs.len() > 1 {
-        let v6: Vec<bool> = cidrs.iter().map(|c| c.as_str().unwrap_or("").contains(':')).collect();
+        let v6: Vec<bool> = cidrs
+            .iter()
+            .map(|c| c.as_str().unwrap_or("").contains(':'))
+            .collect();
         if cidrs.len() > 2 || v6[0] == v6[1] {
             let why = "may specify no more than one CIDR for each IP family";
-            wrong.push(FieldError::invalid("spec.podCIDRs", at(object, &["spec", "podCIDRs"]), why));
+            wrong.push(FieldError::invalid(
+                "spec.podCIDRs",
+                at(object, &["spec", "podCIDRs"]),
+                why,
+            ));
         }
     }
     let mut seen = BTreeSet::new();
     for (i, address) in list(object, &["status", "addresses"]).iter().enumerate() {
         let key = (text(address, &["type"]), text(address, &["address"]));
         if !seen.insert(key) {
-            let shown = format!("{{\"Type\":{},\"Address\":{}}}", quoted(key.0), quoted(key.1));
-            wrong.push(FieldError::duplicate(format!("status.addresses[{i}]"), shown));
+            let shown = format!(
+                "{{\"Type\":{},\"Address\":{}}}",
+                quoted(key.0),
+                quoted(key.1)
+            );
+            wrong.push(FieldError::duplicate(
+                format!("status.addresses[{i}]"),
+                shown,
+            ));
         }
     }
     wrong
@@ -147,7 +185,11 @@ fn taints(taints: &Value) -> Vec<FieldError> {
     let mut seen = BTreeSet::new();
     for (i, taint) in list(taints, &[]).iter().enumerate() {
         let path = format!("spec.taints[{i}]");
-        let (key, val, effect) = (text(taint, &["key"]), text(taint, &["value"]), text(taint, &["effect"]));
+        let (key, val, effect) = (
+            text(taint, &["key"]),
+            text(taint, &["value"]),
+            text(taint, &["effect"]),
+        );
         wrong.extend(meta::label_key(key, &format!("{path}.key")));
         for why in names::label_value(val) {
             wrong.push(FieldError::invalid_text(format!("{path}.value"), val, why));
@@ -157,7 +199,11 @@ fn taints(taints: &Value) -> Vec<FieldError> {
             "NoSchedule" | "PreferNoSchedule" | "NoExecute" => {}
             "" => wrong.push(FieldError::required(field, "")),
             other => {
-                wrong.push(FieldError::not_supported(field, other, &["NoSchedule", "PreferNoSchedule", "NoExecute"]));
+                wrong.push(FieldError::not_supported(
+                    field,
+                    other,
+                    &["NoSchedule", "PreferNoSchedule", "NoExecute"],
+                ));
             }
         }
         if !seen.insert((key, effect)) {

@@ -28,7 +28,11 @@ pub(crate) static PODS: Resource = Resource {
     fields: FIELDS,
     default,
     prepare_create: |object| {
-        value::set(object, "status", serde_json::json!({"phase": "Pending", "qosClass": super::pod_defaults::qos(object)}));
+        value::set(
+            object,
+            "status",
+            serde_json::json!({"phase": "Pending", "qosClass": super::pod_defaults::qos(object)}),
+        );
     },
     validate,
     validate_update,
@@ -39,25 +43,61 @@ const COLUMNS: &[Column] = &[
     NAME,
     column("Ready", "Containers that are ready, of how many."),
     column("Status", "Where it is in its life, or what went wrong."),
-    column("Restarts", "How often its containers were started again, and when last."),
+    column(
+        "Restarts",
+        "How often its containers were started again, and when last.",
+    ),
     AGE,
     wide("IP", "Its address."),
     wide("Node", "Where it runs."),
     wide("Nominated Node", "Where it may run once others have left."),
-    wide("Readiness Gates", "Conditions that hold, of those that it waits for."),
+    wide(
+        "Readiness Gates",
+        "Conditions that hold, of those that it waits for.",
+    ),
 ];
 
 const FIELDS: &[Field] = &[
-    Field { label: "spec.nodeName", get: |o| text(o, &["spec", "nodeName"]).to_owned() },
-    Field { label: "spec.host", get: |o| text(o, &["spec", "nodeName"]).to_owned() },
-    Field { label: "spec.restartPolicy", get: |o| text(o, &["spec", "restartPolicy"]).to_owned() },
-    Field { label: "spec.schedulerName", get: |o| text(o, &["spec", "schedulerName"]).to_owned() },
-    Field { label: "spec.serviceAccountName", get: |o| text(o, &["spec", "serviceAccountName"]).to_owned() },
-    Field { label: "spec.hostNetwork", get: |o| flag(o, &["spec", "hostNetwork"]).to_string() },
-    Field { label: "status.phase", get: |o| text(o, &["status", "phase"]).to_owned() },
-    Field { label: "status.podIP", get: |o| first_ip(o).to_owned() },
-    Field { label: "status.podIPs", get: |o| first_ip(o).to_owned() },
-    Field { label: "status.nominatedNodeName", get: |o| text(o, &["status", "nominatedNodeName"]).to_owned() },
+    Field {
+        label: "spec.nodeName",
+        get: |o| text(o, &["spec", "nodeName"]).to_owned(),
+    },
+    Field {
+        label: "spec.host",
+        get: |o| text(o, &["spec", "nodeName"]).to_owned(),
+    },
+    Field {
+        label: "spec.restartPolicy",
+        get: |o| text(o, &["spec", "restartPolicy"]).to_owned(),
+    },
+    Field {
+        label: "spec.schedulerName",
+        get: |o| text(o, &["spec", "schedulerName"]).to_owned(),
+    },
+    Field {
+        label: "spec.serviceAccountName",
+        get: |o| text(o, &["spec", "serviceAccountName"]).to_owned(),
+    },
+    Field {
+        label: "spec.hostNetwork",
+        get: |o| flag(o, &["spec", "hostNetwork"]).to_string(),
+    },
+    Field {
+        label: "status.phase",
+        get: |o| text(o, &["status", "phase"]).to_owned(),
+    },
+    Field {
+        label: "status.podIP",
+        get: |o| first_ip(o).to_owned(),
+    },
+    Field {
+        label: "status.podIPs",
+        get: |o| first_ip(o).to_owned(),
+    },
+    Field {
+        label: "status.nominatedNodeName",
+        get: |o| text(o, &["status", "nominatedNodeName"]).to_owned(),
+    },
 ];
 
 fn first_ip(object: &Value) -> &str {
@@ -69,10 +109,20 @@ fn first_ip(object: &Value) -> &str {
 
 fn cells(object: &Value, now: OffsetDateTime) -> Vec<Value> {
     let state = State::of(object);
-    let or_none = |text: &str| if text.is_empty() { "<none>".to_owned() } else { text.to_owned() };
+    let or_none = |text: &str| {
+        if text.is_empty() {
+            "<none>".to_owned()
+        } else {
+            text.to_owned()
+        }
+    };
     let restarts = match state.last_restart {
         Some(at) if state.restarts != 0 => {
-            format!("{} ({} ago)", state.restarts, crate::duration::human((now - at).whole_seconds()))
+            format!(
+                "{} ({} ago)",
+                state.restarts,
+                crate::duration::human((now - at).whole_seconds())
+            )
         }
         _ => state.restarts.to_string(),
     };
@@ -117,13 +167,18 @@ impl State {
     fn of(object: &Value) -> Self {
         let inits = list(object, &["spec", "initContainers"]);
         let sidecar = |name: &str| {
-            inits.iter().any(|c| text(c, &["name"]) == name && text(c, &["restartPolicy"]) == "Always")
+            inits
+                .iter()
+                .any(|c| text(c, &["name"]) == name && text(c, &["restartPolicy"]) == "Always")
         };
         let phase = text(object, &["status", "phase"]);
         let mut state = State {
             ready: 0,
             total: list(object, &["spec", "containers"]).len()
-                + inits.iter().filter(|c| text(c, &["restartPolicy"]) == "Always").count(),
+                + inits
+                    .iter()
+                    .filter(|c| text(c, &["restartPolicy"]) == "Always")
+                    .count(),
             reason: phase.to_owned(),
             restarts: 0,
             last_restart: None,
@@ -132,16 +187,19 @@ impl State {
         if !reason.is_empty() {
             state.reason = reason.to_owned();
         }
-        let gated = list(object, &["status", "conditions"])
-            .iter()
-            .any(|c| text(c, &["type"]) == "PodScheduled" && text(c, &["reason"]) == "SchedulingGated");
+        let gated = list(object, &["status", "conditions"]).iter().any(|c| {
+            text(c, &["type"]) == "PodScheduled" && text(c, &["reason"]) == "SchedulingGated"
+        });
         if gated {
             state.reason = "SchedulingGated".to_owned();
         }
         let mut sidecar_restarts = 0;
         let mut sidecar_last = None;
         let mut initializing = false;
-        for (i, status) in list(object, &["status", "initContainerStatuses"]).iter().enumerate() {
+        for (i, status) in list(object, &["status", "initContainerStatuses"])
+            .iter()
+            .enumerate()
+        {
             let is_sidecar = sidecar(text(status, &["name"]));
             state.restarts += number(status, &["restartCount"]);
             state.last_restart = state.last_restart.max(last_end(status));
@@ -200,7 +258,12 @@ impl State {
             }
         }
         if self.reason == "Completed" && some_run {
-            self.reason = if condition(object, "Ready") { "Running" } else { "NotReady" }.to_owned();
+            self.reason = if condition(object, "Ready") {
+                "Running"
+            } else {
+                "NotReady"
+            }
+            .to_owned();
         }
     }
 }

@@ -21,7 +21,11 @@ pub(super) struct Place<'a> {
 }
 
 /// Everything wrong with the containers of a Pod; names are collected in `seen`.
-pub(super) fn bad_containers<'a>(spec: &'a Value, place: Place<'_>, seen: &mut BTreeSet<&'a str>) -> Vec<FieldError> {
+pub(super) fn bad_containers<'a>(
+    spec: &'a Value,
+    place: Place<'_>,
+    seen: &mut BTreeSet<&'a str>,
+) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     let containers = list(spec, &[place.key]);
     if containers.is_empty() && place.key == "containers" {
@@ -47,7 +51,10 @@ pub(super) fn bad_containers<'a>(spec: &'a Value, place: Place<'_>, seen: &mut B
             let key = (text(port, &["protocol"]), text(port, &["hostIP"]), host);
             if host != 0 && !host_ports.insert(key) {
                 let shown = format!("{}/{}/{host}", key.0, key.1);
-                wrong.push(FieldError::duplicate(format!("{path}.ports[{j}].hostPort"), quoted(&shown)));
+                wrong.push(FieldError::duplicate(
+                    format!("{path}.ports[{j}].hostPort"),
+                    quoted(&shown),
+                ));
             }
         }
     }
@@ -61,7 +68,11 @@ fn bad_container(path: &str, container: &Value, place: Place<'_>) -> Vec<FieldEr
         wrong.push(FieldError::required(format!("{path}.image"), ""));
     } else if image.trim() != image {
         let why = "must not have leading or trailing whitespace";
-        wrong.push(FieldError::invalid_text(format!("{path}.image"), image, why));
+        wrong.push(FieldError::invalid_text(
+            format!("{path}.image"),
+            image,
+            why,
+        ));
     }
     let is_sidecar = text(container, &["restartPolicy"]) == "Always";
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -77,7 +88,11 @@ fn bad_container(path: &str, container: &Value, place: Place<'_>) -> Vec<FieldEr
         wrong.extend(bad_probe(&field, given));
         if probe != "readinessProbe" && number(given, &["successThreshold"]) != 1 {
             let shown = at(given, &["successThreshold"]);
-            wrong.push(FieldError::invalid(format!("{field}.successThreshold"), shown, "must be 1"));
+            wrong.push(FieldError::invalid(
+                format!("{field}.successThreshold"),
+                shown,
+                "must be 1",
+            ));
         }
     }
     match text(container, &["terminationMessagePolicy"]) {
@@ -100,7 +115,10 @@ fn bad_container(path: &str, container: &Value, place: Place<'_>) -> Vec<FieldEr
             &["Always", "IfNotPresent", "Never"],
         )),
     }
-    wrong.extend(bad_resources(&format!("{path}.resources"), at(container, &["resources"])));
+    wrong.extend(bad_resources(
+        &format!("{path}.resources"),
+        at(container, &["resources"]),
+    ));
     wrong
 }
 
@@ -118,27 +136,46 @@ fn bad_ports(path: &str, container: &Value, host_network: bool) -> Vec<FieldErro
                 wrong.push(FieldError::duplicate(format!("{field}.name"), quoted(name)));
             }
         }
-        let (inner, host) = (number(port, &["containerPort"]), number(port, &["hostPort"]));
+        let (inner, host) = (
+            number(port, &["containerPort"]),
+            number(port, &["hostPort"]),
+        );
         if inner == 0 {
             wrong.push(FieldError::required(format!("{field}.containerPort"), ""));
         } else {
             for why in names::port_number(inner) {
-                wrong.push(FieldError::invalid(format!("{field}.containerPort"), &inner.into(), why));
+                wrong.push(FieldError::invalid(
+                    format!("{field}.containerPort"),
+                    &inner.into(),
+                    why,
+                ));
             }
         }
         if host != 0 {
             for why in names::port_number(host) {
-                wrong.push(FieldError::invalid(format!("{field}.hostPort"), &host.into(), why));
+                wrong.push(FieldError::invalid(
+                    format!("{field}.hostPort"),
+                    &host.into(),
+                    why,
+                ));
             }
             if host_network && host != inner {
                 let why = "must match `containerPort` when `hostNetwork` is true";
-                wrong.push(FieldError::invalid(format!("{field}.hostPort"), &host.into(), why));
+                wrong.push(FieldError::invalid(
+                    format!("{field}.hostPort"),
+                    &host.into(),
+                    why,
+                ));
             }
         }
         match text(port, &["protocol"]) {
             "TCP" | "UDP" | "SCTP" => {}
             "" => wrong.push(FieldError::required(format!("{field}.protocol"), "")),
-            other => wrong.push(FieldError::not_supported(format!("{field}.protocol"), other, super::PROTOCOLS)),
+            other => wrong.push(FieldError::not_supported(
+                format!("{field}.protocol"),
+                other,
+                super::PROTOCOLS,
+            )),
         }
     }
     wrong
@@ -165,7 +202,10 @@ fn bad_env(path: &str, container: &Value) -> Vec<FieldError> {
             let why = "may not be specified when `value` is not empty";
             wrong.push(FieldError::invalid_text(field.clone(), "", why));
         }
-        match entries(from, &[]).filter(|(_, source)| !source.is_null()).count() {
+        match entries(from, &[])
+            .filter(|(_, source)| !source.is_null())
+            .count()
+        {
             1 => {}
             0 => {
                 let why = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
@@ -195,18 +235,34 @@ fn bad_mounts(path: &str, container: &Value, volumes: &BTreeSet<&str>) -> Vec<Fi
         if at_path.is_empty() {
             wrong.push(FieldError::required(format!("{field}.mountPath"), ""));
         } else if !seen.insert(at_path) {
-            wrong.push(FieldError::invalid_text(format!("{field}.mountPath"), at_path, "must be unique"));
+            wrong.push(FieldError::invalid_text(
+                format!("{field}.mountPath"),
+                at_path,
+                "must be unique",
+            ));
         }
         let (sub, sub_expr) = (text(mount, &["subPath"]), text(mount, &["subPathExpr"]));
         if !sub.is_empty() && !sub_expr.is_empty() {
-            wrong.push(FieldError::invalid_text(format!("{field}.subPathExpr"), sub_expr, "subPathExpr and subPath are mutually exclusive"));
+            wrong.push(FieldError::invalid_text(
+                format!("{field}.subPathExpr"),
+                sub_expr,
+                "subPathExpr and subPath are mutually exclusive",
+            ));
         }
         for (key, given) in [("subPath", sub), ("subPathExpr", sub_expr)] {
             if given.starts_with('/') {
-                wrong.push(FieldError::invalid_text(format!("{field}.{key}"), given, "must be a relative path"));
+                wrong.push(FieldError::invalid_text(
+                    format!("{field}.{key}"),
+                    given,
+                    "must be a relative path",
+                ));
             }
             if given.split('/').any(|part| part == "..") {
-                wrong.push(FieldError::invalid_text(format!("{field}.{key}"), given, "must not contain '..'"));
+                wrong.push(FieldError::invalid_text(
+                    format!("{field}.{key}"),
+                    given,
+                    "must not contain '..'",
+                ));
             }
         }
     }
@@ -215,10 +271,15 @@ fn bad_mounts(path: &str, container: &Value, volumes: &BTreeSet<&str>) -> Vec<Fi
 
 fn bad_probe(field: &str, probe: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
-    let handlers: Vec<&str> =
-        ["exec", "httpGet", "tcpSocket", "grpc"].into_iter().filter(|h| !at(probe, &[h]).is_null()).collect();
+    let handlers: Vec<&str> = ["exec", "httpGet", "tcpSocket", "grpc"]
+        .into_iter()
+        .filter(|h| !at(probe, &[h]).is_null())
+        .collect();
     for extra in handlers.iter().skip(1) {
-        wrong.push(FieldError::forbidden(format!("{field}.{extra}"), "may not specify more than 1 handler type"));
+        wrong.push(FieldError::forbidden(
+            format!("{field}.{extra}"),
+            "may not specify more than 1 handler type",
+        ));
     }
     match handlers.first() {
         None => wrong.push(FieldError::required(field, "must specify a handler type")),
@@ -228,23 +289,44 @@ fn bad_probe(field: &str, probe: &Value) -> Vec<FieldError> {
             }
         }
         Some(handler @ (&"httpGet" | &"tcpSocket")) => {
-            wrong.extend(super::bad_port_or_name(&format!("{field}.{handler}.port"), at(probe, &[handler, "port"])));
+            wrong.extend(super::bad_port_or_name(
+                &format!("{field}.{handler}.port"),
+                at(probe, &[handler, "port"]),
+            ));
             let scheme = text(probe, &[handler, "scheme"]);
             if !matches!(scheme, "" | "HTTP" | "HTTPS") {
-                wrong.push(FieldError::not_supported(format!("{field}.{handler}.scheme"), scheme, &["HTTP", "HTTPS"]));
+                wrong.push(FieldError::not_supported(
+                    format!("{field}.{handler}.scheme"),
+                    scheme,
+                    &["HTTP", "HTTPS"],
+                ));
             }
         }
         Some(handler) => {
             let port = number(probe, &[handler, "port"]);
             for why in names::port_number(port) {
-                wrong.push(FieldError::invalid(format!("{field}.{handler}.port"), &port.into(), why));
+                wrong.push(FieldError::invalid(
+                    format!("{field}.{handler}.port"),
+                    &port.into(),
+                    why,
+                ));
             }
         }
     }
-    for key in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+    for key in [
+        "initialDelaySeconds",
+        "timeoutSeconds",
+        "periodSeconds",
+        "successThreshold",
+        "failureThreshold",
+    ] {
         let given = at(probe, &[key]);
         if given.as_i64().unwrap_or(0) < 0 {
-            wrong.push(FieldError::invalid(format!("{field}.{key}"), given, "must be greater than or equal to 0"));
+            wrong.push(FieldError::invalid(
+                format!("{field}.{key}"),
+                given,
+                "must be greater than or equal to 0",
+            ));
         }
     }
     wrong
@@ -256,10 +338,16 @@ fn bad_resources(field: &str, resources: &Value) -> Vec<FieldError> {
         for (name, amount) in entries(resources, &[kind]) {
             let path = format!("{field}.{kind}[{name}]");
             wrong.extend(bad_resource_name(&format!("{field}.{kind}"), name));
-            let Some(amount) = quantity(amount) else { continue };
+            let Some(amount) = quantity(amount) else {
+                continue;
+            };
             if amount.is_negative() {
                 let shown = amount.to_string();
-                wrong.push(FieldError::invalid_text(path, &shown, "must be greater than or equal to 0"));
+                wrong.push(FieldError::invalid_text(
+                    path,
+                    &shown,
+                    "must be greater than or equal to 0",
+                ));
             } else if name.contains('/') && !amount.is_whole() {
                 let shown = amount.to_string();
                 wrong.push(FieldError::invalid_text(path, &shown, "must be an integer"));
@@ -270,7 +358,9 @@ fn bad_resources(field: &str, resources: &Value) -> Vec<FieldError> {
         let limit = at(resources, &["limits", name]);
         let path = format!("{field}.requests");
         let exact = name.contains('/') || name.starts_with("hugepages-");
-        let (Some(request), limit) = (quantity(request), quantity(limit)) else { continue };
+        let (Some(request), limit) = (quantity(request), quantity(limit)) else {
+            continue;
+        };
         match limit {
             Some(limit) if exact && request != limit => {
                 let why = format!("must be equal to {name} limit of {limit}");
@@ -281,7 +371,10 @@ fn bad_resources(field: &str, resources: &Value) -> Vec<FieldError> {
                 wrong.push(FieldError::invalid_text(path, &request.to_string(), why));
             }
             None if exact => {
-                wrong.push(FieldError::required(format!("{field}.limits"), "Limit must be set for non overcommitable resources"));
+                wrong.push(FieldError::required(
+                    format!("{field}.limits"),
+                    "Limit must be set for non overcommitable resources",
+                ));
             }
             _ => {}
         }
@@ -290,12 +383,23 @@ fn bad_resources(field: &str, resources: &Value) -> Vec<FieldError> {
 }
 
 fn bad_resource_name(field: &str, name: &str) -> Vec<FieldError> {
-    let mut wrong: Vec<FieldError> =
-        names::qualified_name(name).into_iter().map(|why| FieldError::invalid_text(field, name, why)).collect();
-    let known = matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
+    let mut wrong: Vec<FieldError> = names::qualified_name(name)
+        .into_iter()
+        .map(|why| FieldError::invalid_text(field, name, why))
+        .collect();
+    let known =
+        matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
     if wrong.is_empty() && !known && !name.contains('/') {
-        wrong.push(FieldError::invalid_text(field, name, "must be a standard resource type or fully qualified"));
-        wrong.push(FieldError::invalid_text(field, name, "must be a standard resource for containers"));
+        wrong.push(FieldError::invalid_text(
+            field,
+            name,
+            "must be a standard resource type or fully qualified",
+        ));
+        wrong.push(FieldError::invalid_text(
+            field,
+            name,
+            "must be a standard resource for containers",
+        ));
     }
     wrong
 }

@@ -6,7 +6,9 @@ use crate::value::{self, at, items_mut, list, number, object_mut, set, set_defau
 
 /// Fills a Pod.
 pub(crate) fn default(object: &mut Value) {
-    let Some(spec) = object_mut(object, "spec") else { return };
+    let Some(spec) = object_mut(object, "spec") else {
+        return;
+    };
     set_default(spec, "restartPolicy", "Always");
     set_default(spec, "dnsPolicy", "ClusterFirst");
     set_default(spec, "terminationGracePeriodSeconds", 30);
@@ -14,7 +16,10 @@ pub(crate) fn default(object: &mut Value) {
     set_default(spec, "enableServiceLinks", true);
     object_mut(spec, "securityContext");
     // The older name of the account says the same.
-    match (text(spec, &["serviceAccountName"]).to_owned(), text(spec, &["serviceAccount"]).to_owned()) {
+    match (
+        text(spec, &["serviceAccountName"]).to_owned(),
+        text(spec, &["serviceAccount"]).to_owned(),
+    ) {
         (name, _) if !name.is_empty() => set(spec, "serviceAccount", name),
         (_, old) if !old.is_empty() => set(spec, "serviceAccountName", old),
         _ => {}
@@ -57,7 +62,10 @@ fn default_container(container: &mut Value, host_network: bool) {
     // What is limited is asked for as much, where nothing was said.
     let limits = at(container, &["resources", "limits"]).clone();
     if let Some(limits) = limits.as_object().filter(|l| !l.is_empty()) {
-        if let Some(requests) = container.get_mut("resources").and_then(|r| object_mut(r, "requests")) {
+        if let Some(requests) = container
+            .get_mut("resources")
+            .and_then(|r| object_mut(r, "requests"))
+        {
             for (name, limit) in limits {
                 set_default(requests, name, limit.clone());
             }
@@ -90,7 +98,12 @@ fn default_container(container: &mut Value, host_network: bool) {
 }
 
 fn default_probe(probe: &mut Value) {
-    for (key, default) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+    for (key, default) in [
+        ("timeoutSeconds", 1),
+        ("periodSeconds", 10),
+        ("successThreshold", 1),
+        ("failureThreshold", 3),
+    ] {
         if number(probe, &[key]) == 0 {
             set(probe, key, default);
         }
@@ -114,7 +127,9 @@ fn default_http(http: &mut Value) {
 const FILE_MODE: i64 = 0o644;
 
 fn default_volume(volume: &mut Value) {
-    let Some(map) = volume.as_object() else { return };
+    let Some(map) = volume.as_object() else {
+        return;
+    };
     if map.keys().all(|key| key == "name") {
         set(volume, "emptyDir", json!({}));
     }
@@ -123,7 +138,10 @@ fn default_volume(volume: &mut Value) {
             set_default(source, "defaultMode", FILE_MODE);
             default_downward(source);
             for projection in items_mut(source, "sources") {
-                if let Some(token) = projection.get_mut("serviceAccountToken").filter(|t| t.is_object()) {
+                if let Some(token) = projection
+                    .get_mut("serviceAccountToken")
+                    .filter(|t| t.is_object())
+                {
                     set_default(token, "expirationSeconds", 3600);
                 }
                 if let Some(downward) = projection.get_mut("downwardAPI") {
@@ -154,14 +172,20 @@ fn default_downward(source: &mut Value) {
 pub(crate) fn qos(object: &Value) -> &'static str {
     let mut asks = false;
     let mut guaranteed = true;
-    let containers = list(object, &["spec", "containers"]).iter().chain(list(object, &["spec", "initContainers"]));
+    let containers = list(object, &["spec", "containers"])
+        .iter()
+        .chain(list(object, &["spec", "initContainers"]));
     for container in containers {
         for resource in ["cpu", "memory"] {
             let amount = |kind: &str| {
                 at(container, &["resources", kind, resource])
                     .as_str()
                     .map(str::to_owned)
-                    .or_else(|| at(container, &["resources", kind, resource]).as_number().map(ToString::to_string))
+                    .or_else(|| {
+                        at(container, &["resources", kind, resource])
+                            .as_number()
+                            .map(ToString::to_string)
+                    })
                     .and_then(|t| crate::quantity::Quantity::parse(&t).ok())
                     .filter(|q| !q.is_zero())
             };

@@ -20,32 +20,74 @@ pub(crate) fn validate(object: &Value) -> Vec<FieldError> {
     let (mut wrong, volumes) = bad_volumes(list(spec, &["volumes"]));
     let host_network = flag(spec, &["hostNetwork"]);
     let mut seen = BTreeSet::new();
-    wrong.extend(bad_containers(spec, Place { key: "containers", volumes: &volumes, host_network }, &mut seen));
-    wrong.extend(bad_containers(spec, Place { key: "initContainers", volumes: &volumes, host_network }, &mut seen));
+    wrong.extend(bad_containers(
+        spec,
+        Place {
+            key: "containers",
+            volumes: &volumes,
+            host_network,
+        },
+        &mut seen,
+    ));
+    wrong.extend(bad_containers(
+        spec,
+        Place {
+            key: "initContainers",
+            volumes: &volumes,
+            host_network,
+        },
+        &mut seen,
+    ));
     match text(spec, &["restartPolicy"]) {
         "Always" | "OnFailure" | "Never" => {}
         "" => wrong.push(FieldError::required("spec.restartPolicy", "")),
         other => {
-            wrong.push(FieldError::not_supported("spec.restartPolicy", other, &["Always", "OnFailure", "Never"]));
+            wrong.push(FieldError::not_supported(
+                "spec.restartPolicy",
+                other,
+                &["Always", "OnFailure", "Never"],
+            ));
         }
     }
     wrong.extend(bad_dns(spec));
-    wrong.extend(meta::labels(at(spec, &["nodeSelector"]), "spec.nodeSelector"));
+    wrong.extend(meta::labels(
+        at(spec, &["nodeSelector"]),
+        "spec.nodeSelector",
+    ));
     let not_negative = |key: &str| {
         let given = at(spec, &[key]);
         (given.as_i64().unwrap_or(0) < 0).then(|| {
-            FieldError::invalid(format!("spec.{key}"), given, "must be greater than or equal to 0")
+            FieldError::invalid(
+                format!("spec.{key}"),
+                given,
+                "must be greater than or equal to 0",
+            )
         })
     };
     wrong.extend(not_negative("terminationGracePeriodSeconds"));
     let deadline = at(spec, &["activeDeadlineSeconds"]);
-    if deadline.as_i64().is_some_and(|secs| !(1..=i64::from(i32::MAX)).contains(&secs)) {
+    if deadline
+        .as_i64()
+        .is_some_and(|secs| !(1..=i64::from(i32::MAX)).contains(&secs))
+    {
         let why = format!("must be between 1 and {}, inclusive", i32::MAX);
-        wrong.push(FieldError::invalid("spec.activeDeadlineSeconds", deadline, why));
+        wrong.push(FieldError::invalid(
+            "spec.activeDeadlineSeconds",
+            deadline,
+            why,
+        ));
     }
-    for key in ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"] {
+    for key in [
+        "serviceAccountName",
+        "nodeName",
+        "priorityClassName",
+        "runtimeClassName",
+    ] {
         let name = text(spec, &[key]);
-        for why in names::subdomain(name).into_iter().filter(|_| !name.is_empty()) {
+        for why in names::subdomain(name)
+            .into_iter()
+            .filter(|_| !name.is_empty())
+        {
             wrong.push(FieldError::invalid_text(format!("spec.{key}"), name, why));
         }
     }
@@ -61,12 +103,19 @@ pub(crate) fn validate(object: &Value) -> Vec<FieldError> {
         wrong.extend(net::bad_ip(ip).map(|why| FieldError::invalid_text(field, ip, why)));
     }
     for (i, toleration) in list(spec, &["tolerations"]).iter().enumerate() {
-        wrong.extend(bad_toleration(&format!("spec.tolerations[{i}]"), toleration));
+        wrong.extend(bad_toleration(
+            &format!("spec.tolerations[{i}]"),
+            toleration,
+        ));
     }
     for (i, gate) in list(spec, &["readinessGates"]).iter().enumerate() {
         let kind = text(gate, &["conditionType"]);
         for why in names::qualified_name(kind) {
-            wrong.push(FieldError::invalid_text(format!("spec.readinessGates[{i}].conditionType"), kind, why));
+            wrong.push(FieldError::invalid_text(
+                format!("spec.readinessGates[{i}].conditionType"),
+                kind,
+                why,
+            ));
         }
     }
     wrong.extend(bad_addresses(object));
@@ -83,11 +132,18 @@ pub(crate) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
             return wrong;
         }
     }
-    let (was, is) = (at(before, &["activeDeadlineSeconds"]), at(after, &["activeDeadlineSeconds"]));
+    let (was, is) = (
+        at(before, &["activeDeadlineSeconds"]),
+        at(after, &["activeDeadlineSeconds"]),
+    );
     match (was.as_i64(), is.as_i64()) {
         (Some(was), Some(is)) if is > was => {
             let why = "must be less than or equal to previous value";
-            wrong.push(FieldError::invalid("spec.activeDeadlineSeconds", &is.into(), why));
+            wrong.push(FieldError::invalid(
+                "spec.activeDeadlineSeconds",
+                &is.into(),
+                why,
+            ));
         }
         (Some(_), None) => {
             let why = "must not update from a positive integer to nil value";
@@ -96,7 +152,9 @@ pub(crate) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
         _ => {}
     }
     let added = list(after, &["tolerations"]);
-    let kept = list(before, &["tolerations"]).iter().all(|t| added.contains(t));
+    let kept = list(before, &["tolerations"])
+        .iter()
+        .all(|t| added.contains(t));
     if !kept {
         let why = "existing toleration can not be modified except its tolerationSeconds";
         wrong.push(FieldError::forbidden("spec.tolerations", why));
@@ -106,7 +164,9 @@ pub(crate) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     for key in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
         value::keep(&mut rest, before, key);
     }
-    if number(before, &["terminationGracePeriodSeconds"]) < 0 && number(after, &["terminationGracePeriodSeconds"]) == 1 {
+    if number(before, &["terminationGracePeriodSeconds"]) < 0
+        && number(after, &["terminationGracePeriodSeconds"]) == 1
+    {
         value::keep(&mut rest, before, "terminationGracePeriodSeconds");
     }
     for key in ["containers", "initContainers"] {
@@ -140,7 +200,11 @@ fn bad_dns(spec: &Value) -> Vec<FieldError> {
     let servers = list(spec, &["dnsConfig", "nameservers"]);
     if servers.len() > 3 {
         let shown = at(spec, &["dnsConfig", "nameservers"]);
-        wrong.push(FieldError::invalid("spec.dnsConfig.nameservers", shown, "must not have more than 3 nameservers"));
+        wrong.push(FieldError::invalid(
+            "spec.dnsConfig.nameservers",
+            shown,
+            "must not have more than 3 nameservers",
+        ));
     }
     for (i, server) in servers.iter().enumerate() {
         let ip = server.as_str().unwrap_or("");
@@ -167,13 +231,25 @@ fn bad_volumes(volumes: &[Value]) -> (Vec<FieldError>, BTreeSet<&str>) {
         if !seen.insert(name) {
             wrong.push(FieldError::duplicate(format!("{path}.name"), quoted(name)));
         }
-        let sources: Vec<&String> =
-            entries(volume, &[]).filter(|(key, source)| *key != "name" && !source.is_null()).map(|(key, _)| key).collect();
+        let sources: Vec<&String> = entries(volume, &[])
+            .filter(|(key, source)| *key != "name" && !source.is_null())
+            .map(|(key, _)| key)
+            .collect();
         for extra in sources.iter().skip(1) {
-            wrong.push(FieldError::forbidden(format!("{path}.{extra}"), "may not specify more than 1 volume type"));
+            wrong.push(FieldError::forbidden(
+                format!("{path}.{extra}"),
+                "may not specify more than 1 volume type",
+            ));
         }
-        for (source, key) in [("configMap", "name"), ("secret", "secretName"), ("hostPath", "path"), ("persistentVolumeClaim", "claimName")] {
-            if volume.get(source).is_some_and(Value::is_object) && text(volume, &[source, key]).is_empty() {
+        for (source, key) in [
+            ("configMap", "name"),
+            ("secret", "secretName"),
+            ("hostPath", "path"),
+            ("persistentVolumeClaim", "claimName"),
+        ] {
+            if volume.get(source).is_some_and(Value::is_object)
+                && text(volume, &[source, key]).is_empty()
+            {
                 wrong.push(FieldError::required(format!("{path}.{source}.{key}"), ""));
             }
         }
@@ -183,35 +259,63 @@ fn bad_volumes(volumes: &[Value]) -> (Vec<FieldError>, BTreeSet<&str>) {
 
 fn bad_toleration(field: &str, toleration: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
-    let (key, val, effect) = (text(toleration, &["key"]), text(toleration, &["value"]), text(toleration, &["effect"]));
+    let (key, val, effect) = (
+        text(toleration, &["key"]),
+        text(toleration, &["value"]),
+        text(toleration, &["effect"]),
+    );
     let operator = text(toleration, &["operator"]);
     if !key.is_empty() {
         wrong.extend(meta::label_key(key, &format!("{field}.key")));
     } else if operator != "Exists" {
         let why = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
-        wrong.push(FieldError::invalid_text(format!("{field}.operator"), operator, why));
+        wrong.push(FieldError::invalid_text(
+            format!("{field}.operator"),
+            operator,
+            why,
+        ));
     }
     if !at(toleration, &["tolerationSeconds"]).is_null() && effect != "NoExecute" {
         let why = "effect must be 'NoExecute' when `tolerationSeconds` is set";
-        wrong.push(FieldError::invalid_text(format!("{field}.effect"), effect, why));
+        wrong.push(FieldError::invalid_text(
+            format!("{field}.effect"),
+            effect,
+            why,
+        ));
     }
     match operator {
         "" | "Equal" => {
             for why in names::label_value(val) {
-                wrong.push(FieldError::invalid_text(format!("{field}.operator"), val, why));
+                wrong.push(FieldError::invalid_text(
+                    format!("{field}.operator"),
+                    val,
+                    why,
+                ));
             }
         }
         "Exists" => {
             if !val.is_empty() {
                 let why = "value must be empty when `operator` is 'Exists'";
-                wrong.push(FieldError::invalid_text(format!("{field}.operator"), val, why));
+                wrong.push(FieldError::invalid_text(
+                    format!("{field}.operator"),
+                    val,
+                    why,
+                ));
             }
         }
-        other => wrong.push(FieldError::not_supported(format!("{field}.operator"), other, &["Equal", "Exists"])),
+        other => wrong.push(FieldError::not_supported(
+            format!("{field}.operator"),
+            other,
+            &["Equal", "Exists"],
+        )),
     }
     if !matches!(effect, "" | "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
         let known = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
-        wrong.push(FieldError::not_supported(format!("{field}.effect"), effect, &known));
+        wrong.push(FieldError::not_supported(
+            format!("{field}.effect"),
+            effect,
+            &known,
+        ));
     }
     wrong
 }
@@ -222,11 +326,17 @@ fn bad_addresses(object: &Value) -> Vec<FieldError> {
     let ips = list(object, &["status", "podIPs"]);
     for (i, ip) in ips.iter().enumerate() {
         let ip = text(ip, &["ip"]);
-        wrong.extend(net::bad_ip(ip).map(|why| FieldError::invalid_text(format!("status.podIPs[{i}]"), ip, why)));
+        wrong.extend(
+            net::bad_ip(ip)
+                .map(|why| FieldError::invalid_text(format!("status.podIPs[{i}]"), ip, why)),
+        );
     }
     let shown = at(object, &["status", "podIPs"]);
     if ips.len() > 1 && wrong.is_empty() {
-        let v6: Vec<bool> = ips.iter().map(|ip| text(ip, &["ip"]).contains(':')).collect();
+        let v6: Vec<bool> = ips
+            .iter()
+            .map(|ip| text(ip, &["ip"]).contains(':'))
+            .collect();
         if ips.len() > 2 || v6[0] == v6[1] {
             let why = "may specify no more than one IP for each IP family";
             wrong.push(FieldError::invalid("status.podIPs", shown, why));

@@ -29,8 +29,14 @@ pub(crate) static SERVICES: Resource = Resource {
     columns: COLUMNS,
     cells,
     fields: &[
-        Field { label: "spec.clusterIP", get: |o| text(o, &["spec", "clusterIP"]).to_owned() },
-        Field { label: "spec.type", get: |o| text(o, &["spec", "type"]).to_owned() },
+        Field {
+            label: "spec.clusterIP",
+            get: |o| text(o, &["spec", "clusterIP"]).to_owned(),
+        },
+        Field {
+            label: "spec.type",
+            get: |o| text(o, &["spec", "type"]).to_owned(),
+        },
     ],
     default,
     prepare_create,
@@ -45,14 +51,20 @@ const COLUMNS: &[Column] = &[
     column("Type", "How far it can be reached."),
     column("Cluster-IP", "Its address within the cluster."),
     column("External-IP", "Its addresses from outside."),
-    column("Port(s)", "Its ports, node ports after the colon, and protocols."),
+    column(
+        "Port(s)",
+        "Its ports, node ports after the colon, and protocols.",
+    ),
     AGE,
     wide("Selector", "Labels of the Pods that answer."),
 ];
 
 fn cells(object: &Value, now: OffsetDateTime) -> Vec<Value> {
     let spec = at(object, &["spec"]);
-    let first = list(spec, &["clusterIPs"]).first().and_then(Value::as_str).unwrap_or(text(spec, &["clusterIP"]));
+    let first = list(spec, &["clusterIPs"])
+        .first()
+        .and_then(Value::as_str)
+        .unwrap_or(text(spec, &["clusterIP"]));
     vec![
         meta::name(object).into(),
         text(spec, &["type"]).into(),
@@ -66,14 +78,25 @@ fn cells(object: &Value, now: OffsetDateTime) -> Vec<Value> {
 
 fn external(object: &Value) -> String {
     let spec = at(object, &["spec"]);
-    let ips: Vec<&str> = list(spec, &["externalIPs"]).iter().filter_map(Value::as_str).collect();
+    let ips: Vec<&str> = list(spec, &["externalIPs"])
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
     match text(spec, &["type"]) {
         "ClusterIP" | "NodePort" if ips.is_empty() => "<none>".to_owned(),
         "ClusterIP" | "NodePort" => ips.join(","),
         "LoadBalancer" => {
             let balancer = balancer_addresses(object);
-            let all: Vec<&str> = balancer.split(',').filter(|a| !a.is_empty()).chain(ips).collect();
-            if all.is_empty() { "<pending>".to_owned() } else { all.join(",") }
+            let all: Vec<&str> = balancer
+                .split(',')
+                .filter(|a| !a.is_empty())
+                .chain(ips)
+                .collect();
+            if all.is_empty() {
+                "<pending>".to_owned()
+            } else {
+                all.join(",")
+            }
         }
         "ExternalName" => text(spec, &["externalName"]).to_owned(),
         _ => "<unknown>".to_owned(),
@@ -101,10 +124,20 @@ fn ports(spec: &Value) -> String {
             node => format!("{}:{node}/{}", number(p, &["port"]), text(p, &["protocol"])),
         })
         .collect();
-    if ports.is_empty() { "<none>".to_owned() } else { ports.join(",") }
+    if ports.is_empty() {
+        "<none>".to_owned()
+    } else {
+        ports.join(",")
+    }
 }
 
 fn labels(selector: &Value) -> String {
-    let all: Vec<String> = entries(selector, &[]).map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect();
-    if all.is_empty() { "<none>".to_owned() } else { all.join(",") }
+    let all: Vec<String> = entries(selector, &[])
+        .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or("")))
+        .collect();
+    if all.is_empty() {
+        "<none>".to_owned()
+    } else {
+        all.join(",")
+    }
 }

@@ -18,14 +18,18 @@ pub(crate) fn default(object: &mut Value) {
             }
         }
     }
-    let Some(spec) = object_mut(object, "spec") else { return };
+    let Some(spec) = object_mut(object, "spec") else {
+        return;
+    };
     set_default(spec, "sessionAffinity", "None");
     match text(spec, &["sessionAffinity"]) {
         "None" => {
             value::remove(spec, "sessionAffinityConfig");
         }
         "ClientIP" => {
-            if let Some(client) = object_mut(spec, "sessionAffinityConfig").and_then(|c| object_mut(c, "clientIP")) {
+            if let Some(client) =
+                object_mut(spec, "sessionAffinityConfig").and_then(|c| object_mut(c, "clientIP"))
+            {
                 set_default(client, "timeoutSeconds", AFFINITY_SECS);
             }
         }
@@ -79,12 +83,20 @@ pub(crate) fn prepare_update(new: &mut Value, old: &Value) {
         if changed(spec, "clusterIP") && !changed(spec, "clusterIPs") {
             match text(spec, &["clusterIP"]).to_owned() {
                 one if one.is_empty() => value::remove(spec, "clusterIPs"),
-                one => spec.as_object_mut().and_then(|s| s.insert("clusterIPs".into(), json!([one]))),
+                one => spec
+                    .as_object_mut()
+                    .and_then(|s| s.insert("clusterIPs".into(), json!([one]))),
             };
-        } else if let (true, Some(first)) = (text(spec, &["clusterIP"]).is_empty(), list(spec, &["clusterIPs"]).first()) {
+        } else if let (true, Some(first)) = (
+            text(spec, &["clusterIP"]).is_empty(),
+            list(spec, &["clusterIPs"]).first(),
+        ) {
             let first = first.clone();
             set(spec, "clusterIP", first);
-        } else if !text(spec, &["clusterIP"]).is_empty() && list(spec, &["clusterIPs"]).is_empty() && changed(spec, "clusterIP") {
+        } else if !text(spec, &["clusterIP"]).is_empty()
+            && list(spec, &["clusterIPs"]).is_empty()
+            && changed(spec, "clusterIP")
+        {
             let one = at(spec, &["clusterIP"]).clone();
             set(spec, "clusterIPs", json!([one]));
         }

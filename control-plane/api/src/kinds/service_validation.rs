@@ -8,7 +8,9 @@ use crate::field::{FieldError, quoted};
 use crate::meta;
 use crate::names;
 use crate::net;
-use crate::service::{Family, externally_accessible, is_headless, needs_cluster_ip, needs_health_check_port};
+use crate::service::{
+    Family, externally_accessible, is_headless, needs_cluster_ip, needs_health_check_port,
+};
 use crate::value::{at, is_empty, list, number, text};
 
 /// A day.
@@ -29,7 +31,12 @@ pub(crate) fn validate(object: &Value) -> Vec<FieldError> {
     wrong.extend(of_kind(spec, kind, headless));
     let mut names = BTreeSet::new();
     for (i, port) in ports.iter().enumerate() {
-        wrong.extend(bad_port(&format!("spec.ports[{i}]"), port, ports.len() > 1, &mut names));
+        wrong.extend(bad_port(
+            &format!("spec.ports[{i}]"),
+            port,
+            ports.len() > 1,
+            &mut names,
+        ));
     }
     wrong.extend(meta::labels(at(spec, &["selector"]), "spec.selector"));
     wrong.extend(affinity(spec));
@@ -40,7 +47,11 @@ pub(crate) fn validate(object: &Value) -> Vec<FieldError> {
         let ip = ip.as_str().unwrap_or("");
         let field = format!("spec.externalIPs[{i}]");
         wrong.extend(net::bad_ip(ip).map(|why| FieldError::invalid_text(field.clone(), ip, why)));
-        wrong.extend(net::not_special(ip).into_iter().map(|why| FieldError::invalid_text(field.clone(), ip, why)));
+        wrong.extend(
+            net::not_special(ip)
+                .into_iter()
+                .map(|why| FieldError::invalid_text(field.clone(), ip, why)),
+        );
     }
     match kind {
         "ClusterIP" | "NodePort" | "LoadBalancer" | "ExternalName" => {}
@@ -52,16 +63,26 @@ pub(crate) fn validate(object: &Value) -> Vec<FieldError> {
         )),
     }
     if kind == "ClusterIP" {
-        for (i, _) in ports.iter().enumerate().filter(|(_, p)| number(p, &["nodePort"]) != 0) {
+        for (i, _) in ports
+            .iter()
+            .enumerate()
+            .filter(|(_, p)| number(p, &["nodePort"]) != 0)
+        {
             let why = "may not be used when `type` is 'ClusterIP'";
-            wrong.push(FieldError::forbidden(format!("spec.ports[{i}].nodePort"), why));
+            wrong.push(FieldError::forbidden(
+                format!("spec.ports[{i}].nodePort"),
+                why,
+            ));
         }
     }
     wrong.extend(duplicates(ports));
     wrong.extend(balancer(spec, kind));
     wrong.extend(policies(object, spec, kind));
     if kind == "LoadBalancer" {
-        for (i, ingress) in list(object, &["status", "loadBalancer", "ingress"]).iter().enumerate() {
+        for (i, ingress) in list(object, &["status", "loadBalancer", "ingress"])
+            .iter()
+            .enumerate()
+        {
             let ip = text(ingress, &["ip"]);
             if !ip.is_empty() {
                 let field = format!("status.loadBalancer.ingress[{i}].ip");
@@ -83,7 +104,11 @@ pub(crate) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
         && at(new, &["spec", "loadBalancerClass"]) != class
     {
         let met = at(new, &["spec", "loadBalancerClass"]);
-        wrong.push(FieldError::invalid("spec.loadBalancerClass", met, "may not change once set"));
+        wrong.push(FieldError::invalid(
+            "spec.loadBalancerClass",
+            met,
+            "may not change once set",
+        ));
     }
     wrong.extend(validate(new));
     wrong
@@ -96,18 +121,34 @@ fn kept_addresses(new: &Value, old: &Value) -> Vec<FieldError> {
         let (before, after) = (list(old, &["spec", key]), list(new, &["spec", key]));
         let shown = at(new, &["spec", key]);
         if !before.is_empty() && before.first() != after.first() {
-            wrong.push(FieldError::invalid(format!("spec.{key}[0]"), shown, "may not change once set"));
+            wrong.push(FieldError::invalid(
+                format!("spec.{key}[0]"),
+                shown,
+                "may not change once set",
+            ));
         }
         if let (Some(b), Some(a)) = (before.get(1), after.get(1)) {
             if a != b {
-                wrong.push(FieldError::invalid(format!("spec.{key}[1]"), shown, "may not change once set"));
+                wrong.push(FieldError::invalid(
+                    format!("spec.{key}[1]"),
+                    shown,
+                    "may not change once set",
+                ));
             }
         }
         let releases = before.len() == 2 && after.len() == 1;
         if releases && text(new, &["spec", "ipFamilyPolicy"]) != "SingleStack" {
-            let what = if key == "clusterIPs" { "clusterIP" } else { "ipFamily" };
+            let what = if key == "clusterIPs" {
+                "clusterIP"
+            } else {
+                "ipFamily"
+            };
             let why = format!("must be set to 'SingleStack' when releasing the secondary {what}");
-            wrong.push(FieldError::invalid("spec.ipFamilyPolicy", at(new, &["spec", "ipFamilyPolicy"]), why));
+            wrong.push(FieldError::invalid(
+                "spec.ipFamilyPolicy",
+                at(new, &["spec", "ipFamilyPolicy"]),
+                why,
+            ));
         }
     }
     wrong
@@ -119,15 +160,24 @@ fn of_kind(spec: &Value, kind: &str, headless: bool) -> Vec<FieldError> {
         "LoadBalancer" => {
             for (i, port) in list(spec, &["ports"]).iter().enumerate() {
                 if number(port, &["port"]) == KUBELET_PORT {
-                    let why = format!("may not expose port {KUBELET_PORT} externally since it is used by kubelet");
-                    wrong.push(FieldError::invalid(format!("spec.ports[{i}].port"), &KUBELET_PORT.into(), why));
+                    let why = format!(
+                        "may not expose port {KUBELET_PORT} externally since it is used by kubelet"
+                    );
+                    wrong.push(FieldError::invalid(
+                        format!("spec.ports[{i}].port"),
+                        &KUBELET_PORT.into(),
+                        why,
+                    ));
                 }
             }
         }
         "ExternalName" => {
             for key in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
                 if !is_empty(at(spec, &[key])) {
-                    wrong.push(FieldError::forbidden(format!("spec.{key}"), "may not be set for ExternalName services"));
+                    wrong.push(FieldError::forbidden(
+                        format!("spec.{key}"),
+                        "may not be set for ExternalName services",
+                    ));
                 }
             }
             let name = text(spec, &["externalName"]);
@@ -149,7 +199,12 @@ fn of_kind(spec: &Value, kind: &str, headless: bool) -> Vec<FieldError> {
     wrong
 }
 
-fn bad_port<'a>(field: &str, port: &'a Value, needs_name: bool, seen: &mut BTreeSet<&'a str>) -> Vec<FieldError> {
+fn bad_port<'a>(
+    field: &str,
+    port: &'a Value,
+    needs_name: bool,
+    seen: &mut BTreeSet<&'a str>,
+) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     let name = text(port, &["name"]);
     if name.is_empty() {
@@ -166,17 +221,32 @@ fn bad_port<'a>(field: &str, port: &'a Value, needs_name: bool, seen: &mut BTree
     }
     let port_number = number(port, &["port"]);
     for why in names::port_number(port_number) {
-        wrong.push(FieldError::invalid(format!("{field}.port"), &port_number.into(), why));
+        wrong.push(FieldError::invalid(
+            format!("{field}.port"),
+            &port_number.into(),
+            why,
+        ));
     }
     match text(port, &["protocol"]) {
         "" => wrong.push(FieldError::required(format!("{field}.protocol"), "")),
         "TCP" | "UDP" | "SCTP" => {}
-        other => wrong.push(FieldError::not_supported(format!("{field}.protocol"), other, super::PROTOCOLS)),
+        other => wrong.push(FieldError::not_supported(
+            format!("{field}.protocol"),
+            other,
+            super::PROTOCOLS,
+        )),
     }
-    wrong.extend(super::bad_port_or_name(&format!("{field}.targetPort"), at(port, &["targetPort"])));
+    wrong.extend(super::bad_port_or_name(
+        &format!("{field}.targetPort"),
+        at(port, &["targetPort"]),
+    ));
     if let Some(app) = at(port, &["appProtocol"]).as_str() {
         for why in names::qualified_name(app) {
-            wrong.push(FieldError::invalid_text(format!("{field}.appProtocol"), app, why));
+            wrong.push(FieldError::invalid_text(
+                format!("{field}.appProtocol"),
+                app,
+                why,
+            ));
         }
     }
     wrong
@@ -203,7 +273,11 @@ fn affinity(spec: &Value) -> Vec<FieldError> {
             "must not be set when session affinity is None",
         )],
         "None" => Vec::new(),
-        other => vec![FieldError::not_supported("spec.sessionAffinity", other, &["ClientIP", "None"])],
+        other => vec![FieldError::not_supported(
+            "spec.sessionAffinity",
+            other,
+            &["ClientIP", "None"],
+        )],
     }
 }
 
@@ -212,23 +286,41 @@ fn addresses(spec: &Value, headless: bool) -> Vec<FieldError> {
     let field = "spec.clusterIPs";
     let one = text(spec, &["clusterIP"]);
     let shown = at(spec, &["clusterIPs"]);
-    let all: Vec<&str> = list(shown, &[]).iter().map(|a| a.as_str().unwrap_or("")).collect();
+    let all: Vec<&str> = list(shown, &[])
+        .iter()
+        .map(|a| a.as_str().unwrap_or(""))
+        .collect();
     if one.is_empty() && !all.is_empty() {
-        wrong.push(FieldError::invalid(field, shown, "must be empty when `clusterIP` is not specified"));
+        wrong.push(FieldError::invalid(
+            field,
+            shown,
+            "must be empty when `clusterIP` is not specified",
+        ));
     } else if !one.is_empty() {
         match all.first() {
             None => wrong.push(FieldError::required(field, "")),
             Some(first) if *first != one => {
-                wrong.push(FieldError::invalid(field, shown, "first value must match `clusterIP`"));
+                wrong.push(FieldError::invalid(
+                    field,
+                    shown,
+                    "first value must match `clusterIP`",
+                ));
             }
             Some(_) => {}
         }
     }
-    let families: Vec<&str> = list(spec, &["ipFamilies"]).iter().map(|f| f.as_str().unwrap_or("")).collect();
+    let families: Vec<&str> = list(spec, &["ipFamilies"])
+        .iter()
+        .map(|f| f.as_str().unwrap_or(""))
+        .collect();
     for (i, family) in families.iter().enumerate() {
         let path = format!("spec.ipFamilies[{i}]");
         if Family::parse(family).is_none() {
-            wrong.push(FieldError::not_supported(path.clone(), family, &["IPv4", "IPv6"]));
+            wrong.push(FieldError::not_supported(
+                path.clone(),
+                family,
+                &["IPv4", "IPv6"],
+            ));
         }
         if families[..i].contains(family) {
             wrong.push(FieldError::duplicate(path, quoted(family)));
@@ -237,28 +329,47 @@ fn addresses(spec: &Value, headless: bool) -> Vec<FieldError> {
     if let Some(policy) = at(spec, &["ipFamilyPolicy"]).as_str() {
         let known = ["PreferDualStack", "RequireDualStack", "SingleStack"];
         if !known.contains(&policy) {
-            wrong.push(FieldError::not_supported("spec.ipFamilyPolicy", policy, &known));
+            wrong.push(FieldError::not_supported(
+                "spec.ipFamilyPolicy",
+                policy,
+                &known,
+            ));
         }
     }
     let before = wrong.len();
     for (i, address) in all.iter().enumerate() {
         if i == 0 && *address == "None" {
             if all.len() > 1 {
-                wrong.push(FieldError::invalid(field, shown, "'None' must be the first and only value"));
+                wrong.push(FieldError::invalid(
+                    field,
+                    shown,
+                    "'None' must be the first and only value",
+                ));
             }
             continue;
         }
-        wrong.extend(net::bad_ip(address).map(|why| FieldError::invalid_text(format!("{field}[{i}]"), address, why)));
+        wrong.extend(
+            net::bad_ip(address)
+                .map(|why| FieldError::invalid_text(format!("{field}[{i}]"), address, why)),
+        );
     }
     if all.len() > 2 {
-        wrong.push(FieldError::invalid(field, shown, "may only hold up to 2 values"));
+        wrong.push(FieldError::invalid(
+            field,
+            shown,
+            "may only hold up to 2 values",
+        ));
     }
     if wrong.len() > before {
         return wrong;
     }
     if let [first, second] = all.as_slice() {
         if Family::of(first) == Family::of(second) {
-            wrong.push(FieldError::invalid(field, shown, "may specify no more than one IP for each IP family"));
+            wrong.push(FieldError::invalid(
+                field,
+                shown,
+                "may specify no more than one IP for each IP family",
+            ));
         }
     }
     if !headless {
@@ -266,7 +377,11 @@ fn addresses(spec: &Value, headless: bool) -> Vec<FieldError> {
             let wanted = Family::parse(family);
             if wanted.is_some() && Family::of(address) != wanted {
                 let why = format!("expected an {family} value as indicated by `ipFamilies[{i}]`");
-                wrong.push(FieldError::invalid_text(format!("{field}[{i}]"), address, why));
+                wrong.push(FieldError::invalid_text(
+                    format!("{field}[{i}]"),
+                    address,
+                    why,
+                ));
             }
         }
     }
@@ -279,7 +394,10 @@ fn duplicates(ports: &[Value]) -> Vec<FieldError> {
     for (i, port) in ports.iter().enumerate() {
         let node = number(port, &["nodePort"]);
         if node != 0 && !node_ports.insert((text(port, &["protocol"]), node)) {
-            wrong.push(FieldError::duplicate(format!("spec.ports[{i}].nodePort"), node.to_string()));
+            wrong.push(FieldError::duplicate(
+                format!("spec.ports[{i}].nodePort"),
+                node.to_string(),
+            ));
         }
     }
     let mut seen = BTreeSet::new();
@@ -301,7 +419,10 @@ fn balancer(spec: &Value, kind: &str) -> Vec<FieldError> {
     let ranges = list(spec, &["loadBalancerSourceRanges"]);
     let is_balancer = kind == "LoadBalancer";
     if !ranges.is_empty() && !is_balancer {
-        wrong.push(FieldError::forbidden("spec.LoadBalancerSourceRanges", ONLY_BALANCERS));
+        wrong.push(FieldError::forbidden(
+            "spec.LoadBalancerSourceRanges",
+            ONLY_BALANCERS,
+        ));
     }
     for (i, range) in ranges.iter().enumerate() {
         let range = range.as_str().unwrap_or("").trim();
@@ -309,15 +430,25 @@ fn balancer(spec: &Value, kind: &str) -> Vec<FieldError> {
         wrong.extend(net::bad_cidr(range).map(|why| FieldError::invalid_text(field, range, why)));
     }
     if !at(spec, &["allocateLoadBalancerNodePorts"]).is_null() && !is_balancer {
-        wrong.push(FieldError::forbidden("spec.allocateLoadBalancerNodePorts", ONLY_BALANCERS));
+        wrong.push(FieldError::forbidden(
+            "spec.allocateLoadBalancerNodePorts",
+            ONLY_BALANCERS,
+        ));
     }
     if let Some(class) = at(spec, &["loadBalancerClass"]).as_str() {
         if is_balancer {
             for why in names::qualified_name(class) {
-                wrong.push(FieldError::invalid_text("spec.loadBalancerClass", class, why));
+                wrong.push(FieldError::invalid_text(
+                    "spec.loadBalancerClass",
+                    class,
+                    why,
+                ));
             }
         } else {
-            wrong.push(FieldError::forbidden("spec.loadBalancerClass", ONLY_BALANCERS));
+            wrong.push(FieldError::forbidden(
+                "spec.loadBalancerClass",
+                ONLY_BALANCERS,
+            ));
         }
     }
     wrong
@@ -335,17 +466,29 @@ fn policies(object: &Value, spec: &Value, kind: &str) -> Vec<FieldError> {
     } else if external.is_empty() {
         wrong.push(FieldError::required(field, ""));
     } else if !matches!(external, "Cluster" | "Local") {
-        wrong.push(FieldError::not_supported(field, external, &["Cluster", "Local"]));
+        wrong.push(FieldError::not_supported(
+            field,
+            external,
+            &["Cluster", "Local"],
+        ));
     }
     let health = number(spec, &["healthCheckNodePort"]);
     if !needs_health_check_port(object) {
         if health != 0 {
             let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
-            wrong.push(FieldError::invalid("spec.healthCheckNodePort", &health.into(), why));
+            wrong.push(FieldError::invalid(
+                "spec.healthCheckNodePort",
+                &health.into(),
+                why,
+            ));
         }
     } else if health != 0 {
         for why in names::port_number(health) {
-            wrong.push(FieldError::invalid("spec.healthCheckNodePort", &health.into(), why));
+            wrong.push(FieldError::invalid(
+                "spec.healthCheckNodePort",
+                &health.into(),
+                why,
+            ));
         }
     }
     let internal = text(spec, &["internalTrafficPolicy"]);
@@ -355,12 +498,20 @@ fn policies(object: &Value, spec: &Value, kind: &str) -> Vec<FieldError> {
             wrong.push(FieldError::required("spec.internalTrafficPolicy", ""));
         }
         "" => {}
-        other => wrong.push(FieldError::not_supported("spec.internalTrafficPolicy", other, &["Cluster", "Local"])),
+        other => wrong.push(FieldError::not_supported(
+            "spec.internalTrafficPolicy",
+            other,
+            &["Cluster", "Local"],
+        )),
     }
     if let Some(distribution) = at(spec, &["trafficDistribution"]).as_str() {
         let known = ["PreferClose", "PreferSameNode", "PreferSameZone"];
         if !known.contains(&distribution) {
-            wrong.push(FieldError::not_supported("spec.trafficDistribution", distribution, &known));
+            wrong.push(FieldError::not_supported(
+                "spec.trafficDistribution",
+                distribution,
+                &known,
+            ));
         }
     }
     wrong

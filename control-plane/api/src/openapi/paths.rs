@@ -21,21 +21,44 @@ const STRATEGIC: &str = "application/strategic-merge-patch+json";
 pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource) {
     let root = row.root_path();
     let has = |verb: &str| row.verbs.contains(&verb);
-    let scope = if row.namespaced { "/namespaces/{namespace}" } else { "" };
+    let scope = if row.namespaced {
+        "/namespaces/{namespace}"
+    } else {
+        ""
+    };
     let mut collection = item_of(row, false);
     if has("list") {
-        collection["get"] = operation(row, "list", &list_parameters(), None, &format!("{}List", row.definition));
+        collection["get"] = operation(
+            row,
+            "list",
+            &list_parameters(),
+            None,
+            &format!("{}List", row.definition),
+        );
     }
     if has("create") {
-        collection["post"] = operation(row, "post", &write_parameters(), Some(row.definition), row.definition);
+        collection["post"] = operation(
+            row,
+            "post",
+            &write_parameters(),
+            Some(row.definition),
+            row.definition,
+        );
     }
     if has("deletecollection") {
         let parameters = [list_parameters(), delete_parameters()].concat();
-        collection["delete"] = operation(row, "deletecollection", &parameters, None, DEFINITIONS[3]);
+        collection["delete"] =
+            operation(row, "deletecollection", &parameters, None, DEFINITIONS[3]);
     }
     paths.insert(format!("{root}{scope}/{}", row.plural), collection);
     if row.namespaced && has("list") {
-        let get = operation(row, "list", &list_parameters(), None, &format!("{}List", row.definition));
+        let get = operation(
+            row,
+            "list",
+            &list_parameters(),
+            None,
+            &format!("{}List", row.definition),
+        );
         paths.insert(format!("{root}/{}", row.plural), json!({"get": get}));
     }
     let mut one = item_of(row, true);
@@ -60,16 +83,36 @@ fn subresource(row: &Resource, sub: &Subresource) -> Value {
 fn add_verb(path: &mut Value, row: &Resource, verb: &str) {
     match verb {
         "get" => path["get"] = operation(row, "get", &[], None, row.definition),
-        "update" => path["put"] = operation(row, "put", &write_parameters(), Some(row.definition), row.definition),
+        "update" => {
+            path["put"] = operation(
+                row,
+                "put",
+                &write_parameters(),
+                Some(row.definition),
+                row.definition,
+            )
+        }
         "patch" => {
             let mut parameters = write_parameters();
-            parameters.push(query("force", "boolean", "Take fields over from other managers."));
+            parameters.push(query(
+                "force",
+                "boolean",
+                "Take fields over from other managers.",
+            ));
             let mut patch = operation(row, "patch", &parameters, None, row.definition);
             let body = json!({"schema": reference(DEFINITIONS[2])});
             patch["requestBody"] = json!({"content": {JSON_PATCH: body, MERGE_PATCH: body, STRATEGIC: body}, "required": true});
             path["patch"] = patch;
         }
-        "delete" => path["delete"] = operation(row, "delete", &delete_parameters(), Some(DEFINITIONS[1]), DEFINITIONS[3]),
+        "delete" => {
+            path["delete"] = operation(
+                row,
+                "delete",
+                &delete_parameters(),
+                Some(DEFINITIONS[1]),
+                DEFINITIONS[3],
+            )
+        }
         _ => {}
     }
 }
@@ -87,7 +130,13 @@ fn item_of(row: &Resource, named: bool) -> Value {
     json!({"parameters": parameters})
 }
 
-fn operation(row: &Resource, action: &str, parameters: &[Value], body: Option<&str>, answer: &str) -> Value {
+fn operation(
+    row: &Resource,
+    action: &str,
+    parameters: &[Value],
+    body: Option<&str>,
+    answer: &str,
+) -> Value {
     let id = format!("{action}{}{}", row.group.replace('.', ""), row.kind);
     let mut operation = json!({
         "operationId": id,
@@ -119,28 +168,52 @@ fn write_parameters() -> Vec<Value> {
     vec![
         query("dryRun", "string", "`All`: do everything but store it."),
         query("fieldManager", "string", "Who writes."),
-        query("fieldValidation", "string", "What to do about unknown or duplicate fields: Ignore, Warn or Strict."),
+        query(
+            "fieldValidation",
+            "string",
+            "What to do about unknown or duplicate fields: Ignore, Warn or Strict.",
+        ),
     ]
 }
 
 fn delete_parameters() -> Vec<Value> {
     vec![
         query("dryRun", "string", "`All`: do everything but remove it."),
-        query("gracePeriodSeconds", "integer", "Seconds that the object is given to end."),
-        query("propagationPolicy", "string", "What becomes of dependents: Orphan, Background or Foreground."),
+        query(
+            "gracePeriodSeconds",
+            "integer",
+            "Seconds that the object is given to end.",
+        ),
+        query(
+            "propagationPolicy",
+            "string",
+            "What becomes of dependents: Orphan, Background or Foreground.",
+        ),
     ]
 }
 
 fn list_parameters() -> Vec<Value> {
     vec![
-        query("allowWatchBookmarks", "boolean", "Send events that carry only a resourceVersion."),
+        query(
+            "allowWatchBookmarks",
+            "boolean",
+            "Send events that carry only a resourceVersion.",
+        ),
         query("continue", "string", "Token of the page before."),
         query("fieldSelector", "string", "Which objects, by their fields."),
         query("labelSelector", "string", "Which objects, by their labels."),
         query("limit", "integer", "The most objects in a page."),
         query("resourceVersion", "string", "How fresh the answer must be."),
-        query("resourceVersionMatch", "string", "How resourceVersion is meant: Exact or NotOlderThan."),
-        query("sendInitialEvents", "boolean", "Begin a watch with what there is."),
+        query(
+            "resourceVersionMatch",
+            "string",
+            "How resourceVersion is meant: Exact or NotOlderThan.",
+        ),
+        query(
+            "sendInitialEvents",
+            "boolean",
+            "Begin a watch with what there is.",
+        ),
         query("timeoutSeconds", "integer", "How long a watch may last."),
         query("watch", "boolean", "Stream changes."),
     ]

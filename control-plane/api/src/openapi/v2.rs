@@ -34,7 +34,11 @@ fn items(value: &Value) -> &[Value] {
 fn path_item(v3: &Value) -> Value {
     let mut item = Map::new();
     for (key, value) in fields(v3) {
-        let value = if key == "parameters" { parameters(value).into() } else { operation(value) };
+        let value = if key == "parameters" {
+            parameters(value).into()
+        } else {
+            operation(value)
+        };
         item.insert(key.clone(), value);
     }
     Value::Object(item)
@@ -55,7 +59,10 @@ fn parameters(v3: &Value) -> Vec<Value> {
 fn operation(v3: &Value) -> Value {
     let mut operation = v3.clone();
     let mut parameters = parameters(&v3["parameters"]);
-    if let Some(body) = operation.as_object_mut().and_then(|o| o.remove("requestBody")) {
+    if let Some(body) = operation
+        .as_object_mut()
+        .and_then(|o| o.remove("requestBody"))
+    {
         let contents = fields(&body["content"]);
         operation["consumes"] = contents.map(|(media, _)| media.as_str()).collect();
         if let Some((_, content)) = fields(&body["content"]).next() {
@@ -83,15 +90,23 @@ fn schema(v3: &Value) -> Value {
     for (key, value) in fields(v3) {
         match key.as_str() {
             "$ref" => {
-                let name = value.as_str().and_then(|reference| reference.rsplit('/').next()).unwrap_or_default();
+                let name = value
+                    .as_str()
+                    .and_then(|reference| reference.rsplit('/').next())
+                    .unwrap_or_default();
                 schema.insert(key.clone(), format!("#/definitions/{name}").into());
             }
-            "allOf" => schema.extend(items(value).iter().flat_map(|one| fields(&self::schema(one)).map(own).collect::<Vec<_>>())),
+            "allOf" => schema.extend(
+                items(value)
+                    .iter()
+                    .flat_map(|one| fields(&self::schema(one)).map(own).collect::<Vec<_>>()),
+            ),
             "oneOf" => {
                 schema.insert("type".into(), "string".into());
             }
             "properties" => {
-                let properties = fields(value).map(|(name, property)| (name.clone(), self::schema(property)));
+                let properties =
+                    fields(value).map(|(name, property)| (name.clone(), self::schema(property)));
                 schema.insert(key.clone(), Value::Object(properties.collect()));
             }
             "items" | "additionalProperties" if value.is_object() => {
@@ -119,7 +134,10 @@ pub(super) fn encode(document: &Value) -> Vec<u8> {
     }
     let mut out = Message::default();
     out.text(1, &document["swagger"]);
-    out.message(2, Message::texts(&[(1, &info["title"]), (2, &info["version"])]));
+    out.message(
+        2,
+        Message::texts(&[(1, &info["title"]), (2, &info["version"])]),
+    );
     out.message(8, paths);
     out.message(9, named_schemas(&document["definitions"]));
     out.0
@@ -127,7 +145,13 @@ pub(super) fn encode(document: &Value) -> Vec<u8> {
 
 fn encode_path(item: &Value) -> Message {
     let mut out = Message::default();
-    for (number, verb) in [(2, "get"), (3, "put"), (4, "post"), (5, "delete"), (8, "patch")] {
+    for (number, verb) in [
+        (2, "get"),
+        (3, "put"),
+        (4, "post"),
+        (5, "delete"),
+        (8, "patch"),
+    ] {
         if item[verb].is_object() {
             out.message(number, encode_operation(&item[verb]));
         }
@@ -172,7 +196,11 @@ fn encode_parameter(parameter: &Value) -> Message {
     let mut out = Message::default();
     let parameter = match parameter["in"].as_str() {
         Some("body") => {
-            out.texts_into(&[(1, &parameter["description"]), (2, &parameter["name"]), (3, &parameter["in"])]);
+            out.texts_into(&[
+                (1, &parameter["description"]),
+                (2, &parameter["name"]),
+                (3, &parameter["in"]),
+            ]);
             out.flag(4, &parameter["required"]);
             out.message(5, encode_schema(&parameter["schema"]));
             Message::of(1, out)
@@ -180,7 +208,11 @@ fn encode_parameter(parameter: &Value) -> Message {
         place => {
             let in_path = place == Some("path");
             out.flag(1, &parameter["required"]);
-            out.texts_into(&[(2, &parameter["in"]), (3, &parameter["description"]), (4, &parameter["name"])]);
+            out.texts_into(&[
+                (2, &parameter["in"]),
+                (3, &parameter["description"]),
+                (4, &parameter["name"]),
+            ]);
             let (kind, unique, form) = if in_path { (5, 19, 4) } else { (6, 20, 3) };
             out.text(kind, &parameter["type"]);
             out.flag(unique, &parameter["uniqueItems"]);
@@ -192,7 +224,11 @@ fn encode_parameter(parameter: &Value) -> Message {
 
 fn encode_schema(schema: &Value) -> Message {
     let mut out = Message::default();
-    out.texts_into(&[(1, &schema["$ref"]), (2, &schema["format"]), (4, &schema["description"])]);
+    out.texts_into(&[
+        (1, &schema["$ref"]),
+        (2, &schema["format"]),
+        (4, &schema["description"]),
+    ]);
     if let Some(default) = schema.get("default") {
         out.message(5, any(default));
     }
@@ -200,7 +236,10 @@ fn encode_schema(schema: &Value) -> Message {
         out.text(19, name);
     }
     if schema["additionalProperties"].is_object() {
-        out.message(21, Message::of(1, encode_schema(&schema["additionalProperties"])));
+        out.message(
+            21,
+            Message::of(1, encode_schema(&schema["additionalProperties"])),
+        );
     }
     if schema["type"].is_string() {
         out.message(22, Message::texts(&[(1, &schema["type"])]));
@@ -256,7 +295,9 @@ impl Message {
     }
 
     fn texts_into(&mut self, texts: &[(u64, &Value)]) {
-        texts.iter().for_each(|(number, text)| self.text(*number, text));
+        texts
+            .iter()
+            .for_each(|(number, text)| self.text(*number, text));
     }
 
     fn text(&mut self, number: u64, text: &Value) {
@@ -272,7 +313,10 @@ impl Message {
         }
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "a message goes into one place")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a message goes into one place"
+    )]
     fn message(&mut self, number: u64, message: Self) {
         self.bytes(number, &message.0);
     }

@@ -17,12 +17,18 @@ const SET_ORDER: &str = "$setElementOrder/";
 ///
 /// # Errors
 /// 400 where a directive is none, where an item lacks its key, or where the patch has another shape than the schema.
-pub fn strategic_merge(schema: &'static Schema, original: &Value, patch: &Value) -> Result<Value, Status> {
+pub fn strategic_merge(
+    schema: &'static Schema,
+    original: &Value,
+    patch: &Value,
+) -> Result<Value, Status> {
     let Some(patch) = patch.as_object() else {
         return Err(Status::bad_request("the patch must be an object"));
     };
     let merged = match original {
-        Value::Object(original) => merge_object(original.clone(), patch, Fields::Of(&schema.shape))?,
+        Value::Object(original) => {
+            merge_object(original.clone(), patch, Fields::Of(&schema.shape))?
+        }
         _ => merge_object(Map::new(), patch, Fields::Of(&schema.shape))?,
     };
     Ok(Value::Object(merged))
@@ -46,7 +52,9 @@ impl<'a> Fields<'a> {
     /// Of the values under a key.
     fn below(self, name: &str) -> Fields<'a> {
         match self {
-            Fields::Of(Shape::Struct(fields)) => fields.get(name).map_or(Fields::Unknown, |f| Fields::Of(resolved(&f.shape))),
+            Fields::Of(Shape::Struct(fields)) => fields
+                .get(name)
+                .map_or(Fields::Unknown, |f| Fields::Of(resolved(&f.shape))),
             Fields::Of(Shape::Map(items)) => Fields::Of(resolved(items)),
             _ => Fields::Unknown,
         }
@@ -87,12 +95,16 @@ fn merge_object(
         }
         let below = fields.below(key);
         let merged = match (original.remove(key), value) {
-            (Some(Value::Object(old)), Value::Object(new)) => Value::Object(merge_object(old, new, below)?),
+            (Some(Value::Object(old)), Value::Object(new)) => {
+                Value::Object(merge_object(old, new, below)?)
+            }
             (_, Value::Object(new)) => Value::Object(merge_object(Map::new(), new, below)?),
             (Some(Value::Array(old)), Value::Array(new)) => {
                 Value::Array(merge_list(old, new, fields.field(key), below, key)?)
             }
-            (_, Value::Array(new)) => Value::Array(merge_list(Vec::new(), new, fields.field(key), below, key)?),
+            (_, Value::Array(new)) => {
+                Value::Array(merge_list(Vec::new(), new, fields.field(key), below, key)?)
+            }
             (_, plain) => plain.clone(),
         };
         original.insert(key.clone(), merged);
@@ -114,12 +126,23 @@ fn merge_object(
 }
 
 /// Drops what a union no longer holds: only keys named by the directive stay.
-fn retain(original: &mut Map<String, Value>, patch: &Map<String, Value>, keys: &Value) -> Result<(), Status> {
-    let keys: Option<Vec<&str>> = keys.as_array().map(|k| k.iter().filter_map(Value::as_str).collect());
-    let keys = keys.ok_or_else(|| Status::bad_request(format!("{RETAIN_KEYS} must be a list of keys")))?;
-    let stray = patch.iter().find(|(key, value)| !is_directive(key) && !value.is_null() && !keys.contains(&key.as_str()));
+fn retain(
+    original: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    keys: &Value,
+) -> Result<(), Status> {
+    let keys: Option<Vec<&str>> = keys
+        .as_array()
+        .map(|k| k.iter().filter_map(Value::as_str).collect());
+    let keys =
+        keys.ok_or_else(|| Status::bad_request(format!("{RETAIN_KEYS} must be a list of keys")))?;
+    let stray = patch.iter().find(|(key, value)| {
+        !is_directive(key) && !value.is_null() && !keys.contains(&key.as_str())
+    });
     if let Some((key, _)) = stray {
-        return Err(Status::bad_request(format!("{RETAIN_KEYS} must list {key}, which the patch sets")));
+        return Err(Status::bad_request(format!(
+            "{RETAIN_KEYS} must list {key}, which the patch sets"
+        )));
     }
     original.retain(|key, _| keys.contains(&key.as_str()));
     Ok(())
@@ -132,10 +155,17 @@ fn merge_list(
     below: Fields<'_>,
     name: &str,
 ) -> Result<Vec<Value>, Status> {
-    let directive = new.iter().filter(|item| is_bare_directive(item)).find_map(|item| item[PATCH].as_str());
+    let directive = new
+        .iter()
+        .filter(|item| is_bare_directive(item))
+        .find_map(|item| item[PATCH].as_str());
     let merges = field.is_some_and(|f| f.merge);
     if !merges || directive == Some("replace") {
-        return Ok(new.iter().filter(|item| !is_bare_directive(item)).map(cleaned).collect());
+        return Ok(new
+            .iter()
+            .filter(|item| !is_bare_directive(item))
+            .map(cleaned)
+            .collect());
     }
     let mut items = old;
     let Some(merge_key) = field.and_then(|f| f.merge_key) else {
@@ -151,7 +181,9 @@ fn merge_list(
             .as_object()
             .ok_or_else(|| Status::bad_request(format!("items of {name} must be objects")))?;
         let key = object.get(merge_key).ok_or_else(|| {
-            Status::bad_request(format!("map: {item} does not contain declared merge key: {merge_key}"))
+            Status::bad_request(format!(
+                "map: {item} does not contain declared merge key: {merge_key}"
+            ))
         })?;
         let same = |other: &Value| other.get(merge_key) == Some(key);
         if object.get(PATCH).and_then(Value::as_str) == Some("delete") {
@@ -188,14 +220,28 @@ fn element_orders<'a>(
 ) -> Result<Vec<(&'a str, ElementOrder)>, Status> {
     let mut orders = Vec::new();
     for (key, order) in patch {
-        let Some(name) = key.strip_prefix(SET_ORDER) else { continue };
+        let Some(name) = key.strip_prefix(SET_ORDER) else {
+            continue;
+        };
         let merge_key = fields.field(name).and_then(|f| f.merge_key);
-        let wanted = list_of(key, order)?.iter().map(|item| identity(item, merge_key)).collect();
+        let wanted = list_of(key, order)?
+            .iter()
+            .map(|item| identity(item, merge_key))
+            .collect();
         let before = match original.get(name) {
-            Some(Value::Array(items)) => items.iter().map(|item| identity(item, merge_key)).collect(),
+            Some(Value::Array(items)) => {
+                items.iter().map(|item| identity(item, merge_key)).collect()
+            }
             _ => Vec::new(),
         };
-        orders.push((name, ElementOrder { merge_key, wanted, before }));
+        orders.push((
+            name,
+            ElementOrder {
+                merge_key,
+                wanted,
+                before,
+            },
+        ));
     }
     Ok(orders)
 }
@@ -208,14 +254,17 @@ impl ElementOrder {
             let id = identity(item, self.merge_key);
             order.iter().position(|w| *w == id)
         };
-        let (mut named, others): (Vec<Value>, Vec<Value>) =
-            items.into_iter().partition(|item| place(&self.wanted, item).is_some());
+        let (mut named, others): (Vec<Value>, Vec<Value>) = items
+            .into_iter()
+            .partition(|item| place(&self.wanted, item).is_some());
         named.sort_by_key(|item| place(&self.wanted, item));
         let mut merged = Vec::with_capacity(named.len() + others.len());
         let mut others = others.into_iter().peekable();
         for item in named {
             if let Some(at) = place(&self.before, &item) {
-                while let Some(other) = others.next_if(|o| place(&self.before, o).is_some_and(|was| was < at)) {
+                while let Some(other) =
+                    others.next_if(|o| place(&self.before, o).is_some_and(|was| was < at))
+                {
                     merged.push(other);
                 }
             }
@@ -235,7 +284,9 @@ fn identity(item: &Value, merge_key: Option<&str>) -> Value {
 }
 
 fn list_of<'a>(key: &str, value: &'a Value) -> Result<&'a Vec<Value>, Status> {
-    value.as_array().ok_or_else(|| Status::bad_request(format!("{key} must be a list")))
+    value
+        .as_array()
+        .ok_or_else(|| Status::bad_request(format!("{key} must be a list")))
 }
 
 fn is_directive(key: &str) -> bool {
@@ -243,7 +294,8 @@ fn is_directive(key: &str) -> bool {
 }
 
 fn is_bare_directive(item: &Value) -> bool {
-    item.as_object().is_some_and(|o| o.len() == 1 && o.contains_key(PATCH))
+    item.as_object()
+        .is_some_and(|o| o.len() == 1 && o.contains_key(PATCH))
 }
 
 fn without_directives(patch: &Map<String, Value>) -> Map<String, Value> {
@@ -258,7 +310,11 @@ fn without_directives(patch: &Map<String, Value>) -> Map<String, Value> {
 fn cleaned(value: &Value) -> Value {
     match value {
         Value::Object(object) => Value::Object(without_directives(object)),
-        Value::Array(items) => items.iter().filter(|i| !is_bare_directive(i)).map(cleaned).collect(),
+        Value::Array(items) => items
+            .iter()
+            .filter(|i| !is_bare_directive(i))
+            .map(cleaned)
+            .collect(),
         plain => plain.clone(),
     }
 }
