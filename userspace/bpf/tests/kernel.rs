@@ -119,13 +119,13 @@ fn what_is_applied_is_what_is_observed() {
 fn a_restart_keeps_tables_and_links_and_replaces_programs() {
     let ground = Ground::new("restart");
     ground.in_netns(|| {
-        ip("link add node0 type veth peer name out0");
+        ip("link add node.0 type veth peer name out0");
         ip("link add pod0 type veth peer name eth.0");
-        ip("link set node0 up");
+        ip("link set node.0 up");
         let pod = ground::ifindex("pod0");
         let mut first = Datapath::open(&ground.settings()).unwrap();
         first.apply(&service(key4(1), 1, 2)).unwrap();
-        first.attach_device("node0", XdpMode::Native).unwrap();
+        first.attach_device("node.0", XdpMode::Native).unwrap();
         first.attach_pod(pod).unwrap();
         let before = first.status().unwrap();
         let tables = first.observe().unwrap();
@@ -450,7 +450,17 @@ fn a_device_that_went_away_is_forgotten() {
         datapath.detach(pod0).unwrap();
         assert_eq!(datapath.attached().unwrap(), [pod1].into());
 
-        ip("link del pod1");
+        ip("link set pod1 name pod.7");
+        let before = datapath.status().unwrap().links;
+        datapath.attach_pod(pod1).unwrap();
+        for (old, new) in before.iter().zip(datapath.status().unwrap().links) {
+            assert_eq!(old.id, new.id);
+            if let Place::Device { name, .. } = &new.on {
+                assert_eq!(name, "pod.7", "renamed, and still the same link");
+            }
+        }
+
+        ip("link del pod.7");
         drop(datapath);
         let datapath = Datapath::open(&ground.settings()).unwrap();
         assert_eq!(datapath.attached().unwrap(), [].into());

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -122,4 +123,40 @@ fn a_missing_namespace_is_named() {
         error.to_string().contains("/run/netns/fl-net-not-there"),
         "{error}"
     );
+}
+
+/// A mounted file system; unmounted when the test ends.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn a_bpffs_is_mounted_where_there_is_none() {
+    let dir = tempfile::Builder::new()
+        .prefix("fl-net-")
+        .tempdir()
+        .unwrap();
+    let path = dir.path().join("pins");
+    assert!(!net::is_bpffs(&path));
+    net::ensure_bpffs(&path).unwrap();
+    let mounted = Mounted(&path);
+    assert!(net::is_bpffs(&path.join("below")));
+    net::ensure_bpffs(&path.join("below")).unwrap();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let here = mounts.matches(path.to_str().unwrap()).count();
+    assert_eq!(here, 1, "one mount serves what is below");
+    drop(mounted);
+
+    let error = net::ensure_bpffs(Path::new("/proc/fairlead")).unwrap_err();
+    assert!(error.to_string().contains("/proc/fairlead"), "{error}");
+}
+
+#[test]
+fn the_unified_hierarchy_of_this_host_is_found() {
+    let root = net::cgroup2_mount().unwrap();
+    assert!(root.join("cgroup.procs").exists(), "{}", root.display());
 }
