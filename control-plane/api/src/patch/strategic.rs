@@ -204,7 +204,7 @@ fn merge_list(
     Ok(items)
 }
 
-/// The order that a patch gives to a list.
+/// The order that a patch gives to a list, by a directive or by its own items.
 struct ElementOrder {
     merge_key: Option<&'static str>,
     /// As wanted.
@@ -220,11 +220,19 @@ fn element_orders<'a>(
 ) -> Result<Vec<(&'a str, ElementOrder)>, Status> {
     let mut orders = Vec::new();
     for (key, order) in patch {
-        let Some(name) = key.strip_prefix(SET_ORDER) else {
-            continue;
+        let (name, order) = match (key.strip_prefix(SET_ORDER), order) {
+            (Some(name), order) => (name, list_of(key, order)?),
+            // A list that merges has the order of its own items where it is given no other.
+            (None, Value::Array(items))
+                if fields.field(key).is_some_and(|f| f.merge)
+                    && !patch.contains_key(&format!("{SET_ORDER}{key}")) =>
+            {
+                (key.as_str(), items)
+            }
+            (None, _) => continue,
         };
         let merge_key = fields.field(name).and_then(|f| f.merge_key);
-        let wanted = list_of(key, order)?
+        let wanted = order
             .iter()
             .map(|item| identity(item, merge_key))
             .collect();
