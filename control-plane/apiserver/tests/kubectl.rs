@@ -37,7 +37,7 @@ fn kubectl() -> PathBuf {
 
 /// A server with a store in a directory of its own, and a home for kubectl.
 struct Server {
-    home: tempfile::TempDir,
+    home: Option<tempfile::TempDir>,
     /// Ends the server.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -48,6 +48,11 @@ impl Server {
         let home = tempfile::tempdir().unwrap();
         fs::create_dir(home.path().join("bin")).unwrap();
         symlink(kubectl, home.path().join("bin/kubectl")).unwrap();
+        Self::at(home)
+    }
+
+    /// A server on what an earlier one left behind.
+    fn at(home: tempfile::TempDir) -> Self {
         let directory = home.path().to_owned();
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = channel();
@@ -79,7 +84,7 @@ impl Server {
         });
         is_ready.recv_timeout(PATIENCE).expect("the server starts");
         Self {
-            home,
+            home: Some(home),
             stop: Some(stop),
             thread: Some(thread),
         }
@@ -87,7 +92,11 @@ impl Server {
 
     /// A shell command with `kubectl` in its path, a home, and the administrator's kubeconfig.
     fn shell(&self, command: &str) -> Command {
-        let home = self.home.path();
+        let home = self
+            .home
+            .as_ref()
+            .expect("it is there until the server has stopped")
+            .path();
         let mut path = home.join("bin").into_os_string();
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_default());
@@ -116,9 +125,11 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
+impl Server {
+    /// Ends the server and hands over its home.
+    fn stop(&mut self) -> Option<tempfile::TempDir> {
         if let Some(stop) = self.stop.take() {
+            // Where it is gone already, joining it says why.
             let _ = stop.send(());
         }
         if let Some(thread) = self.thread.take()
@@ -127,6 +138,13 @@ impl Drop for Server {
         {
             panic!("the server panicked");
         }
+        self.home.take()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -445,4 +463,52 @@ fn watching() {
     ok("kubectl patch configmap b --type=merge -p '{\"metadata\":{\"finalizers\":null}}'");
     assert!(deleting.child.wait().unwrap().success());
     ok("! kubectl get configmap b");
+}
+
+#[test]
+fn restarting() {
+    let mut server = Server::new(&kubectl());
+    let run = |server: &Server, command: &str| {
+        let output = server.run(command, "");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {stderr}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    run(
+        &server,
+        "kubectl create service nodeport web --tcp=80 --node-port=30123",
+    );
+    run(&server, "kubectl create configmap c --from-literal=a=b");
+    let what = "kubectl get service/web configmap/c -o yaml";
+    let before = run(&server, what);
+    let revision = |server: &Server| {
+        let list = run(server, "kubectl get --raw '/api/v1/services?limit=1'");
+        let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+        list["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    let was = revision(&server);
+    let address = "kubectl get service web -o jsonpath='{.spec.clusterIP}'";
+    let taken = run(&server, address);
+
+    for _ in 0..2 {
+        server = Server::at(server.stop().unwrap());
+        assert_eq!(run(&server, what), before);
+        assert!(revision(&server) >= was, "revisions never rewind");
+        // What was given out before is still taken.
+        for command in [
+            "kubectl create service nodeport other --tcp=80 --node-port=30123".to_owned(),
+            format!("kubectl create service clusterip other --tcp=80 --clusterip={taken}"),
+        ] {
+            let output = server.run(&command, "");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                stderr.contains("is already allocated"),
+                "{command}: {stderr}"
+            );
+        }
+    }
 }

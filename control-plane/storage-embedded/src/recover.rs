@@ -29,7 +29,12 @@ pub(crate) fn recover(disk: &dyn Disk, policy: &History) -> Result<Recovered, Op
         let path = disk.path(name);
         disk.remove(name).map_err(OpenError::io("remove", &path))
     };
-    for name in names.iter().filter(|name| name.ends_with(".tmp")) {
+    let unfinished = |name: &&String| {
+        name.strip_suffix(".tmp").is_some_and(|name| {
+            log::base(name).is_some() || snapshot::revision(name).is_some()
+        })
+    };
+    for name in names.iter().filter(unfinished) {
         remove(name)?;
     }
 
