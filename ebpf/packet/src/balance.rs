@@ -77,9 +77,8 @@ pub fn balance<F: Family, T: Tables<F>>(
         Ports::None => return Decision::Pass,
         Ports::Lost => return Decision::Drop(Counter::DropFragment),
     }
-    let now_secs = tables.now_secs();
     let closing = headers.tcp_flags & (tcp::FIN | tcp::RST) != 0;
-    if let Some(state) = tables.flow(&headers.tuple, now_secs, closing) {
+    if let Some(state) = tables.flow(&headers.tuple, closing) {
         if state.flags() & flags::REPLY != 0 {
             // An answer whose source becomes a service's address would be refused on its way through this
             // node's routing (rp_filter, or a local source), so it is translated where it leaves. Only what
@@ -105,7 +104,7 @@ pub fn balance<F: Family, T: Tables<F>>(
     let mut beginning = Beginning {
         service: frontend.service,
         backend: 0,
-        now_secs,
+        now_secs: tables.now_secs(),
         place,
         snat: false,
     };
@@ -136,7 +135,7 @@ pub fn reply<F: Family, T: Tables<F>>(
         Ports::None | Ports::Lost => return Decision::Pass,
     }
     let closing = headers.tcp_flags & (tcp::FIN | tcp::RST) != 0;
-    match tables.flow(&headers.tuple, tables.now_secs(), closing) {
+    match tables.flow(&headers.tuple, closing) {
         Some(state) if state.flags() & flags::REPLY != 0 => {
             *to = *state.to();
             rewrite(tables, headers, Kind::Reply)
@@ -364,7 +363,7 @@ fn begin<F: Family, T: Tables<F>>(
 #[inline(always)]
 fn claim<F: Family, T: Tables<F>>(tables: &T, answer: &F::Flow, state: &F::State) -> Inserted {
     match tables.claim_flow(answer, state) {
-        Inserted::Taken => match tables.flow(answer, state.last_seen_secs(), false) {
+        Inserted::Taken => match tables.flow(answer, false) {
             Some(other) if other.to().is(state.to()) || other.flags() & flags::CLOSING != 0 => {
                 tables.put_flow(answer, state)
             }
@@ -414,5 +413,219 @@ impl PortRange {
         let random = random.wrapping_add(attempt.wrapping_mul(0x9e37_79b9));
         let offset = ((random as u64 * self.count as u64) >> 32) as u16;
         U16::from_bytes((self.first.wrapping_add(offset)).to_be_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use abi::{Backend, Flow4, NodeConfig};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::V4;
+    use crate::model::Model;
+    use crate::parse::FragmentId;
+
+    const NODE: [u8; 4] = [192, 0, 2, 1];
+
+    /// Services 1 to 3 at 10.96.0.n:80, all with the same three backends 10.244.0.n:8080, of which the last is on
+    /// another node.
+    fn model(affinity_secs: u32) -> Model {
+        let mut model = Model {
+            node: NodeConfig {
+                addr4: NODE,
+                snat_port_min: 61_000.into(),
+                snat_port_max: 62_000.into(),
+                ..NodeConfig::default()
+            },
+            ..Model::default()
+        };
+        for service in 1..=3u8 {
+            let key = V4::frontend_key([10, 96, 0, service], 80.into(), 6, Scope::Any);
+            let ring_offset = u32::from(service) * 10;
+            let frontend = Frontend {
+                service: service.into(),
+                ring_offset,
+                ring_len: 3,
+                affinity_secs,
+                flags: 0,
+            };
+            let key = zerocopy::IntoBytes::as_bytes(&key).to_vec();
+            model.frontends.insert(key, frontend);
+            for n in 0..3u8 {
+                let mut addr = [0; 16];
+                addr[..4].copy_from_slice(&[10, 244, 0, n + 1]);
+                let id = ring_offset + u32::from(n);
+                let backend = Backend {
+                    addr,
+                    port: 8080.into(),
+                    family: abi::family::V4,
+                    flags: if n < 2 { backends::flags::LOCAL } else { 0 },
+                    service: service.into(),
+                };
+                model.slots.insert(id, id);
+                model.backends.insert(id, backend);
+            }
+        }
+        model
+    }
+
+    fn headers(tuple: Flow4, tcp_flags: u8) -> Headers<V4> {
+        Headers {
+            fault: Fault::None,
+            l3: 14,
+            l4: 34,
+            bytes: 40,
+            tuple,
+            transport: Transport::Tcp,
+            tcp_flags,
+            fragment: Fragment::Whole,
+            fragment_id: FragmentId {
+                id: [0; 4],
+                proto: 6,
+            },
+        }
+    }
+
+    fn tuple(client: u8, sport: u16, service: u8) -> Flow4 {
+        Flow4::new(
+            [10, 244, 0, client],
+            [10, 96, 0, service],
+            sport.into(),
+            80.into(),
+            6,
+        )
+    }
+
+    fn send(model: &Model, place: Place, tuple: Flow4, flags: u8) -> (Decision, Flow4) {
+        let mut to = tuple;
+        let decision = balance(model, place, &mut headers(tuple, flags), &mut to);
+        (decision, to)
+    }
+
+    proptest! {
+        /// Whatever flows there are, each keeps its backend, no two look the same to a backend, and each answer
+        /// finds its own way back.
+        #[test]
+        fn flows_never_mix(
+            sent in proptest::collection::vec((1u8..6, 1000u16..1003, 1u8..4, any::<bool>()), 1..60),
+            seed in any::<u32>(),
+        ) {
+            let model = model(0);
+            model.seed.set(seed);
+            let mut known: Vec<(Flow4, Flow4, Place)> = Vec::new();
+            for (client, sport, service, outside) in sent {
+                // A client is in one place only.
+                let place = if outside { Place::Device } else { Place::Pod };
+                let client = if outside { client + 100 } else { client };
+                let tuple = tuple(client, sport, service);
+                let (decision, to) = send(&model, place, tuple, tcp::ACK);
+                match known.iter().find(|(from, ..)| *from == tuple) {
+                    Some((_, before, _)) => {
+                        prop_assert_eq!(decision, Decision::Rewrite(Kind::Forward));
+                        prop_assert_eq!(to, *before);
+                    }
+                    None => {
+                        prop_assert_eq!(decision, Decision::Rewrite(Kind::New));
+                        prop_assert!(known.iter().all(|(_, other, _)| *other != to));
+                        known.push((tuple, to, place));
+                    }
+                }
+            }
+            for (from, to, place) in known {
+                let mut shown = to.reversed();
+                let mut answer = headers(to.reversed(), tcp::ACK);
+                let decision = if source_changes::<V4>(&from, &to) {
+                    balance(&model, place, &mut answer, &mut shown)
+                } else {
+                    reply(&model, &mut answer, &mut shown)
+                };
+                prop_assert_eq!(decision, Decision::Rewrite(Kind::Reply));
+                prop_assert_eq!(shown, from.reversed());
+            }
+        }
+
+        #[test]
+        fn translated_ports_lie_in_their_range(first in 1u16.., len in any::<u16>(), random in any::<u32>()) {
+            let last = first.saturating_add(len);
+            let range = PortRange::new(first, last);
+            for attempt in 0..PORT_TRIES {
+                prop_assert!((first..=last).contains(&range.candidate(random, attempt).get()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_source_is_translated_only_where_the_answer_would_not_come_back() {
+        let model = model(0);
+        for sport in 1000..1100 {
+            let (_, to) = send(&model, Place::Device, tuple(100, sport, 1), tcp::SYN);
+            let local = to.daddr != [10, 244, 0, 3];
+            assert_eq!(to.saddr, if local { [10, 244, 0, 100] } else { NODE });
+            assert_eq!((61_000..=62_000).contains(&to.sport.get()), !local);
+            let (_, to) = send(&model, Place::Pod, tuple(50, sport, 1), tcp::SYN);
+            assert_eq!(to.saddr, [10, 244, 0, 50]);
+        }
+    }
+
+    #[test]
+    fn a_client_with_affinity_stays_until_its_time_is_over_or_its_backend_gone() {
+        let mut model = model(10);
+        let first = send(&model, Place::Pod, tuple(50, 1000, 1), tcp::SYN)
+            .1
+            .daddr;
+        for sport in 1001..1050 {
+            model.now_secs.set(model.now_secs.get() + 9);
+            let to = send(&model, Place::Pod, tuple(50, sport, 1), tcp::SYN).1;
+            assert_eq!(to.daddr, first, "every use prolongs it");
+        }
+        model.now_secs.set(model.now_secs.get() + 10);
+        let mut later: Vec<_> = Vec::new();
+        for sport in 2000..2030 {
+            later.push(
+                send(&model, Place::Pod, tuple(50, sport, 1), tcp::SYN)
+                    .1
+                    .daddr,
+            );
+            model.now_secs.set(model.now_secs.get() + 10);
+        }
+        assert!(later.iter().any(|daddr| *daddr != first), "it ends");
+
+        let bound = send(&model, Place::Pod, tuple(50, 3000, 1), tcp::SYN)
+            .1
+            .daddr;
+        let gone = model
+            .backends
+            .iter()
+            .find(|(id, backend)| **id < 20 && backend.addr[..4] == bound);
+        let gone = *gone.expect("the backend that was chosen").0;
+        model.backends.remove(&gone);
+        let others: Vec<_> = (10..13).filter(|id| *id != gone).collect();
+        for (slot, id) in (10..13).zip(others.iter().cycle()) {
+            model.slots.insert(slot, *id);
+        }
+        let to = send(&model, Place::Pod, tuple(50, 3001, 1), tcp::SYN).1;
+        assert_ne!(to.daddr, bound);
+    }
+
+    #[test]
+    fn a_port_taken_again_after_its_flow_ended_is_a_new_flow() {
+        let model = model(0);
+        let tuple = tuple(50, 1000, 1);
+        let kinds: Vec<_> = [
+            tcp::SYN,
+            tcp::ACK,
+            tcp::SYN,
+            tcp::FIN | tcp::ACK,
+            tcp::ACK,
+            tcp::SYN,
+        ]
+        .map(|flags| send(&model, Place::Pod, tuple, flags).0)
+        .into();
+        let (new, forward) = (
+            Decision::Rewrite(Kind::New),
+            Decision::Rewrite(Kind::Forward),
+        );
+        assert_eq!(kinds, [new, forward, forward, forward, forward, new]);
     }
 }

@@ -70,3 +70,51 @@ pub fn sum<const N: usize>(words: &[u32; N]) -> u64 {
     }
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn in_full(words: &[u32]) -> u16 {
+        let mut sum = 0u32;
+        for word in words {
+            for half in [word >> 16, word & 0xffff] {
+                sum += half;
+                sum = (sum & 0xffff) + (sum >> 16);
+            }
+        }
+        !(sum as u16)
+    }
+
+    /// Zero has two forms in one's complement.
+    fn same(a: u16, b: u16) -> bool {
+        a == b || (a == 0 && b == 0xffff) || (a == 0xffff && b == 0)
+    }
+
+    proptest! {
+        #[test]
+        fn an_update_is_what_computing_it_again_gives(
+            words in proptest::collection::vec(any::<u32>(), 2..40),
+            replaced in any::<[u32; 2]>(),
+        ) {
+            let check = in_full(&words);
+            let mut new = words.clone();
+            new[..2].copy_from_slice(&replaced);
+            let change = difference(sum(&[words[0], words[1]]), sum(&replaced));
+            prop_assert!(same(updated(check, change), in_full(&new)));
+            prop_assert!(same(updated(check, kernel_difference(change)), in_full(&new)));
+        }
+
+        #[test]
+        fn a_fold_keeps_the_sum(value in any::<u64>()) {
+            prop_assert_eq!(u64::from(fold(value)) % 0xffff, value % 0xffff);
+        }
+
+        #[test]
+        fn udp_never_gains_or_loses_its_checksum(check in any::<u16>(), change in any::<u32>()) {
+            prop_assert_eq!(updated_udp(check, change.into()) == 0, check == 0);
+        }
+    }
+}

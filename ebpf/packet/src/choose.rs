@@ -92,3 +92,39 @@ fn member<'a, T: Shared>(
         Some(_) | None => Err(Refused::NoBackend),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_slot_lies_in_its_ring(offset in 0u32..1_000_000, len in 1u32..1_000_000, random in any::<u32>()) {
+            let slot = slot(offset, len, random);
+            prop_assert!((offset..offset + len).contains(&slot));
+        }
+
+        #[test]
+        fn every_slot_is_as_likely_as_any_other(len in 1u32..64) {
+            let mut count = vec![0u32; len as usize];
+            for step in 0..len * 1000 {
+                let random = (u64::from(step) << 32) / u64::from(len * 1000);
+                count[slot(0, len, random as u32) as usize] += 1;
+            }
+            prop_assert!(count.iter().all(|count| (999..=1001).contains(count)), "{:?}", count);
+        }
+    }
+
+    #[test]
+    fn an_affinity_ends_when_its_time_is_over() {
+        let affinity = Affinity {
+            backend: 1,
+            last_used_secs: 100,
+        };
+        for (now, held) in [(100, true), (109, true), (110, false), (99, true)] {
+            assert_eq!(holds(&affinity, 10, now), held, "at {now}");
+        }
+    }
+}

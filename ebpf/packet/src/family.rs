@@ -128,8 +128,6 @@ pub trait State: Copy + Eq + core::fmt::Debug {
     fn service(&self) -> u32;
     /// The backend.
     fn backend(&self) -> u32;
-    /// When a packet last passed.
-    fn last_seen_secs(&self) -> u32;
     /// Bits of [`abi::flows::flags`].
     fn flags(&self) -> u32;
     /// Makes it the state of the other direction.
@@ -254,10 +252,6 @@ macro_rules! family {
             #[inline(always)]
             fn backend(&self) -> u32 {
                 self.backend
-            }
-            #[inline(always)]
-            fn last_seen_secs(&self) -> u32 {
-                self.last_seen_secs
             }
             #[inline(always)]
             fn flags(&self) -> u32 {

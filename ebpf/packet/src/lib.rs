@@ -11,6 +11,8 @@ pub mod bytes;
 pub mod checksum;
 pub mod choose;
 pub mod family;
+#[cfg(test)]
+mod model;
 pub mod parse;
 pub mod refuse;
 pub mod socket;

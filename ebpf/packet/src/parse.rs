@@ -374,3 +374,83 @@ impl<F: Family> Headers<F> {
 }
 
 const _: () = assert!(ETHERTYPE_OFFSET + 2 == ETHERNET_LEN);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A TCP SYN from 10.0.0.1:1000 to 10.0.0.2:80.
+    fn syn() -> Vec<u8> {
+        let mut frame = vec![0; 12];
+        frame.extend([0x08, 0x00]);
+        frame.extend([
+            0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+        ]);
+        frame.extend([
+            0x03, 0xe8, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0,
+        ]);
+        frame
+    }
+
+    fn read(frame: &[u8]) -> Option<Fault> {
+        match link(frame) {
+            Link::V4(l3) => Some(ipv4(frame, l3).fault),
+            Link::V6(l3) => Some(ipv6(frame, l3).fault),
+            Link::Other => None,
+        }
+    }
+
+    #[test]
+    fn a_segment_is_read() {
+        let headers = ipv4(&syn()[..], 14);
+        assert_eq!(
+            (headers.fault, headers.l4, headers.bytes),
+            (Fault::None, 34, 40)
+        );
+        assert_eq!(
+            (headers.transport, headers.tcp_flags),
+            (Transport::Tcp, tcp::SYN)
+        );
+        let tuple = headers.tuple;
+        assert_eq!((tuple.saddr, tuple.daddr), ([10, 0, 0, 1], [10, 0, 0, 2]));
+        assert_eq!(
+            (tuple.sport.get(), tuple.dport.get(), tuple.proto),
+            (1000, 80, 6)
+        );
+    }
+
+    #[test]
+    fn tags_are_skipped_up_to_two() {
+        for (tags, l3) in [(0, Some(14)), (1, Some(18)), (2, Some(22)), (3, None)] {
+            let mut frame = syn();
+            for _ in 0..tags {
+                frame.splice(12..12, [0x81, 0x00, 0, 1]);
+            }
+            let expected = l3.map_or(Link::Other, Link::V4);
+            assert_eq!(link(&frame[..]), expected, "{tags} tags");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_read_beyond_the_end(frame in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(&frame);
+        }
+
+        #[test]
+        fn a_damaged_packet_is_read_or_refused(
+            at in 12usize..54, value in any::<u8>(), len in 0usize..=54,
+        ) {
+            let mut frame = syn();
+            frame[at] = value;
+            frame.truncate(len);
+            if read(&frame) == Some(Fault::None) {
+                // What is read as whole is there: the length that it states lies in the frame.
+                let headers = ipv4(&frame[..], 14);
+                prop_assert!(headers.transport == Transport::Other || 14 + headers.bytes as usize <= len);
+            }
+        }
+    }
+}

@@ -33,3 +33,41 @@ pub const fn steady(cookie: u64, addr_sum: u64, port: u16) -> u32 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (z >> 32) as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mapped_addresses_hold_an_ipv4_address() {
+        let words = |text: &str| -> [u32; 4] {
+            let addr: std::net::Ipv6Addr = text.parse().expect("an address");
+            zerocopy::transmute!(addr.octets())
+        };
+        assert_eq!(mapped(words("::ffff:10.96.0.1")), Some([10, 96, 0, 1]));
+        assert_eq!(map([10, 96, 0, 1]), words("::ffff:10.96.0.1"));
+        for other in [
+            "::10.96.0.1",
+            "fd00::1",
+            "::1",
+            "::fffe:10.96.0.1",
+            "1::ffff:0:1",
+        ] {
+            assert_eq!(mapped(words(other)), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn sockets_spread_and_each_stays() {
+        let mut count = [0u32; 4];
+        for cookie in 0..4000 {
+            let random = steady(cookie, 0x0a60_0001, 53);
+            assert_eq!(random, steady(cookie, 0x0a60_0001, 53));
+            count[crate::choose::slot(0, 4, random) as usize] += 1;
+        }
+        assert!(
+            count.iter().all(|count| (900..1100).contains(count)),
+            "{count:?}"
+        );
+    }
+}

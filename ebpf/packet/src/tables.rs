@@ -32,9 +32,9 @@ pub trait Shared {
 pub trait Tables<F: Family>: Shared {
     /// An entry of the frontends table.
     fn frontend(&self, key: &F::FrontendKey) -> Option<&Frontend>;
-    /// An entry of the flows table, as a packet of it passes: the entry's time becomes `now_secs`, and with
-    /// `closing` it is marked [`abi::flows::flags::CLOSING`] (which the returned entry need not show yet).
-    fn flow(&self, key: &F::Flow, now_secs: u32, closing: bool) -> Option<&F::State>;
+    /// An entry of the flows table, as a packet of it passes: the entry's time becomes now, and with `closing` it
+    /// is marked [`abi::flows::flags::CLOSING`].
+    fn flow(&self, key: &F::Flow, closing: bool) -> Option<&F::State>;
     /// Writes a flow whose tuple no other flow may have.
     fn claim_flow(&self, key: &F::Flow, state: &F::State) -> Inserted;
     /// Writes a flow over whatever is there.

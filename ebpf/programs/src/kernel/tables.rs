@@ -83,8 +83,9 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn flow(&self, key: &$flow, now_secs: u32, closing: bool) -> Option<&$state> {
+            fn flow(&self, key: &$flow, closing: bool) -> Option<&$state> {
                 let state = $flows.get_ptr_mut(key)?;
+                let now_secs = self.now_secs();
                 // SAFETY: the pointer comes from the kernel and its element stays mapped until the program ends.
                 // The two words are changed in place by any CPU; each is aligned and written whole, and a lost
                 // update costs a second of age at most.

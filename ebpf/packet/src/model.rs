@@ -1,0 +1,103 @@
+//! Tables of plain maps, for tests.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use abi::flows::flags::CLOSING;
+use abi::{
+    Affinity, AffinityKey, Backend, BackendId, Flow4, FlowState4, FragmentKey, FragmentPorts,
+    Frontend, FrontendKey4, NodeConfig,
+};
+use zerocopy::{Immutable, IntoBytes};
+
+use crate::{Inserted, Shared, Tables, V4};
+
+/// What the kernel holds in maps. Flows are leaked, so that a reference may stay as it does there.
+#[derive(Default)]
+pub(crate) struct Model {
+    pub(crate) frontends: BTreeMap<Vec<u8>, Frontend>,
+    pub(crate) slots: BTreeMap<u32, BackendId>,
+    pub(crate) backends: BTreeMap<BackendId, Backend>,
+    pub(crate) node: NodeConfig,
+    pub(crate) now_secs: Cell<u32>,
+    pub(crate) seed: Cell<u32>,
+    pub(crate) flows: RefCell<BTreeMap<Vec<u8>, &'static FlowState4>>,
+    pub(crate) affinity: RefCell<BTreeMap<Vec<u8>, Affinity>>,
+    pub(crate) fragments: RefCell<BTreeMap<Vec<u8>, FragmentPorts>>,
+}
+
+fn bytes<T: IntoBytes + Immutable>(value: &T) -> Vec<u8> {
+    value.as_bytes().to_vec()
+}
+
+impl Shared for Model {
+    fn slot(&self, slot: u32) -> Option<BackendId> {
+        self.slots.get(&slot).copied()
+    }
+
+    fn backend(&self, id: BackendId) -> Option<&Backend> {
+        self.backends.get(&id)
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        self.affinity.borrow().get(&bytes(key)).copied()
+    }
+
+    fn keep_affinity(&self, key: &AffinityKey, affinity: &Affinity) {
+        self.affinity.borrow_mut().insert(bytes(key), *affinity);
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        self.fragments.borrow().get(&bytes(key)).copied()
+    }
+
+    fn keep_fragment(&self, key: &FragmentKey, ports: &FragmentPorts) {
+        self.fragments.borrow_mut().insert(bytes(key), *ports);
+    }
+
+    fn node(&self) -> Option<&NodeConfig> {
+        Some(&self.node)
+    }
+
+    fn random(&self) -> u32 {
+        let seed = self.seed.get();
+        let next = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.seed.set(next);
+        next
+    }
+
+    fn now_secs(&self) -> u32 {
+        self.now_secs.get()
+    }
+}
+
+impl Tables<V4> for Model {
+    fn frontend(&self, key: &FrontendKey4) -> Option<&Frontend> {
+        self.frontends.get(&bytes(key))
+    }
+
+    fn flow(&self, key: &Flow4, closing: bool) -> Option<&FlowState4> {
+        let mut flows = self.flows.borrow_mut();
+        let state = flows.get_mut(&bytes(key))?;
+        let mut seen = **state;
+        seen.last_seen_secs = self.now_secs();
+        if closing {
+            seen.flags |= CLOSING;
+        }
+        *state = Box::leak(Box::new(seen));
+        Some(*state)
+    }
+
+    fn claim_flow(&self, key: &Flow4, state: &FlowState4) -> Inserted {
+        if self.flows.borrow().contains_key(&bytes(key)) {
+            return Inserted::Taken;
+        }
+        self.put_flow(key, state)
+    }
+
+    fn put_flow(&self, key: &Flow4, state: &FlowState4) -> Inserted {
+        let state: &FlowState4 = Box::leak(Box::new(*state));
+        self.flows.borrow_mut().insert(bytes(key), state);
+        Inserted::Done
+    }
+}
