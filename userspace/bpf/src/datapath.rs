@@ -63,15 +63,8 @@ impl Datapath {
     ///
     /// Each names what is missing or in the way. What an earlier process left goes on working.
     pub fn open(settings: &Settings) -> Result<Datapath, Error> {
+        probe::require_kernel()?;
         probe::require_capabilities()?;
-        // Kernels before 5.11 charge tables to this limit; where it cannot be raised it does not count.
-        let _ = rustix::process::setrlimit(
-            rustix::process::Resource::Memlock,
-            rustix::process::Rlimit {
-                current: None,
-                maximum: None,
-            },
-        );
         let pins = Pins::new(&settings.bpffs_root);
         pins.create()?;
         let lock = Lock::acquire(&pins)?;

@@ -13,6 +13,12 @@ pub enum Error {
         /// Names of the missing capabilities.
         missing: Vec<&'static str>,
     },
+    /// The kernel is too old.
+    #[error("Linux {release} is too old for the programs: they need 5.18 or later")]
+    Kernel {
+        /// What runs here.
+        release: String,
+    },
     /// The pins have no file system to live in.
     #[error(
         "{} is not on a bpffs: mount one with `mount -t bpf bpf /sys/fs/bpf`, or name another with --bpffs-root",

@@ -4,6 +4,8 @@
 //! The only crate that names aya. aya brings the object into the kernel; links are our own, because they must be
 //! found again and replaced after a restart, which aya 0.14 cannot do for cgroups.
 //!
+//! The kernel must be Linux 5.18 or later; before 6.6 tc filters stand in for TCX.
+//!
 //! This crate knows nothing about Services: it decides nothing.
 #![allow(
     unsafe_code,

@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use crate::{Error, sys};
 
+/// The oldest kernel that runs our programs: XDP on frames in fragments and `bpf_set_retval` came with 5.18.
+const KERNEL_MIN: (u32, u32) = (5, 18);
+
 /// An interface index that no device has.
 const NO_DEVICE: u32 = i32::MAX as u32;
 
@@ -34,15 +37,32 @@ impl Probe {
             Some(text.trim() != "0")
         };
         Probe {
-            release: rustix::system::uname()
-                .release()
-                .to_string_lossy()
-                .into_owned(),
+            release: release(),
             tcx: tcx(),
             jit: sysctl("/proc/sys/net/core/bpf_jit_enable"),
             run_statistics: sysctl("/proc/sys/kernel/bpf_stats_enabled").unwrap_or(false),
         }
     }
+}
+
+fn release() -> String {
+    let uname = rustix::system::uname();
+    uname.release().to_string_lossy().into_owned()
+}
+
+/// Refuses a kernel that could not run the programs, before the verifier does so in its own words.
+pub(crate) fn require_kernel() -> Result<(), Error> {
+    let release = release();
+    match version(&release) {
+        Some(version) if version < KERNEL_MIN => Err(Error::Kernel { release }),
+        _ => Ok(()),
+    }
+}
+
+/// The first two numbers of a release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// A kernel that knows TCX looks for the device; one that does not refuses the attach type.
@@ -72,5 +92,25 @@ pub(crate) fn require_capabilities() -> Result<(), Error> {
         Ok(())
     } else {
         Err(Error::Capabilities { missing })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        for (release, expected) in [
+            ("6.18.44-fc-v669", Some((6, 18))),
+            ("5.4.0-150-generic", Some((5, 4))),
+            ("5.18", Some((5, 18))),
+            ("6.1-rc3", Some((6, 1))),
+            ("next", None),
+        ] {
+            assert_eq!(version(release), expected, "{release}");
+        }
+        assert!(version("5.4.0") < Some(KERNEL_MIN));
+        assert!(version("6.2.0") > Some(KERNEL_MIN));
     }
 }

@@ -42,7 +42,7 @@ pub struct ProgramStatus {
     pub id: u32,
     /// Digest of its instructions.
     pub tag: String,
-    /// Instructions that the verifier walked through; zero where the kernel does not tell (before 5.16).
+    /// Instructions that the verifier walked through.
     pub verified_instructions: u32,
     /// Size of the machine code in bytes; zero when interpreted.
     pub jited_bytes: u32,

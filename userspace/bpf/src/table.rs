@@ -122,14 +122,11 @@ impl<K: Element + show::Show, V: Element> Hash<K, V> {
 
     /// Reads up to `limit` elements, in the kernel's order.
     pub(crate) fn entries(&self, limit: usize) -> Result<Vec<(K, V)>, Error> {
-        match self.entries_batched(limit) {
-            Err(error) if not_supported(&error) => self.entries_one_by_one(limit),
-            result => result,
-        }
-        .map_err(|source| self.spec.failed("read", "the elements", source))
+        self.read(limit)
+            .map_err(|source| self.spec.failed("read", "the elements", source))
     }
 
-    fn entries_batched(&self, limit: usize) -> io::Result<Vec<(K, V)>> {
+    fn read(&self, limit: usize) -> io::Result<Vec<(K, V)>> {
         let mut entries = Vec::new();
         let mut from: Option<sys::Cursor> = None;
         let mut to: sys::Cursor = [0; 64];
@@ -166,36 +163,6 @@ impl<K: Element + show::Show, V: Element> Hash<K, V> {
         Ok(entries)
     }
 
-    fn entries_one_by_one(&self, limit: usize) -> io::Result<Vec<(K, V)>> {
-        let mut entries = Vec::new();
-        let mut key: Option<K> = None;
-        // The programs change some tables meanwhile, and the kernel starts over when the key it was given is
-        // gone: the capacity bounds how long we follow.
-        for _ in 0..limit.min(self.capacity as usize) {
-            let mut next = K::new_zeroed();
-            let before = key.as_ref().map(IntoBytes::as_bytes);
-            if !sys::next_key(
-                self.fd.as_fd(),
-                before,
-                bytes_mut(std::slice::from_mut(&mut next)),
-            )? {
-                break;
-            }
-            let mut value = V::new_zeroed();
-            match sys::lookup(
-                self.fd.as_fd(),
-                next.as_bytes(),
-                bytes_mut(std::slice::from_mut(&mut value)),
-            ) {
-                Ok(()) => entries.push((next, value)),
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-                Err(error) => return Err(error),
-            }
-            key = Some(next);
-        }
-        Ok(entries)
-    }
-
     fn refused(&self, action: &'static str, key: &K, error: io::Error) -> Error {
         match error.raw_os_error() {
             Some(libc::E2BIG | libc::ENOSPC) => Error::Full {
@@ -209,36 +176,25 @@ impl<K: Element + show::Show, V: Element> Hash<K, V> {
     }
 }
 
-/// Writes `len` elements: as a batch, or one by one where that is simpler, the kernel does not know the batch, or
-/// the batch stopped at an element (which may be fine alone).
+/// Writes `len` elements: as a batch, or one by one where that is simpler or the batch stopped at an element,
+/// which may be fine alone.
 fn write(
     len: usize,
     one: impl Fn(usize) -> io::Result<()>,
-    batch: impl Fn(usize) -> Result<(), sys::BatchError>,
+    batch: impl Fn(usize) -> Result<(), usize>,
 ) -> Result<(), (usize, io::Error)> {
     let mut done = 0;
-    let mut batched = len > 2;
     while done < len {
-        if batched {
+        if len > 2 {
             match batch(done) {
                 Ok(()) => return Ok(()),
-                Err(stopped) => {
-                    batched = !not_supported(&stopped.error);
-                    done += stopped.done.min(len - done - 1);
-                }
+                Err(stopped) => done += stopped.min(len - done - 1),
             }
         }
         one(done).map_err(|error| (done, error))?;
         done += 1;
     }
     Ok(())
-}
-
-fn not_supported(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EINVAL | libc::EOPNOTSUPP | sys::ENOTSUPP)
-    )
 }
 
 fn bytes_mut<T: Element>(elements: &mut [T]) -> &mut [u8] {
@@ -353,8 +309,12 @@ mod tests {
 
     use super::*;
 
-    /// Writes 0..`len` to a kernel that refuses `bad` and knows batches or not; returns what it holds then.
-    fn written(len: usize, bad: Option<usize>, batches: bool) -> (Vec<usize>, Option<usize>) {
+    /// Writes 0..`len` to a kernel that refuses `bad`, and `alone` in batches; returns what it holds then.
+    fn written(
+        len: usize,
+        bad: Option<usize>,
+        alone: Option<usize>,
+    ) -> (Vec<usize>, Option<usize>) {
         let held = RefCell::new(Vec::new());
         let one = |i: usize| {
             if Some(i) == bad {
@@ -364,17 +324,10 @@ mod tests {
             Ok(())
         };
         let batch = |from: usize| {
-            if !batches {
-                return Err(sys::BatchError {
-                    done: 0,
-                    error: io::Error::from_raw_os_error(libc::EINVAL),
-                });
-            }
             for i in from..len {
-                one(i).map_err(|error| sys::BatchError {
-                    done: i - from,
-                    error,
-                })?;
+                if Some(i) == alone || one(i).is_err() {
+                    return Err(i - from);
+                }
             }
             Ok(())
         };
@@ -385,13 +338,13 @@ mod tests {
     #[test]
     fn each_element_is_written_once_and_the_refused_one_is_named() {
         for len in [0, 1, 2, 3, 10] {
-            for batches in [true, false] {
-                let all: Vec<_> = (0..len).collect();
-                assert_eq!(written(len, None, batches), (all.clone(), None));
-                for bad in 0..len {
-                    let got = written(len, Some(bad), batches);
-                    assert_eq!(got, (all[..bad].to_vec(), Some(bad)), "{len} {batches}");
-                }
+            let all: Vec<_> = (0..len).collect();
+            assert_eq!(written(len, None, None), (all.clone(), None));
+            for bad in 0..len {
+                let got = written(len, Some(bad), None);
+                assert_eq!(got, (all[..bad].to_vec(), Some(bad)), "{len}");
+                let got = written(len, None, Some(bad));
+                assert_eq!(got, (all.clone(), None), "{len}");
             }
         }
     }

@@ -30,7 +30,7 @@ mod link_type {
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` of linux/if_link.h.
 pub(crate) const XDP_GENERIC: u32 = 1 << 1;
 pub(crate) const XDP_NATIVE: u32 = 1 << 2;
-/// Every link of this machine that this process may look at (Linux 5.8).
+/// Every link of this machine that this process may look at.
 pub(crate) fn links() -> impl Iterator<Item = LinkInfo> {
     let mut id = 0;
     std::iter::from_fn(move || {
@@ -134,7 +134,7 @@ fn link_create(
     bpf(Command::LinkCreate, &mut attr).map(owned)
 }
 
-/// Attaches a program to a cgroup, beside whatever else is attached there (Linux 5.7).
+/// Attaches a program to a cgroup, beside whatever else is attached there.
 pub(crate) fn link_cgroup(
     program: BorrowedFd<'_>,
     cgroup: BorrowedFd<'_>,
@@ -144,7 +144,7 @@ pub(crate) fn link_cgroup(
 }
 
 /// Attaches a program to a device: TCX after those already attached (Linux 6.6), or XDP in the mode of `flags`
-/// (Linux 5.9).
+///.
 pub(crate) fn link_device(
     program: BorrowedFd<'_>,
     ifindex: u32,
@@ -180,7 +180,7 @@ struct LinkDetachAttr {
     link: u32,
 }
 
-/// Detaches a link at once (Linux 5.9). Removing the last pin does so too, but a moment later.
+/// Detaches a link at once. Removing the last pin does so too, but a moment later.
 pub(crate) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = LinkDetachAttr {
         link: link.as_raw_fd() as u32,

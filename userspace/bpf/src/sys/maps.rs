@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{Command, ENOTSUPP, address, address_mut, bpf, info};
+use super::{Command, address, address_mut, bpf, info};
 
 #[repr(C)]
 #[derive(FromBytes, IntoBytes, Immutable)]
@@ -13,7 +13,6 @@ struct ElementAttr {
     map: u32,
     _pad: u32,
     key: u64,
-    /// A value, or the next key.
     value: u64,
     flags: u64,
 }
@@ -47,20 +46,6 @@ pub(crate) fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
     bpf(Command::MapDelete, &mut attr).map(drop)
 }
 
-/// Writes the key after `key` (the first one for `None`) into `next`; false at the end.
-pub(crate) fn next_key(
-    map: BorrowedFd<'_>,
-    key: Option<&[u8]>,
-    next: &mut [u8],
-) -> io::Result<bool> {
-    let mut attr = element(map, key.map_or(0, address), address_mut(next));
-    match bpf(Command::MapNextKey, &mut attr) {
-        Ok(_) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 #[repr(C)]
 #[derive(FromBytes, IntoBytes, Immutable)]
 struct BatchAttr {
@@ -74,21 +59,13 @@ struct BatchAttr {
     flags: u64,
 }
 
-/// The outcome of a batched write that stopped early.
-#[derive(Debug)]
-pub(crate) struct BatchError {
-    /// How many elements took effect.
-    pub(crate) done: usize,
-    pub(crate) error: io::Error,
-}
-
 fn batch(
     command: Command,
     map: BorrowedFd<'_>,
     keys: &[u8],
     values: &[u8],
     count: usize,
-) -> Result<(), BatchError> {
+) -> Result<(), usize> {
     let mut attr = BatchAttr {
         in_batch: 0,
         out_batch: 0,
@@ -99,48 +76,35 @@ fn batch(
         element_flags: 0,
         flags: 0,
     };
-    match bpf(command, &mut attr) {
-        Ok(_) => Ok(()),
-        // A kernel that refuses the command as a whole does not touch the count.
-        Err(error)
-            if matches!(
-                error.raw_os_error(),
-                Some(libc::EINVAL | libc::EPERM | libc::EFAULT | ENOTSUPP)
-            ) =>
-        {
-            Err(BatchError { done: 0, error })
-        }
-        Err(error) => Err(BatchError {
-            done: attr.count as usize,
-            error,
-        }),
-    }
+    bpf(command, &mut attr)
+        .map(drop)
+        .map_err(|error| match error.raw_os_error() {
+            // A kernel that refuses the command as a whole does not touch the count.
+            Some(libc::EINVAL | libc::EPERM | libc::EFAULT) => 0,
+            _ => attr.count as usize,
+        })
 }
 
-/// Inserts or replaces `count` elements (`BPF_MAP_UPDATE_BATCH`, Linux 5.6). `keys` and `values` are the
-/// elements one after the other.
+/// Inserts or replaces `count` elements (`BPF_MAP_UPDATE_BATCH`). `keys` and `values` are the
+/// elements one after the other. The error is the number of elements that took effect; the next one tells why.
 pub(crate) fn update_batch(
     map: BorrowedFd<'_>,
     keys: &[u8],
     values: &[u8],
     count: usize,
-) -> Result<(), BatchError> {
+) -> Result<(), usize> {
     batch(Command::UpdateBatch, map, keys, values, count)
 }
 
-/// Deletes `count` elements (`BPF_MAP_DELETE_BATCH`, Linux 5.6).
-pub(crate) fn delete_batch(
-    map: BorrowedFd<'_>,
-    keys: &[u8],
-    count: usize,
-) -> Result<(), BatchError> {
+/// Deletes `count` elements (`BPF_MAP_DELETE_BATCH`). The error is as with [`update_batch`].
+pub(crate) fn delete_batch(map: BorrowedFd<'_>, keys: &[u8], count: usize) -> Result<(), usize> {
     batch(Command::DeleteBatch, map, keys, &[], count)
 }
 
 /// Where a batched read goes on.
 pub(crate) type Cursor = [u8; 64];
 
-/// Reads up to `count` elements of a hash into `keys` and `values` (`BPF_MAP_LOOKUP_BATCH`, Linux 5.6), starting
+/// Reads up to `count` elements of a hash into `keys` and `values` (`BPF_MAP_LOOKUP_BATCH`), starting
 /// at the beginning or where `from` says. Returns how many were read, and true if there may be more.
 pub(crate) fn lookup_batch(
     map: BorrowedFd<'_>,

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-/// Memory shared with the kernel: the elements of an array made with `BPF_F_MMAPABLE` (Linux 5.5).
+/// Memory shared with the kernel: the elements of an array made with `BPF_F_MMAPABLE`.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     start: NonNull<libc::c_void>,

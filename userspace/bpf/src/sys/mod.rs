@@ -21,8 +21,7 @@ pub(crate) use links::{
     link_info, link_update, links, query_tcx,
 };
 pub(crate) use maps::{
-    BatchError, Cursor, MapInfo, delete, delete_batch, lookup, lookup_batch, map_info, next_key,
-    update, update_batch,
+    Cursor, MapInfo, delete, delete_batch, lookup, lookup_batch, map_info, update, update_batch,
 };
 pub(crate) use memory::Mapping;
 pub(crate) use programs::{program_by_id, program_info, test_run};
@@ -34,7 +33,6 @@ enum Command {
     MapLookup = 1,
     MapUpdate = 2,
     MapDelete = 3,
-    MapNextKey = 4,
     Pin = 6,
     Get = 7,
     TestRun = 10,
@@ -50,9 +48,6 @@ enum Command {
     LinkNextId = 31,
     LinkDetach = 34,
 }
-/// `ENOTSUPP`, which the kernel lets escape to userspace although no header there names it.
-pub(crate) const ENOTSUPP: i32 = 524;
-
 const BPF_F_RDONLY: u32 = 1 << 3;
 
 /// Calls bpf(2). `attr` is the leading part of `union bpf_attr` that the command reads.

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{Command, IdAttr, address, address_mut, bpf, info, owned};
 
-/// `struct bpf_prog_info` up to `verified_insns` (Linux 5.16; zero before).
+/// `struct bpf_prog_info` up to `verified_insns`.
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes)]
 struct RawProgramInfo {

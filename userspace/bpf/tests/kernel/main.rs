@@ -1,0 +1,9 @@
+//! Programs and tables in this machine's kernel: needs root, touches only what each test made for itself (a bpffs,
+//! a cgroup, a network namespace).
+
+mod attach;
+mod ground;
+mod histories;
+mod life;
+mod samples;
+mod tables;
