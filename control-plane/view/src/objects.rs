@@ -183,6 +183,9 @@ pub struct OwnerReference {
     /// Whether this owner is the one that controls.
     #[serde(deserialize_with = "or_default")]
     pub controller: bool,
+    /// Whether an owner that is deleted in the foreground waits for this object.
+    #[serde(deserialize_with = "or_default")]
+    pub block_owner_deletion: bool,
 }
 
 /// An object by name, for instance the pod behind an endpoint.

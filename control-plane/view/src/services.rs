@@ -19,9 +19,12 @@ pub struct Services {
     node_own: Vec<IpAddr>,
     node_given: Vec<IpAddr>,
     declared: BTreeMap<ServiceKey, Declared>,
-    slices: BTreeMap<ServiceKey, BTreeMap<Arc<str>, Slice>>,
+    /// By name, in order. Nearly all services have one, so this is no map.
+    slices: BTreeMap<ServiceKey, Vec<(Arc<str>, Slice)>>,
     slice_owners: BTreeMap<SliceKey, ServiceKey>,
     changed: BTreeSet<ServiceKey>,
+    /// Each namespace once: many objects share it.
+    namespaces: BTreeSet<Arc<str>>,
     service_list: Listing<ServiceKey>,
     slice_list: Listing<SliceKey>,
     node_list: Listing<String>,
@@ -62,7 +65,7 @@ impl Services {
         match event {
             Event::Restarted => self.service_list.restart(self.declared.keys().cloned()),
             Event::Applied(service) => {
-                let key = ServiceKey::new(&service.metadata.namespace, &service.metadata.name);
+                let key = self.key(&service.metadata.namespace, &service.metadata.name);
                 self.service_list.mention(&key);
                 match Declared::read(&service) {
                     Some(declared) if self.declared.get(&key) == Some(&declared) => {}
@@ -91,23 +94,27 @@ impl Services {
         match event {
             Event::Restarted => self.slice_list.restart(self.slice_owners.keys().cloned()),
             Event::Applied(slice) => {
-                let key: SliceKey = (
-                    slice.metadata.namespace.as_str().into(),
-                    slice.metadata.name.as_str().into(),
-                );
+                let namespace = self.namespace(&slice.metadata.namespace);
+                let key: SliceKey = (namespace, slice.metadata.name.as_str().into());
                 self.slice_list.mention(&key);
                 let Some((service, slice)) = Slice::read(&slice, &self.node.name) else {
                     return self.drop_slice(&key);
                 };
+                let service = self.key(&key.0, service);
                 if self.slice_owners.get(&key).is_some_and(|s| *s != service) {
                     self.drop_slice(&key);
                 }
                 let of_service = self.slices.entry(service.clone()).or_default();
-                if of_service.get(&key.1) != Some(&slice) {
-                    of_service.insert(key.1.clone(), slice);
-                    self.slice_owners.insert(key, service.clone());
-                    self.changed.insert(service);
+                match of_service.binary_search_by(|(name, _)| name.cmp(&key.1)) {
+                    Ok(at) if of_service[at].1 == slice => return,
+                    Ok(at) => of_service[at].1 = slice,
+                    Err(at) => {
+                        of_service.reserve_exact(1);
+                        of_service.insert(at, (key.1.clone(), slice));
+                    }
                 }
+                self.slice_owners.insert(key, service.clone());
+                self.changed.insert(service);
             }
             Event::Deleted { namespace, name } => {
                 let key: SliceKey = (namespace.into(), name.into());
@@ -193,10 +200,9 @@ impl Services {
                 findings: Vec::new(),
             };
         };
-        let none = BTreeMap::new();
-        let slices = self.slices.get(&key).unwrap_or(&none);
+        let slices = self.slices.get(&key).map_or(&[][..], |slices| slices);
         let mut findings = declared.findings.clone();
-        for slice in slices.values() {
+        for (_, slice) in slices {
             findings.extend(slice.findings.iter().cloned());
         }
         Change {
@@ -206,7 +212,7 @@ impl Services {
         }
     }
 
-    fn model(&self, declared: &Declared, slices: &BTreeMap<Arc<str>, Slice>) -> model::Service {
+    fn model(&self, declared: &Declared, slices: &[(Arc<str>, Slice)]) -> model::Service {
         let mut ports = Vec::with_capacity(declared.ports.len() * declared.cluster_ips.len());
         for cluster_ip in &declared.cluster_ips {
             let family = |addr: &IpAddr| addr.is_ipv4() == cluster_ip.is_ipv4();
@@ -237,6 +243,22 @@ impl Services {
         }
     }
 
+    fn key(&mut self, namespace: &str, name: &str) -> ServiceKey {
+        ServiceKey {
+            namespace: self.namespace(namespace),
+            name: name.into(),
+        }
+    }
+
+    fn namespace(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.namespaces.get(name) {
+            return known.clone();
+        }
+        let new: Arc<str> = name.into();
+        self.namespaces.insert(new.clone());
+        new
+    }
+
     fn drop_service(&mut self, key: &ServiceKey) {
         if self.declared.remove(key).is_some() {
             self.changed.insert(key.clone());
@@ -248,7 +270,7 @@ impl Services {
             return;
         };
         if let Some(slices) = self.slices.get_mut(&service) {
-            slices.remove(&key.1);
+            slices.retain(|(name, _)| *name != key.1);
             if slices.is_empty() {
                 self.slices.remove(&service);
             }
@@ -274,11 +296,7 @@ impl Services {
 
 /// The endpoints of all slices that answer `port`: the ready ones, or where none is ready those that still
 /// serve while they terminate (KEP-1669). An endpoint that two slices name counts once, at its best.
-fn backends(
-    slices: &BTreeMap<Arc<str>, Slice>,
-    port: &crate::service::Port,
-    ipv4: bool,
-) -> Vec<Backend> {
+fn backends(slices: &[(Arc<str>, Slice)], port: &crate::service::Port, ipv4: bool) -> Vec<Backend> {
     #[derive(Default)]
     struct State {
         local: bool,
@@ -286,7 +304,8 @@ fn backends(
         serving_terminating: bool,
     }
     let mut states: BTreeMap<(IpAddr, u16), State> = BTreeMap::new();
-    for slice in slices.values().filter(|slice| slice.ipv4 == ipv4) {
+    let slices = slices.iter().map(|(_, slice)| slice);
+    for slice in slices.filter(|slice| slice.ipv4 == ipv4) {
         let answers = |p: &&crate::slice::Port| p.name == port.name && p.protocol == port.protocol;
         let Some(slice_port) = slice.ports.iter().find(answers) else {
             continue;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use model::{Protocol, ServiceKey};
+use model::Protocol;
 
 use crate::finding::{Finding, port_number, usable};
 use crate::objects;
@@ -39,11 +39,12 @@ pub(crate) struct Endpoint {
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 impl Slice {
-    /// Reads a slice and the Service that it belongs to. `None` when it belongs to none, or names hosts.
-    pub(crate) fn read(
-        slice: &objects::EndpointSlice,
+    /// Reads a slice and the name of the Service that it belongs to. `None` when it belongs to none, or names
+    /// hosts.
+    pub(crate) fn read<'a>(
+        slice: &'a objects::EndpointSlice,
         node_name: &str,
-    ) -> Option<(ServiceKey, Slice)> {
+    ) -> Option<(&'a str, Slice)> {
         let service = slice.metadata.labels.get(SERVICE_NAME)?;
         let ipv4 = match slice.address_type.as_str() {
             "IPv4" => true,
@@ -66,8 +67,7 @@ impl Slice {
         for endpoint in &slice.endpoints {
             read.endpoint(endpoint, node_name, &at);
         }
-        let key = ServiceKey::new(&slice.metadata.namespace, service);
-        Some((key, read))
+        Some((service, read))
     }
 
     fn port(&mut self, port: &objects::EndpointPort, at: &dyn Fn() -> String) {

@@ -4,6 +4,7 @@
 //! effect. This crate knows nothing about aya, Kubernetes or time.
 #![forbid(unsafe_code)]
 
+mod entries;
 mod holdings;
 mod ids;
 mod planner;

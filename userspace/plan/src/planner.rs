@@ -8,12 +8,15 @@
 //! ([`Planner::reclaim`]), and its identifiers stay unused until flows have had time to forget them
 //! ([`Planner::release`]).
 
+mod claims;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
-use abi::{Frontend, FrontendKey4, FrontendKey6, Scope, ServiceId, frontends};
-use model::{Backend, FrontendKind, Service, ServiceKey, ServicePort};
+use abi::{Frontend, ServiceId, frontends};
+use model::{Backend, Service, ServiceKey, ServicePort};
 
+use self::claims::Claimant;
+use crate::entries::{LeadsTo, Wanted, entries};
 use crate::holdings::{Holdings, Owner};
 use crate::problem::{Problem, Table};
 use crate::{FrontendKey, Step, Tables};
@@ -85,13 +88,6 @@ struct Slot {
     held: Option<Frontend>,
     /// Whose it should be.
     owner: Option<Claimant>,
-}
-
-/// A service in its rank: of two that claim one frontend, the lower one has it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Claimant {
-    created: u64,
-    key: ServiceKey,
 }
 
 #[derive(Clone, Debug)]
@@ -274,49 +270,6 @@ impl Planner {
         }
     }
 
-    /// Gives up the claims that are no longer wanted, and makes those that are new.
-    fn move_claims(
-        &mut self,
-        key: &ServiceKey,
-        old: Option<&Service>,
-        new: Option<&Service>,
-        turn: &mut Turn,
-    ) {
-        let keys = |service: Option<&Service>| -> BTreeSet<FrontendKey> {
-            let entries = service.map_or(Vec::new(), entries);
-            entries
-                .into_iter()
-                .flatten()
-                .map(|wanted| wanted.key)
-                .collect()
-        };
-        let claimant = |service: &Service| Claimant {
-            created: service.created,
-            key: key.clone(),
-        };
-        let (old_keys, new_keys) = (keys(old), keys(new));
-        let (old, new) = (old.map(claimant), new.map(claimant));
-        let same_rank = old == new;
-        if let Some(me) = &old {
-            for frontend in &old_keys {
-                let kept = new_keys.contains(frontend);
-                if !kept || !same_rank {
-                    self.unclaim(*frontend, me, turn);
-                }
-                if !kept {
-                    turn.let_go.push(*frontend);
-                }
-            }
-        }
-        if let Some(me) = &new {
-            for frontend in &new_keys {
-                if !same_rank || !old_keys.contains(frontend) {
-                    self.claim(*frontend, me, turn);
-                }
-            }
-        }
-    }
-
     fn place_dirty(&mut self, turn: &mut Turn) {
         while let Some(key) = turn.dirty.pop_first() {
             if let Some(planned) = self.services.remove(&key) {
@@ -371,45 +324,6 @@ impl Planner {
             service,
             ids,
             problems,
-        }
-    }
-
-    fn claim(&mut self, frontend: FrontendKey, me: &Claimant, turn: &mut Turn) {
-        let slot = self.frontends.entry(frontend).or_default();
-        let Some(owner) = &mut slot.owner else {
-            slot.owner = Some(me.clone());
-            return;
-        };
-        if owner == me {
-            return;
-        }
-        let claimants = self.contested.entry(frontend).or_default();
-        claimants.insert(owner.clone());
-        claimants.insert(me.clone());
-        if me < owner {
-            *owner = me.clone();
-            turn.dirty.extend(claimants.iter().map(|c| c.key.clone()));
-        }
-    }
-
-    fn unclaim(&mut self, frontend: FrontendKey, me: &Claimant, turn: &mut Turn) {
-        let Some(slot) = self.frontends.get_mut(&frontend) else {
-            return;
-        };
-        let owned = slot.owner.as_ref() == Some(me);
-        let mut next = None;
-        if let Some(claimants) = self.contested.get_mut(&frontend) {
-            claimants.remove(me);
-            if owned {
-                next = claimants.first().cloned();
-                turn.dirty.extend(claimants.iter().map(|c| c.key.clone()));
-            }
-            if claimants.len() < 2 {
-                self.contested.remove(&frontend);
-            }
-        }
-        if owned {
-            slot.owner = next;
         }
     }
 
@@ -586,71 +500,4 @@ impl Planner {
 struct Placed {
     id: Option<ServiceId>,
     problem: Option<Problem>,
-}
-
-/// An entry of the frontends tables that a port wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Wanted {
-    key: FrontendKey,
-    leads_to: LeadsTo,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LeadsTo {
-    /// The port's ring; with a union of [`frontends::flags`].
-    Ring { flags: u32 },
-    /// Nothing: the address is the service's alone ([`frontends::WHOLE_ADDRESS`]).
-    Nothing,
-}
-
-/// By port, the entries that it wants, what matters most first. An entry that two ports name is the first
-/// one's.
-fn entries(service: &Service) -> Vec<Vec<Wanted>> {
-    let mut seen = BTreeSet::new();
-    let mut of_port = |port: &ServicePort| {
-        let proto = port.protocol.number();
-        let ports = port.frontends.iter().map(|f| Wanted {
-            key: frontend_key(f.addr, f.port, proto),
-            leads_to: LeadsTo::Ring {
-                flags: flags(f.kind),
-            },
-        });
-        let own = port
-            .frontends
-            .iter()
-            .filter(|f| f.kind == FrontendKind::ClusterIp);
-        let none = frontends::WHOLE_ADDRESS;
-        let addresses = own.map(|f| Wanted {
-            key: frontend_key(f.addr, none.into(), none),
-            leads_to: LeadsTo::Nothing,
-        });
-        let wanted = ports.chain(addresses);
-        wanted.filter(|wanted| seen.insert(wanted.key)).collect()
-    };
-    service.ports.iter().map(&mut of_port).collect()
-}
-
-fn frontend_key(addr: IpAddr, port: u16, proto: u8) -> FrontendKey {
-    let scope = Scope::Any as u8;
-    match addr {
-        IpAddr::V4(addr) => FrontendKey::V4(FrontendKey4 {
-            addr: addr.octets(),
-            port: port.into(),
-            proto,
-            scope,
-        }),
-        IpAddr::V6(addr) => FrontendKey::V6(FrontendKey6 {
-            addr: addr.octets(),
-            port: port.into(),
-            proto,
-            scope,
-        }),
-    }
-}
-
-fn flags(kind: FrontendKind) -> u32 {
-    match kind {
-        FrontendKind::NodePort => frontends::flags::NODE_PORT,
-        FrontendKind::ClusterIp | FrontendKind::ExternalIp | FrontendKind::LoadBalancer => 0,
-    }
 }

@@ -21,7 +21,6 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use api::Kind;
 use plan::{Capacities, Named, Step, Store, Tables};
 use proxy::Balancer;
 use view::{Event, Services, objects};
@@ -169,9 +168,9 @@ impl World {
         for document in yaml.split("\n---\n").filter(|text| !text.trim().is_empty()) {
             let object: serde_json::Value = serde_saphyr::from_str(document).unwrap();
             match object["kind"].as_str().unwrap() {
-                objects::Service::KIND => self.balancer.service(Event::Applied(view(object))),
-                objects::EndpointSlice::KIND => self.balancer.slice(Event::Applied(view(object))),
-                objects::Node::KIND => self.balancer.node(Event::Applied(view(object))),
+                "Service" => self.balancer.service(Event::Applied(view(object))),
+                "EndpointSlice" => self.balancer.slice(Event::Applied(view(object))),
+                "Node" => self.balancer.node(Event::Applied(view(object))),
                 other => panic!("no kind {other:?}"),
             }
         }
@@ -181,9 +180,9 @@ impl World {
         let (namespace, name) = name.split_once('/').unwrap_or(("", name));
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         match kind {
-            objects::Service::KIND => self.balancer.service(Event::Deleted { namespace, name }),
-            objects::EndpointSlice::KIND => self.balancer.slice(Event::Deleted { namespace, name }),
-            objects::Node::KIND => self.balancer.node(Event::Deleted { namespace, name }),
+            "Service" => self.balancer.service(Event::Deleted { namespace, name }),
+            "EndpointSlice" => self.balancer.slice(Event::Deleted { namespace, name }),
+            "Node" => self.balancer.node(Event::Deleted { namespace, name }),
             other => panic!("no kind {other:?}"),
         }
     }
@@ -248,6 +247,6 @@ fn balancer(node: &str, given: &[std::net::IpAddr], kernel: &Tables) -> Balancer
     Balancer::new(services, kernel, capacities, Named::default())
 }
 
-fn view<T: Kind>(object: serde_json::Value) -> T {
+fn view<T: serde::de::DeserializeOwned>(object: serde_json::Value) -> T {
     serde_json::from_value(object).unwrap()
 }
