@@ -189,7 +189,7 @@ impl Parser {
             match self.peek() {
                 Token::Word(_) | Token::Mark("!") => requirements.push(self.requirement()?),
                 Token::End => return Ok(LabelSelector { requirements }),
-                other => {
+                other @ Token::Mark(_) => {
                     return Err(format!(
                         "found '{}', expected: !, identifier, or 'end of string'",
                         other.shown()
@@ -277,7 +277,9 @@ impl Parser {
             }
             // `a=` and `a=,b=c` mean the empty value.
             Token::End | Token::Mark(",") => Ok(String::new()),
-            other => Err(format!("found '{}', expected: identifier", other.shown())),
+            other @ Token::Mark(_) => {
+                Err(format!("found '{}', expected: identifier", other.shown()))
+            }
         }
     }
 

@@ -253,32 +253,33 @@ fn write_families(spec: &mut Value, policy: &str, families: &[Family]) {
 /// On an update, what the author left out is what was given before: addresses, node ports, the health check port.
 pub fn keep_allocated(new: &mut Value, old: &Value) {
     let old_spec = at(old, &["spec"]);
-    if needs_cluster_ip(old) && needs_cluster_ip(new) {
-        if let Some(spec) = object_mut(new, "spec") {
-            if text(spec, &["clusterIP"]).is_empty() && list(spec, &["clusterIPs"]).is_empty() {
-                value::keep(spec, old_spec, "clusterIP");
-            }
-            if list(spec, &["clusterIPs"]).is_empty()
-                && at(spec, &["clusterIP"]) == at(old_spec, &["clusterIP"])
-            {
-                value::keep(spec, old_spec, "clusterIPs");
-            }
-            for key in ["ipFamilies", "ipFamilyPolicy"] {
-                if value::is_empty(at(spec, &[key])) {
-                    value::keep(spec, old_spec, key);
-                }
+    if needs_cluster_ip(old)
+        && needs_cluster_ip(new)
+        && let Some(spec) = object_mut(new, "spec")
+    {
+        if text(spec, &["clusterIP"]).is_empty() && list(spec, &["clusterIPs"]).is_empty() {
+            value::keep(spec, old_spec, "clusterIP");
+        }
+        if list(spec, &["clusterIPs"]).is_empty()
+            && at(spec, &["clusterIP"]) == at(old_spec, &["clusterIP"])
+        {
+            value::keep(spec, old_spec, "clusterIPs");
+        }
+        for key in ["ipFamilies", "ipFamilyPolicy"] {
+            if value::is_empty(at(spec, &[key])) {
+                value::keep(spec, old_spec, key);
             }
         }
     }
     if needs_node_ports(old) && needs_node_ports(new) {
         keep_node_ports(new, old);
     }
-    if needs_health_check_port(old) && needs_health_check_port(new) {
-        if let Some(spec) =
+    if needs_health_check_port(old)
+        && needs_health_check_port(new)
+        && let Some(spec) =
             object_mut(new, "spec").filter(|s| number(s, &["healthCheckNodePort"]) == 0)
-        {
-            value::keep(spec, old_spec, "healthCheckNodePort");
-        }
+    {
+        value::keep(spec, old_spec, "healthCheckNodePort");
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Status {
     /// For people.
     pub message: String,
     /// What it was about.
-    pub details: Option<Details>,
+    pub details: Option<Box<Details>>,
 }
 
 /// The object, and the causes.
@@ -123,7 +123,7 @@ impl Status {
             code,
             reason,
             message: message.into(),
-            details: Some(details),
+            details: Some(Box::new(details)),
         }
     }
 
@@ -450,7 +450,7 @@ impl<'a> From<&'a Status> for Wire<'a> {
             status: "Failure",
             message: &status.message,
             reason: status.reason,
-            details: status.details.as_ref(),
+            details: status.details.as_deref(),
             code: status.code,
         }
     }

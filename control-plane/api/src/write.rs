@@ -246,9 +246,8 @@ impl Deletion {
             finalizers.extend(wanted.map(Value::from));
         }
         let grace = self.grace(resource, object);
-        let waits_for_kind = resource.kind == "Namespace"
-            && !value::list(object, &["spec", "finalizers"]).is_empty();
-        if finalizers.is_empty() && grace == 0 && !waits_for_kind {
+
+        if finalizers.is_empty() && grace == 0 && !waits_to_be_emptied(resource, object) {
             return Fate::Remove;
         }
         let metadata = &mut marked["metadata"];
@@ -270,10 +269,10 @@ impl Deletion {
                 set(metadata, "generation", generation + 1);
             }
         }
-        if resource.kind == "Namespace" {
-            if let Some(status) = value::object_mut(&mut marked, "status") {
-                set(status, "phase", "Terminating");
-            }
+        if resource.kind == "Namespace"
+            && let Some(status) = value::object_mut(&mut marked, "status")
+        {
+            set(status, "phase", "Terminating");
         }
         if marked == *object {
             Fate::Waits
@@ -310,8 +309,12 @@ pub fn is_done(resource: &Resource, object: &Value) -> bool {
     meta::is_terminating(object)
         && meta::finalizers(object).is_empty()
         && number(object, &["metadata", "deletionGracePeriodSeconds"]) == 0
-        && !(resource.kind == "Namespace"
-            && !value::list(object, &["spec", "finalizers"]).is_empty())
+        && !waits_to_be_emptied(resource, object)
+}
+
+/// Whether a Namespace still has to be emptied.
+fn waits_to_be_emptied(resource: &Resource, object: &Value) -> bool {
+    resource.kind == "Namespace" && !value::list(object, &["spec", "finalizers"]).is_empty()
 }
 
 fn match_namespace(resource: &Resource, object: &mut Value, namespace: &str) -> Result<(), Status> {

@@ -298,7 +298,7 @@ fn deletions() {
     ));
     assert_eq!(emptied["status"]["phase"], "Terminating");
     assert!(!write::is_done(namespaces, &emptied));
-    let mut done = emptied.clone();
+    let mut done = emptied;
     done["spec"] = json!({});
     assert!(write::is_done(namespaces, &done));
 

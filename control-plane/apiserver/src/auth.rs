@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use api::status::{Details, Status};
+use api::status::Status;
 use base64::Engine as _;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -202,7 +202,7 @@ pub(crate) fn authorize(user: &User, verb: &str, target: &Target<'_>) -> Result<
                     user.name
                 ),
             );
-            status.details = Some(Details::default());
+            status.details = Some(Box::default());
             Err(status)
         }
         Target::Resource(at) => {

@@ -29,10 +29,10 @@ pub(super) fn normalise(shape: &Shape, value: &mut Value) {
             }
         }
         (Shape::Map(values), Value::Object(map)) => {
-            map.values_mut().for_each(|v| normalise(values, v))
+            map.values_mut().for_each(|v| normalise(values, v));
         }
         (Shape::List(items), Value::Array(list)) => {
-            list.iter_mut().for_each(|v| normalise(items, v))
+            list.iter_mut().for_each(|v| normalise(items, v));
         }
         (Shape::Quantity, Value::String(text)) => {
             if let Ok(quantity) = Quantity::parse(text) {

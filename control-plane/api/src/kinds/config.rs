@@ -162,11 +162,11 @@ fn validate_secret(object: &Value) -> Vec<FieldError> {
             need("tls.key");
         }
         "kubernetes.io/ssh-auth" => need("ssh-privatekey"),
-        "kubernetes.io/basic-auth" => {
-            if data.get("username").is_none() && data.get("password").is_none() {
-                need("username");
-                need("password");
-            }
+        "kubernetes.io/basic-auth"
+            if data.get("username").is_none() && data.get("password").is_none() =>
+        {
+            need("username");
+            need("password");
         }
         "kubernetes.io/dockercfg" => wrong.extend(json_key(data, ".dockercfg")),
         "kubernetes.io/dockerconfigjson" => wrong.extend(json_key(data, ".dockerconfigjson")),

@@ -24,8 +24,8 @@ pub(crate) static ENDPOINT_SLICES: Resource = Resource {
     has_generation: true,
     columns: COLUMNS,
     cells: |object, now| {
-        let ports = list(object, &["ports"]).iter().map(shown_port).collect();
-        let addresses = list(object, &["endpoints"])
+        let ports: Vec<String> = list(object, &["ports"]).iter().map(shown_port).collect();
+        let addresses: Vec<String> = list(object, &["endpoints"])
             .iter()
             .flat_map(|e| list(e, &["addresses"]))
             .map(|a| a.as_str().unwrap_or("").to_owned())
@@ -33,8 +33,8 @@ pub(crate) static ENDPOINT_SLICES: Resource = Resource {
         vec![
             meta::name(object).into(),
             text(object, &["addressType"]).into(),
-            first_three(ports).into(),
-            first_three(addresses).into(),
+            first_three(&ports).into(),
+            first_three(&addresses).into(),
             age(at(object, &["metadata", "creationTimestamp"]), now).into(),
         ]
     },
@@ -79,7 +79,7 @@ fn shown_port(port: &Value) -> String {
     }
 }
 
-fn first_three(all: Vec<String>) -> String {
+fn first_three(all: &[String]) -> String {
     match all.len() {
         0 => "<unset>".to_owned(),
         1..=3 => all.join(","),

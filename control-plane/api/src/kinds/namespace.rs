@@ -51,10 +51,10 @@ pub(crate) static NAMESPACES: Resource = Resource {
     default: |object| {
         // Selectors of namespaces name it by this label.
         let name = meta::name(object).to_owned();
-        if let Some(metadata) = value::object_mut(object, "metadata").filter(|_| !name.is_empty()) {
-            if let Some(labels) = value::object_mut(metadata, "labels") {
-                value::set(labels, "kubernetes.io/metadata.name", name);
-            }
+        if let Some(metadata) = value::object_mut(object, "metadata").filter(|_| !name.is_empty())
+            && let Some(labels) = value::object_mut(metadata, "labels")
+        {
+            value::set(labels, "kubernetes.io/metadata.name", name);
         }
         if let Some(status) = value::object_mut(object, "status") {
             value::set_default(status, "phase", "Active");

@@ -61,14 +61,13 @@ fn default_container(container: &mut Value, host_network: bool) {
     object_mut(container, "resources");
     // What is limited is asked for as much, where nothing was said.
     let limits = at(container, &["resources", "limits"]).clone();
-    if let Some(limits) = limits.as_object().filter(|l| !l.is_empty()) {
-        if let Some(requests) = container
+    if let Some(limits) = limits.as_object().filter(|l| !l.is_empty())
+        && let Some(requests) = container
             .get_mut("resources")
             .and_then(|r| object_mut(r, "requests"))
-        {
-            for (name, limit) in limits {
-                set_default(requests, name, limit.clone());
-            }
+    {
+        for (name, limit) in limits {
+            set_default(requests, name, limit.clone());
         }
     }
     for port in items_mut(container, "ports") {
@@ -111,10 +110,10 @@ fn default_probe(probe: &mut Value) {
     if let Some(http) = probe.get_mut("httpGet") {
         default_http(http);
     }
-    if let Some(grpc) = probe.get_mut("grpc").filter(|g| g.is_object()) {
-        if at(grpc, &["service"]).is_null() {
-            set(grpc, "service", "");
-        }
+    if let Some(grpc) = probe.get_mut("grpc").filter(|g| g.is_object())
+        && at(grpc, &["service"]).is_null()
+    {
+        set(grpc, "service", "");
     }
 }
 
@@ -150,10 +149,10 @@ fn default_volume(volume: &mut Value) {
             }
         }
     }
-    if let Some(host_path) = volume.get_mut("hostPath").filter(|h| h.is_object()) {
-        if at(host_path, &["type"]).is_null() {
-            set(host_path, "type", "");
-        }
+    if let Some(host_path) = volume.get_mut("hostPath").filter(|h| h.is_object())
+        && at(host_path, &["type"]).is_null()
+    {
+        set(host_path, "type", "");
     }
     if let Some(iscsi) = volume.get_mut("iscsi").filter(|v| v.is_object()) {
         set_default(iscsi, "iscsiInterface", "default");

@@ -9,12 +9,12 @@ use crate::value::{self, at, items_mut, list, object_mut, set, set_default, text
 const AFFINITY_SECS: i64 = 10_800;
 
 pub(crate) fn default(object: &mut Value) {
-    if let Some(status) = object_mut(object, "status") {
-        if let Some(balancer) = object_mut(status, "loadBalancer") {
-            for ingress in items_mut(balancer, "ingress") {
-                if !text(ingress, &["ip"]).is_empty() {
-                    set_default(ingress, "ipMode", "VIP");
-                }
+    if let Some(status) = object_mut(object, "status")
+        && let Some(balancer) = object_mut(status, "loadBalancer")
+    {
+        for ingress in items_mut(balancer, "ingress") {
+            if !text(ingress, &["ip"]).is_empty() {
+                set_default(ingress, "ipMode", "VIP");
             }
         }
     }

@@ -127,14 +127,14 @@ fn kept_addresses(new: &Value, old: &Value) -> Vec<FieldError> {
                 "may not change once set",
             ));
         }
-        if let (Some(b), Some(a)) = (before.get(1), after.get(1)) {
-            if a != b {
-                wrong.push(FieldError::invalid(
-                    format!("spec.{key}[1]"),
-                    shown,
-                    "may not change once set",
-                ));
-            }
+        if let (Some(b), Some(a)) = (before.get(1), after.get(1))
+            && a != b
+        {
+            wrong.push(FieldError::invalid(
+                format!("spec.{key}[1]"),
+                shown,
+                "may not change once set",
+            ));
         }
         let releases = before.len() == 2 && after.len() == 1;
         if releases && text(new, &["spec", "ipFamilyPolicy"]) != "SingleStack" {
@@ -363,14 +363,14 @@ fn addresses(spec: &Value, headless: bool) -> Vec<FieldError> {
     if wrong.len() > before {
         return wrong;
     }
-    if let [first, second] = all.as_slice() {
-        if Family::of(first) == Family::of(second) {
-            wrong.push(FieldError::invalid(
-                field,
-                shown,
-                "may specify no more than one IP for each IP family",
-            ));
-        }
+    if let [first, second] = all.as_slice()
+        && Family::of(first) == Family::of(second)
+    {
+        wrong.push(FieldError::invalid(
+            field,
+            shown,
+            "may specify no more than one IP for each IP family",
+        ));
     }
     if !headless {
         for (i, (address, family)) in all.iter().zip(&families).enumerate() {

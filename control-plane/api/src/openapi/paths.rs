@@ -90,7 +90,7 @@ fn add_verb(path: &mut Value, row: &Resource, verb: &str) {
                 &write_parameters(),
                 Some(row.definition),
                 row.definition,
-            )
+            );
         }
         "patch" => {
             let mut parameters = write_parameters();
@@ -111,7 +111,7 @@ fn add_verb(path: &mut Value, row: &Resource, verb: &str) {
                 &delete_parameters(),
                 Some(DEFINITIONS[1]),
                 DEFINITIONS[3],
-            )
+            );
         }
         _ => {}
     }

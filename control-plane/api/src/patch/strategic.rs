@@ -232,10 +232,7 @@ fn element_orders<'a>(
             (None, _) => continue,
         };
         let merge_key = fields.field(name).and_then(|f| f.merge_key);
-        let wanted = order
-            .iter()
-            .map(|item| identity(item, merge_key))
-            .collect();
+        let wanted = order.iter().map(|item| identity(item, merge_key)).collect();
         let before = match original.get(name) {
             Some(Value::Array(items)) => {
                 items.iter().map(|item| identity(item, merge_key)).collect()

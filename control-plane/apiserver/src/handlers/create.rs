@@ -2,7 +2,7 @@
 
 use api::decode::Decoded;
 use api::meta::{self, Stamps};
-use api::status::{Cause, Details, Status};
+use api::status::{Cause, Status};
 use serde_json::Value;
 use storage::{Error, Write};
 use time::OffsetDateTime;
@@ -144,7 +144,7 @@ async fn require_namespace(call: &Call, object: &Value) -> Result<(), Status> {
     let mut status = Status::forbidden(call.row, meta::name(object), &why);
     status
         .details
-        .get_or_insert_with(Details::default)
+        .get_or_insert_default()
         .causes
         .push(Cause {
             reason: "NamespaceTerminating".into(),
