@@ -112,11 +112,7 @@ impl Client {
             api_version: api_version.to_owned(),
             kind: kind.to_owned(),
         };
-        let path = match api_version.contains('/') {
-            true => Path::raw(&format!("/apis/{api_version}")),
-            false => Path::raw(&format!("/api/{api_version}")),
-        };
-        let list: ResourceList = match self.get(&path).await {
+        let list: ResourceList = match self.get(&version_path(api_version)).await {
             Ok(list) => list,
             Err(error) if error.is_not_found() => return Err(unknown()),
             Err(error) => return Err(error),
@@ -125,11 +121,11 @@ impl Client {
         self.discovery().find(api_version, kind).ok_or_else(unknown)
     }
 
-    /// Every resource of the server that lives in namespaces and can be listed and deleted, of one version each.
+    /// Every resource of the server, of one version each, that allows all of `verbs`. Subresources are left out.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn namespaced_resources(&self) -> Result<Vec<Resource>, Error> {
+    pub async fn resources(&self, verbs: &[&str]) -> Result<Vec<Resource>, Error> {
         let groups: GroupList = self.get(&Path::raw("/apis")).await?;
         let mut versions = vec!["v1".to_owned()];
         versions.extend(
@@ -140,21 +136,22 @@ impl Client {
         );
         let mut found = Vec::new();
         for version in versions {
-            let path = match version.contains('/') {
-                true => Path::raw(&format!("/apis/{version}")),
-                false => Path::raw(&format!("/api/{version}")),
-            };
-            let list: ResourceList = self.get(&path).await?;
+            let list: ResourceList = self.get(&version_path(&version)).await?;
             let wanted = list.resources.into_iter().filter(|resource| {
-                resource.namespaced
-                    && !resource.name.contains('/')
-                    && ["list", "delete"]
-                        .iter()
-                        .all(|verb| resource.verbs.iter().any(|has| has == verb))
+                let allows = |verb: &&str| resource.verbs.iter().any(|allowed| allowed == verb);
+                !resource.name.contains('/') && verbs.iter().all(allows)
             });
             found.extend(wanted.map(|resource| resource.at(&version)));
         }
         Ok(found)
+    }
+}
+
+/// Where the server tells what it has of a group and version.
+fn version_path(api_version: &str) -> Path {
+    match api_version.contains('/') {
+        true => Path::raw(&format!("/apis/{api_version}")),
+        false => Path::raw(&format!("/api/{api_version}")),
     }
 }
 

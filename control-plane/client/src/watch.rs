@@ -11,6 +11,7 @@ use futures_util::Stream;
 use futures_util::stream;
 use http_body_util::BodyExt;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
@@ -56,8 +57,16 @@ impl Client {
     /// repetition; a history that the server no longer has (410) begins again with [`Event::Restarted`]. Whatever
     /// fails is tried again for ever, with growing waits.
     pub fn watch<T: Kind>(&self, params: Params) -> Watch<T> {
+        self.watch_resource(&Resource::of::<T>(), params)
+    }
+
+    /// As [`Client::watch`], of a resource that the type does not tell.
+    pub fn watch_resource<T>(&self, resource: &Resource, params: Params) -> Watch<T>
+    where
+        T: DeserializeOwned + Send + 'static,
+    {
         let follower = Follower::<T> {
-            path: Resource::of::<T>().within(&params.namespace),
+            path: resource.within(&params.namespace),
             client: self.clone(),
             params,
             phase: Phase::List {
@@ -129,7 +138,7 @@ enum Why {
     Broken(String),
 }
 
-impl<T: Kind> Follower<T> {
+impl<T: DeserializeOwned> Follower<T> {
     async fn next(&mut self) -> Event<T> {
         loop {
             if let Some(event) = self.ready.pop_front() {

@@ -133,18 +133,18 @@ async fn documents_that_lead_nowhere() {
 }
 
 #[tokio::test]
-async fn what_lives_in_namespaces() {
+async fn what_the_server_has() {
     let (client, _) = server(false);
-    let found = client.namespaced_resources().await.unwrap();
-    let names: Vec<String> = found
+    let found = client.resources(&["list", "get"]).await.unwrap();
+    let paths: Vec<String> = found
         .iter()
         .map(|resource| resource.within("n").to_string())
         .collect();
-    assert_eq!(
-        names,
-        [
-            "/api/v1/namespaces/n/services",
-            "/apis/apps/v1/namespaces/n/deployments"
-        ]
-    );
+    let expected = [
+        "/api/v1/namespaces",
+        "/api/v1/namespaces/n/services",
+        "/apis/apps/v1/namespaces/n/deployments",
+    ];
+    assert_eq!(paths, expected);
+    assert_eq!(client.resources(&["watch"]).await.unwrap(), []);
 }

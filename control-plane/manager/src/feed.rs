@@ -3,12 +3,14 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use client::{Client, Event, Params};
+use client::{Client, Event, Params, Resource};
 use futures_util::stream::{self, BoxStream, SelectAll};
 use futures_util::{Stream, StreamExt};
-use reconcile::{Key, Snapshot};
+use reconcile::{Bare, Key, Origin, Snapshot};
 use view::objects::{EndpointSlice, Endpoints, Namespace, Node, Pod, Service};
 use view::{Object, ServiceAccount};
+
+use crate::perform::resource_at;
 
 /// What one of the watches said.
 pub(crate) enum Said {
@@ -19,6 +21,7 @@ pub(crate) enum Said {
     Endpoints(Event<Endpoints>),
     Namespaces(Event<Namespace>),
     Accounts(Event<ServiceAccount>),
+    Others(Origin, Event<Bare>),
 }
 
 impl Said {
@@ -32,6 +35,7 @@ impl Said {
             Said::Endpoints(event) => snapshot.fold_endpoints(event),
             Said::Namespaces(event) => snapshot.fold_namespaces(event),
             Said::Accounts(event) => snapshot.fold_accounts(event),
+            Said::Others(origin, event) => snapshot.fold_others(&origin, event),
         }
     }
 }
@@ -42,8 +46,9 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    pub(crate) fn new(client: &Client) -> Feed {
-        let watches = stream::select_all([
+    /// Watches what controllers look at, and `others` for the sake of ownership.
+    pub(crate) fn new(client: &Client, others: &[Origin]) -> Feed {
+        let mut watches = stream::select_all([
             watch(client, Said::Namespaces),
             watch(client, Said::Nodes),
             watch(client, Said::Services),
@@ -52,8 +57,41 @@ impl Feed {
             watch(client, Said::Endpoints),
             watch(client, Said::Accounts),
         ]);
+        for origin in others {
+            let bare = client.watch_resource::<Bare>(&resource_at(origin), Params::default());
+            let origin = origin.clone();
+            watches.push(
+                bare.map(move |event| Said::Others(origin.clone(), event))
+                    .boxed(),
+            );
+        }
         Feed { watches }
     }
+}
+
+/// The resources beside those of [`Said`] whose objects may own or be owned. Events come and go too fast to be worth
+/// it, as upstream has it too.
+pub(crate) async fn others(client: &Client) -> Result<Vec<Origin>, client::Error> {
+    let watched = [
+        Resource::of::<Service>(),
+        Resource::of::<Pod>(),
+        Resource::of::<Node>(),
+        Resource::of::<EndpointSlice>(),
+        Resource::of::<Endpoints>(),
+        Resource::of::<Namespace>(),
+        Resource::of::<ServiceAccount>(),
+    ];
+    let mut resources = client
+        .resources(&["list", "watch", "delete", "patch"])
+        .await?;
+    resources.retain(|resource| !watched.contains(resource) && resource.plural != "events");
+    let origins = resources.into_iter().map(|resource| Origin {
+        group: resource.group.into(),
+        version: resource.version.into(),
+        plural: resource.plural.into(),
+        namespaced: resource.namespaced,
+    });
+    Ok(origins.collect())
 }
 
 impl Stream for Feed {

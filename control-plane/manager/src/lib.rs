@@ -11,9 +11,9 @@ mod queue;
 use std::future::Future;
 use std::time::Duration;
 
-use client::Client;
+use client::{Backoff, Client};
 use futures_util::{FutureExt, StreamExt};
-use reconcile::{Key, Snapshot, Write, reconcile};
+use reconcile::{Key, Origin, Snapshot, Write, reconcile};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -27,13 +27,22 @@ const WORKERS_MAX: usize = 32;
 /// Changes folded before something is decided, so that a burst is decided about once.
 const BURST_MAX: usize = 1000;
 
+/// The longest wait for a server that does not say what it has.
+const DISCOVERY_WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// Runs every controller against an API server until `shutdown` resolves. Loss of the server is waited out.
 pub async fn run(client: Client, shutdown: impl Future<Output = ()>) {
     let mut shutdown = std::pin::pin!(shutdown);
+    let others = tokio::select! {
+        () = &mut shutdown => return,
+        others = discover(&client) => others,
+    };
+    let mut snapshot = Snapshot::default();
+    snapshot.expect(others.iter().cloned());
     let mut manager = Manager {
-        feed: Feed::new(&client),
+        feed: Feed::new(&client, &others),
         client,
-        snapshot: Snapshot::default(),
+        snapshot,
         queue: Queue::default(),
         workers: JoinSet::new(),
     };
@@ -57,6 +66,21 @@ pub async fn run(client: Client, shutdown: impl Future<Output = ()>) {
             () = sleep => manager.queue.wake(Instant::now()),
         }
         manager.decide();
+    }
+}
+
+/// Asks what the server has, until it answers.
+async fn discover(client: &Client) -> Vec<Origin> {
+    let mut backoff = Backoff::new(DISCOVERY_WAIT_MAX);
+    loop {
+        match feed::others(client).await {
+            Ok(others) => return others,
+            Err(error) => {
+                let delay = backoff.next_delay();
+                tracing::warn!(%error, retry_ms = delay.as_millis(), "cannot ask what the server has");
+                tokio::time::sleep(delay).await;
+            }
+        }
     }
 }
 

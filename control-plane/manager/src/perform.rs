@@ -1,11 +1,11 @@
 //! Writes as requests.
 
-use client::{Client, Event, ListParams, Resource};
-use reconcile::{Key, Name, Snapshot, Target, Write};
+use client::{Client, Event, ListParams, PatchKind, Path, Resource};
+use reconcile::{Key, Name, Origin, Snapshot, Target, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use view::ServiceAccount;
-use view::objects::{EndpointSlice, Endpoints, Namespace};
+use view::objects::{EndpointSlice, Endpoints, Namespace, OwnerReference};
 
 /// What the server answered to a write: the newest there is to know.
 pub(crate) enum Answer {
@@ -120,9 +120,129 @@ pub(crate) async fn perform(client: &Client, write: &Write) -> Result<Option<Ans
                 Err(error) => Err(error.into()),
             }
         }
+        Write::Remove {
+            origin,
+            name,
+            uid,
+            resource_version,
+            unless_owned_by,
+        } => {
+            for owner in unless_owned_by {
+                if exists(client, &name.namespace, owner).await? {
+                    return Ok(None);
+                }
+            }
+            let preconditions = json!({"uid": uid, "resourceVersion": resource_version});
+            let options = json!({
+                "kind": "DeleteOptions", "apiVersion": "v1",
+                "preconditions": preconditions, "propagationPolicy": "Background",
+            });
+            let done = client
+                .delete(&path(origin, name), &options)
+                .await
+                .map(|_| ());
+            unless_gone(done)
+        }
+        Write::SetOwners {
+            origin,
+            name,
+            uid,
+            resource_version,
+            owners,
+        } => {
+            let owners = list_or_null(owners.iter().map(owner_reference).collect());
+            let meta =
+                json!({"uid": uid, "resourceVersion": resource_version, "ownerReferences": owners});
+            patch_meta(client, &path(origin, name), meta).await
+        }
+        Write::SetFinalizers {
+            origin,
+            name,
+            uid,
+            resource_version,
+            finalizers,
+        } => {
+            let finalizers = list_or_null(finalizers.iter().map(|text| json!(text)).collect());
+            let meta =
+                json!({"uid": uid, "resourceVersion": resource_version, "finalizers": finalizers});
+            patch_meta(client, &path(origin, name), meta).await
+        }
         Write::Empty { namespace } => empty(client, namespace).await.map(|()| None),
         Write::Finalize { namespace } => finalize(client, namespace).await.map(|()| None),
     }
+}
+
+fn path(origin: &Origin, name: &Name) -> Path {
+    resource_at(origin).object(&name.namespace, &name.name)
+}
+
+/// The resource of objects whose kind is known by its place alone.
+pub(crate) fn resource_at(origin: &Origin) -> Resource {
+    Resource {
+        group: origin.group.to_string(),
+        version: origin.version.to_string(),
+        plural: origin.plural.to_string(),
+        namespaced: origin.namespaced,
+    }
+}
+
+/// What is gone needs no change any more.
+fn unless_gone(done: Result<(), client::Error>) -> Result<Option<Answer>, Error> {
+    match done {
+        Ok(()) => Ok(None),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// In a merge patch null takes a field away, where an empty list would leave an empty list.
+fn list_or_null(items: Vec<Value>) -> Value {
+    match items.as_slice() {
+        [] => Value::Null,
+        _ => Value::Array(items),
+    }
+}
+
+async fn patch_meta(client: &Client, path: &Path, meta: Value) -> Result<Option<Answer>, Error> {
+    let patch = json!({"metadata": meta});
+    let done = client
+        .patch::<Value>(path, PatchKind::Merge, &patch)
+        .await
+        .map(|_| ());
+    unless_gone(done)
+}
+
+/// Whether an owner of an object in `namespace` is there. One of a kind that the server does not know counts as
+/// there, so that nothing is deleted for want of a definition.
+async fn exists(client: &Client, namespace: &str, owner: &OwnerReference) -> Result<bool, Error> {
+    let document = json!({
+        "apiVersion": owner.api_version,
+        "kind": owner.kind,
+        "metadata": {"namespace": namespace, "name": owner.name},
+    });
+    let place = match client.locate(&document).await {
+        Ok(place) => place,
+        Err(client::Error::UnknownKind { .. } | client::Error::Incomplete { .. }) => {
+            return Ok(true);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match client.get::<Value>(&place.object).await {
+        Ok(found) => Ok(found["metadata"]["uid"] == owner.uid.as_str()),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn owner_reference(owner: &OwnerReference) -> Value {
+    json!({
+        "apiVersion": owner.api_version,
+        "kind": owner.kind,
+        "name": owner.name,
+        "uid": owner.uid,
+        "controller": owner.controller,
+        "blockOwnerDeletion": owner.block_owner_deletion,
+    })
 }
 
 fn resource(target: Target) -> Resource {
@@ -145,7 +265,8 @@ fn deleted(target: Target, name: &Name) -> Answer {
 /// Deletes everything in a namespace, of every kind that the server tells of. Pods go first, so that nothing they
 /// were given is taken from them while they run (KEP-5080).
 async fn empty(client: &Client, namespace: &str) -> Result<(), Error> {
-    let mut resources = client.namespaced_resources().await?;
+    let mut resources = client.resources(&["list", "delete"]).await?;
+    resources.retain(|resource| resource.namespaced);
     resources.sort_by_key(|resource| !(resource.group.is_empty() && resource.plural == "pods"));
     let mut remaining = None;
     for resource in resources {

@@ -375,7 +375,14 @@ async fn namespaces_begin_and_end() {
             !namespaces.contains_key("shop")
         })
         .await;
-    for resource in world.client.namespaced_resources().await.unwrap() {
+    for resource in world
+        .client
+        .resources(&["list"])
+        .await
+        .unwrap()
+        .into_iter()
+        .filter(|resource| resource.namespaced)
+    {
         let left = world
             .client
             .list::<Value>(&resource.within("shop"), &client::ListParams::default())
@@ -455,6 +462,63 @@ async fn gone(client: &Client, path: &Path) {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_take_along_what_they_own() {
+    let mut world = World::new().await;
+    let maps = Resource {
+        group: String::new(),
+        version: "v1".into(),
+        plural: "configmaps".into(),
+        namespaced: true,
+    };
+    for policy in ["Background", "Foreground", "Orphan"] {
+        let collection = maps.within("default");
+        let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner"}});
+        let owner: Value = world.client.create(&collection, &owner).await.unwrap();
+        let references = json!([{
+            "apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"],
+            "blockOwnerDeletion": true,
+        }]);
+        let owned = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owned", "ownerReferences": references},
+        });
+        world
+            .client
+            .create::<Value>(&collection, &owned)
+            .await
+            .unwrap();
+        let owner = maps.object("default", "owner");
+        let owned = maps.object("default", "owned");
+        world
+            .client
+            .delete(&owner, &json!({"propagationPolicy": policy}))
+            .await
+            .unwrap();
+        gone(&world.client, &owner).await;
+        if policy == "Orphan" {
+            let owned: Value = world.client.get(&owned).await.unwrap();
+            assert_eq!(owned["metadata"]["ownerReferences"], Value::Null);
+        } else {
+            gone(&world.client, &owned).await;
+        }
+    }
+
+    // A Service goes with its slices, in the foreground too.
+    world.service("default").await;
+    let mut slices = Seen::<EndpointSlice>::new(&world.client, "default");
+    let of_web = |slices: &Slices| slices.keys().any(|name| name.starts_with("web-"));
+    slices.until("a slice", of_web).await;
+    let web = Resource::of::<Service>().object("default", "web");
+    world
+        .client
+        .delete(&web, &json!({"propagationPolicy": "Foreground"}))
+        .await
+        .unwrap();
+    gone(&world.client, &web).await;
+    slices.until("no slice", |slices| !of_web(slices)).await;
+    world.stop().await;
 }
 
 /// The same controllers across the wire, and a wire that is cut.

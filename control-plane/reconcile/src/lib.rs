@@ -7,6 +7,7 @@
 
 mod endpoints;
 mod fill;
+mod garbage;
 mod index;
 mod mirror;
 mod namespaces;
@@ -18,8 +19,8 @@ mod write;
 
 use std::sync::Arc;
 
-pub use snapshot::{Name, Snapshot};
-pub use write::{Target, Write};
+pub use snapshot::{Bare, Name, Snapshot};
+pub use write::{Origin, Target, Write};
 
 /// What is decided about as a whole.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -32,6 +33,8 @@ pub enum Key {
     Mirror(Name),
     /// A namespace: its default ServiceAccount, and its end.
     Namespace(Arc<str>),
+    /// An object of any kind, by uid: it goes when its owners are gone, and its dependents when it goes.
+    Owned(Arc<str>),
 }
 
 /// What to write so that what belongs to `key` is as it should be; nothing when it is. The writes are to be done in
@@ -42,5 +45,6 @@ pub fn reconcile(key: &Key, snapshot: &Snapshot) -> Vec<Write> {
         Key::Endpoints(name) => endpoints::reconcile(name, snapshot),
         Key::Mirror(name) => mirror::reconcile(name, snapshot),
         Key::Namespace(name) => namespaces::reconcile(name, snapshot),
+        Key::Owned(uid) => garbage::reconcile(uid, snapshot),
     }
 }

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use view::objects::{EndpointSlice, Endpoints, Namespace, Node, ObjectMeta, Pod, Service};
 use view::{Event, Object, ServiceAccount};
 
 use crate::Key;
+use crate::garbage::Graph;
 use crate::index::LabelIndex;
 use crate::pods::selects;
 use crate::slices::SERVICE_NAME;
+use crate::write::Origin;
 
 /// Namespace and name of an object.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -52,6 +55,8 @@ pub struct Snapshot {
     endpoints: Store<Endpoints>,
     namespaces: Store<Namespace>,
     accounts: Store<ServiceAccount>,
+    others: BTreeMap<Origin, Store<Bare>>,
+    graph: Graph,
     pods_by_label: LabelIndex,
     /// Services by the first pair of their selector.
     services_by_selector: LabelIndex,
@@ -70,6 +75,7 @@ impl Snapshot {
             && self.endpoints.lists > 0
             && self.namespaces.lists > 0
             && self.accounts.lists > 0
+            && self.others.values().all(|store| store.lists > 0)
     }
 
     /// No write is under way: no answer can come late any more.
@@ -81,6 +87,9 @@ impl Snapshot {
         self.endpoints.buried.clear();
         self.namespaces.buried.clear();
         self.accounts.buried.clear();
+        self.others
+            .values_mut()
+            .for_each(|store| store.buried.clear());
     }
 
     /// How many lists of what controllers write were completed. The answer to a write that began before the last of
@@ -92,7 +101,10 @@ impl Snapshot {
     /// Folds Services.
     pub fn fold_services(&mut self, event: Event<Service>) -> Vec<Key> {
         let mut keys = Vec::new();
-        for (name, before) in self.services.fold(event) {
+        for (name, before) in self
+            .services
+            .fold(slim(event, |object| &mut object.metadata), &mut self.graph)
+        {
             if let Some((key, value)) = before.as_ref().and_then(first_pair) {
                 self.services_by_selector
                     .remove(&name.namespace, key, value, &name.name);
@@ -105,6 +117,7 @@ impl Snapshot {
             keys.push(Key::Endpoints(name.clone()));
             keys.push(Key::Mirror(name));
         }
+        keys.extend(self.graph.take_touched());
         keys
     }
 
@@ -112,7 +125,10 @@ impl Snapshot {
     pub fn fold_pods(&mut self, event: Event<Pod>) -> Vec<Key> {
         let mut touched = BTreeSet::new();
         let mut closing = BTreeSet::new();
-        for (name, before) in self.pods.fold(event) {
+        for (name, before) in self
+            .pods
+            .fold(slim(event, |object| &mut object.metadata), &mut self.graph)
+        {
             // A namespace that is to go waits for its pods.
             if self.pods.get(&name).is_none() && !self.is_open(&name.namespace) {
                 closing.insert(Arc::clone(&name.namespace));
@@ -134,20 +150,25 @@ impl Snapshot {
         }
         let mut keys = endpoint_keys(touched);
         keys.extend(closing.into_iter().map(Key::Namespace));
+        keys.extend(self.graph.take_touched());
         keys
     }
 
     /// Folds Nodes. Only their zone matters.
     pub fn fold_nodes(&mut self, event: Event<Node>) -> Vec<Key> {
         let mut moved = BTreeSet::new();
-        for (name, before) in self.nodes.fold(event) {
+        for (name, before) in self
+            .nodes
+            .fold(slim(event, |object| &mut object.metadata), &mut self.graph)
+        {
             let before = before.as_ref().and_then(zone_label);
             if before != self.zone(&name.name) {
                 moved.insert(name.name);
             }
         }
+        let mut keys = self.graph.take_touched();
         if moved.is_empty() {
-            return Vec::new();
+            return keys;
         }
         let mut touched = BTreeSet::new();
         for (name, pod) in &self.pods.objects {
@@ -155,13 +176,14 @@ impl Snapshot {
                 self.selecting(&name.namespace, pod, &mut touched);
             }
         }
-        touched.into_iter().map(Key::Slices).collect()
+        keys.extend(touched.into_iter().map(Key::Slices));
+        keys
     }
 
     /// Folds EndpointSlices.
     pub fn fold_slices(&mut self, event: Event<EndpointSlice>) -> Vec<Key> {
         let mut keys = Vec::new();
-        for (name, before) in self.slices.fold(event) {
+        for (name, before) in self.slices.fold(event, &mut self.graph) {
             let before = before.as_ref().and_then(service_of);
             let after = self.slices.get(&name).and_then(service_of);
             if before != after
@@ -182,30 +204,69 @@ impl Snapshot {
                 keys.push(Key::Mirror(service));
             }
         }
+        keys.extend(self.graph.take_touched());
         keys
     }
 
     /// Folds Endpoints.
     pub fn fold_endpoints(&mut self, event: Event<Endpoints>) -> Vec<Key> {
-        let changes = self.endpoints.fold(event).into_iter();
-        changes
-            .flat_map(|(name, _)| [Key::Endpoints(name.clone()), Key::Mirror(name)])
-            .collect()
+        let mut keys = Vec::new();
+        for (name, _) in self.endpoints.fold(event, &mut self.graph) {
+            keys.push(Key::Endpoints(name.clone()));
+            keys.push(Key::Mirror(name));
+        }
+        keys.extend(self.graph.take_touched());
+        keys
     }
 
     /// Folds Namespaces.
     pub fn fold_namespaces(&mut self, event: Event<Namespace>) -> Vec<Key> {
-        let changes = self.namespaces.fold(event).into_iter();
-        changes.map(|(name, _)| Key::Namespace(name.name)).collect()
+        let changes = self
+            .namespaces
+            .fold(slim(event, |object| &mut object.metadata), &mut self.graph)
+            .into_iter();
+        let mut keys: Vec<Key> = changes.map(|(name, _)| Key::Namespace(name.name)).collect();
+        keys.extend(self.graph.take_touched());
+        keys
     }
 
     /// Folds ServiceAccounts.
     pub fn fold_accounts(&mut self, event: Event<ServiceAccount>) -> Vec<Key> {
-        let changes = self.accounts.fold(event).into_iter();
-        changes
-            .filter(|(name, _)| &*name.name == "default")
-            .map(|(name, _)| Key::Namespace(name.namespace))
-            .collect()
+        let mut keys = Vec::new();
+        for (name, _) in self
+            .accounts
+            .fold(slim(event, |object| &mut object.metadata), &mut self.graph)
+        {
+            if &*name.name == "default" {
+                keys.push(Key::Namespace(name.namespace));
+            }
+        }
+        keys.extend(self.graph.take_touched());
+        keys
+    }
+
+    /// Further kinds will be told of, for the sake of ownership alone; the snapshot is not complete without them.
+    pub fn expect(&mut self, origins: impl IntoIterator<Item = Origin>) {
+        for origin in origins {
+            let store = Store::new(origin.clone());
+            self.others.insert(origin, store);
+        }
+    }
+
+    /// Folds objects of a kind that was announced to [`Snapshot::expect`].
+    pub fn fold_others(&mut self, origin: &Origin, event: Event<Bare>) -> Vec<Key> {
+        if let Some(store) = self.others.get_mut(origin) {
+            let mut event = slim(event, |bare| &mut bare.metadata);
+            if let Event::Applied(bare) = &mut event {
+                bare.metadata.labels = BTreeMap::new();
+            }
+            store.fold(event, &mut self.graph);
+        }
+        self.graph.take_touched()
+    }
+
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.graph
     }
 
     pub(crate) fn service(&self, name: &Name) -> Option<&Service> {
@@ -294,6 +355,15 @@ impl Snapshot {
     }
 }
 
+/// Leaves out the annotations, which nobody asks these objects for: the configuration that kubectl applied last is the
+/// size of the object.
+fn slim<T>(mut event: Event<T>, meta: fn(&mut T) -> &mut ObjectMeta) -> Event<T> {
+    if let Event::Applied(object) = &mut event {
+        meta(object).annotations = BTreeMap::new();
+    }
+    event
+}
+
 fn endpoint_keys(services: BTreeSet<Name>) -> Vec<Key> {
     let keys = services.into_iter();
     keys.flat_map(|name| [Key::Slices(name.clone()), Key::Endpoints(name)])
@@ -314,9 +384,34 @@ fn service_of(slice: &EndpointSlice) -> Option<Name> {
     Some(Name::new(&slice.metadata.namespace, service))
 }
 
+/// An object of which nothing but its metadata matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Bare {
+    /// Object metadata.
+    pub metadata: ObjectMeta,
+}
+
+/// What has metadata.
+trait Held {
+    fn meta(&self) -> &ObjectMeta;
+}
+
+impl<T: Object> Held for T {
+    fn meta(&self) -> &ObjectMeta {
+        Object::meta(self)
+    }
+}
+
+impl Held for Bare {
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+}
+
 /// The objects of one kind.
 #[derive(Debug)]
 struct Store<T> {
+    origin: Origin,
     objects: BTreeMap<Name, T>,
     /// What the list that is running has not mentioned; `None` between lists.
     unmentioned: Option<BTreeSet<Name>>,
@@ -326,9 +421,16 @@ struct Store<T> {
     buried: BTreeSet<String>,
 }
 
-impl<T> Default for Store<T> {
+impl<T: Object> Default for Store<T> {
     fn default() -> Self {
+        Store::new(Origin::of::<T>())
+    }
+}
+
+impl<T> Store<T> {
+    fn new(origin: Origin) -> Self {
         Store {
+            origin,
             objects: BTreeMap::new(),
             unmentioned: None,
             lists: 0,
@@ -337,13 +439,22 @@ impl<T> Default for Store<T> {
     }
 }
 
-impl<T: Object> Store<T> {
+impl<T: Held> Store<T> {
     fn get(&self, name: &Name) -> Option<&T> {
         self.objects.get(name)
     }
 
     /// Returns the names that changed, with what was there before.
-    fn fold(&mut self, event: Event<T>) -> Vec<(Name, Option<T>)> {
+    fn fold(&mut self, event: Event<T>, graph: &mut Graph) -> Vec<(Name, Option<T>)> {
+        let changes = self.change(event);
+        for (name, before) in &changes {
+            let before = before.as_ref().map(Held::meta);
+            graph.update(&self.origin, before, self.get(name).map(Held::meta));
+        }
+        changes
+    }
+
+    fn change(&mut self, event: Event<T>) -> Vec<(Name, Option<T>)> {
         match event {
             Event::Restarted => {
                 self.unmentioned = Some(self.objects.keys().cloned().collect());

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
+use view::objects::OwnerReference;
 
 use crate::snapshot::Name;
 
@@ -16,6 +17,30 @@ pub enum Target {
     Endpoints,
     /// `v1` ServiceAccount.
     ServiceAccount,
+}
+
+/// The collection that an object is in.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Origin {
+    /// Empty for the core group.
+    pub group: Arc<str>,
+    /// For instance `v1`.
+    pub version: Arc<str>,
+    /// As in the path.
+    pub plural: Arc<str>,
+    /// Whether its objects live in a namespace.
+    pub namespaced: bool,
+}
+
+impl Origin {
+    pub(crate) fn of<T: view::Object>() -> Origin {
+        Origin {
+            group: T::GROUP.into(),
+            version: T::VERSION.into(),
+            plural: T::PLURAL.into(),
+            namespaced: T::NAMESPACED,
+        }
+    }
 }
 
 /// One change at the API server.
@@ -50,6 +75,45 @@ pub enum Write {
         /// Of the object that was looked at.
         resource_version: String,
     },
+    /// Delete an object of any kind, if it is still the one with this uid and of this resource version.
+    Remove {
+        /// Its collection.
+        origin: Origin,
+        /// Which.
+        name: Name,
+        /// Of the object that was looked at.
+        uid: String,
+        /// Of the object that was looked at.
+        resource_version: String,
+        /// It stays if one of these turns out to exist.
+        unless_owned_by: Vec<OwnerReference>,
+    },
+    /// Give an object other owners.
+    SetOwners {
+        /// Its collection.
+        origin: Origin,
+        /// Which.
+        name: Name,
+        /// Of the object that was looked at.
+        uid: String,
+        /// Of the object that was looked at.
+        resource_version: String,
+        /// All that are left.
+        owners: Vec<OwnerReference>,
+    },
+    /// Give an object other finalizers.
+    SetFinalizers {
+        /// Its collection.
+        origin: Origin,
+        /// Which.
+        name: Name,
+        /// Of the object that was looked at.
+        uid: String,
+        /// Of the object that was looked at.
+        resource_version: String,
+        /// All that are left.
+        finalizers: Vec<String>,
+    },
     /// Delete every object of every kind in a namespace, pods first; done when nothing is left.
     Empty {
         /// The namespace.
@@ -81,6 +145,24 @@ impl fmt::Display for Write {
             }
             Write::Replace { target, name, .. } => write!(f, "replace {target:?} {name}"),
             Write::Delete { target, name, .. } => write!(f, "delete {target:?} {name}"),
+            Write::Remove { origin, name, .. } => write!(f, "remove {} {name}", origin.plural),
+            Write::SetOwners {
+                origin,
+                name,
+                owners,
+                ..
+            } => write!(f, "leave {} {name} {} owners", origin.plural, owners.len()),
+            Write::SetFinalizers {
+                origin,
+                name,
+                finalizers,
+                ..
+            } => write!(
+                f,
+                "leave {} {name} finalizers [{}]",
+                origin.plural,
+                finalizers.join(", ")
+            ),
             Write::Empty { namespace } => write!(f, "empty Namespace {namespace}"),
             Write::Finalize { namespace } => write!(f, "finalize Namespace {namespace}"),
         }

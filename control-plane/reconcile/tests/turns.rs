@@ -82,7 +82,7 @@ fn picture(model: &Model) -> String {
         match kind.as_str() {
             "EndpointSlice" => picture_slice(&mut out, name, object),
             "Endpoints" => picture_endpoints(&mut out, name, object),
-            "ServiceAccount" => writeln!(out, "ServiceAccount {name}").unwrap(),
+            "ServiceAccount" | "ConfigMap" => writeln!(out, "{kind} {name}").unwrap(),
             _ => {}
         }
     }

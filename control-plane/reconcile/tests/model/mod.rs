@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use reconcile::{Key, Name, Snapshot, Target, Write, reconcile};
+use reconcile::{Key, Name, Origin, Snapshot, Target, Write, reconcile};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use view::Event;
@@ -26,6 +26,7 @@ impl Model {
             queue: BTreeSet::new(),
             counter: 0,
         };
+        model.snapshot.expect([config_maps()]);
         assert!(!model.snapshot.is_complete());
         for kind in KINDS {
             model.tell(kind, None, &Event::Restarted);
@@ -56,6 +57,7 @@ impl Model {
         let id = id(&object);
         let uid = match self.objects.get(&id) {
             Some(before) => before["metadata"]["uid"].clone(),
+            None if object["metadata"]["uid"].is_string() => object["metadata"]["uid"].clone(),
             None => json!(format!("uid-{}", self.counter)),
         };
         object["metadata"]["uid"] = uid;
@@ -97,7 +99,10 @@ impl Model {
 
     fn keys(&self) -> BTreeSet<Key> {
         let mut keys = BTreeSet::new();
-        for (kind, namespace, name) in self.objects.keys() {
+        for ((kind, namespace, name), object) in &self.objects {
+            keys.insert(Key::Owned(
+                object["metadata"]["uid"].as_str().unwrap().into(),
+            ));
             match kind.as_str() {
                 "Service" | "Endpoints" => {
                     keys.insert(Key::Slices(Name::new(namespace, name)));
@@ -162,6 +167,57 @@ impl Model {
                 );
                 self.delete(kind(target), &name.namespace, &name.name);
             }
+            Write::Remove {
+                origin,
+                name,
+                uid,
+                resource_version,
+                unless_owned_by,
+            } => {
+                let id = self.at(&origin, &name, &uid, &resource_version);
+                let uids: BTreeSet<&str> = self
+                    .objects
+                    .values()
+                    .filter_map(|o| o["metadata"]["uid"].as_str())
+                    .collect();
+                if !unless_owned_by
+                    .iter()
+                    .any(|owner| uids.contains(owner.uid.as_str()))
+                {
+                    self.delete(&id.0, &id.1, &id.2);
+                }
+            }
+            Write::SetOwners {
+                origin,
+                name,
+                uid,
+                resource_version,
+                owners,
+            } => {
+                let id = self.at(&origin, &name, &uid, &resource_version);
+                let mut object = self.objects[&id].clone();
+                let refs = owners
+                    .iter()
+                    .map(|owner| json!({"kind": owner.kind, "name": owner.name, "uid": owner.uid}));
+                object["metadata"]["ownerReferences"] = refs.collect();
+                self.apply(object);
+            }
+            Write::SetFinalizers {
+                origin,
+                name,
+                uid,
+                resource_version,
+                finalizers,
+            } => {
+                let id = self.at(&origin, &name, &uid, &resource_version);
+                let mut object = self.objects[&id].clone();
+                object["metadata"]["finalizers"] = json!(finalizers);
+                if finalizers.is_empty() && object["metadata"]["deletionTimestamp"].is_string() {
+                    self.delete(&id.0, &id.1, &id.2);
+                } else {
+                    self.apply(object);
+                }
+            }
             Write::Empty { namespace } => {
                 let within: Vec<Id> = self
                     .objects
@@ -175,6 +231,22 @@ impl Model {
             }
             Write::Finalize { namespace } => self.delete("Namespace", "", &namespace),
         }
+    }
+
+    /// The object that a write means, which must be as it was looked at.
+    fn at(&self, origin: &Origin, name: &Name, uid: &str, version: &str) -> Id {
+        let wanted = (name.namespace.to_string(), name.name.to_string());
+        let mut found = self.objects.iter().filter(|((kind, namespace, name), _)| {
+            let plural = format!("{}s", kind.to_lowercase()).replace("endpointss", "endpoints");
+            plural == *origin.plural && (namespace, name) == (&wanted.0, &wanted.1)
+        });
+        let (id, object) = found.next().unwrap();
+        let meta = &object["metadata"];
+        assert_eq!(
+            (&meta["uid"], &meta["resourceVersion"]),
+            (&json!(uid), &json!(version))
+        );
+        id.clone()
     }
 
     fn tell(&mut self, kind: &str, object: Option<Value>, event: &Event<()>) {
@@ -200,12 +272,13 @@ impl Model {
             "Endpoints" => snapshot.fold_endpoints(typed(event, object)),
             "Namespace" => snapshot.fold_namespaces(typed(event, object)),
             "ServiceAccount" => snapshot.fold_accounts(typed(event, object)),
+            "ConfigMap" => snapshot.fold_others(&config_maps(), typed(event, object)),
             kind => panic!("kind {kind} is not followed"),
         });
     }
 }
 
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 8] = [
     "Service",
     "Pod",
     "Node",
@@ -213,7 +286,17 @@ const KINDS: [&str; 7] = [
     "Endpoints",
     "Namespace",
     "ServiceAccount",
+    "ConfigMap",
 ];
+
+fn config_maps() -> Origin {
+    Origin {
+        group: "".into(),
+        version: "v1".into(),
+        plural: "configmaps".into(),
+        namespaced: true,
+    }
+}
 
 fn kind(target: Target) -> &'static str {
     match target {
