@@ -201,12 +201,13 @@ pub(crate) fn open_cgroup(path: &Path) -> Result<(OwnedFd, u64), Error> {
 pub(crate) fn cgroup_path(mount: &Path, id: u64) -> Option<PathBuf> {
     let mut pending = vec![mount.to_owned()];
     while let Some(dir) = pending.pop() {
-        if fs::metadata(&dir).ok()?.ino() == id {
-            return Some(dir);
-        }
-        let Ok(entries) = fs::read_dir(&dir) else {
+        // Cgroups come and go meanwhile; one that is gone is not the one.
+        let (Ok(metadata), Ok(entries)) = (fs::metadata(&dir), fs::read_dir(&dir)) else {
             continue;
         };
+        if metadata.ino() == id {
+            return Some(dir);
+        }
         pending.extend(
             entries
                 .flatten()
