@@ -35,7 +35,7 @@ pub(crate) fn ingress(skb: Skb, place: Place) -> i32 {
 #[inline(always)]
 pub(crate) fn egress(skb: Skb) -> i32 {
     match parse::link(&skb) {
-        Link::V4(l3) => verdict(leaving::<V4>(&skb, l3)),
+        Link::V4(l3) => egress4(skb, l3),
         Link::V6(l3) => egress6(skb, l3),
         Link::Other => verdict(Outcome::Untouched),
     }
@@ -51,6 +51,11 @@ fn ingress4(skb: Skb, place: Place, l3: u32) -> i32 {
 #[inline(never)]
 fn ingress6(skb: Skb, place: Place, l3: u32) -> i32 {
     arriving::<V6>(skb, place, l3)
+}
+
+#[inline(never)]
+fn egress4(skb: Skb, l3: u32) -> i32 {
+    verdict(leaving::<V4>(&skb, l3))
 }
 
 #[inline(never)]
