@@ -1,7 +1,6 @@
 //! `fairlead up` in a node, and a client of its API: for the demo and the benches.
 
 use std::fs::File;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use client::{Client, PatchKind};
 use serde_json::{Value, json};
 
 use crate::process::{Place, Process};
-use crate::topology::{NODE4, NODE6, Node, Pod, UPLINK};
+use crate::topology::{NODE4, Node, Pod, UPLINK};
 
 /// Name of the Node object that stands for the node.
 pub const NODE_NAME: &str = "node-1";
@@ -83,7 +82,10 @@ impl Platform {
             .line(Duration::from_secs(20), |line| line.starts_with("ready "))
             .with_context(|| format!("it logged last:\n{}", self.last_words()))?;
         self.process = Some(process);
-        Ok(())
+        let kubeconfig = self.kubeconfig();
+        crate::wait_for("the kubeconfig", Duration::from_secs(5), || {
+            kubeconfig.exists().then_some(())
+        })
     }
 
     /// Kills it as `kill -9` does.
@@ -227,30 +229,6 @@ impl Api {
     pub fn delete(&self, path: &str) -> Result<Value> {
         let path = client::Path::raw(path);
         self.talk(|client| async move { Ok(client.delete(&path, &Value::Null).await?) })
-    }
-
-    /// Registers the node with its addresses, as its kubelet would; nothing when that is done.
-    ///
-    /// # Errors
-    ///
-    /// The server's answer.
-    pub fn register_node(&self) -> Result<()> {
-        let path = format!("/api/v1/nodes/{NODE_NAME}");
-        if self.get(&path).is_err() {
-            self.create(
-                "/api/v1/nodes",
-                json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE_NAME}}),
-            )?;
-        }
-        let address = |address: IpAddr| json!({"type": "InternalIP", "address": address});
-        self.merge(
-            &format!("{path}/status"),
-            json!({"status": {
-                "addresses": [address(NODE4.into()), address(NODE6.into()), {"type": "Hostname", "address": NODE_NAME}],
-                "conditions": [{"type": "Ready", "status": "True", "reason": "Testbed", "message": "namespaces are up"}],
-            }}),
-        )?;
-        Ok(())
     }
 
     /// Reports a pod's state, as its kubelet would.

@@ -75,7 +75,6 @@ impl Cluster {
         let platform = Platform::start(&node, fairlead)?;
         println!("`fairlead up` is ready: {}", took(started));
         let api = Api::connect(&node, &platform)?;
-        api.register_node()?;
         Ok(Self {
             api,
             platform,
