@@ -2,7 +2,8 @@
 //! checked-in definitions once, into a form that is quick to walk.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::fmt;
+use std::sync::{LazyLock, OnceLock};
 
 use serde_json::{Map, Value};
 
@@ -52,7 +53,7 @@ pub enum Shape {
     /// An object with known fields.
     Struct(BTreeMap<&'static str, Field>),
     /// A reference to another definition.
-    Ref(&'static str),
+    Ref(Reference),
     /// An object with any keys.
     Map(Box<Shape>),
     /// A list.
@@ -82,6 +83,32 @@ pub enum Shape {
     },
     /// Any JSON object.
     Any,
+}
+
+/// The name of a definition, looked up once.
+#[derive(Clone)]
+pub struct Reference {
+    name: &'static str,
+    target: OnceLock<Option<&'static Schema>>,
+}
+
+impl Reference {
+    /// Full name of the definition.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The definition.
+    pub fn schema(&self) -> Option<&'static Schema> {
+        *self.target.get_or_init(|| find(self.name))
+    }
+}
+
+impl fmt::Debug for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the target: definitions may refer to each other in circles.
+        f.write_str(self.name)
+    }
 }
 
 /// A field of an object.
@@ -117,7 +144,11 @@ impl Schema {
 impl Shape {
     fn compile(name: &str, body: &'static Value) -> Self {
         if let Some(target) = at(body, &["$ref"]).as_str() {
-            return Shape::Ref(target.rsplit('/').next().unwrap_or(target));
+            let name = target.rsplit('/').next().unwrap_or(target);
+            return Shape::Ref(Reference {
+                name,
+                target: OnceLock::new(),
+            });
         }
         match name.rsplit('.').next() {
             Some("Quantity") => return Shape::Quantity,
@@ -156,7 +187,7 @@ impl Shape {
     /// What a reference stands for; anything else stands for itself. With the name of the definition.
     pub fn resolve(&self) -> (Option<&'static Schema>, &Shape) {
         match self {
-            Shape::Ref(target) => match find(target) {
+            Shape::Ref(reference) => match reference.schema() {
                 Some(schema) => (Some(schema), &schema.shape),
                 None => (None, self),
             },
@@ -192,7 +223,7 @@ mod tests {
         }
         fn walk(shape: &Shape) {
             match shape {
-                Shape::Ref(target) => assert!(find(target).is_some(), "{target}"),
+                Shape::Ref(reference) => assert!(reference.schema().is_some(), "{reference:?}"),
                 Shape::Map(inner) | Shape::List(inner) => walk(inner),
                 Shape::Struct(fields) => fields.values().for_each(|f| walk(&f.shape)),
                 Shape::Text { .. }

@@ -88,7 +88,7 @@ pub struct Resource {
     pub fields: &'static [Field],
     /// Fills what the author left to the server, before anything is compared or checked.
     pub default: fn(&mut Value),
-    /// Clears and sets what a creator has no say in.
+    /// Clears and sets what a creator has no say in, the status of most kinds among it. A Node brings its own.
     pub prepare_create: fn(&mut Value),
     /// The same for an update; `new` is what was sent, `old` what is stored.
     pub prepare_update: fn(&mut Value, &Value),

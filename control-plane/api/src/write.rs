@@ -60,9 +60,6 @@ pub fn create(
         set(metadata, "generation", 1);
     }
     (resource.default)(object);
-    if resource.has_status() {
-        value::remove(object, "status");
-    }
     (resource.prepare_create)(object);
     let mut wrong = meta::validate(resource, object);
     wrong.extend((resource.validate)(object));

@@ -152,6 +152,16 @@ fn yaml_is_read_like_json() {
 }
 
 #[test]
+fn yaml_that_blows_up_is_refused() {
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for i in 1..12 {
+        let again = format!("*a{}, ", i - 1).repeat(10);
+        bomb += &format!("a{i}: &a{i} [{again}]\n");
+    }
+    assert_eq!(decode::untyped_yaml(bomb.as_bytes()).unwrap_err().code, 400);
+}
+
+#[test]
 fn nesting_is_bounded() {
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let deep = open.repeat(100_000) + "1" + &close.repeat(100_000);

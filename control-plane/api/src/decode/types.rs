@@ -241,8 +241,8 @@ fn go_type(shape: &Shape, schema: Option<&'static Schema>) -> String {
             Some(schema) => format!("{}.{}", schema.version, schema.name),
             None => "map[string]interface {}".to_owned(),
         },
-        Shape::Ref(target) => {
-            let mut parts = target.rsplit('.');
+        Shape::Ref(reference) => {
+            let mut parts = reference.name().rsplit('.');
             let (name, version) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
             match name {
                 "Quantity" => "resource.Quantity".to_owned(),
