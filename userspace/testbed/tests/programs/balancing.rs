@@ -308,7 +308,7 @@ fn a_udp_flow_leaves_a_backend_that_is_gone_and_a_tcp_flow_stays() -> Result<()>
             let begun = Some(Counter::TcNewFlow);
             kernel.expect("first", "pod_ingress", packet, NEXT, &out, begun);
         }
-        for (proto, service) in [(TCP, 1), (UDP, 2)] {
+        for service in [1, 2] {
             let step = plan::Step::RemoveBackend(service);
             plan::Store::apply(&mut kernel.datapath, &[step])?;
             // The next backend has another number.
@@ -320,7 +320,6 @@ fn a_udp_flow_leaves_a_backend_that_is_gone_and_a_tcp_flow_stays() -> Result<()>
                 },
             ];
             plan::Store::apply(&mut kernel.datapath, &steps)?;
-            let _ = proto;
         }
         let stays = tcp.between(net.client, net.backend);
         let known = Some(Counter::TcForward);
@@ -332,6 +331,98 @@ fn a_udp_flow_leaves_a_backend_that_is_gone_and_a_tcp_flow_stays() -> Result<()>
         let again = Packet::tcp(net.client, net.service, tcp::SYN);
         let out = again.between(net.client, moved);
         kernel.expect("tcp again", "pod_ingress", &again, NEXT, &out, begun);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_client_with_affinity_keeps_its_backend() -> Result<()> {
+    for net in nets() {
+        let mut kernel = Kernel::new()?;
+        let port = |port| SocketAddr::new(net.backend.ip(), port);
+        let mut steps: Vec<_> = (1..=8)
+            .map(|id| {
+                let at = port(8000 + id as u16);
+                plan::Step::PutBackend(id, crate::kernel::backend(1, at, true))
+            })
+            .collect();
+        steps.push(plan::Step::PutRing {
+            offset: 1,
+            backends: (1..=8).collect(),
+        });
+        let frontend = |affinity_secs| abi::Frontend {
+            service: 1,
+            ring_offset: 1,
+            ring_len: 8,
+            affinity_secs,
+            flags: 0,
+        };
+        let key = crate::kernel::key(net.service, TCP);
+        steps.push(plan::Step::PutFrontend(key, frontend(3600)));
+        plan::Store::apply(&mut kernel.datapath, &steps)?;
+        let l4 = if net.node.is_ipv4() { 34 } else { 54 };
+        let chosen = |kernel: &Kernel, from: u16| -> Result<u16> {
+            let client = SocketAddr::new(net.client.ip(), from);
+            let packet = Packet::tcp(client, net.service, tcp::SYN).bytes();
+            let ran = kernel.run("pod_ingress", &packet)?;
+            assert_eq!(ran.counted, [(Counter::TcNewFlow, 1)]);
+            Ok(u16::from_be_bytes([ran.packet[l4 + 2], ran.packet[l4 + 3]]))
+        };
+        let first = chosen(&kernel, 1000)?;
+        for from in 1001..1040 {
+            assert_eq!(chosen(&kernel, from)?, first);
+        }
+        plan::Store::apply(
+            &mut kernel.datapath,
+            &[plan::Step::PutFrontend(key, frontend(0))],
+        )?;
+        let mut spread = std::collections::BTreeSet::new();
+        for from in 2000..2100 {
+            spread.insert(chosen(&kernel, from)?);
+        }
+        assert_eq!(
+            spread.len(),
+            8,
+            "without affinity every backend has its share"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn xdp_sends_from_devices_that_may_be_sent_from() -> Result<()> {
+    const XDP_REDIRECT: u32 = 4;
+    for net in nets() {
+        let mut kernel = Kernel::new()?;
+        kernel.service(1, net.service, TCP, Some(net.backend), false)?;
+        kernel.allow_xdp_transmit()?;
+        let first = Packet::tcp(net.client, net.service, tcp::SYN);
+        let ran = kernel.run("device_xdp", &first.bytes())?;
+        assert_eq!(ran.verdict, XDP_REDIRECT, "{ran:?}");
+        assert_eq!(ran.counted, [(Counter::XdpNewFlow, 1)]);
+        let l4 = if net.node.is_ipv4() { 34 } else { 54 };
+        let port = u16::from_be_bytes([ran.packet[l4], ran.packet[l4 + 1]]);
+        let source = SocketAddr::new(net.node, port);
+        let hop = |packet: Packet| Packet {
+            ttl: 63,
+            link: [crate::kernel::NEXT_HOP, crate::kernel::NODE_LINK],
+            ..packet
+        };
+        assert_eq!(ran.packet, hop(first.between(source, net.backend)).bytes());
+        let later = Packet::tcp(net.client, net.service, tcp::ACK);
+        let out = hop(later.between(source, net.backend));
+        let known = Some(Counter::XdpForward);
+        kernel.expect("later", "device_xdp", &later, XDP_REDIRECT, &out, known);
+        let answer = later.between(net.backend, source);
+        let shown = hop(later.between(net.service, net.client));
+        let reply = Some(Counter::XdpReply);
+        kernel.expect("answer", "device_xdp", &answer, XDP_REDIRECT, &shown, reply);
+        // A tagged frame belongs to another device.
+        let tagged = Packet {
+            tags: vec![(0x8100, 7)],
+            ..later.clone()
+        };
+        kernel.expect("tagged", "device_xdp", &tagged, XDP_PASS, &tagged, None);
     }
     Ok(())
 }

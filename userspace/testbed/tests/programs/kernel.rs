@@ -19,6 +19,10 @@ pub const REDIRECT: u32 = 7;
 pub const XDP_DROP: u32 = 1;
 pub const XDP_PASS: u32 = 2;
 
+/// Link address of the node's device, and of the neighbour that its default route leads to.
+pub const NODE_LINK: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
+pub const NEXT_HOP: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
+
 /// Programs and tables; gone when dropped.
 pub struct Kernel {
     pub datapath: Datapath,
@@ -76,6 +80,7 @@ impl Kernel {
         let netns = Netns::create(&id)?;
         netns.ip("link set lo up
              link add net0 type veth peer name net1
+             link set net0 address 02:00:00:00:00:aa
              link set net0 up
              link set net1 up
              addr add 192.0.2.1/24 dev net0
@@ -153,6 +158,18 @@ impl Kernel {
         let key = key(SocketAddr::new(addr, 0), abi::frontends::WHOLE_ADDRESS);
         self.datapath
             .apply(&[Step::PutFrontend(key, Frontend::default())])?;
+        Ok(())
+    }
+
+    /// Lets XDP send from the device that packets of a test run arrive at (the loopback) and from the node's.
+    pub fn allow_xdp_transmit(&mut self) -> Result<()> {
+        let device = abi::Device {
+            flags: abi::devices::flags::XDP_TRANSMIT,
+        };
+        // Interfaces of a new namespace are numbered from 1 on: lo, then a veth and its peer, in either order.
+        for ifindex in 1..=3 {
+            self.datapath.set_device(ifindex, device)?;
+        }
         Ok(())
     }
 

@@ -25,27 +25,27 @@ const BOUNDS: [(&str, u32); 13] = [
 #[test]
 fn programs_stay_within_their_bounds() -> Result<()> {
     let mut kernel = Kernel::new()?;
-    let mut packets = Vec::new();
-    for net in nets() {
-        kernel.service(
-            u32::from(net.node.is_ipv4()) + 1,
-            net.service,
-            TCP,
-            Some(net.backend),
-            true,
-        )?;
-        let first = Packet::tcp(net.client, net.service, tcp::SYN);
+    let mut columns = Vec::new();
+    for (id, net) in (1..).zip(nets()) {
+        // The kernel runs the program on one buffer again and again, so the service is its own backend: a packet
+        // that becomes what it was finds its flow the next time, too.
+        kernel.service(id, net.backend, TCP, Some(net.backend), true)?;
+        let first = Packet::tcp(net.client, net.backend, tcp::SYN);
         kernel.run("pod_ingress", &first.bytes())?;
-        packets.push((
-            Packet::tcp(net.client, net.service, tcp::ACK).bytes(),
-            Packet::tcp(net.backend, net.client, tcp::ACK).bytes(),
-            Packet::tcp(net.backend, net.node_socket(), tcp::ACK).bytes(),
-        ));
+        let forward = Packet::tcp(net.client, net.backend, tcp::ACK).bytes();
+        let reply = Packet::tcp(net.backend, net.client, tcp::ACK).bytes();
+        let other = Packet::tcp(net.client, net.node_socket(), tcp::ACK).bytes();
+        columns.push((forward, reply));
+        columns.push((other.clone(), other));
     }
+    let mut arp = columns[0].0.clone();
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    columns.push((arp.clone(), arp));
+
     let status = kernel.datapath.status()?;
     println!(
-        "{:<16}{:>10}{:>10}{:>10}{:>10}",
-        "program", "verified", "flow v4", "flow v6", "other"
+        "{:<16}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
+        "program", "verified", "flow v4", "other v4", "flow v6", "other v6", "ARP"
     );
     for (name, bound) in BOUNDS {
         let program = status
@@ -56,7 +56,7 @@ fn programs_stay_within_their_bounds() -> Result<()> {
         let verified = program.verified_instructions;
         let mut row = format!("{name:<16}{verified:>10}");
         if name.starts_with("pod") || name.starts_with("device") {
-            for (forward, reply, _) in &packets {
+            for (forward, reply) in &columns {
                 let packet = if name.ends_with("egress") {
                     reply
                 } else {
@@ -64,7 +64,6 @@ fn programs_stay_within_their_bounds() -> Result<()> {
                 };
                 row += &format!("{:>7} ns", kernel.time(name, packet)?);
             }
-            row += &format!("{:>7} ns", kernel.time(name, &packets[0].2)?);
         }
         println!("{row}");
         assert!(
