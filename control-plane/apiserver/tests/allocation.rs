@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use storage::memory::Memory;
 use storage::{Range, Storage};
@@ -362,4 +363,126 @@ async fn both_families() {
         .ok();
     assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
     assert_eq!(held(&*server.storage).await.len(), 3);
+}
+
+/// One step in the life of a few Services.
+#[derive(Clone, Debug)]
+enum Step {
+    Create(u8, usize),
+    Put(u8, usize),
+    Patch(u8, usize),
+    Delete(u8),
+    /// The process dies and another takes over.
+    Restart,
+}
+
+/// Specs that take and give back in different ways; some cannot be had.
+fn specs() -> Vec<Value> {
+    vec![
+        json!({"type": "ClusterIP"}),
+        json!({"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"]}),
+        json!({"type": "NodePort"}),
+        json!({"type": "NodePort", "ports": [{"name": "a", "port": 80, "nodePort": 30001}]}),
+        json!({"type": "NodePort", "ports": [{"name": "a", "port": 1}, {"name": "b", "port": 2}]}),
+        json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"}),
+        json!({"type": "ExternalName", "externalName": "example.com"}),
+        json!({"ipFamilyPolicy": "PreferDualStack"}),
+        json!({"ipFamilyPolicy": "SingleStack"}),
+        json!({"clusterIP": "10.0.0.5"}),
+        json!({"clusterIP": "192.0.2.1"}),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let spec = 0..specs().len();
+    let step = prop_oneof![
+        4 => (0..5_u8, spec.clone()).prop_map(|(name, spec)| Step::Create(name, spec)),
+        2 => (0..5_u8, spec.clone()).prop_map(|(name, spec)| Step::Put(name, spec)),
+        2 => (0..5_u8, spec).prop_map(|(name, spec)| Step::Patch(name, spec)),
+        1 => (0..5_u8).prop_map(Step::Delete),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+async fn dual(storage: Arc<dyn Storage>) -> Server {
+    Server::with(storage, |config| {
+        config.service_cidrs = vec![
+            "10.0.0.0/28".parse().unwrap(),
+            "fd00::/120".parse().unwrap(),
+        ];
+        config.node_ports = 30000..=30007;
+    })
+    .await
+}
+
+/// What all Services hold, by what they say; panics where two hold the same.
+fn said(list: &Value) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for service in list["items"].as_array().unwrap() {
+        let spec = &service["spec"];
+        let addresses = spec["clusterIPs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
+        let addresses = addresses
+            .filter(|a| *a != "None")
+            .map(|a| format!("serviceips/{a}"));
+        let ports = spec["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|port| &port["nodePort"]);
+        let ports = ports
+            .chain([&spec["healthCheckNodePort"]])
+            .filter_map(Value::as_u64);
+        let mine: BTreeSet<String> = addresses
+            .chain(ports.map(|p| format!("servicenodeports/{p}")))
+            .collect();
+        for claim in mine {
+            assert!(all.insert(claim.clone()), "{claim} is held twice: {list}");
+        }
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_kept_is_what_services_hold(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+            let mut server = dual(storage.clone()).await;
+            for step in &steps {
+                let code = match step {
+                    Step::Create(name, spec) => {
+                        server.post(SERVICES, &service(&format!("s{name}"), &specs()[*spec])).await.code
+                    }
+                    Step::Put(name, spec) => {
+                        let name = format!("s{name}");
+                        server.put(&format!("{SERVICES}/{name}"), &service(&name, &specs()[*spec])).await.code
+                    }
+                    Step::Patch(name, spec) => {
+                        let path = format!("{SERVICES}/s{name}");
+                        server.patch(&path, "merge", &json!({"spec": specs()[*spec]})).await.code
+                    }
+                    Step::Delete(name) => server.delete(&format!("{SERVICES}/s{name}")).await.code,
+                    Step::Restart => {
+                        server = dual(storage.clone()).await;
+                        200
+                    }
+                };
+                // Ranges so small may be full; nothing else is the server's fault.
+                if code == 500 {
+                    let full = held(&*storage).await.len() >= 14 || held(&*storage).await.iter()
+                        .filter(|claim| claim.starts_with("servicenodeports")).count() >= 7;
+                    assert!(full, "{step:?}");
+                }
+                assert_eq!(held(&*storage).await, said(&server.get("/api/v1/services").await.ok()), "{step:?}");
+            }
+        });
+    }
 }

@@ -202,7 +202,7 @@ async fn a_configuration_that_makes_no_sense_is_named() {
                 config.service_cidrs = vec![
                     "10.0.0.0/8".parse().unwrap(),
                     "10.1.0.0/16".parse().unwrap(),
-                ]
+                ];
             }
             "small" => config.service_cidrs = vec!["10.0.0.0/30".parse().unwrap()],
             "ports" => config.node_ports = 0..=10,
