@@ -241,6 +241,9 @@ pub(crate) enum List {
 /// Which node's tables, and in which format.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Listing {
+    /// Ask this API server for the names of what the kernel holds
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) bpffs: BpffsFlags,
     #[command(flatten)]

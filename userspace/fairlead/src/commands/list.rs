@@ -6,6 +6,7 @@ use bpf::{Datapath, Flow};
 use proxy::listing::{self, BackendRow, ServiceRow};
 use serde::Serialize;
 
+use super::names;
 use crate::cli::Listing;
 use crate::output::{self, Row};
 
@@ -14,12 +15,25 @@ const FLOWS_MAX: usize = 100_000;
 
 pub(crate) fn services(flags: &Listing) -> anyhow::Result<()> {
     let tables = Datapath::inspect(&flags.bpffs.bpffs_root)?.observe()?;
-    output::rows(&listing::services(&tables), flags.output.output)
+    let rows = listing::services(&tables);
+    let names = names::of(&rows, flags.kubeconfig.as_deref());
+    let named = rows.into_iter().map(|row| NamedService {
+        name: names.get(&row.id).cloned(),
+        row,
+    });
+    output::rows(&named.collect::<Vec<_>>(), flags.output.output)
 }
 
 pub(crate) fn backends(flags: &Listing) -> anyhow::Result<()> {
     let tables = Datapath::inspect(&flags.bpffs.bpffs_root)?.observe()?;
-    output::rows(&listing::backends(&tables), flags.output.output)
+    let names = names::of(&listing::services(&tables), flags.kubeconfig.as_deref());
+    let named = listing::backends(&tables)
+        .into_iter()
+        .map(|row| NamedBackend {
+            name: names.get(&row.service).cloned(),
+            row,
+        });
+    output::rows(&named.collect::<Vec<_>>(), flags.output.output)
 }
 
 pub(crate) fn flows(flags: &Listing) -> anyhow::Result<()> {
@@ -29,42 +43,62 @@ pub(crate) fn flows(flags: &Listing) -> anyhow::Result<()> {
     output::rows(&rows, flags.output.output)
 }
 
-impl Row for ServiceRow {
-    const HEADER: &'static [&'static str] =
-        &["ID", "FRONTEND", "PROTO", "TYPE", "AFFINITY", "BACKENDS"];
+/// A frontend as the kernel holds it, and what the API calls it.
+#[derive(Serialize)]
+struct NamedService {
+    name: Option<String>,
+    #[serde(flatten)]
+    row: ServiceRow,
+}
+
+impl Row for NamedService {
+    const HEADER: &'static [&'static str] = &[
+        "ID", "SERVICE", "FRONTEND", "PROTO", "TYPE", "AFFINITY", "BACKENDS",
+    ];
 
     fn cells(&self) -> Vec<String> {
+        let row = &self.row;
+        let kind = if row.node_port {
+            "NodePort"
+        } else {
+            "ClusterIP"
+        };
         vec![
-            self.id.to_string(),
-            self.frontend.to_string(),
-            self.protocol.to_owned(),
-            if self.node_port {
-                "NodePort"
-            } else {
-                "Address"
-            }
-            .to_owned(),
-            match self.affinity_secs {
+            row.id.to_string(),
+            self.name.clone().unwrap_or_else(|| "-".to_owned()),
+            row.frontend.to_string(),
+            row.protocol.to_owned(),
+            kind.to_owned(),
+            match row.affinity_secs {
                 0 => "-".to_owned(),
                 secs => format!("{secs}s"),
             },
-            joined(&self.backends, "<none: refused>"),
+            joined(&row.backends, "<none: refused>"),
         ]
     }
 }
 
-impl Row for BackendRow {
+/// A backend as the kernel holds it, and what the API calls its service.
+#[derive(Serialize)]
+struct NamedBackend {
+    name: Option<String>,
+    #[serde(flatten)]
+    row: BackendRow,
+}
+
+impl Row for NamedBackend {
     const HEADER: &'static [&'static str] =
         &["ID", "ADDRESS", "SERVICE", "LOCAL", "ACTIVE", "FRONTENDS"];
 
     fn cells(&self) -> Vec<String> {
+        let row = &self.row;
         vec![
-            self.id.to_string(),
-            self.address.to_string(),
-            self.service.to_string(),
-            self.local.to_string(),
-            self.active.to_string(),
-            joined(&self.frontends, "<none>"),
+            row.id.to_string(),
+            row.address.to_string(),
+            self.name.clone().unwrap_or_else(|| row.service.to_string()),
+            row.local.to_string(),
+            row.active.to_string(),
+            joined(&row.frontends, "<none>"),
         ]
     }
 }

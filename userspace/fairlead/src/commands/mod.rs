@@ -8,6 +8,7 @@ mod apply;
 mod control_plane;
 mod datapath;
 mod list;
+mod names;
 mod node;
 mod proxy;
 mod server;
