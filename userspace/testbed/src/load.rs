@@ -6,11 +6,10 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 use serde::{Deserialize, Serialize};
 
 use crate::histogram::Histogram;
+use crate::probe::connect_from;
 
 /// Longest that one step of a request may take: connecting, writing, reading.
 const STEP_LIMIT: Duration = Duration::from_secs(3);
@@ -217,7 +216,8 @@ impl Client {
     fn request(&mut self, mode: Mode, end: Instant) -> Result<Option<String>, Failure> {
         match mode {
             Mode::Close => {
-                let mut connection = connect(self.target).map_err(|error| ("connect", error))?;
+                let mut connection =
+                    connect_from(0, self.target, STEP_LIMIT).map_err(|error| ("connect", error))?;
                 connection
                     .write_all(b"GET / HTTP/1.1\r\nhost: testbed\r\nconnection: close\r\n\r\n")
                     .map_err(|error| ("send", error))?;
@@ -226,7 +226,8 @@ impl Client {
             Mode::Keep => {
                 let mut connection = match self.connection.take() {
                     Some(connection) => connection,
-                    None => connect(self.target).map_err(|error| ("connect", error))?,
+                    None => connect_from(0, self.target, STEP_LIMIT)
+                        .map_err(|error| ("connect", error))?,
                 };
                 connection
                     .write_all(b"GET / HTTP/1.1\r\nhost: testbed\r\n\r\n")
@@ -259,7 +260,8 @@ impl Client {
 
     fn bulk(&mut self, end: Instant) -> Result<Option<String>, Failure> {
         if self.connection.is_none() {
-            let mut connection = connect(self.target).map_err(|error| ("connect", error))?;
+            let mut connection =
+                connect_from(0, self.target, STEP_LIMIT).map_err(|error| ("connect", error))?;
             connection
                 .write_all(b"POST /sink HTTP/1.1\r\nhost: testbed\r\n\r\n")
                 .map_err(|error| ("send", error))?;
@@ -277,27 +279,6 @@ impl Client {
         }
         Ok(None)
     }
-}
-
-/// A connection whose steps are bounded in time, connecting included.
-fn connect(target: SocketAddr) -> std::io::Result<TcpStream> {
-    let family = if target.is_ipv4() {
-        AddressFamily::INET
-    } else {
-        AddressFamily::INET6
-    };
-    let socket = rustix::net::socket_with(
-        family,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        Some(ipproto::TCP),
-    )?;
-    set_socket_timeout(&socket, Timeout::Send, Some(STEP_LIMIT))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(STEP_LIMIT))?;
-    rustix::net::connect(&socket, &target)?;
-    let connection = TcpStream::from(socket);
-    connection.set_nodelay(true)?;
-    Ok(connection)
 }
 
 fn udp(target: SocketAddr, buffer: &mut [u8]) -> Result<String, Failure> {

@@ -1,9 +1,11 @@
 //! One request, and everything that the two ends see of it.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 use serde::{Deserialize, Serialize};
 
 /// How to ask.
@@ -36,19 +38,26 @@ pub struct Seen {
 
 /// Asks once.
 pub fn ask(how: How, target: SocketAddr, limit: Duration) -> Seen {
+    ask_from(0, how, target, limit)
+}
+
+/// Asks once, from a port of one's choice; zero for any.
+pub fn ask_from(port: u16, how: How, target: SocketAddr, limit: Duration) -> Seen {
     let mut seen = Seen::default();
     let result = match how {
-        How::Tcp => tcp(target, limit, &mut seen),
-        How::UdpUnconnected => udp(target, limit, false, &mut seen),
-        How::UdpConnected => udp(target, limit, true, &mut seen),
+        How::Tcp => tcp(port, target, limit, &mut seen),
+        How::UdpUnconnected => udp(port, target, limit, false, &mut seen),
+        How::UdpConnected => udp(port, target, limit, true, &mut seen),
     };
-    seen.error = result.err().map(|error| error.kind().to_string());
+    seen.error = result.err().map(|error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => "timed out".to_owned(),
+        kind => kind.to_string(),
+    });
     seen
 }
 
-fn tcp(target: SocketAddr, limit: Duration, seen: &mut Seen) -> std::io::Result<()> {
-    let mut connection = TcpStream::connect_timeout(&target, limit)?;
-    connection.set_read_timeout(Some(limit))?;
+fn tcp(port: u16, target: SocketAddr, limit: Duration, seen: &mut Seen) -> std::io::Result<()> {
+    let mut connection = connect_from(port, target, limit)?;
     seen.local = Some(connection.local_addr()?);
     seen.peer = Some(connection.peer_addr()?);
     connection.write_all(b"GET / HTTP/1.1\r\nhost: testbed\r\nconnection: close\r\n\r\n")?;
@@ -58,18 +67,57 @@ fn tcp(target: SocketAddr, limit: Duration, seen: &mut Seen) -> std::io::Result<
     Ok(())
 }
 
+/// A connection from a port of one's choice (zero for any) whose every step is bounded in time, connecting
+/// included.
+pub(crate) fn connect_from(
+    port: u16,
+    target: SocketAddr,
+    limit: Duration,
+) -> std::io::Result<TcpStream> {
+    let family = if target.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let socket = rustix::net::socket_with(
+        family,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        Some(ipproto::TCP),
+    )?;
+    sockopt::set_socket_timeout(&socket, Timeout::Send, Some(limit))?;
+    sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(limit))?;
+    if port != 0 {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &any(target, port))?;
+    }
+    rustix::net::connect(&socket, &target).map_err(|error| match error {
+        // What connect(2) says when the time for sending is over.
+        rustix::io::Errno::INPROGRESS => ErrorKind::TimedOut.into(),
+        error => std::io::Error::from(error),
+    })?;
+    let connection = TcpStream::from(socket);
+    connection.set_nodelay(true)?;
+    Ok(connection)
+}
+
+/// The unspecified address of the target's family.
+fn any(target: SocketAddr, port: u16) -> SocketAddr {
+    if target.is_ipv4() {
+        ([0; 4], port).into()
+    } else {
+        ([0u16; 8], port).into()
+    }
+}
+
 fn udp(
+    port: u16,
     target: SocketAddr,
     limit: Duration,
     connected: bool,
     seen: &mut Seen,
 ) -> std::io::Result<()> {
-    let any: SocketAddr = if target.is_ipv4() {
-        ([0; 4], 0).into()
-    } else {
-        ([0u16; 8], 0).into()
-    };
-    let socket = UdpSocket::bind(any)?;
+    let socket = UdpSocket::bind(any(target, port))?;
     socket.set_read_timeout(Some(limit))?;
     let mut buffer = [0; 2048];
     let read = if connected {

@@ -343,6 +343,39 @@ fn a_datagram_flow_moves_when_its_backend_goes() -> Result<()> {
     Ok(())
 }
 
+/// A client that spoke to the service may speak to the backend itself from the same port: what is kept of the
+/// old conversation must not take the new one's answers.
+#[test]
+fn an_old_flow_leaves_a_direct_connection_alone() -> Result<()> {
+    for path in Path::ALL.into_iter().filter(|path| *path != Path::Socket) {
+        let mut stage = Stage::set(path)?;
+        for v6 in [false, true] {
+            let backend = stage.pods(v6)[0];
+            stage.serve(v6, &[backend], 0)?;
+            for how in [How::Tcp, How::UdpConnected] {
+                let port = if how == How::Tcp { HTTP } else { UDP };
+                for target in [stage.target(v6, port), SocketAddr::new(backend, port)] {
+                    let seen = stage.client_netns().run(|| {
+                        Ok(testbed::probe::ask_from(
+                            40_000,
+                            how,
+                            target,
+                            Duration::from_secs(2),
+                        ))
+                    })?;
+                    assert_eq!(seen.error, None, "{path:?} {how:?} {target}");
+                    assert_eq!(
+                        seen.backend.as_deref(),
+                        Some("web-0"),
+                        "{path:?} {how:?} {target}"
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Every one of the three backends has between half and double of an even share.
 fn assert_even(backends: &std::collections::BTreeMap<String, u64>, requests: u64) {
     let names: BTreeSet<&str> = backends.keys().map(String::as_str).collect();

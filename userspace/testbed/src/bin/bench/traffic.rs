@@ -73,6 +73,8 @@ struct Site {
     _server: Process,
     server: Pod,
     client: Pod,
+    /// A second client, so that no path meets what another one left behind.
+    other: Pod,
     node: Node,
 }
 
@@ -80,6 +82,7 @@ impl Site {
     fn set() -> Result<Self> {
         let node = Node::create()?;
         let (server, client) = (node.add_pod("web")?, node.add_pod("client")?);
+        let other = node.add_pod("other")?;
         let process = server
             .place()
             .serve_http("web", SocketAddr::new([0u16; 8].into(), HTTP))?;
@@ -87,6 +90,7 @@ impl Site {
             _server: process,
             server,
             client,
+            other,
             node,
         })
     }
@@ -112,6 +116,7 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
     let mut balancer = Balancer::open(&ours.node)?;
     balancer.attach_pod(&ours.node, &ours.server)?;
     balancer.attach_pod(&ours.node, &ours.client)?;
+    balancer.attach_pod(&ours.node, &ours.other)?;
     balancer.attach_uplink(&ours.node, XdpMode::Native)?;
     for scale in scales {
         balancer.put(&services(*scale, ours.direct()))?;
@@ -161,7 +166,7 @@ fn cases(plain: &Site, ours: &Site, theirs: &Site) -> Vec<Case> {
         ),
         case(
             "tc",
-            ours.client.place().without_cgroup(),
+            ours.other.place().without_cgroup(),
             cluster_ip,
             Some("direct"),
             Some(0.90),
