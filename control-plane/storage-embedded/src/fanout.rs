@@ -282,3 +282,160 @@ impl Drop for Watch {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use bytes::Bytes;
+    use storage::Entry;
+
+    use super::*;
+
+    fn commit(revision: u64, keys: &[&str]) -> Arc<Commit> {
+        let put = |key: &&str| Change::Put {
+            entry: Entry {
+                key: Arc::from(*key),
+                value: Bytes::from_static(&[0; 100]),
+                created: Revision(revision),
+                modified: Revision(revision),
+            },
+            previous: None,
+        };
+        let changes = keys.iter().map(put).collect();
+        Arc::new(Commit::new(Revision(revision), changes))
+    }
+
+    fn watch(fanout: &Arc<Fanout>, prefix: &str, unread_max: usize) -> Watch {
+        let nothing = || Ok((Revision(0), std::iter::empty()));
+        let watch = fanout.watch(prefix.to_owned(), unread_max, nothing);
+        watch.expect("nothing stands against it")
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Everything that the watch yields without waiting, in words.
+    fn drain(watch: &mut Watch, wakes: &Arc<Wakes>) -> Vec<String> {
+        let waker = Waker::from(Arc::clone(wakes));
+        let mut context = Context::from_waker(&waker);
+        let mut seen = Vec::new();
+        loop {
+            seen.push(match Pin::new(&mut *watch).poll_next(&mut context) {
+                Poll::Pending => return seen,
+                Poll::Ready(None) => "end".to_owned(),
+                Poll::Ready(Some(Err(error))) => format!("{error:?}"),
+                Poll::Ready(Some(Ok(WatchEvent::Progress(revision)))) => {
+                    format!("progress {}", revision.0)
+                }
+                Poll::Ready(Some(Ok(WatchEvent::Change(change)))) => {
+                    format!("{} {}", change.revision().0, change.key())
+                }
+            });
+            if seen.last().is_some_and(|last| last == "end") {
+                return seen;
+            }
+        }
+    }
+
+    #[test]
+    fn a_commit_wakes_those_whom_it_concerns() {
+        let fanout = Arc::new(Fanout::new(Revision(0)));
+        let prefixes = ["", "/a", "/a/", "/é", "/b/x"];
+        let mut watches = Vec::new();
+        for prefix in prefixes {
+            let wakes = Arc::new(Wakes::default());
+            let mut watch = watch(&fanout, prefix, 1 << 20);
+            assert_eq!(drain(&mut watch, &wakes), ["progress 0"]);
+            watches.push((watch, wakes));
+        }
+        // The keys of each commit, and how many of the watches it wakes.
+        let commits: [(&[&str], usize); 5] = [
+            (&["/a"], 2),
+            (&["/a/1", "/a/2"], 3),
+            (&["/é"], 2),
+            (&["/b"], 1),
+            (&["/b/x", "/a/3"], 4),
+        ];
+        for (i, (keys, concerned)) in commits.into_iter().enumerate() {
+            fanout.deliver(&[commit(i as u64 + 1, keys)]);
+            let woken: usize = watches
+                .iter()
+                .map(|(_, w)| w.0.swap(0, Ordering::Relaxed))
+                .sum();
+            assert_eq!(woken, concerned, "{keys:?}");
+            for (prefix, (watch, wakes)) in prefixes.iter().zip(&mut watches) {
+                let wanted: Vec<String> = keys
+                    .iter()
+                    .filter(|key| key.starts_with(prefix))
+                    .map(|key| format!("{} {key}", i + 1))
+                    .collect();
+                assert_eq!(drain(watch, wakes), wanted, "{prefix:?}");
+            }
+        }
+        fanout.progress();
+        for (watch, wakes) in &mut watches {
+            assert_eq!(drain(watch, wakes), ["progress 5"]);
+        }
+        fanout.progress();
+        for (watch, wakes) in &mut watches {
+            assert!(drain(watch, wakes).is_empty(), "nothing new to tell");
+        }
+        fanout.close();
+        for (watch, wakes) in &mut watches {
+            assert_eq!(drain(watch, wakes), ["end"]);
+        }
+        drop(watches);
+        let watchers = lock(&fanout.watchers);
+        assert!(watchers.by_prefix.is_empty() && watchers.lengths.is_empty());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes() {
+        let fanout = Arc::new(Fanout::new(Revision(0)));
+        let one = commit(1, &["/a"]).bytes;
+        let mut watch = watch(&fanout, "/a", 3 * one);
+        for revision in 1..=3 {
+            fanout.deliver(&[commit(revision, &["/a"])]);
+        }
+        assert_eq!(lock(&watch.watcher.queue).bytes, 3 * one);
+        let wakes = Arc::default();
+        assert_eq!(
+            drain(&mut watch, &wakes),
+            ["progress 0", "1 /a", "2 /a", "3 /a"]
+        );
+        for revision in 4..=9 {
+            fanout.deliver(&[commit(revision, &["/a"])]);
+        }
+        let queue = lock(&watch.watcher.queue);
+        assert!(
+            queue.slow && queue.commits.capacity() == 0,
+            "its memory is given back at once"
+        );
+        drop(queue);
+        assert_eq!(drain(&mut watch, &wakes), ["Slow", "end"]);
+    }
+
+    #[test]
+    fn a_backlog_and_what_follows_do_not_overlap() {
+        let fanout = Arc::new(Fanout::new(Revision(2)));
+        let commits: Vec<_> = (1..=4).map(|revision| commit(revision, &["/a"])).collect();
+        // Published and not yet handed out: the third is in the backlog.
+        let backlog = commits[..3].to_vec();
+        let mut watch = fanout
+            .watch("/a".to_owned(), 1 << 20, || {
+                Ok((Revision(3), backlog.into_iter()))
+            })
+            .expect("nothing stands against it");
+        fanout.deliver(&commits[2..]);
+        let seen = drain(&mut watch, &Arc::default());
+        assert_eq!(seen, ["1 /a", "2 /a", "3 /a", "progress 3", "4 /a"]);
+    }
+}

@@ -285,3 +285,82 @@ impl<'a> Fields<'a> {
         Some(blob)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record() -> impl Strategy<Value = Record> {
+        let value =
+            prop::option::of(prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from));
+        let changes = prop::collection::vec((".{0,12}", value), 0..4);
+        prop_oneof![
+            (any::<u64>(), changes).prop_map(|(revision, changes)| Record::Write {
+                revision: Revision(revision),
+                changes,
+            }),
+            any::<u64>().prop_map(|revision| Record::Compaction(Revision(revision))),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn records_are_read_as_written(wanted in prop::collection::vec(record(), 0..6)) {
+            let mut frame = Frame::new();
+            for record in &wanted {
+                match record {
+                    Record::Write { revision, changes } => {
+                        let changes = changes.iter().map(|(key, value)| (key.as_str(), value.as_deref()));
+                        frame.write(*revision, changes);
+                    }
+                    Record::Compaction(revision) => frame.compaction(*revision),
+                }
+            }
+            let body = &frame.finish(7)[FRAME_HEAD_LEN..];
+            prop_assert_eq!(records(body), Some(wanted));
+        }
+
+        #[test]
+        fn no_bytes_are_too_much(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            // Whatever is read is no longer than what it was read from.
+            let read = records(&bytes).unwrap_or_default();
+            prop_assert!(read.len() <= bytes.len());
+            prop_assert!(entries(&bytes).unwrap_or_default().len() <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn headers() {
+        let header = Header {
+            kind: Kind::Log,
+            salt: 0x0123_4567_89ab_cdef,
+            revision: Revision(42),
+            entries: 0,
+        };
+        let bytes = header.encode();
+        assert_eq!(Header::decode(Kind::Log, &bytes), Ok(header));
+        assert_eq!(
+            Header::decode(Kind::Snapshot, &bytes),
+            Err(HeaderFault::Foreign)
+        );
+        // What a later version would write.
+        let mut later = bytes;
+        later[8] = 2;
+        let crc = crc32c::crc32c(&later[..HEADER_LEN - 4]);
+        later[HEADER_LEN - 4..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(
+            Header::decode(Kind::Log, &later),
+            Err(HeaderFault::Version(2))
+        );
+        for byte in 8..HEADER_LEN {
+            let mut damaged = bytes;
+            damaged[byte] ^= 0x10;
+            assert_eq!(
+                Header::decode(Kind::Log, &damaged),
+                Err(HeaderFault::Damaged)
+            );
+        }
+    }
+}

@@ -302,3 +302,80 @@ impl Default for History {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// So many commits of one key each, each of the same size.
+    fn state(commits: u64) -> State {
+        let mut state = State::default();
+        for revision in 1..=commits {
+            let entry = Entry {
+                key: Arc::from(format!("/{:02}", revision % 7)),
+                value: Bytes::from(vec![0; 1_000]),
+                created: Revision(revision),
+                modified: Revision(revision),
+            };
+            let previous = state.tree.get(&entry.key).map(|entry| Entry::clone(entry));
+            let commit = Commit::new(Revision(revision), vec![Change::Put { entry, previous }]);
+            let mut tree = state.tree.clone();
+            commit.apply(&mut tree);
+            state.publish(tree, &[Arc::new(commit)]);
+        }
+        state
+    }
+
+    #[test]
+    fn history_expires_by_policy() {
+        let state = state(100);
+        let hour = Duration::from_secs(3600);
+        // Revisions kept, how long, bytes; how far history may be forgotten, an hour later and at once.
+        let table = [
+            (10, hour / 2, usize::MAX, 90, 0),
+            (10, Duration::ZERO, usize::MAX, 90, 90),
+            (10, hour * 2, usize::MAX, 0, 0),
+            (1_000, Duration::ZERO, usize::MAX, 0, 0),
+            (0, Duration::ZERO, usize::MAX, 100, 100),
+            (1_000, hour, 0, 100, 100),
+        ];
+        for (revisions, age, bytes, later, at_once) in table {
+            let policy = History {
+                revisions,
+                age,
+                bytes,
+            };
+            let made = Instant::now();
+            assert_eq!(state.expired(&policy, made + hour).0, later, "{policy:?}");
+            assert_eq!(state.expired(&policy, made).0, at_once, "{policy:?}");
+        }
+        let policy = History {
+            bytes: 20_000,
+            ..History::default()
+        };
+        let mut state = state;
+        let to = state.expired(&policy, Instant::now());
+        assert!((85..=95).contains(&to.0), "{to:?}");
+        drop(state.compact(to));
+        assert!(state.commit_bytes <= 20_000, "{} bytes", state.commit_bytes);
+        assert_eq!(state.oldest, to);
+        assert_eq!(state.since(to).len() as u64, 100 - to.0);
+    }
+
+    #[test]
+    fn the_end_of_a_prefix() {
+        for (prefix, end) in [
+            ("", None),
+            ("a", Some("b")),
+            ("/a/", Some("/a0")),
+            ("a\u{10ffff}", Some("b")),
+            ("\u{10ffff}", None),
+            ("\u{d7ff}", Some("\u{e000}")),
+            ("\u{7f}", Some("\u{80}")),
+        ] {
+            assert_eq!(after_prefix(prefix).as_deref(), end, "{prefix:?}");
+        }
+    }
+}

@@ -30,9 +30,8 @@ pub(crate) fn recover(disk: &dyn Disk, policy: &History) -> Result<Recovered, Op
         disk.remove(name).map_err(OpenError::io("remove", &path))
     };
     let unfinished = |name: &&String| {
-        name.strip_suffix(".tmp").is_some_and(|name| {
-            log::base(name).is_some() || snapshot::revision(name).is_some()
-        })
+        name.strip_suffix(".tmp")
+            .is_some_and(|name| log::base(name).is_some() || snapshot::revision(name).is_some())
     };
     for name in names.iter().filter(unfinished) {
         remove(name)?;
