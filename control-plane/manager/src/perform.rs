@@ -126,6 +126,7 @@ pub(crate) async fn perform(client: &Client, write: &Write) -> Result<Option<Ans
             uid,
             resource_version,
             unless_owned_by,
+            at_once,
         } => {
             for owner in unless_owned_by {
                 if exists(client, &name.namespace, owner).await? {
@@ -133,10 +134,13 @@ pub(crate) async fn perform(client: &Client, write: &Write) -> Result<Option<Ans
                 }
             }
             let preconditions = json!({"uid": uid, "resourceVersion": resource_version});
-            let options = json!({
+            let mut options = json!({
                 "kind": "DeleteOptions", "apiVersion": "v1",
                 "preconditions": preconditions, "propagationPolicy": "Background",
             });
+            if *at_once {
+                options["gracePeriodSeconds"] = json!(0);
+            }
             let done = client
                 .delete(&path(origin, name), &options)
                 .await

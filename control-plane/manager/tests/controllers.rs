@@ -393,6 +393,25 @@ async fn namespaces_begin_and_end() {
     world.stop().await;
 }
 
+/// Nobody runs the node: a pod that is deleted does not wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_of_no_node_go_at_once() {
+    let mut world = World::new().await;
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "silent"}});
+    world.apply(node).await;
+    for node in ["silent", "unheard-of"] {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "default", "name": node},
+            "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]},
+        });
+        world.apply(pod).await;
+        let pod = Resource::of::<Pod>().object("default", node);
+        world.client.delete(&pod, &Value::Null).await.unwrap();
+        gone(&world.client, &pod).await;
+    }
+    world.stop().await;
+}
+
 /// A thousand Services and pods at once: each gets its slice, once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_at_once() {

@@ -185,6 +185,7 @@ fn take_along(graph: &Graph, uid: &Arc<str>, item: &Item) -> Vec<Write> {
                 uid: dependent_uid.to_string(),
                 resource_version: dependent.resource_version.clone(),
                 unless_owned_by: Vec::new(),
+                at_once: false,
             });
         }
     }
@@ -211,6 +212,7 @@ impl Item {
             uid: uid.to_string(),
             resource_version: self.resource_version.clone(),
             unless_owned_by: self.owners.clone(),
+            at_once: false,
         }
     }
 

@@ -9,6 +9,7 @@ mod endpoints;
 mod fill;
 mod garbage;
 mod index;
+mod leaving;
 mod mirror;
 mod namespaces;
 mod pods;
@@ -33,6 +34,8 @@ pub enum Key {
     Mirror(Name),
     /// A namespace: its default ServiceAccount, and its end.
     Namespace(Arc<str>),
+    /// A pod that is to go.
+    Pod(Name),
     /// An object of any kind, by uid: it goes when its owners are gone, and its dependents when it goes.
     Owned(Arc<str>),
 }
@@ -45,6 +48,7 @@ pub fn reconcile(key: &Key, snapshot: &Snapshot) -> Vec<Write> {
         Key::Endpoints(name) => endpoints::reconcile(name, snapshot),
         Key::Mirror(name) => mirror::reconcile(name, snapshot),
         Key::Namespace(name) => namespaces::reconcile(name, snapshot),
+        Key::Pod(name) => leaving::reconcile(name, snapshot),
         Key::Owned(uid) => garbage::reconcile(uid, snapshot),
     }
 }

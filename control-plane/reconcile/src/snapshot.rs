@@ -125,6 +125,7 @@ impl Snapshot {
     pub fn fold_pods(&mut self, event: Event<Pod>) -> Vec<Key> {
         let mut touched = BTreeSet::new();
         let mut closing = BTreeSet::new();
+        let mut leaving = Vec::new();
         for (name, before) in self
             .pods
             .fold(slim(event, |object| &mut object.metadata), &mut self.graph)
@@ -141,6 +142,9 @@ impl Snapshot {
                 }
             }
             if let Some(after) = self.pods.get(&name) {
+                if after.metadata.deletion_timestamp.is_some() {
+                    leaving.push(Key::Pod(name.clone()));
+                }
                 self.selecting(&name.namespace, after, &mut touched);
                 for (key, value) in &after.metadata.labels {
                     self.pods_by_label
@@ -150,30 +154,33 @@ impl Snapshot {
         }
         let mut keys = endpoint_keys(touched);
         keys.extend(closing.into_iter().map(Key::Namespace));
+        keys.extend(leaving);
         keys.extend(self.graph.take_touched());
         keys
     }
 
-    /// Folds Nodes. Only their zone matters.
+    /// Folds Nodes. Only their zone matters, and whether they report at all.
     pub fn fold_nodes(&mut self, event: Event<Node>) -> Vec<Key> {
-        let mut moved = BTreeSet::new();
-        for (name, before) in self
-            .nodes
-            .fold(slim(event, |object| &mut object.metadata), &mut self.graph)
-        {
-            let before = before.as_ref().and_then(zone_label);
-            if before != self.zone(&name.name) {
-                moved.insert(name.name);
+        let mut changed = BTreeSet::new();
+        let event = slim(event, |node| &mut node.metadata);
+        for (name, before) in self.nodes.fold(event, &mut self.graph) {
+            let before = before.as_ref();
+            let moved = before.and_then(zone_label) != self.zone(&name.name);
+            if moved || before.is_some_and(reports) != self.is_attended(&name.name) {
+                changed.insert(name.name);
             }
         }
         let mut keys = self.graph.take_touched();
-        if moved.is_empty() {
+        if changed.is_empty() {
             return keys;
         }
         let mut touched = BTreeSet::new();
         for (name, pod) in &self.pods.objects {
-            if moved.contains(pod.spec.node_name.as_str()) {
+            if changed.contains(pod.spec.node_name.as_str()) {
                 self.selecting(&name.namespace, pod, &mut touched);
+                if pod.metadata.deletion_timestamp.is_some() {
+                    keys.push(Key::Pod(name.clone()));
+                }
             }
         }
         keys.extend(touched.into_iter().map(Key::Slices));
@@ -291,6 +298,15 @@ impl Snapshot {
             .is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_none())
     }
 
+    pub(crate) fn pod(&self, name: &Name) -> Option<&Pod> {
+        self.pods.get(name)
+    }
+
+    /// Whether somebody runs the node: it is there, and has said whether it is ready.
+    pub(crate) fn is_attended(&self, node: &str) -> bool {
+        self.nodes.get(&Name::new("", node)).is_some_and(reports)
+    }
+
     /// The zone of a node, where it is known.
     pub(crate) fn zone(&self, node: &str) -> Option<&str> {
         zone_label(self.nodes.get(&Name::new("", node))?)
@@ -372,6 +388,11 @@ fn endpoint_keys(services: BTreeSet<Name>) -> Vec<Key> {
 
 fn first_pair(service: &Service) -> Option<(&String, &String)> {
     service.spec.selector.first_key_value()
+}
+
+fn reports(node: &Node) -> bool {
+    let mut conditions = node.status.conditions.iter();
+    conditions.any(|condition| condition.type_ == "Ready")
 }
 
 fn zone_label(node: &Node) -> Option<&str> {

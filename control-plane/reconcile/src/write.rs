@@ -87,6 +87,8 @@ pub enum Write {
         resource_version: String,
         /// It stays if one of these turns out to exist.
         unless_owned_by: Vec<OwnerReference>,
+        /// Without a grace period.
+        at_once: bool,
     },
     /// Give an object other owners.
     SetOwners {

@@ -110,6 +110,7 @@ fn make(model: &mut Model, change: Change) {
         Change::Node { zone } => model.apply(json!({
             "kind": "Node",
             "metadata": {"name": "node", "labels": {"topology.kubernetes.io/zone": zone.to_string()}},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
         })),
         Change::ByHand { number, addresses } => {
             let addresses: BTreeSet<String> = addresses.iter().map(|last| format!("192.0.2.{last}")).collect();

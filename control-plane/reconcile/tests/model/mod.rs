@@ -109,6 +109,9 @@ impl Model {
                     keys.insert(Key::Endpoints(Name::new(namespace, name)));
                     keys.insert(Key::Mirror(Name::new(namespace, name)));
                 }
+                "Pod" => {
+                    keys.insert(Key::Pod(Name::new(namespace, name)));
+                }
                 "Namespace" => {
                     keys.insert(Key::Namespace(name.as_str().into()));
                 }
@@ -173,6 +176,7 @@ impl Model {
                 uid,
                 resource_version,
                 unless_owned_by,
+                at_once: _,
             } => {
                 let id = self.at(&origin, &name, &uid, &resource_version);
                 let uids: BTreeSet<&str> = self
