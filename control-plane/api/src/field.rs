@@ -22,8 +22,6 @@ pub enum Fault {
     Required,
     /// Not a permitted value.
     Invalid(String),
-    /// Of another type than the field's.
-    TypeInvalid(String),
     /// Not one of a closed set.
     NotSupported(String),
     /// There already.
@@ -36,8 +34,6 @@ pub enum Fault {
     TooMany(usize),
     /// Refers to something that is absent.
     NotFound(String),
-    /// The server's own failure.
-    Internal,
 }
 
 impl FieldError {
@@ -122,14 +118,12 @@ impl FieldError {
         match &self.fault {
             Fault::Required => "FieldValueRequired",
             Fault::Invalid(_) => "FieldValueInvalid",
-            Fault::TypeInvalid(_) => "FieldValueTypeInvalid",
             Fault::NotSupported(_) => "FieldValueNotSupported",
             Fault::Duplicate(_) => "FieldValueDuplicate",
             Fault::Forbidden => "FieldValueForbidden",
             Fault::TooLong => "FieldValueTooLong",
             Fault::TooMany(_) => "FieldValueTooMany",
             Fault::NotFound(_) => "FieldValueNotFound",
-            Fault::Internal => "InternalError",
         }
     }
 
@@ -137,14 +131,13 @@ impl FieldError {
     pub fn body(&self) -> String {
         let head = match &self.fault {
             Fault::Required => "Required value".to_owned(),
-            Fault::Invalid(value) | Fault::TypeInvalid(value) => format!("Invalid value: {value}"),
+            Fault::Invalid(value) => format!("Invalid value: {value}"),
             Fault::NotSupported(value) => format!("Unsupported value: {value}"),
             Fault::Duplicate(value) => format!("Duplicate value: {value}"),
             Fault::Forbidden => "Forbidden".to_owned(),
             Fault::TooLong => "Too long".to_owned(),
             Fault::TooMany(met) => format!("Too many: {met}"),
             Fault::NotFound(value) => format!("Not found: {value}"),
-            Fault::Internal => "Internal error".to_owned(),
         };
         if self.detail.is_empty() {
             head

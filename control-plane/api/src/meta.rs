@@ -57,13 +57,6 @@ pub fn resource_version(object: &Value) -> &str {
     text(object, &["metadata", "resourceVersion"])
 }
 
-/// Writes the revision that an object was read at into it. Stored bytes carry none: the store knows.
-pub fn set_resource_version(object: &mut Value, revision: u64) {
-    if let Some(metadata) = value::object_mut(object, "metadata") {
-        value::set(metadata, "resourceVersion", revision.to_string());
-    }
-}
-
 /// Whether somebody deleted the object and it only waits for its finalizers or its grace period.
 pub fn is_terminating(object: &Value) -> bool {
     !text(object, &["metadata", "deletionTimestamp"]).is_empty()

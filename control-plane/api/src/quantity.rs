@@ -91,11 +91,6 @@ impl Quantity {
     pub fn is_whole(&self) -> bool {
         self.nanos % NANO == 0
     }
-
-    /// Thousandths of the unit, rounded up.
-    pub fn millis(&self) -> i128 {
-        self.nanos.div_euclid(1_000_000) + i128::from(self.nanos.rem_euclid(1_000_000) != 0)
-    }
 }
 
 enum Scale {
@@ -285,6 +280,5 @@ mod tests {
         assert!(parse("1Gi") > parse("1G"));
         assert!(parse("2") > parse("1500m"));
         assert!(!parse("1m").is_whole());
-        assert_eq!(parse("1500u").millis(), 2);
     }
 }

@@ -74,13 +74,6 @@ impl LabelSelector {
         Some(LabelSelector { requirements })
     }
 
-    /// From a plain map of labels, as `spec.selector` of a Service.
-    pub fn from_map(labels: &Value) -> Self {
-        LabelSelector {
-            requirements: from_labels(labels),
-        }
-    }
-
     /// Whether it matches everything.
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()

@@ -191,19 +191,6 @@ impl Status {
         )
     }
 
-    /// 409 or 422 of server-side apply: who else owns the fields.
-    pub fn apply_conflict(message: impl Into<String>, causes: Vec<Cause>) -> Self {
-        Self::about(
-            409,
-            "Conflict",
-            message,
-            Details {
-                causes,
-                ..Details::default()
-            },
-        )
-    }
-
     /// 422: the object breaks rules. `kind` is the object's kind.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let subject = Subject { group, name: kind };
@@ -339,19 +326,6 @@ impl Status {
         )
     }
 
-    /// 429.
-    pub fn too_many_requests(message: impl Into<String>, retry_after_secs: u32) -> Self {
-        Self::about(
-            429,
-            "TooManyRequests",
-            message,
-            Details {
-                retry_after_secs,
-                ..Details::default()
-            },
-        )
-    }
-
     /// 500.
     pub fn internal(message: impl fmt::Display) -> Self {
         let cause = Cause {
@@ -367,11 +341,6 @@ impl Status {
                 ..Details::default()
             },
         )
-    }
-
-    /// 503.
-    pub fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(503, "ServiceUnavailable", message)
     }
 
     /// 504: it took too long.

@@ -19,6 +19,7 @@ mod pod_defaults;
 mod pod_validation;
 pub(crate) mod service;
 pub(crate) mod service_account;
+mod service_addresses;
 mod service_defaults;
 mod service_validation;
 
