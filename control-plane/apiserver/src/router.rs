@@ -1,5 +1,6 @@
 //! From a request to its answer: who asks, whether they may, what for, and how long it may take.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use api::printing::IncludeObject;
 use api::status::Status;
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::Request;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -43,7 +45,12 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Answer {
         Target::Path(_) => None,
     };
     let metrics = state.metrics.clone();
-    let result = respond_to(state, &parts, query, &target, verb, body).await;
+    // A fault of ours in one answer must not end the watches that share its connection.
+    let guarded =
+        AssertUnwindSafe(respond_to(state, &parts, query, &target, verb, body)).catch_unwind();
+    let result = guarded
+        .await
+        .unwrap_or_else(|_| Err(Status::internal("the server failed to answer; see its log")));
     let response = result.unwrap_or_else(|status| respond::refusal(&status));
     metrics.answered(verb, row, response.status().as_u16());
     response

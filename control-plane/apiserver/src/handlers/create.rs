@@ -142,14 +142,10 @@ async fn require_namespace(call: &Call, object: &Value) -> Result<(), Status> {
     let why =
         format!("unable to create new content in namespace {name} because it is being terminated");
     let mut status = Status::forbidden(call.row, meta::name(object), &why);
-    status
-        .details
-        .get_or_insert_default()
-        .causes
-        .push(Cause {
-            reason: "NamespaceTerminating".into(),
-            message: format!("namespace {name} is being terminated"),
-            field: "metadata.namespace".into(),
-        });
+    status.details.get_or_insert_default().causes.push(Cause {
+        reason: "NamespaceTerminating".into(),
+        message: format!("namespace {name} is being terminated"),
+        field: "metadata.namespace".into(),
+    });
     Err(status)
 }
