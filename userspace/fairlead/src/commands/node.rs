@@ -1,5 +1,6 @@
 //! This host's Node object, which `up` keeps: name, addresses and what the host is. There is no node agent in this
-//! process, and the Ready condition says so.
+//! process, so nobody reports whether the node is ready: `kubectl get nodes` shows Unknown, and pods that are
+//! deleted go at once.
 
 use std::net::IpAddr;
 
@@ -38,7 +39,6 @@ pub(crate) async fn register(
         "addresses": addresses(name, &links, devices),
         "conditions": [
             condition("NetworkUnavailable", "False", "FairleadProxy", "Services are programmed on this node"),
-            condition("Ready", "False", "NoNodeAgent", "no node agent runs here: pods are not started by Fairlead"),
         ],
         "nodeInfo": {
             "operatingSystem": "linux",
