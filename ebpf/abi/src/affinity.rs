@@ -36,6 +36,6 @@ pub mod client {
 pub struct Affinity {
     /// The backend; holds only while that backend still belongs to the service.
     pub backend: BackendId,
-    /// When the client last connected: seconds since boot.
+    /// When the client last connected: seconds of `CLOCK_MONOTONIC`.
     pub last_used_secs: u32,
 }

@@ -48,7 +48,7 @@ macro_rules! flow {
             pub service: ServiceId,
             /// The backend that answers it.
             pub backend: BackendId,
-            /// When a packet last passed in this direction: seconds since boot.
+            /// When a packet last passed in this direction: seconds of `CLOCK_MONOTONIC`.
             pub last_seen_secs: u32,
             /// A union of [`flags`].
             pub flags: u32,

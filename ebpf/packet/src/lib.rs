@@ -1,8 +1,8 @@
 //! Headers, checksums, NAT rewriting and backend choice: one logic for the kernel programs and for the host.
 //!
 //! Nothing here touches a map or a kernel helper: packets are [`Bytes`], tables are [`Tables`], and the kernel
-//! programs, the tests and the simulator each bring their own. Everything is inlined into each kernel program,
-//! because the verifier follows one function best.
+//! programs, the tests and the simulator each bring their own. Nearly everything is inlined into the kernel programs;
+//! what is not says which stack it spares.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

@@ -77,7 +77,7 @@ pub fn reset<F: Family>(headers: &Headers<F>, segment: &[u32; 5]) -> Option<[u32
         flow.ports(),
         sequence,
         acknowledged,
-        u32::from_ne_bytes([(TCP_LEN / 4 << 4) as u8, flags, 0, 0]),
+        u32::from_ne_bytes([((TCP_LEN / 4) << 4) as u8, flags, 0, 0]),
         0,
     ];
     let pseudo = pseudo::<F>(&flow, TCP, TCP_LEN);
@@ -128,4 +128,83 @@ pub const fn quoted_len<F: Family>(headers: &Headers<F>) -> u32 {
 pub fn pseudo<F: Family>(flow: &F::Flow, proto: u8, len: u32) -> u64 {
     let proto = u32::from_ne_bytes([0, 0, 0, proto]);
     flow.saddr().sum() + flow.daddr().sum() + u64::from(proto) + u64::from(len.to_be())
+}
+
+#[cfg(test)]
+mod tests {
+    use abi::Flow4;
+
+    use super::*;
+    use crate::V4;
+    use crate::parse::{Fault, Fragment, FragmentId, Transport};
+
+    fn headers(payload_len: u32) -> Headers<V4> {
+        Headers {
+            fault: Fault::None,
+            l3: 14,
+            l4: 34,
+            bytes: 40 + payload_len,
+            tuple: Flow4::new([10, 0, 0, 1], [10, 0, 0, 2], 1000.into(), 80.into(), TCP),
+            transport: Transport::Tcp,
+            tcp_flags: 0,
+            fragment: Fragment::Whole,
+            fragment_id: FragmentId {
+                id: [0; 4],
+                proto: TCP,
+            },
+        }
+    }
+
+    fn segment(sequence: u32, flags: u8, check: u16) -> [u32; 5] {
+        let [c0, c1] = check.to_ne_bytes();
+        [
+            0,
+            sequence.to_be(),
+            0x0a0b_0c0d_u32.to_be(),
+            u32::from_ne_bytes([0x50, flags, 0, 0]),
+            u32::from_ne_bytes([c0, c1, 0, 0]),
+        ]
+    }
+
+    #[test]
+    fn a_reset_is_acceptable_to_the_sender() {
+        let cases = [
+            // (flags, payload) to (sequence, acknowledged, flags)
+            (tcp::SYN, 0, Some((0, 8, tcp::RST | tcp::ACK))),
+            (tcp::SYN, 5, Some((0, 13, tcp::RST | tcp::ACK))),
+            (tcp::FIN, 5, Some((0, 13, tcp::RST | tcp::ACK))),
+            (tcp::ACK, 5, Some((0x0a0b_0c0d, 0, tcp::RST))),
+            (tcp::RST, 0, None),
+            (tcp::RST | tcp::ACK, 0, None),
+        ];
+        for (flags, payload, expected) in cases {
+            let answer = reset(&headers(payload), &segment(7, flags, 0xabcd));
+            let seen = answer.map(|words| {
+                let flags = words[3].to_ne_bytes()[1];
+                (u32::from_be(words[1]), u32::from_be(words[2]), flags)
+            });
+            assert_eq!(seen, expected, "{flags:#x} with {payload} bytes");
+        }
+    }
+
+    #[test]
+    fn a_reset_is_checksummed_as_far_as_the_segment_was() {
+        let headers = headers(0);
+        let pseudo_sum = |flow: &Flow4| pseudo::<V4>(flow, TCP, TCP_LEN);
+        let whole = reset(&headers, &segment(7, tcp::SYN, 0xabcd)).expect("an answer");
+        let answer = headers.tuple.reversed();
+        assert_eq!(fold(pseudo_sum(&answer) + sum(&whole)), 0xffff);
+
+        let partial = fold(pseudo_sum(&headers.tuple));
+        let left = reset(&headers, &segment(7, tcp::SYN, partial)).expect("an answer");
+        let [c0, c1, _, _] = left[4].to_ne_bytes();
+        assert_eq!(u16::from_ne_bytes([c0, c1]), fold(pseudo_sum(&answer)));
+    }
+
+    #[test]
+    fn an_ip_header_checks_out() {
+        let header = header::<V4>(&headers(0).tuple, TCP, 20);
+        assert_eq!(fold(sum(&header)), 0xffff);
+        assert_eq!(header[5..], [0; 5]);
+    }
 }

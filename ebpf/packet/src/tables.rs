@@ -24,7 +24,7 @@ pub trait Shared {
     fn node(&self) -> Option<&NodeConfig>;
     /// 32 bits of chance.
     fn random(&self) -> u32;
-    /// Seconds since boot.
+    /// Seconds of `CLOCK_MONOTONIC`.
     fn now_secs(&self) -> u32;
 }
 

@@ -12,42 +12,42 @@ use testbed::bpffs::Bpffs;
 use testbed::packet::Packet;
 
 /// TC: carry on, drop, redirect.
-pub const NEXT: u32 = u32::MAX;
-pub const SHOT: u32 = 2;
-pub const REDIRECT: u32 = 7;
+pub(crate) const NEXT: u32 = u32::MAX;
+pub(crate) const SHOT: u32 = 2;
+pub(crate) const REDIRECT: u32 = 7;
 /// XDP: drop, carry on.
-pub const XDP_DROP: u32 = 1;
-pub const XDP_PASS: u32 = 2;
+pub(crate) const XDP_DROP: u32 = 1;
+pub(crate) const XDP_PASS: u32 = 2;
 
 /// Link address of the node's device, and of the neighbour that its default route leads to.
-pub const NODE_LINK: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
-pub const NEXT_HOP: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
+pub(crate) const NODE_LINK: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
+pub(crate) const NEXT_HOP: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
 
 /// Programs and tables; gone when dropped.
-pub struct Kernel {
-    pub datapath: Datapath,
+pub(crate) struct Kernel {
+    pub(crate) datapath: Datapath,
     netns: Netns,
     _bpffs: Bpffs,
 }
 
 /// What a run did.
 #[derive(Debug)]
-pub struct Ran {
-    pub verdict: u32,
-    pub packet: Vec<u8>,
+pub(crate) struct Ran {
+    pub(crate) verdict: u32,
+    pub(crate) packet: Vec<u8>,
     /// The counters that moved, and by how many packets.
-    pub counted: Vec<(Counter, u64)>,
+    pub(crate) counted: Vec<(Counter, u64)>,
 }
 
 /// Addresses that the tests use, by family.
-pub struct Net {
-    pub client: SocketAddr,
-    pub service: SocketAddr,
-    pub backend: SocketAddr,
-    pub node: IpAddr,
+pub(crate) struct Net {
+    pub(crate) client: SocketAddr,
+    pub(crate) service: SocketAddr,
+    pub(crate) backend: SocketAddr,
+    pub(crate) node: IpAddr,
 }
 
-pub fn nets() -> [Net; 2] {
+pub(crate) fn nets() -> [Net; 2] {
     let a = |s: &str| s.parse().expect("an address");
     [
         Net {
@@ -65,11 +65,11 @@ pub fn nets() -> [Net; 2] {
     ]
 }
 
-pub const TCP: u8 = abi::protocol::TCP;
-pub const UDP: u8 = abi::protocol::UDP;
+pub(crate) const TCP: u8 = abi::protocol::TCP;
+pub(crate) const UDP: u8 = abi::protocol::UDP;
 
 impl Kernel {
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let id = format!(
             "fl-prog-{}-{}",
@@ -125,7 +125,7 @@ impl Kernel {
     }
 
     /// A service with one backend, or none; its number tells the tables' places.
-    pub fn service(
+    pub(crate) fn service(
         &mut self,
         id: u32,
         at: SocketAddr,
@@ -154,7 +154,7 @@ impl Kernel {
     }
 
     /// Says that an address is a service's alone.
-    pub fn whole_address(&mut self, addr: IpAddr) -> Result<()> {
+    pub(crate) fn whole_address(&mut self, addr: IpAddr) -> Result<()> {
         let key = key(SocketAddr::new(addr, 0), abi::frontends::WHOLE_ADDRESS);
         self.datapath
             .apply(&[Step::PutFrontend(key, Frontend::default())])?;
@@ -162,7 +162,7 @@ impl Kernel {
     }
 
     /// Lets XDP send from the device that packets of a test run arrive at (the loopback) and from the node's.
-    pub fn allow_xdp_transmit(&mut self) -> Result<()> {
+    pub(crate) fn allow_xdp_transmit(&mut self) -> Result<()> {
         let device = abi::Device {
             flags: abi::devices::flags::XDP_TRANSMIT,
         };
@@ -173,7 +173,7 @@ impl Kernel {
         Ok(())
     }
 
-    pub fn run(&self, program: &str, packet: &[u8]) -> Result<Ran> {
+    pub(crate) fn run(&self, program: &str, packet: &[u8]) -> Result<Ran> {
         let before = self.datapath.counters()?;
         let ran = self
             .netns
@@ -195,7 +195,7 @@ impl Kernel {
 
     /// Runs and compares everything.
     #[track_caller]
-    pub fn expect(
+    pub(crate) fn expect(
         &self,
         what: &str,
         program: &str,
@@ -222,7 +222,7 @@ impl Kernel {
     }
 
     /// Runs the program for its time: nanoseconds of one run in the mean.
-    pub fn time(&self, program: &str, packet: &[u8]) -> Result<u32> {
+    pub(crate) fn time(&self, program: &str, packet: &[u8]) -> Result<u32> {
         self.netns.run(|| {
             Ok(self
                 .datapath
@@ -232,7 +232,7 @@ impl Kernel {
     }
 }
 
-pub fn key(at: SocketAddr, proto: u8) -> FrontendKey {
+pub(crate) fn key(at: SocketAddr, proto: u8) -> FrontendKey {
     let (port, scope) = (at.port().into(), Scope::Any as u8);
     match at.ip() {
         IpAddr::V4(addr) => FrontendKey::V4(FrontendKey4 {
@@ -250,7 +250,7 @@ pub fn key(at: SocketAddr, proto: u8) -> FrontendKey {
     }
 }
 
-pub fn backend(service: u32, at: SocketAddr, local: bool) -> Backend {
+pub(crate) fn backend(service: u32, at: SocketAddr, local: bool) -> Backend {
     let mut addr = [0; 16];
     let family = match at.ip() {
         IpAddr::V4(ip) => {
@@ -277,7 +277,7 @@ pub fn backend(service: u32, at: SocketAddr, local: bool) -> Backend {
 
 impl Net {
     /// A socket of the node itself: no service's.
-    pub fn node_socket(&self) -> SocketAddr {
+    pub(crate) fn node_socket(&self) -> SocketAddr {
         SocketAddr::new(self.node, 22)
     }
 }
