@@ -1,8 +1,10 @@
 //! The suite that every engine runs: `storage::conformance::tests!(make)` in a test file makes one test per case.
 //! `make` is a function from [`WatchLimits`] to an empty store.
 
-mod cases;
 mod random;
+mod reads;
+mod watches;
+mod writes;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,42 +23,42 @@ pub type Case = (&'static str, fn(Make<'_>));
 
 /// Every case of the suite.
 pub const CASES: &[Case] = &[
-    ("an_empty_store", cases::an_empty_store),
-    ("create_get_update_delete", cases::create_get_update_delete),
-    ("writes_expect_a_revision", cases::writes_expect_a_revision),
-    ("several_writes_are_one", cases::several_writes_are_one),
-    ("a_key_is_named_once", cases::a_key_is_named_once),
-    ("lists_are_ranges", cases::lists_are_ranges),
+    ("an_empty_store", writes::an_empty_store),
+    ("create_get_update_delete", writes::create_get_update_delete),
+    ("writes_expect_a_revision", writes::writes_expect_a_revision),
+    ("several_writes_are_one", writes::several_writes_are_one),
+    ("a_key_is_named_once", writes::a_key_is_named_once),
+    ("lists_are_ranges", reads::lists_are_ranges),
     (
         "pages_are_of_one_revision",
-        cases::pages_are_of_one_revision,
+        reads::pages_are_of_one_revision,
     ),
-    ("lists_at_every_revision", cases::lists_at_every_revision),
+    ("lists_at_every_revision", reads::lists_at_every_revision),
     (
         "watch_from_every_revision",
-        cases::watch_from_every_revision,
+        watches::watch_from_every_revision,
     ),
     (
         "watch_sees_what_was_before",
-        cases::watch_sees_what_was_before,
+        watches::watch_sees_what_was_before,
     ),
-    ("watch_tells_progress", cases::watch_tells_progress),
-    ("compaction_forgets", cases::compaction_forgets),
+    ("watch_tells_progress", watches::watch_tells_progress),
+    ("compaction_forgets", reads::compaction_forgets),
     (
         "compaction_spares_a_watch",
-        cases::compaction_spares_a_watch,
+        watches::compaction_spares_a_watch,
     ),
-    ("the_future_is_refused", cases::the_future_is_refused),
+    ("the_future_is_refused", reads::the_future_is_refused),
     (
         "a_slow_watcher_is_cut_off",
-        cases::a_slow_watcher_is_cut_off,
+        watches::a_slow_watcher_is_cut_off,
     ),
     (
         "a_backlog_is_not_slowness",
-        cases::a_backlog_is_not_slowness,
+        watches::a_backlog_is_not_slowness,
     ),
-    ("many_writers", cases::many_writers),
-    ("one_winner_per_revision", cases::one_winner_per_revision),
+    ("many_writers", writes::many_writers),
+    ("one_winner_per_revision", writes::one_winner_per_revision),
     ("random_operations", random::random_operations),
 ];
 
