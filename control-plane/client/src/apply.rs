@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -20,6 +21,9 @@ pub enum Applied {
     /// It was there just so.
     Unchanged(Value),
 }
+
+/// Parameters of a request whose unknown fields are errors.
+const STRICT: &[(&str, &str)] = &[("fieldValidation", "Strict")];
 
 /// The documents of a YAML (or JSON) manifest, Lists taken apart, empty documents left out. Numbers such as `0644`
 /// are octal, as for kubectl.
@@ -49,7 +53,8 @@ pub fn documents(manifest: &str) -> Result<Vec<Value>, Error> {
 
 impl Client {
     /// Creates the object of a document, or merges the document into the object that is there (RFC 7386: lists are
-    /// replaced whole, fields that the document does not name stay).
+    /// replaced whole, fields that the document does not name stay). Fields that the server does not know are
+    /// refused: in a document that a person wrote they are mistakes.
     ///
     /// # Errors
     /// See [`Error`].
@@ -58,7 +63,10 @@ impl Client {
         let before = match self.get::<Value>(&path.object).await {
             Ok(before) => before,
             Err(error) if error.is_not_found() => {
-                match self.create::<Value>(&path.collection, document).await {
+                let json = "application/json";
+                let created =
+                    self.write(Method::POST, &path.collection, json, document, STRICT);
+                match created.await {
                     Ok(created) => return Ok(Applied::Created(created)),
                     Err(error) if error.is_already_exists() => Value::Null,
                     Err(error) => return Err(error),
@@ -66,7 +74,10 @@ impl Client {
             }
             Err(error) => return Err(error),
         };
-        let after: Value = self.patch(&path.object, PatchKind::Merge, document).await?;
+        let merge = PatchKind::Merge.content_type();
+        let after: Value = self
+            .write(Method::PATCH, &path.object, merge, document, STRICT)
+            .await?;
         let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
         if version(&before) == version(&after) {
             Ok(Applied::Unchanged(after))

@@ -52,6 +52,16 @@ pub enum PatchKind {
     Json,
 }
 
+impl PatchKind {
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            PatchKind::Merge => "application/merge-patch+json",
+            PatchKind::Strategic => "application/strategic-merge-patch+json",
+            PatchKind::Json => "application/json-patch+json",
+        }
+    }
+}
+
 impl Client {
     /// A client for the current context of a kubeconfig. Nothing is sent yet.
     ///
@@ -246,7 +256,7 @@ impl Client {
         collection: &Path,
         object: &impl Serialize,
     ) -> Result<T, Error> {
-        self.write(Method::POST, collection, "application/json", object)
+        self.write(Method::POST, collection, "application/json", object, &[])
             .await
     }
 
@@ -260,7 +270,7 @@ impl Client {
         path: &Path,
         object: &impl Serialize,
     ) -> Result<T, Error> {
-        self.write(Method::PUT, path, "application/json", object)
+        self.write(Method::PUT, path, "application/json", object, &[])
             .await
     }
 
@@ -274,12 +284,8 @@ impl Client {
         kind: PatchKind,
         patch: &impl Serialize,
     ) -> Result<T, Error> {
-        let content_type = match kind {
-            PatchKind::Merge => "application/merge-patch+json",
-            PatchKind::Strategic => "application/strategic-merge-patch+json",
-            PatchKind::Json => "application/json-patch+json",
-        };
-        self.write(Method::PATCH, path, content_type, patch).await
+        self.write(Method::PATCH, path, kind.content_type(), patch, &[])
+            .await
     }
 
     /// Deletes an object. `options` is a `v1` DeleteOptions, or `Value::Null` for none. Returns the object where
@@ -298,15 +304,20 @@ impl Client {
         decode(Method::DELETE, path, &body)
     }
 
-    async fn write<T: DeserializeOwned>(
+    /// Sends an object, with parameters beside the usual ones.
+    pub(crate) async fn write<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &Path,
         content_type: &'static str,
         object: &impl Serialize,
+        parameters: &[(&'static str, &str)],
     ) -> Result<T, Error> {
         let content = Some((content_type, encode(path, object)?));
         let query = Query::default().with("fieldManager", "fairlead");
+        let query = parameters
+            .iter()
+            .fold(query, |query, (name, value)| query.with(name, value));
         let body = self.exchange(method.clone(), path, query, content).await?;
         decode(method, path, &body)
     }

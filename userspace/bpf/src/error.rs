@@ -83,6 +83,18 @@ pub enum Error {
         /// Entries asked for.
         wanted: u32,
     },
+    /// The kernel refused to make a table.
+    #[error("cannot create the table {table} with {entries} entries: give a smaller {flag}, or this host more memory")]
+    Create {
+        /// Name of the table.
+        table: &'static str,
+        /// Entries asked for.
+        entries: u32,
+        /// The option that sets them.
+        flag: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
     /// The embedded object cannot be brought into the kernel.
     #[error("cannot create the tables and prepare the programs for this kernel")]
     Object(#[source] Box<aya::EbpfError>),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 
+use aya::EbpfError;
+use aya::maps::MapError;
 use aya::programs::{Program, ProgramError, ProgramFd};
 
 use crate::pins::{self, Pins};
@@ -63,7 +65,7 @@ pub(crate) fn load(pins: &Pins, capacities: &Capacities) -> Result<Programs, Err
     }
     let mut object = loader
         .load(&OBJECT.0)
-        .map_err(|error| Error::Object(Box::new(error)))?;
+        .map_err(|error| not_created(error, capacities))?;
     for spec in spec::ALL {
         // Once more: this time what this object made.
         spec.check(pins, capacities)?;
@@ -73,6 +75,29 @@ pub(crate) fn load(pins: &Pins, capacities: &Capacities) -> Result<Programs, Err
         pins::replace(fd.as_fd(), &pins.program(name))?;
     }
     Ok(programs)
+}
+
+/// Names the table that the kernel had no memory for, if that is what stopped the loader.
+fn not_created(error: EbpfError, capacities: &Capacities) -> Error {
+    let sized = |name: &str| {
+        let spec = spec::ALL.iter().find(|spec| spec.name == name)?;
+        Some((spec, spec.capacity(capacities)?))
+    };
+    match error {
+        EbpfError::MapError(MapError::CreateError { name, io_error }) => match sized(&name) {
+            Some((spec, entries)) => Error::Create {
+                table: spec.name,
+                entries,
+                flag: spec.flag,
+                source: io_error,
+            },
+            None => {
+                let error = MapError::CreateError { name, io_error };
+                Error::Object(Box::new(error.into()))
+            }
+        },
+        error => Error::Object(Box::new(error)),
+    }
 }
 
 /// Loads all programs at once, because the verifier takes most of the time that an agent needs to start.

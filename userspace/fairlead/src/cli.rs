@@ -138,22 +138,22 @@ pub(crate) struct DatapathFlags {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CapacityFlags {
     /// Frontends of each family
-    #[arg(long, value_name = "N", default_value_t = abi::frontends::CAPACITY)]
+    #[arg(long, value_name = "N", default_value_t = abi::frontends::CAPACITY, value_parser = entries())]
     pub(crate) frontends_max: u32,
     /// Slots of all rings together
-    #[arg(long, value_name = "N", default_value_t = abi::rings::CAPACITY)]
+    #[arg(long, value_name = "N", default_value_t = abi::rings::CAPACITY, value_parser = entries())]
     pub(crate) rings_max: u32,
     /// Backends
-    #[arg(long, value_name = "N", default_value_t = abi::backends::CAPACITY)]
+    #[arg(long, value_name = "N", default_value_t = abi::backends::CAPACITY, value_parser = entries())]
     pub(crate) backends_max: u32,
     /// Clients with session affinity
-    #[arg(long, value_name = "N", default_value_t = abi::affinity::CAPACITY)]
+    #[arg(long, value_name = "N", default_value_t = abi::affinity::CAPACITY, value_parser = entries())]
     pub(crate) affinity_max: u32,
     /// Entries of the flow tables of each family, two for a flow
-    #[arg(long, value_name = "N", default_value_t = abi::flows::CAPACITY)]
+    #[arg(long, value_name = "N", default_value_t = abi::flows::CAPACITY, value_parser = entries())]
     pub(crate) flows_max: u32,
     /// Balanced sockets whose peer can be shown as the service
-    #[arg(long, value_name = "N", default_value_t = abi::reverse_sockets::CAPACITY)]
+    #[arg(long, value_name = "N", default_value_t = abi::reverse_sockets::CAPACITY, value_parser = entries())]
     pub(crate) sockets_max: u32,
 }
 
@@ -201,8 +201,14 @@ pub(crate) struct Server {
 /// `fairlead proxy`
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Proxy {
-    #[command(flatten)]
-    pub(crate) kubeconfig: Kubeconfig,
+    /// Kubeconfig file of the API server
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "KUBECONFIG",
+        required_unless_present = "cleanup"
+    )]
+    pub(crate) kubeconfig: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) datapath: DatapathFlags,
     /// Program what the API server holds now, and exit
@@ -267,6 +273,11 @@ pub(crate) struct Output {
     pub(crate) output: Format,
 }
 
+/// A table without entries is none.
+fn entries() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..)
+}
+
 fn port_range(text: &str) -> Result<(u16, u16), String> {
     let (min, max) = text
         .split_once('-')
@@ -284,13 +295,21 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
 
     use super::{Cli, port_range};
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn cleaning_up_asks_no_server() {
+        let flags = |words: &[&str]| Cli::try_parse_from([&["fairlead", "proxy"], words].concat());
+        assert!(flags(&["--cleanup"]).is_ok());
+        assert!(flags(&["--kubeconfig", "here"]).is_ok());
+        assert!(flags(&["--frontends-max", "0", "--kubeconfig", "here"]).is_err());
     }
 
     #[test]

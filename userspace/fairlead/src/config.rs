@@ -9,7 +9,12 @@ use serde_json::Value;
 
 /// The flags of a configuration file, as arguments.
 pub(crate) fn arguments(file: &Path) -> anyhow::Result<Vec<OsString>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let text = std::fs::read_to_string(file).with_context(|| {
+        format!(
+            "read the configuration {} that --config names",
+            file.display()
+        )
+    })?;
     flags(&text).with_context(|| format!("configuration {}", file.display()))
 }
 

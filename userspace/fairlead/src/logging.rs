@@ -1,6 +1,8 @@
 //! Logs to stderr, as text or JSON, filtered by `RUST_LOG`.
 
+use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// How log lines are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
@@ -13,8 +15,11 @@ pub(crate) enum LogFormat {
 }
 
 /// Installs the subscriber. `RUST_LOG` wins over the default level, which is INFO.
-pub(crate) fn init(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+pub(crate) fn init(format: LogFormat) -> anyhow::Result<()> {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .try_from_env()
+        .context("RUST_LOG is no filter; want for instance `info` or `proxy=debug,warn`")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -22,4 +27,5 @@ pub(crate) fn init(format: LogFormat) {
         LogFormat::Text => builder.with_ansi(false).init(),
         LogFormat::Json => builder.json().init(),
     }
+    Ok(())
 }

@@ -12,7 +12,7 @@ mod shutdown;
 
 fn main() -> ExitCode {
     let outcome = cli::parse().and_then(|cli| {
-        logging::init(cli.log_format);
+        logging::init(cli.log_format)?;
         commands::run(cli.command)
     });
     match outcome {

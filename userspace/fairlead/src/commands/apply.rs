@@ -3,36 +3,63 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use client::{Applied, Client};
+use client::Applied;
+use serde_json::Value;
 
+use super::connect;
 use crate::cli::Apply;
 use crate::output;
 
 /// Applies every document of every file. One that is refused does not stop the others; the command fails then.
 pub(crate) async fn run(flags: &Apply) -> anyhow::Result<()> {
-    let client = Client::from_kubeconfig(&flags.kubeconfig.kubeconfig)?;
-    let mut refused = 0;
+    let client = connect(&flags.kubeconfig.kubeconfig)?;
+    let (mut applied, mut refused) = (0, 0);
     for file in manifests(&flags.filename)? {
-        let text =
-            std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-        let documents = client::documents(&text).with_context(|| file.display().to_string())?;
+        let documents = match read(&file) {
+            Ok(documents) => documents,
+            Err(error) => {
+                refused += 1;
+                eprintln!("{}: {error:#}", file.display());
+                continue;
+            }
+        };
         for document in documents {
-            let name = format!(
-                "{}/{}",
-                document["kind"].as_str().unwrap_or("?").to_lowercase(),
-                document["metadata"]["name"].as_str().unwrap_or("?")
-            );
+            let name = name(&document);
             match client.apply(&document).await {
-                Ok(applied) => output::emit(&format!("{name} {}\n", word(&applied)))?,
+                Ok(done) => {
+                    applied += 1;
+                    output::emit(&format!("{name} {}\n", word(&done)))?;
+                }
                 Err(error) => {
                     refused += 1;
-                    eprintln!("{}: {name}: {error}", file.display());
+                    let error = anyhow::Error::from(error);
+                    eprintln!("{}: {name}: {error:#}", file.display());
                 }
             }
         }
     }
-    anyhow::ensure!(refused == 0, "{refused} objects were refused");
+    anyhow::ensure!(
+        refused == 0,
+        "{refused} of {} were refused, each named above",
+        applied + refused
+    );
+    anyhow::ensure!(applied > 0, "no object in what --filename names");
     Ok(())
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<Value>> {
+    let text = std::fs::read_to_string(file).context("cannot be read")?;
+    Ok(client::documents(&text)?)
+}
+
+/// As kubectl prints it.
+fn name(document: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    format!(
+        "{}/{}",
+        text(&document["kind"]).to_lowercase(),
+        text(&document["metadata"]["name"])
+    )
 }
 
 fn word(applied: &Applied) -> &'static str {
@@ -51,12 +78,12 @@ fn manifests(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
             files.push(path.clone());
             continue;
         }
-        let entries =
-            std::fs::read_dir(path).with_context(|| format!("read {}", path.display()))?;
+        let entries = std::fs::read_dir(path)
+            .with_context(|| format!("read the folder {}", path.display()))?;
         let mut found: Vec<PathBuf> = entries
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<Result<_, _>>()
-            .with_context(|| format!("read {}", path.display()))?;
+            .with_context(|| format!("read the folder {}", path.display()))?;
         found.retain(|file| is_manifest(file));
         found.sort();
         files.extend(found);

@@ -1,6 +1,7 @@
 //! Store, API server and controllers in this process: what `up` and `server` share.
 
 use std::net::SocketAddr;
+use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,11 +29,16 @@ pub(crate) async fn start(
     shutdown: &watch::Receiver<bool>,
 ) -> anyhow::Result<ControlPlane> {
     let listener = listen(SocketAddr::new(flags.bind_address, flags.secure_port)).await?;
+    if let Some(folder) = flags.write_kubeconfig.as_deref().and_then(FilePath::parent) {
+        std::fs::create_dir_all(folder).with_context(|| {
+            format!("make {}, where --write-kubeconfig points", folder.display())
+        })?;
+    }
     let store = Embedded::open(
         flags.data_dir.join("store"),
         storage_embedded::Options::default(),
     )
-    .context("open the store")?;
+    .with_context(|| format!("open the store in --data-dir {}", flags.data_dir.display()))?;
     let config = apiserver::Config {
         bind_address: flags.bind_address,
         port: flags.secure_port,

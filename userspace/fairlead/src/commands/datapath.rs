@@ -1,16 +1,24 @@
 //! From flags to the proxy's settings.
 
 use anyhow::Context as _;
+use net::Capability;
 
 use crate::cli::{DatapathFlags, Xdp};
 
 pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<proxy::Settings> {
+    let missing =
+        net::missing_capabilities(&[Capability::NetAdmin, Capability::SysAdmin, Capability::Bpf]);
+    if !missing.is_empty() {
+        let names: Vec<&str> = missing.iter().map(|capability| capability.name()).collect();
+        anyhow::bail!(
+            "{} missing: programming the kernel needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN; `fairlead server` serves the API without",
+            names.join(", ")
+        );
+    }
     let node_name = flags.node_name.clone().unwrap_or_else(net::hostname);
     let cgroup_root = match &flags.cgroup_root {
         Some(root) => root.clone(),
-        None => {
-            net::cgroup2_mount().context("find the cgroups to balance; or give --cgroup-root")?
-        }
+        None => net::cgroup2_mount().context("find the cgroups to balance")?,
     };
     let sizes = &flags.capacities;
     Ok(proxy::Settings {

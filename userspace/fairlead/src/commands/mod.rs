@@ -1,6 +1,9 @@
 //! A file for each command.
 
+use std::path::Path;
+
 use anyhow::Context as _;
+use client::Client;
 
 use crate::cli::{Command, List};
 
@@ -29,6 +32,13 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Status(flags) => status::run(&flags),
         Command::Version(output) => version::run(&output),
     }
+}
+
+/// A client for the server of a kubeconfig.
+fn connect(kubeconfig: &Path) -> anyhow::Result<Client> {
+    Client::from_kubeconfig(kubeconfig).context(
+        "--kubeconfig or KUBECONFIG names no usable file; `fairlead up --write-kubeconfig FILE` writes one",
+    )
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use client::{Client, ListParams, Resource};
+use client::{ListParams, Resource};
 use proxy::listing::ServiceRow;
 use view::objects::Service;
 
@@ -29,7 +29,7 @@ pub(crate) fn of(rows: &[ServiceRow], kubeconfig: Option<&Path>) -> BTreeMap<u32
 }
 
 fn services(kubeconfig: &Path) -> anyhow::Result<Vec<Service>> {
-    let client = Client::from_kubeconfig(kubeconfig)?;
+    let client = super::connect(kubeconfig)?;
     let path = Resource::of::<Service>().everywhere();
     let params = ListParams::default();
     let page = super::runtime()?.block_on(async {

@@ -1,8 +1,8 @@
 //! `fairlead proxy`
 
-use client::Client;
+use anyhow::Context as _;
 
-use super::datapath;
+use super::{connect, datapath};
 use crate::cli::Proxy;
 use crate::shutdown;
 
@@ -12,7 +12,8 @@ pub(crate) async fn run(flags: Proxy) -> anyhow::Result<()> {
         return Ok(());
     }
     let stopping = shutdown::on_signal()?;
-    let client = Client::from_kubeconfig(&flags.kubeconfig.kubeconfig)?;
+    let kubeconfig = flags.kubeconfig.context("--kubeconfig is missing")?;
+    let client = connect(&kubeconfig)?;
     let settings = datapath::settings(&flags.datapath, flags.once)?;
     proxy::run(client, settings, stopping).await?;
     Ok(())

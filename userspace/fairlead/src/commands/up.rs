@@ -8,8 +8,9 @@ use crate::shutdown;
 
 pub(crate) async fn run(flags: Up) -> anyhow::Result<()> {
     let stopping = shutdown::on_signal()?;
-    let mut control_plane = control_plane::start(&flags.server, &stopping).await?;
+    // A host that cannot be programmed is told so before anything is stored or served.
     let settings = datapath::settings(&flags.datapath, false)?;
+    let mut control_plane = control_plane::start(&flags.server, &stopping).await?;
     node::register(
         &control_plane.client,
         &settings.node_name,
