@@ -47,6 +47,12 @@ enum Task {
         #[arg(long)]
         target: SocketAddr,
     },
+    /// Print `ready`, then connect again and again; print the Unix time in seconds when it worked
+    First {
+        /// Where to
+        #[arg(long)]
+        target: SocketAddr,
+    },
     /// Become another program
     Exec {
         /// The program and its arguments
@@ -91,6 +97,11 @@ pub fn run(options: Options) -> Result<()> {
                 "{}",
                 serde_json::to_string(&probe::ask(how, target, Duration::from_secs(3)))?
             );
+            Ok(())
+        }
+        Task::First { target } => {
+            println!("ready");
+            println!("{}", probe::first_connect(target, Duration::from_secs(20))?);
             Ok(())
         }
         Task::Exec { words } => {

@@ -15,9 +15,19 @@ use crate::topology::{NODE4, Node, Pod, UPLINK};
 /// Name of the Node object that stands for the node.
 pub const NODE_NAME: &str = "node-1";
 
-/// A running `fairlead up`, and what it needs to be started again.
+/// How much of Fairlead one process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// `fairlead up`: control plane and proxy.
+    Up,
+    /// `fairlead server`: the control plane alone.
+    Server,
+}
+
+/// A running control plane, and what it needs to be started again.
 #[derive(Debug)]
 pub struct Platform {
+    role: Role,
     process: Option<Process>,
     place: Place,
     fairlead: PathBuf,
@@ -32,8 +42,9 @@ impl Platform {
     /// # Errors
     ///
     /// When it does not get ready; the message ends with what it logged last.
-    pub fn start(node: &Node, fairlead: &Path) -> Result<Self> {
+    pub fn start(node: &Node, fairlead: &Path, role: Role) -> Result<Self> {
         let mut platform = Self {
+            role,
             process: None,
             place: node.place()?,
             fairlead: fairlead.to_path_buf(),
@@ -54,29 +65,25 @@ impl Platform {
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = self.place.command(&self.fairlead)?;
         command
-            .arg("up")
+            .arg(match self.role {
+                Role::Up => "up",
+                Role::Server => "server",
+            })
             .arg("--data-dir")
             .arg(self.folder.join("data"))
             .args([
-                "--node-name",
-                NODE_NAME,
                 "--bind-address",
                 &NODE4.to_string(),
-            ])
-            .args([
                 "--secure-port",
                 "6443",
-                "--service-cluster-ip-range",
-                "10.96.0.0/12,fd10:96::/112",
             ])
-            .args(["--devices", UPLINK, "--xdp", "auto"])
-            .arg("--cgroup-root")
-            .arg(&self.cgroup)
-            .arg("--bpffs-root")
-            .arg(&self.bpffs)
+            .args(["--service-cluster-ip-range", "10.96.0.0/12,fd10:96::/112"])
             .arg("--write-kubeconfig")
             .arg(self.kubeconfig())
             .stderr(log);
+        if self.role == Role::Up {
+            self.datapath_flags(&mut command);
+        }
         let mut process = Process::start(&mut command, "fairlead up")?;
         process
             .line(Duration::from_secs(20), |line| line.starts_with("ready "))
@@ -86,6 +93,38 @@ impl Platform {
         crate::wait_for("the kubeconfig", Duration::from_secs(5), || {
             kubeconfig.exists().then_some(())
         })
+    }
+
+    /// The command line of `fairlead proxy` for this control plane, in the node.
+    ///
+    /// # Errors
+    ///
+    /// When the testbed's `agent` is missing.
+    pub fn proxy(&self) -> Result<Command> {
+        let mut command = self.place.command(&self.fairlead)?;
+        command
+            .arg("proxy")
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig());
+        self.datapath_flags(&mut command);
+        command.stderr(File::options().create(true).append(true).open(self.log())?);
+        Ok(command)
+    }
+
+    fn datapath_flags(&self, command: &mut Command) {
+        command
+            .args([
+                "--node-name",
+                NODE_NAME,
+                "--devices",
+                UPLINK,
+                "--xdp",
+                "auto",
+            ])
+            .arg("--cgroup-root")
+            .arg(&self.cgroup)
+            .arg("--bpffs-root")
+            .arg(&self.bpffs);
     }
 
     /// Kills it as `kill -9` does.

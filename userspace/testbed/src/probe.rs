@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
@@ -54,6 +54,27 @@ pub fn ask_from(port: u16, how: How, target: SocketAddr, limit: Duration) -> See
         kind => kind.to_string(),
     });
     seen
+}
+
+/// Connects again and again until it works; the Unix time in seconds when it did.
+///
+/// # Errors
+///
+/// The last refusal, once `limit` is over.
+pub fn first_connect(target: SocketAddr, limit: Duration) -> std::io::Result<f64> {
+    let started = Instant::now();
+    loop {
+        // A SYN that went nowhere must not be waited for: the next one may be balanced.
+        match connect_from(0, target, Duration::from_millis(2)) {
+            Ok(_) => break,
+            Err(error) if started.elapsed() > limit => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_micros(100)),
+        }
+    }
+    Ok(SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64())
 }
 
 fn tcp(port: u16, target: SocketAddr, limit: Duration, seen: &mut Seen) -> std::io::Result<()> {

@@ -124,6 +124,20 @@ impl Place {
         serde_json::from_str(&text).with_context(|| format!("the probe said {text:?}"))
     }
 
+    /// Starts connecting from here, again and again. Returns once it has begun; [`Process::finish`] gives the
+    /// Unix time in seconds at which it worked.
+    ///
+    /// # Errors
+    ///
+    /// When the client cannot be started.
+    pub fn first_connect(&self, target: SocketAddr) -> Result<Process> {
+        let mut command = self.agent()?;
+        command.args(["first", "--target", &target.to_string()]);
+        let mut process = Process::start(&mut command, "first")?;
+        process.line(Duration::from_secs(10), |line| line == "ready")?;
+        Ok(process)
+    }
+
     fn agent(&self) -> Result<Command> {
         let mut command = Command::new(agent()?);
         command.arg("--netns").arg(&self.netns);

@@ -1,11 +1,262 @@
-//! From the API to the kernel.
+//! From the API to the kernel: one Service at a time through `fairlead up`, and very many at once through
+//! `fairlead proxy`.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use testbed::platform::{Api, Platform, Role};
+use testbed::process::Process;
+use testbed::{Node, wait_for};
 
-use crate::figures::Figures;
+use crate::figures::{Bound, Figure, Figures, quantile};
 
-pub(crate) fn measure(_figures: &mut Figures, _fairlead: &Path, _quick: bool) -> Result<()> {
+/// Endpoints of each Service that is programmed cold.
+const ENDPOINTS: u32 = 5;
+/// Requests under way at one time while Services are created.
+const AT_ONCE: usize = 64;
+/// Where the proxy serves its own state, in the node's namespace.
+const STATUS: &str = "127.0.0.1:9099";
+
+pub(crate) fn measure(figures: &mut Figures, fairlead: &Path, quick: bool) -> Result<()> {
+    one_at_a_time(figures, fairlead)?;
+    let scales: &[u32] = if quick { &[10_000] } else { &[10_000, 50_000] };
+    cold(figures, fairlead, scales)
+}
+
+fn one_at_a_time(figures: &mut Figures, fairlead: &Path) -> Result<()> {
+    const SAMPLES: u8 = 100;
+    let node = Node::create()?;
+    let (pod, client) = (node.add_pod("web-0")?, node.add_pod("client")?);
+    let _server = pod.place().serve_http("web-0", "[::]:8080".parse()?)?;
+    let started = Instant::now();
+    let platform = Platform::start(&node, fairlead, Role::Up)?;
+    let figure = |case: &str, metric, value, unit, runs| Figure {
+        case: case.to_owned(),
+        metric,
+        value,
+        unit,
+        runs,
+        ..Figure::default()
+    };
+    let ready_ms = started.elapsed().as_secs_f64() * 1e3;
+    figures.add(
+        figure("up/empty", "ready", ready_ms, "ms", 1),
+        Some(Bound::ValueBelow(500.0)),
+    );
+    let api = Api::connect(&node, &platform)?;
+    api.create("/api/v1/namespaces/default/pods", pod_object())?;
+    api.report_pod(&pod, true)?;
+    let mut millis = Vec::new();
+    for index in 1..=SAMPLES {
+        let address = Ipv4Addr::new(10, 97, 0, index);
+        let connecting = client
+            .place()
+            .first_connect(SocketAddr::new(IpAddr::from(address), 80))?;
+        let created_at = unix_now();
+        api.create(
+            "/api/v1/namespaces/default/services",
+            service_object(&format!("s-{index}"), address),
+        )?;
+        let connected_at: f64 = connecting.finish()?.trim().parse().context("a time")?;
+        millis.push((connected_at - created_at) * 1e3);
+    }
+    let samples = usize::from(SAMPLES);
+    figures.add(
+        figure(
+            "create-to-connect",
+            "p50",
+            quantile(&millis, 0.5),
+            "ms",
+            samples,
+        ),
+        None,
+    );
+    figures.add(
+        figure(
+            "create-to-connect",
+            "p99",
+            quantile(&millis, 0.99),
+            "ms",
+            samples,
+        ),
+        Some(Bound::ValueBelow(10.0)),
+    );
+    let idle = idle_percent(platform.id()?, Duration::from_secs(3))?;
+    figures.add(
+        figure("up/idle", "cpu", idle, "%", 1),
+        Some(Bound::ValueBelow(0.5)),
+    );
     Ok(())
+}
+
+/// A proxy that starts beside an API server which already holds everything.
+fn cold(figures: &mut Figures, fairlead: &Path, scales: &[u32]) -> Result<()> {
+    let node = Node::create()?;
+    let platform = Platform::start(&node, fairlead, Role::Server)?;
+    let api = Api::connect(&node, &platform)?;
+    let mut held = 0;
+    for scale in scales {
+        let started = Instant::now();
+        fill(&api, held, *scale)?;
+        let rate = f64::from(*scale - held) * 2.0 / started.elapsed().as_secs_f64();
+        held = *scale;
+        let figure = |metric, value, unit| Figure {
+            case: format!("cold/{scale}x{ENDPOINTS}"),
+            metric,
+            value,
+            unit,
+            runs: 1,
+            ..Figure::default()
+        };
+        figures.add(figure("api_creates", rate, "1/s"), None);
+        let started = Instant::now();
+        let mut command = platform.proxy()?;
+        command.args(["--metrics-bind-address", STATUS]);
+        let mut proxy = Process::start(&mut command, "fairlead proxy")?;
+        let status = wait_for(
+            "the proxy to have programmed everything",
+            Duration::from_secs(60),
+            || {
+                let status = node
+                    .netns()
+                    .run(|| proxy_status().map_err(anyhow::Error::from))
+                    .ok()?;
+                (status["ready"] == true).then_some(status)
+            },
+        )
+        .with_context(|| platform.last_words())?;
+        let turn = status["lastTurnSecs"]
+            .as_f64()
+            .context("the proxy's status has no lastTurnSecs")?;
+        let bound = (*scale == 50_000).then_some(Bound::ValueBelow(1.0));
+        figures.add(figure("last_listed_to_programmed", turn, "s"), bound);
+        figures.add(
+            figure("start_to_programmed", started.elapsed().as_secs_f64(), "s"),
+            None,
+        );
+        let bound = (*scale == 10_000).then_some(Bound::ValueBelow(100.0));
+        figures.add(figure("memory", resident_mb(proxy.id())?, "MB"), bound);
+        proxy.terminate(Duration::from_secs(10))?;
+        bpf::Datapath::uninstall(platform.bpffs())?;
+    }
+    Ok(())
+}
+
+/// Creates Services from number `from` to number `to`, each with a slice of endpoints.
+fn fill(api: &Api, from: u32, to: u32) -> Result<()> {
+    api.talk(|client| async move {
+        let services = client::Path::raw("/api/v1/namespaces/default/services");
+        let slices =
+            client::Path::raw("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices");
+        let mut tasks = tokio::task::JoinSet::new();
+        for index in from..to {
+            while tasks.len() >= AT_ONCE {
+                ended(tasks.join_next().await)?;
+            }
+            let (client, services, slices) = (client.clone(), services.clone(), slices.clone());
+            tasks.spawn(async move {
+                let name = format!("cold-{index}");
+                client
+                    .create::<Value>(&services, &cold_service(&name))
+                    .await?;
+                client
+                    .create::<Value>(&slices, &cold_slice(&name, index))
+                    .await?;
+                Ok(())
+            });
+        }
+        while let Some(task) = tasks.join_next().await {
+            ended(Some(task))?;
+        }
+        Ok(())
+    })
+}
+
+fn ended(task: Option<Result<Result<()>, tokio::task::JoinError>>) -> Result<()> {
+    task.map_or(Ok(()), |task| task?)
+}
+
+fn pod_object() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "web-0", "labels": {"app": "web"}},
+        "spec": {
+            "nodeName": testbed::platform::NODE_NAME,
+            "containers": [{"name": "web", "image": "registry.example/web:1", "ports": [{"name": "http", "containerPort": 8080}]}],
+        },
+    })
+}
+
+fn service_object(name: &str, address: Ipv4Addr) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+        "spec": {"clusterIP": address, "selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
+    })
+}
+
+/// Without a selector: its slice is ours.
+fn cold_service(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+        "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
+    })
+}
+
+fn cold_slice(name: &str, index: u32) -> Value {
+    let first = u32::from(Ipv4Addr::new(11, 0, 0, 0)) + index * ENDPOINTS;
+    let endpoints: Vec<Value> = (first..first + ENDPOINTS)
+        .map(|address| json!({"addresses": [Ipv4Addr::from(address)], "conditions": {"ready": true}}))
+        .collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": endpoints,
+    })
+}
+
+/// What the proxy says of itself; to be asked in the node's namespace.
+fn proxy_status() -> std::io::Result<Value> {
+    use std::io::{Read as _, Write as _};
+    let mut connection = std::net::TcpStream::connect(STATUS)?;
+    connection.write_all(b"GET /status HTTP/1.0\r\n\r\n")?;
+    let mut response = String::new();
+    connection.read_to_string(&mut response)?;
+    let body = response.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok(serde_json::from_str(body)?)
+}
+
+/// Processor time of a process over some time, in percent of one processor (proc_pid_stat(5); a tick is
+/// 10 ms).
+fn idle_percent(pid: u32, time: Duration) -> Result<f64> {
+    let ticks = || -> Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let (_, fields) = text.rsplit_once(')').context("no name in /proc/PID/stat")?;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
+    };
+    let before = ticks()?;
+    std::thread::sleep(time);
+    Ok((ticks()? - before) as f64 / time.as_secs_f64())
+}
+
+/// Resident memory of a process in megabytes (10^6 bytes).
+fn resident_mb(pid: u32) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .context("no VmRSS")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib * 1024.0 / 1e6)
+}
+
+fn unix_now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
 }

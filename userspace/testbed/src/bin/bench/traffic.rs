@@ -107,9 +107,9 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
         &[1, 1_000, 10_000]
     };
     let (rounds, slice) = if quick {
-        (5, Duration::from_millis(200))
+        (9, Duration::from_millis(100))
     } else {
-        (9, Duration::from_millis(500))
+        (15, Duration::from_millis(250))
     };
     // Three sites of one make: no balancing, Fairlead, nftables.
     let (plain, ours, theirs) = (Site::set()?, Site::set()?, Site::set()?);

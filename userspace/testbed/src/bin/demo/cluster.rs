@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
-use testbed::platform::{Api, Platform};
+use testbed::platform::{Api, Platform, Role};
 use testbed::topology::{NODE4, NODE6};
 use testbed::{Node, Place, Pod, Process, wait_for};
 
@@ -72,7 +72,7 @@ impl Cluster {
             took(started)
         );
         let started = Instant::now();
-        let platform = Platform::start(&node, fairlead)?;
+        let platform = Platform::start(&node, fairlead, Role::Up)?;
         println!("`fairlead up` is ready: {}", took(started));
         let api = Api::connect(&node, &platform)?;
         Ok(Self {
