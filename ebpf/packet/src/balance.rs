@@ -21,6 +21,9 @@ pub enum Place {
     /// Arriving at a device of this node. Clients are outside; the answer of a backend on another node comes
     /// back only if the source is this node's.
     Device,
+    /// As [`Device`](Place::Device), before any other program saw the packet. Only here can a client's direct
+    /// conversation with a backend be told from what XDP translated a moment ago.
+    Wire,
 }
 
 /// What to do with a packet.
@@ -85,7 +88,7 @@ pub fn balance<F: Family, T: Tables<F>>(
             // does not go through routing is translated here: hairpins, and answers to our own address.
             let here = match place {
                 Place::Pod => state.to().daddr().is(headers.tuple.saddr()),
-                Place::Device => state.flags() & flags::SNAT != 0,
+                Place::Device | Place::Wire => state.flags() & flags::SNAT != 0,
             };
             if !here {
                 return Decision::Pass;
@@ -98,19 +101,32 @@ pub fn balance<F: Family, T: Tables<F>>(
             return rewrite(tables, headers, Kind::Forward);
         }
     }
-    let Some(frontend) = frontend(tables, place, &headers.tuple) else {
-        return Decision::Pass;
-    };
+    let found = frontend(tables, place, &headers.tuple);
     let mut beginning = Beginning {
-        service: frontend.service,
+        service: 0,
         backend: 0,
-        now_secs: tables.now_secs(),
+        now_secs: 0,
         place,
         snat: false,
     };
-    let begun = match choose(tables, frontend, &headers.tuple, &mut beginning, to) {
+    let begun = match found {
+        Some(frontend) => {
+            beginning.service = frontend.service;
+            beginning.now_secs = tables.now_secs();
+            choose(tables, frontend, &headers.tuple, &mut beginning, to)
+        }
+        // What goes to a backend directly is no service's, unless its answers would be taken for those of a
+        // service's flow: a client may use one port towards both.
+        None if place != Place::Device && mixes(tables, headers) => {
+            beginning.now_secs = tables.now_secs();
+            *to = headers.tuple;
+            Decision::Rewrite(Kind::New)
+        }
+        None => return Decision::Pass,
+    };
+    let begun = match begun {
         Decision::Rewrite(_) => begin(tables, &headers.tuple, &beginning, to),
-        refused => refused,
+        Decision::Pass | Decision::Refuse | Decision::Drop(_) => begun,
     };
     match begun {
         Decision::Rewrite(kind) => rewrite(tables, headers, kind),
@@ -242,6 +258,21 @@ fn stays<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>, state: &F::S
     }
 }
 
+/// Whether a packet that may begin a conversation has the tuple that a service's flow has behind its translation.
+#[inline(always)]
+fn mixes<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>) -> bool {
+    let begins = match headers.transport {
+        Transport::Tcp => headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN,
+        Transport::Udp => true,
+        Transport::Icmp | Transport::Elsewhere | Transport::Other => false,
+    };
+    begins
+        && match tables.flow(&headers.tuple.reversed(), false) {
+            Some(state) => state.flags() & (flags::REPLY | flags::SNAT) == flags::REPLY,
+            None => false,
+        }
+}
+
 /// Whether the flow's backend still belongs to its service.
 #[inline(always)]
 fn serves<F: Family, T: Tables<F>>(tables: &T, state: &F::State) -> bool {
@@ -259,7 +290,7 @@ fn frontend<'a, F: Family, T: Tables<F>>(
     tuple: &F::Flow,
 ) -> Option<&'a Frontend> {
     let key = |scope| F::frontend_key(tuple.daddr(), tuple.dport(), tuple.proto(), scope);
-    if place == Place::Device
+    if place != Place::Pod
         && let Some(frontend) = tables.frontend(&key(Scope::External))
     {
         return Some(frontend);
@@ -303,7 +334,7 @@ fn choose<F: Family, T: Tables<F>>(
     let daddr = F::Address::from_padded(&backend.addr);
     let mut saddr = tuple.saddr();
     match beginning.place {
-        Place::Device if backend.flags & backends::flags::LOCAL == 0 => {
+        Place::Device | Place::Wire if backend.flags & backends::flags::LOCAL == 0 => {
             saddr = match tables.node().and_then(F::node_address) {
                 Some(addr) => addr,
                 None => return Decision::Drop(Counter::DropNoNodeAddress),
@@ -312,7 +343,7 @@ fn choose<F: Family, T: Tables<F>>(
         }
         // Hairpin: a pod that saw its own address as the source would answer itself directly.
         Place::Pod if daddr.is(saddr) => saddr = tuple.daddr(),
-        Place::Device | Place::Pod => {}
+        Place::Device | Place::Wire | Place::Pod => {}
     }
     *to = F::Flow::new(saddr, daddr, tuple.sport(), backend.port, tuple.proto());
     Decision::Rewrite(Kind::New)

@@ -84,7 +84,7 @@ where
     }
     let bytes = headers.bytes;
     let mut to = headers.tuple;
-    match balance::<F, _>(&Maps, Place::Device, &mut headers, &mut to) {
+    match balance::<F, _>(&Maps, Place::Wire, &mut headers, &mut to) {
         Decision::Pass => verdict(Outcome::Untouched),
         Decision::Rewrite(kind) => forward(frame, &headers, &to, kind),
         Decision::Refuse => verdict(Outcome::Left(Counter::XdpNoEndpoint, bytes)),

@@ -140,8 +140,8 @@ fn carry_out<F: Family>(
     skb.rewrite(headers, to)?;
     match place {
         Place::Pod if sent => skb.bounce(),
-        Place::Device if sent => skb.forward::<F>(to),
-        Place::Pod | Place::Device => Ok(TC_ACT_UNSPEC),
+        Place::Device | Place::Wire if sent => skb.forward::<F>(to),
+        Place::Pod | Place::Device | Place::Wire => Ok(TC_ACT_UNSPEC),
     }
 }
 

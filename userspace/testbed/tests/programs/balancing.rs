@@ -426,3 +426,28 @@ fn xdp_sends_from_devices_that_may_be_sent_from() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_direct_connection_from_a_port_that_a_flow_has_is_told_apart() -> Result<()> {
+    for net in nets() {
+        let mut kernel = Kernel::new()?;
+        kernel.service(1, net.service, TCP, Some(net.backend), true)?;
+        let served = Packet::tcp(net.client, net.service, tcp::SYN);
+        let begun = Some(Counter::TcNewFlow);
+        let out = served.between(net.client, net.backend);
+        kernel.expect("served", "pod_ingress", &served, NEXT, &out, begun);
+        let direct = Packet::tcp(net.client, net.backend, tcp::SYN);
+        let ran = kernel.run("pod_ingress", &direct.bytes())?;
+        let l4 = if net.node.is_ipv4() { 34 } else { 54 };
+        let port = u16::from_be_bytes([ran.packet[l4], ran.packet[l4 + 1]]);
+        assert_ne!(port, net.client.port());
+        let moved = SocketAddr::new(net.client.ip(), port);
+        let reply = Some(Counter::TcReply);
+        for (from, shown) in [(net.client, net.service), (moved, net.backend)] {
+            let answer = Packet::tcp(net.backend, from, tcp::ACK);
+            let shown = answer.between(shown, net.client);
+            kernel.expect("answer", "pod_egress", &answer, NEXT, &shown, reply);
+        }
+    }
+    Ok(())
+}

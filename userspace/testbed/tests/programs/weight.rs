@@ -19,7 +19,7 @@ const BOUNDS: [(&str, u32); 13] = [
     ("device_egress", 10_000),
     ("pod_ingress", 50_000),
     ("device_ingress", 50_000),
-    ("device_xdp", 60_000),
+    ("device_xdp", 80_000),
 ];
 
 #[test]
