@@ -390,9 +390,10 @@ fn first_pair(service: &Service) -> Option<(&String, &String)> {
     service.spec.selector.first_key_value()
 }
 
+/// Whether an agent speaks for the node. Where Fairlead registers a host without one, the condition says so.
 fn reports(node: &Node) -> bool {
     let mut conditions = node.status.conditions.iter();
-    conditions.any(|condition| condition.type_ == "Ready")
+    conditions.any(|condition| condition.type_ == "Ready" && condition.reason != "NoNodeAgent")
 }
 
 fn zone_label(node: &Node) -> Option<&str> {
