@@ -87,7 +87,7 @@ impl Simulated {
     }
 
     /// The disk as a new process finds it. After a loss of power, of what was not synced there is anything between
-    /// nothing and all, and the names are as they were at some moment since their last sync.
+    /// nothing and all, of the bytes as of the names.
     pub(super) fn reopened(&self, power_lost: bool) -> Self {
         let mut machine = self.lock();
         let mut next = Machine {
@@ -97,10 +97,18 @@ impl Simulated {
         let mut names = machine.names.clone();
         if power_lost {
             names = machine.durable_names.clone();
-            let most = machine.unsynced.len();
+            // Up to some moment all of them, or each of them or not: no file system promises an order.
+            let (most, in_order) = (machine.unsynced.len(), machine.random.bool());
             let reached = machine.random.usize(..=most);
-            for naming in &machine.unsynced[..reached] {
-                naming.apply(&mut names);
+            for i in 0..most {
+                let kept = if in_order {
+                    i < reached
+                } else {
+                    machine.random.bool()
+                };
+                if kept {
+                    machine.unsynced[i].apply(&mut names);
+                }
             }
         }
         for (name, file) in names {
