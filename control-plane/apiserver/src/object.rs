@@ -7,6 +7,9 @@ use bytes::Bytes;
 use serde_json::Value;
 use storage::{Entry, Revision};
 
+/// The revision of an object that was only tried: it has no resourceVersion.
+pub(crate) const UNWRITTEN: Revision = Revision(0);
+
 const KIND: &str = "{\"kind\":\"";
 const API_VERSION: &str = "\",\"apiVersion\":\"";
 const METADATA: &str = "\",\"metadata\":{";
@@ -68,9 +71,11 @@ pub(crate) fn decode_at(row: &Resource, bytes: &[u8], revision: Revision) -> Val
     object
 }
 
-/// Puts the revision into `metadata.resourceVersion`.
+/// Puts the revision into `metadata.resourceVersion`, where there is one.
 pub(crate) fn set_resource_version(object: &mut Value, revision: Revision) {
-    if let Some(metadata) = api::value::object_mut(object, "metadata") {
+    if revision != UNWRITTEN
+        && let Some(metadata) = api::value::object_mut(object, "metadata")
+    {
         api::value::set(metadata, "resourceVersion", revision.0.to_string());
     }
 }
@@ -107,11 +112,13 @@ pub(crate) fn append(
             out.extend_from_slice(&METADATA.as_bytes()[2..]);
         }
     }
-    out.extend_from_slice(b"\"resourceVersion\":\"");
-    out.extend_from_slice(revision.0.to_string().as_bytes());
-    out.push(b'"');
-    if bytes.get(at) != Some(&b'}') {
-        out.push(b',');
+    if revision != UNWRITTEN {
+        out.extend_from_slice(b"\"resourceVersion\":\"");
+        out.extend_from_slice(revision.0.to_string().as_bytes());
+        out.push(b'"');
+        if bytes.get(at) != Some(&b'}') {
+            out.push(b',');
+        }
     }
     out.extend_from_slice(&bytes[at..]);
 }

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use super::{Call, storage_failure};
 use crate::body;
+use crate::object;
 use crate::options::WriteOptions;
 use crate::respond::{self, Answer};
 use crate::write::{self, Written};
@@ -83,7 +84,7 @@ async fn store(call: &Call, mut new: Value, dry_run: bool) -> Result<Option<Writ
         if dry_run {
             return Ok(Some(Written {
                 stored,
-                revision: storage.revision(),
+                revision: object::UNWRITTEN,
             }));
         }
         let mut writes = vec![Write::Create {
