@@ -342,3 +342,101 @@ impl Message {
         self.0.push(value as u8);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::RESOURCES;
+
+    fn walk(value: &Value, visit: &mut impl FnMut(&str, &Value)) {
+        for (key, value) in fields(value) {
+            visit(key, value);
+            walk(value, visit);
+        }
+        items(value).iter().for_each(|item| walk(item, visit));
+    }
+
+    #[test]
+    fn every_reference_has_a_target_and_nothing_of_v3_is_left() {
+        let document: Value =
+            serde_json::from_slice(&crate::openapi::v2_document().json.bytes).unwrap();
+        let mut references = 0;
+        walk(&document, &mut |key, value| {
+            assert!(
+                !matches!(
+                    key,
+                    "oneOf" | "allOf" | "requestBody" | "content" | "components"
+                ),
+                "{key}"
+            );
+            if key == "$ref" {
+                let name = value
+                    .as_str()
+                    .unwrap()
+                    .strip_prefix("#/definitions/")
+                    .unwrap();
+                assert!(document["definitions"][name].is_object(), "{name}");
+                references += 1;
+            }
+        });
+        assert!(references > 500, "{references}");
+    }
+
+    /// What kubectl looks for before it leaves validation to the server.
+    #[test]
+    fn every_kind_can_be_patched_with_field_validation() {
+        let document: Value =
+            serde_json::from_slice(&crate::openapi::v2_document().json.bytes).unwrap();
+        for row in RESOURCES {
+            let wanted = json!({"group": row.group, "version": row.version, "kind": row.kind});
+            let found = fields(&document["paths"]).any(|(_, item)| {
+                let patch = &item["patch"];
+                let parameters = items(&patch["parameters"]);
+                patch["x-kubernetes-group-version-kind"] == wanted
+                    && parameters.iter().any(|p| {
+                        p["name"] == "fieldValidation"
+                            && p["in"] == "query"
+                            && p["type"] == "string"
+                    })
+                    && parameters.iter().any(|p| p["in"] == "body")
+            });
+            assert!(found, "{}", row.kind);
+        }
+    }
+
+    #[test]
+    fn protobuf_is_as_the_format_has_it() {
+        let document = json!({
+            "swagger": "2.0",
+            "info": {"title": "t", "version": "v"},
+            "definitions": {"A": {"type": "string", "description": "d", "x-a": [1]}},
+            "paths": {"/p": {"get": {
+                "operationId": "o",
+                "parameters": [{"name": "n", "in": "query", "type": "boolean", "required": true}],
+                "responses": {"200": {"description": "OK", "schema": {"$ref": "#/definitions/A"}}},
+            }}},
+        });
+        let schema =
+            b"\x22\x01d\xb2\x01\x08\x0a\x06string\xfa\x01\x0c\x0a\x03x-a\x12\x05\x12\x03[1]";
+        let parameter = b"\x0a\x19\x12\x17\x1a\x15\x08\x01\x12\x05query\x22\x01n\x32\x07boolean";
+        let response =
+            b"\x0a\x03200\x12\x1b\x0a\x19\x0a\x02OK\x12\x13\x0a\x11\x0a\x0f#/definitions/A";
+        let part =
+            |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
+        let responses = part(9, &part(1, response));
+        let operation = [part(5, b"o"), part(8, parameter), responses].concat();
+        let path = [part(1, b"/p"), part(2, &part(2, &operation))].concat();
+        let definition = [part(1, b"A"), part(2, schema)].concat();
+        let wanted = [
+            part(1, b"2.0"),
+            part(2, &[part(1, b"t"), part(2, b"v")].concat()),
+            part(8, &part(2, &path)),
+            part(9, &part(1, &definition)),
+        ]
+        .concat();
+        assert_eq!(
+            encode(&document).escape_ascii().to_string(),
+            wanted.escape_ascii().to_string()
+        );
+    }
+}
