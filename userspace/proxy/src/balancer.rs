@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use model::ServiceKey;
-use plan::{Capacities, Epoch, Named, Plan, Planner, Problem, Step, Table, Tables};
+use plan::{Capacities, Epoch, Named, Plan, Planner, Problem, Step, Tables};
 use view::{Change, Event, Finding, Services, objects};
+
+use crate::Trouble;
 
 /// Folds watches and plans tables.
 #[derive(Debug)]
@@ -13,12 +15,14 @@ pub struct Balancer {
     planner: Planner,
     /// Whether the planner has heard of everything, and may take away what nobody wants.
     complete: bool,
-    troubles: BTreeMap<ServiceKey, Trouble>,
+    troubled: BTreeMap<ServiceKey, Troubled>,
+    /// Services whose problems were forgotten by starting over, and may be solved since.
+    doubtful: Vec<ServiceKey>,
 }
 
-/// What is wrong with a service, while the rest of it works.
+/// What is wrong with a service, by who found it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Trouble {
+struct Troubled {
     findings: Vec<Finding>,
     problems: Vec<Problem>,
 }
@@ -32,8 +36,8 @@ pub struct Turn {
     pub epoch: Epoch,
     /// How many services changed.
     pub services: usize,
-    /// Services whose troubles changed, each with all that it has now, in words.
-    pub troubles: Vec<(ServiceKey, Vec<String>)>,
+    /// Services whose troubles changed, each with all that it has now.
+    pub troubles: Vec<(ServiceKey, Vec<Trouble>)>,
 }
 
 impl Balancer {
@@ -44,7 +48,8 @@ impl Balancer {
             services,
             planner: Planner::restore(kernel, capacities, named),
             complete: false,
-            troubles: BTreeMap::new(),
+            troubled: BTreeMap::new(),
+            doubtful: Vec::new(),
         }
     }
 
@@ -114,8 +119,8 @@ impl Balancer {
             findings,
         } in changes
         {
-            if self.troubles.get(&key).map_or(&[][..], |t| &t.findings) != findings {
-                self.troubles.entry(key.clone()).or_default().findings = findings;
+            if self.troubled.get(&key).map_or(&[][..], |t| &t.findings) != findings {
+                self.troubled.entry(key.clone()).or_default().findings = findings;
                 touched.push(key.clone());
             }
             wanted.push((key, service));
@@ -135,31 +140,35 @@ impl Balancer {
     pub fn start_over(&mut self, kernel: &Tables, capacities: Capacities, named: Named) {
         self.planner = Planner::restore(kernel, capacities, named);
         self.complete = false;
-        for trouble in self.troubles.values_mut() {
-            trouble.problems.clear();
+        for (key, troubled) in &mut self.troubled {
+            if !troubled.problems.is_empty() {
+                troubled.problems.clear();
+                self.doubtful.push(key.clone());
+            }
         }
     }
 
-    /// Every service with troubles, in words.
-    pub fn troubles(&self) -> impl Iterator<Item = (&ServiceKey, Vec<String>)> {
-        self.troubles
-            .iter()
-            .map(|(key, trouble)| (key, trouble.words()))
+    /// Every service with troubles, with all that it has.
+    pub fn troubles(&self) -> impl Iterator<Item = (&ServiceKey, Vec<Trouble>)> {
+        let all = self.troubled.iter();
+        all.map(|(key, troubled)| (key, troubled.troubles()))
     }
 
     fn conclude(&mut self, plan: Plan, services: usize, mut touched: Vec<ServiceKey>) -> Turn {
         for (key, problems) in plan.problems {
-            self.troubles.entry(key.clone()).or_default().problems = problems;
+            self.troubled.entry(key.clone()).or_default().problems = problems;
             touched.push(key);
         }
+        touched.append(&mut self.doubtful);
         touched.sort();
         touched.dedup();
         let troubles = touched.into_iter().map(|key| {
-            let words = self.troubles.get(&key).map_or(Vec::new(), Trouble::words);
-            if words.is_empty() {
-                self.troubles.remove(&key);
+            let now = self.troubled.get(&key);
+            let troubles = now.map_or(Vec::new(), Troubled::troubles);
+            if troubles.is_empty() {
+                self.troubled.remove(&key);
             }
-            (key, words)
+            (key, troubles)
         });
         Turn {
             troubles: troubles.collect(),
@@ -170,24 +179,16 @@ impl Balancer {
     }
 }
 
-impl Trouble {
-    fn words(&self) -> Vec<String> {
-        let findings = self.findings.iter().map(Finding::to_string);
-        findings.chain(self.problems.iter().map(words)).collect()
-    }
-}
-
-/// A problem with its remedy.
-fn words(problem: &Problem) -> String {
-    match problem {
-        Problem::Full { table, .. } => {
-            let flag = match table {
-                Table::Frontends4 | Table::Frontends6 => "--frontends-max",
-                Table::Rings => "--rings-max",
-                Table::Backends => "--backends-max",
-            };
-            format!("{problem}: raise {flag} or remove Services")
+impl Troubled {
+    fn troubles(&self) -> Vec<Trouble> {
+        let findings = self.findings.iter().map(Trouble::from);
+        let problems = self.problems.iter().map(Trouble::from);
+        let mut all: Vec<Trouble> = Vec::new();
+        for trouble in findings.chain(problems) {
+            if !all.contains(&trouble) {
+                all.push(trouble);
+            }
         }
-        Problem::Taken { .. } => problem.to_string(),
+        all
     }
 }

@@ -10,15 +10,18 @@
 mod attach;
 mod balancer;
 mod error;
+mod events;
 mod grace;
 pub mod listing;
 mod metrics;
 mod run;
 mod settings;
 mod status;
+mod trouble;
 
 pub use balancer::{Balancer, Turn};
 pub use error::Error;
 pub use run::run;
 pub use settings::Settings;
 pub use status::{Latency, Status};
+pub use trouble::Trouble;

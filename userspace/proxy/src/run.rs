@@ -17,7 +17,8 @@ use view::{Event, Services, objects};
 
 use crate::attach::Attachments;
 use crate::balancer::Turn;
-use crate::{Balancer, Error, Settings, grace, metrics};
+use crate::events::Events;
+use crate::{Balancer, Error, Settings, Trouble, grace, metrics};
 
 /// Follows the API server and keeps the kernel's tables right, until `shutdown` turns true; with
 /// [`Settings::once`], until they are right for the first time. What is in the kernel stays there.
@@ -31,7 +32,7 @@ pub async fn run(
     settings: Settings,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), Error> {
-    let mut proxy = Proxy::start(settings).await?;
+    let mut proxy = Proxy::start(&client, settings).await?;
     let mut inputs = Box::pin(inputs(&client));
     loop {
         let again = proxy.again;
@@ -67,6 +68,7 @@ pub async fn run(
             }
         }
         if proxy.settings.once && proxy.settings.status.borrow().ready && proxy.grace.is_none() {
+            proxy.events.finish().await;
             return Ok(());
         }
     }
@@ -113,6 +115,7 @@ struct Proxy {
     settings: Settings,
     datapath: Datapath,
     attachments: Attachments,
+    events: Events,
     balancer: Balancer,
     capacities: Capacities,
     node: Option<NodeConfig>,
@@ -126,7 +129,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    async fn start(settings: Settings) -> Result<Proxy, Error> {
+    async fn start(client: &Client, settings: Settings) -> Result<Proxy, Error> {
         let datapath_settings = settings.datapath.clone();
         let mut datapath = spawn_blocking(move || {
             net::ensure_bpffs(&datapath_settings.bpffs_root)?;
@@ -149,6 +152,7 @@ impl Proxy {
         }
         let proxy = Proxy {
             balancer: Balancer::new(services, &kernel, capacities, named),
+            events: Events::start(client.clone(), &settings.node_name),
             settings,
             datapath,
             attachments,
@@ -320,9 +324,10 @@ impl Proxy {
     fn tell(&self, turn: &Turn, took: Duration) {
         for (key, troubles) in &turn.troubles {
             let service = key.to_string();
-            for trouble in troubles {
-                warn!(service, trouble, "is not served in full");
+            for Trouble { reason, message } in troubles {
+                warn!(service, reason, trouble = message, "is not served in full");
             }
+            self.events.tell(key, troubles);
             if troubles.is_empty() {
                 info!(service, "is served in full");
             }
@@ -339,7 +344,8 @@ impl Proxy {
                 if troubles.is_empty() {
                     status.troubles.remove(&key.to_string());
                 } else {
-                    status.troubles.insert(key.to_string(), troubles.clone());
+                    let words = troubles.iter().map(ToString::to_string).collect();
+                    status.troubles.insert(key.to_string(), words);
                 }
             }
         });

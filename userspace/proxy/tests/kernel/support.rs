@@ -1,12 +1,9 @@
-//! The proxy on a real kernel, fed by a small API server in this process: programs once, starts anew without
-//! touching what is right, follows changes and links, and leaves everything in place when it ends.
-//!
-//! Needs root. Namespace, cgroup and bpffs are the test's own.
+//! The ground that a proxy stands on, and a small API server for it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,23 +13,15 @@ use axum::extract::{Path as UrlPath, RawQuery, State};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use bpf::{Datapath, XdpMode};
-use client::Client;
 use futures_util::stream;
 use net::Netns;
 use plan::Tables;
 use proxy::{Settings, Status};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
-/// In the test's own namespace.
-const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9100);
-
-#[test]
-fn a_proxy_programs_follows_restarts_and_leaves() {
-    let ground = Ground::new();
-    let netns = Netns::create().expect("root may make network namespaces");
-    let pod = Netns::create().unwrap();
+/// Plays a story in a namespace with the device `up0`.
+pub(crate) fn in_namespace(netns: &Netns, story: impl Future<Output = ()> + Send) {
     let outcome = netns.run(|| {
         ip("link add up0 type veth peer name up1");
         ip("link set lo up");
@@ -42,135 +31,16 @@ fn a_proxy_programs_follows_restarts_and_leaves() {
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(story(&ground, &pod));
+        runtime.block_on(story);
     });
     outcome.unwrap();
 }
 
-async fn story(ground: &Ground, pod: &Netns) {
-    let api = Api::default();
-    api.put("services", service("web", "10.96.0.10"));
-    api.put("services", service("empty", "10.96.0.11"));
-    api.put(
-        "endpointslices",
-        slice("web", &["10.244.0.2", "10.244.0.3"]),
-    );
-    api.put(
-        "nodes",
-        json!({"kind": "Node", "metadata": {"name": "node-a"}}),
-    );
-
-    // Once, on an empty kernel.
-    let mut settings = ground.settings();
-    settings.once = true;
-    let (_stop, stopping) = watch::channel(false);
-    run(&api, settings, stopping).await;
-    let first = "\
-        frontend 10.96.0.10 -> service 2 alone\n\
-        frontend 10.96.0.10:80/TCP -> service 2 ring 0+2\n\
-        frontend 10.96.0.11 -> service 1 alone\n\
-        frontend 10.96.0.11:80/TCP -> service 1 refuses\n\
-        frontend 192.0.2.1:30080/TCP -> service 2 ring 0+2 node-port\n\
-        ring 0+2: 1 2\n\
-        backend 1 = 10.244.0.2:8080 service 2 local\n\
-        backend 2 = 10.244.0.3:8080 service 2 local\n";
-    assert_eq!(ground.tables().to_string(), first);
-
-    // As a daemon, on the kernel as it is.
-    let mut settings = ground.settings();
-    settings.metrics_bind_address = Some(METRICS);
-    let mut status = settings.status.subscribe();
-    let (stop, stopping) = watch::channel(false);
-    let daemon = tokio::spawn({
-        let api = api.clone();
-        async move { run(&api, settings, stopping).await }
-    });
-    let ready = until(&mut status, |status| status.ready).await;
-    assert_eq!(ready.steps, 0, "what is right is not written again");
-
-    // An endpoint comes and one goes.
-    api.put(
-        "endpointslices",
-        slice("web", &["10.244.0.3", "10.244.0.4"]),
-    );
-    until(&mut status, |status| status.turns > ready.turns).await;
-    let tables = ground
-        .tables_once(|tables| !tables.backends.contains_key(&1))
-        .await;
-    let text = tables.to_string();
-    assert!(
-        text.contains("frontend 10.96.0.10:80/TCP -> service 2 ring 2+2\n"),
-        "{text}"
-    );
-    assert!(text.contains("ring 2+2: 2 3\n"), "{text}");
-    assert!(!text.contains("ring 0+2"), "{text}");
-
-    // A bad object troubles nobody else.
-    api.put(
-        "endpointslices",
-        slice("empty", &["nonsense", "10.244.0.9"]),
-    );
-    let troubled = until(&mut status, |status| !status.troubles.is_empty()).await;
-    assert_eq!(
-        troubled.troubles["default/empty"],
-        ["EndpointSlice empty-1: address \"nonsense\" is left out: not an IP address"]
-    );
-    assert!(
-        ground
-            .tables()
-            .to_string()
-            .contains("10.244.0.9:8080 service 1")
-    );
-
-    // Metrics say so too.
-    let page = get_page("/metrics").await;
-    for line in [
-        "fairlead_proxy_services_in_trouble 1",
-        "fairlead_table_entries{table=\"BACKENDS\"} 3",
-    ] {
-        assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
-    }
-    assert!(get_page("/readyz").await.starts_with("HTTP/1.1 200"));
-
-    // A pod's link comes and goes; a link that stays in the namespace is left alone.
-    let before = status.borrow().devices.len();
-    ip("link add veth-in type veth peer name veth-too");
-    ip(&format!(
-        "link add veth-pod type veth peer name eth0 netns {}",
-        path(pod)
-    ));
-    let with_pod = until(&mut status, |status| status.devices.len() > before).await;
-    let names: Vec<_> = with_pod
-        .devices
-        .values()
-        .map(|report| report.device.as_str())
-        .collect();
-    assert_eq!(names, ["up0", "veth-pod"]);
-    ip("link del veth-pod");
-    until(&mut status, |status| status.devices.len() == before).await;
-
-    // What it leaves serves on.
-    let held = ground.tables();
-    stop.send_replace(true);
-    daemon.await.unwrap();
-    assert_eq!(ground.tables(), held);
-    let status = Datapath::inspect(&ground.root()).unwrap().status().unwrap();
-    assert_eq!(status.agent_pid, None);
-    assert!(
-        status
-            .links
-            .iter()
-            .any(|link| link.program == "device_ingress")
-    );
-}
-
-async fn run(api: &Api, settings: Settings, stopping: watch::Receiver<bool>) {
-    let client = Client::in_process(api.router(), "");
-    proxy::run(client, settings, stopping).await.unwrap();
-}
-
 /// Waits until the proxy says so.
-async fn until(status: &mut watch::Receiver<Status>, is: impl FnMut(&Status) -> bool) -> Status {
+pub(crate) async fn until(
+    status: &mut watch::Receiver<Status>,
+    is: impl FnMut(&Status) -> bool,
+) -> Status {
     let found = tokio::time::timeout(Duration::from_secs(10), status.wait_for(is)).await;
     found
         .expect("within ten seconds")
@@ -178,17 +48,7 @@ async fn until(status: &mut watch::Receiver<Status>, is: impl FnMut(&Status) -> 
         .clone()
 }
 
-/// An answer of the metrics server, head and body.
-async fn get_page(path: &str) -> String {
-    let mut stream = tokio::net::TcpStream::connect(METRICS).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
-}
-
-fn service(name: &str, ip: &str) -> Value {
+pub(crate) fn service(name: &str, ip: &str) -> Value {
     let node_port = if name == "web" { 30080 } else { 0 };
     json!({
         "kind": "Service",
@@ -197,7 +57,7 @@ fn service(name: &str, ip: &str) -> Value {
     })
 }
 
-fn slice(service: &str, addresses: &[&str]) -> Value {
+pub(crate) fn slice(service: &str, addresses: &[&str]) -> Value {
     let endpoint = |address: &&str| json!({"addresses": [address], "nodeName": "node-a"});
     json!({
         "kind": "EndpointSlice",
@@ -214,7 +74,7 @@ fn slice(service: &str, addresses: &[&str]) -> Value {
 
 /// Lists and watches, and no more.
 #[derive(Clone, Default)]
-struct Api(Arc<Mutex<Held>>);
+pub(crate) struct Api(Arc<Mutex<Held>>);
 
 #[derive(Default)]
 struct Held {
@@ -224,7 +84,7 @@ struct Held {
 }
 
 impl Api {
-    fn put(&self, plural: &str, mut object: Value) {
+    pub(crate) fn put(&self, plural: &str, mut object: Value) {
         let mut state = self.0.lock().unwrap();
         state.version += 1;
         object["metadata"]["resourceVersion"] = json!(state.version.to_string());
@@ -239,7 +99,7 @@ impl Api {
         });
     }
 
-    fn router(&self) -> Router {
+    pub(crate) fn router(&self) -> Router {
         Router::new()
             .route("/api/v1/{plural}", get(answer))
             .route("/apis/discovery.k8s.io/v1/{plural}", get(answer))
@@ -271,15 +131,17 @@ async fn answer(
 }
 
 /// A cgroup and a bpffs of the test's own.
-struct Ground {
+pub(crate) struct Ground {
     cgroup: PathBuf,
     folder: tempfile::TempDir,
 }
 
 impl Ground {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let root = net::cgroup2_mount().expect("the unified hierarchy is mounted");
-        let cgroup = root.join(format!("fl-proxy-{}", std::process::id()));
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let cgroup = root.join(format!("fl-proxy-{}-{number}", std::process::id()));
         std::fs::create_dir(&cgroup).expect("root may make cgroups");
         let folder = tempfile::Builder::new()
             .prefix("fl-proxy-")
@@ -289,11 +151,11 @@ impl Ground {
         Ground { cgroup, folder }
     }
 
-    fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.folder.path().join("fairlead")
     }
 
-    fn settings(&self) -> Settings {
+    pub(crate) fn settings(&self) -> Settings {
         Settings {
             devices: vec!["up0".to_owned()],
             xdp: XdpMode::Off,
@@ -314,12 +176,12 @@ impl Ground {
         }
     }
 
-    fn tables(&self) -> Tables {
+    pub(crate) fn tables(&self) -> Tables {
         Datapath::inspect(&self.root()).unwrap().observe().unwrap()
     }
 
     /// What the kernel holds once that is so.
-    async fn tables_once(&self, is: impl Fn(&Tables) -> bool) -> Tables {
+    pub(crate) async fn tables_once(&self, is: impl Fn(&Tables) -> bool) -> Tables {
         let looking = async {
             loop {
                 let tables = self.tables();
@@ -343,7 +205,7 @@ impl Drop for Ground {
 }
 
 /// A path by which another process finds the namespace.
-fn path(netns: &Netns) -> String {
+pub(crate) fn path(netns: &Netns) -> String {
     format!(
         "/proc/{}/fd/{}",
         std::process::id(),
@@ -351,7 +213,7 @@ fn path(netns: &Netns) -> String {
     )
 }
 
-fn ip(args: &str) {
+pub(crate) fn ip(args: &str) {
     let output = Command::new("ip").args(args.split(' ')).output();
     let output = output.expect("ip of iproute2");
     let error = String::from_utf8_lossy(&output.stderr);

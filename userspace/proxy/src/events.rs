@@ -1,0 +1,230 @@
+//! Troubles as Events on their Services, where `kubectl describe service` shows them.
+//!
+//! Nobody waits for an Event: a task of its own writes them, at a bounded rate, and what cannot be written is
+//! passed over. While no trouble comes or goes nothing is sent.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use client::{Client, Error, ListParams, PatchKind, Resource};
+use model::ServiceKey;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::debug;
+use view::objects;
+
+use crate::Trouble;
+
+/// What writes the Events.
+#[derive(Debug)]
+pub(crate) struct Events {
+    news: UnboundedSender<News>,
+    writer: JoinHandle<()>,
+}
+
+/// All that is wrong with a service now.
+type News = (ServiceKey, Vec<Trouble>);
+
+impl Events {
+    /// Starts writing in the background, as long as this is kept.
+    pub(crate) fn start(client: Client, node: &str) -> Self {
+        let (news, heard) = mpsc::unbounded_channel();
+        let writer = Writer {
+            client,
+            node: node.to_owned(),
+            known: BTreeMap::new(),
+            due: BTreeMap::new(),
+            written: BTreeMap::new(),
+        };
+        Events {
+            news,
+            writer: tokio::spawn(writer.run(heard)),
+        }
+    }
+
+    /// Notes that a service's troubles changed, and what they are now.
+    pub(crate) fn tell(&self, service: &ServiceKey, troubles: &[Trouble]) {
+        // Without a writer there is nobody left to tell.
+        let _ = self.news.send((service.clone(), troubles.to_vec()));
+    }
+
+    /// Lets what is due be written, for a moment.
+    pub(crate) async fn finish(self) {
+        drop(self.news);
+        if timeout(FINISH, self.writer).await.is_err() {
+            debug!("not every Event was written");
+        }
+    }
+}
+
+const COMPONENT: &str = "fairlead-proxy";
+/// Between two Events: a full table may trouble thousands of services at once.
+const EVERY: Duration = Duration::from_millis(50);
+/// A trouble that returns sooner is not written again.
+const REPEAT: Duration = Duration::from_secs(300);
+/// How long the end waits for Events.
+const FINISH: Duration = Duration::from_secs(2);
+
+struct Writer {
+    client: Client,
+    node: String,
+    known: BTreeMap<ServiceKey, Vec<Trouble>>,
+    /// Not yet written.
+    due: BTreeMap<ServiceKey, Vec<Trouble>>,
+    /// When an Event was written last, by namespace and name; not longer ago than [`REPEAT`].
+    written: BTreeMap<(ServiceKey, u64), Instant>,
+}
+
+impl Writer {
+    async fn run(mut self, mut heard: UnboundedReceiver<News>) {
+        loop {
+            while let Ok(news) = heard.try_recv() {
+                self.hear(news);
+            }
+            if let Some((service, trouble)) = self.next_due() {
+                self.report(&service, &trouble).await;
+                continue;
+            }
+            match heard.recv().await {
+                Some(news) => self.hear(news),
+                None => return,
+            }
+        }
+    }
+
+    /// Notes what is new. What was due and is over is no longer worth an Event.
+    fn hear(&mut self, (service, troubles): News) {
+        let mut due = self.due.remove(&service).unwrap_or_default();
+        due.retain(|trouble| troubles.contains(trouble));
+        let before = self.known.remove(&service).unwrap_or_default();
+        let new = troubles.iter().filter(|trouble| !before.contains(trouble));
+        due.extend(new.cloned());
+        if !due.is_empty() {
+            self.due.insert(service.clone(), due);
+        }
+        if !troubles.is_empty() {
+            self.known.insert(service, troubles);
+        }
+    }
+
+    fn next_due(&mut self) -> Option<(ServiceKey, Trouble)> {
+        let mut first = self.due.first_entry()?;
+        let service = first.key().clone();
+        let trouble = first.get_mut().pop();
+        if first.get().is_empty() {
+            first.remove();
+        }
+        Some((service, trouble?))
+    }
+
+    async fn report(&mut self, service: &ServiceKey, trouble: &Trouble) {
+        self.written.retain(|_, when| when.elapsed() < REPEAT);
+        let mark = mark(&self.node, trouble);
+        if self.written.contains_key(&(service.clone(), mark)) {
+            return;
+        }
+        match self.write(service, trouble, mark).await {
+            Ok(()) => {
+                self.written.insert((service.clone(), mark), Instant::now());
+            }
+            Err(error) => debug!(
+                service = service.to_string(),
+                error = &error as &dyn StdError,
+                "cannot write an Event"
+            ),
+        }
+        sleep(EVERY).await;
+    }
+
+    /// Creates the Event of a trouble, or counts it up where an earlier one stands.
+    async fn write(&self, service: &ServiceKey, trouble: &Trouble, mark: u64) -> Result<(), Error> {
+        let Some(uid) = self.uid(service).await? else {
+            return Ok(()); // gone in the meantime
+        };
+        let events = Resource {
+            group: String::new(),
+            version: "v1".to_owned(),
+            plural: "events".to_owned(),
+            namespaced: true,
+        };
+        let name = format!("{}.{mark:016x}", service.name);
+        let now = now();
+        let event = json!({
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": &*service.namespace},
+            "involvedObject": {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "namespace": &*service.namespace,
+                "name": &*service.name,
+                "uid": uid,
+            },
+            "type": "Warning",
+            "reason": trouble.reason,
+            "message": trouble.message,
+            "source": {"component": COMPONENT, "host": self.node},
+            "reportingComponent": COMPONENT,
+            "reportingInstance": self.node,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        });
+        let collection = events.within(&service.namespace);
+        match self.client.create::<Value>(&collection, &event).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_already_exists() => {}
+            Err(error) => return Err(error),
+        }
+        let path = events.object(&service.namespace, &name);
+        // A kube-proxy's role may write Events and not read them; the time is brought up to date then, and the
+        // count stays.
+        let mut change = json!({
+            "involvedObject": {"uid": uid},
+            "lastTimestamp": now,
+        });
+        if let Ok(Counted { count }) = self.client.get(&path).await {
+            change["count"] = json!(count.saturating_add(1));
+        }
+        let patch = self.client.patch::<Value>(&path, PatchKind::Merge, &change);
+        patch.await.map(drop)
+    }
+
+    /// The Service's uid, by which `kubectl describe` asks for Events. Listed, for that a kube-proxy's role may.
+    async fn uid(&self, service: &ServiceKey) -> Result<Option<String>, Error> {
+        let collection = Resource::of::<objects::Service>().within(&service.namespace);
+        let params = ListParams {
+            field_selector: format!("metadata.name={}", service.name),
+            ..ListParams::default()
+        };
+        let page = self.client.page::<objects::Service>(&collection, &params);
+        Ok(page.await?.items.pop().map(|found| found.metadata.uid))
+    }
+}
+
+#[derive(Deserialize)]
+struct Counted {
+    #[serde(default)]
+    count: u32,
+}
+
+/// RFC 3339, in whole seconds as Kubernetes writes it.
+fn now() -> Option<String> {
+    let now = OffsetDateTime::now_utc().replace_nanosecond(0).ok()?;
+    now.format(&Rfc3339).ok()
+}
+
+/// Tells a service's troubles apart, the same in every process on the node: FNV-1a, 64 bits.
+fn mark(node: &str, trouble: &Trouble) -> u64 {
+    let bytes = [node, trouble.reason, &trouble.message].map(str::as_bytes);
+    let bytes = bytes.join(&0);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
