@@ -18,7 +18,7 @@ pub(crate) enum LogFormat {
 pub(crate) fn init(format: LogFormat) -> anyhow::Result<()> {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
-        .try_from_env()
+        .from_env()
         .context("RUST_LOG is no filter; want for instance `info` or `proxy=debug,warn`")?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
