@@ -64,7 +64,8 @@ const ARROWS: [(&str, &[&str]); 19] = [
 ];
 
 /// Crates that tests of a crate may import beyond its row.
-const TEST_ARROWS: [(&str, &[&str]); 3] = [
+const TEST_ARROWS: [(&str, &[&str]); 4] = [
+    ("bpf", &["net"]),
     ("apiserver", &["client", "storage-embedded"]),
     ("manager", &["apiserver", "storage", "storage-embedded"]),
     ("proxy", &["abi", "apiserver", "storage"]),

@@ -22,6 +22,7 @@ struct Options {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    net::ensure_bpffs(&options.bpffs_root)?;
     let settings = Settings {
         bpffs_root: options.bpffs_root.clone(),
         ..Settings::default()

@@ -48,11 +48,11 @@ struct Row {
 pub(crate) fn show(cluster: &Cluster) -> Result<bool> {
     let view = View::open(cluster.platform.bpffs())?;
     println!(
-        "\n{:<34} {:<14} {:>8} {:<28} {:>6} {:>9} {:>9} {:>15}",
-        "PATH", "HOOK", "REQUESTS", "SPREAD", "FAILED", "MEDIAN", "P99", "DIRECT MEDIAN"
+        "\n{:<37} {:<14} {:>8} {:<28} {:>6} {:>9} {:>9} {:>19}",
+        "PATH", "HOOK", "REQUESTS", "SPREAD", "FAILED", "MEDIAN", "P99", "DIRECT MEDIAN, P99"
     );
     let mut good = true;
-    let mut direct: Option<Duration> = None;
+    let mut direct: Option<String> = None;
     for row in rows(cluster)? {
         let before = counts(&view)?;
         let report = row.place.load(&Load {
@@ -60,22 +60,23 @@ pub(crate) fn show(cluster: &Cluster) -> Result<bool> {
             ..Load::requests(row.target, REQUESTS)
         })?;
         let hook = took(&before, &counts(&view)?)?;
-        let median = report.latency.quantile(0.5);
+        let (median, p99) = (report.latency.quantile(0.5), report.latency.quantile(0.99));
+        let beside = match (&direct, row.mode) {
+            (Some(direct), Mode::Close) if !row.direct => direct.clone(),
+            _ => String::new(),
+        };
         if row.direct {
-            direct = Some(median);
+            direct = Some(format!("{}, {}", micros(median), micros(p99)));
         }
-        let beside = direct
-            .filter(|_| !row.direct && row.mode == Mode::Close)
-            .map_or_else(String::new, micros);
         println!(
-            "{:<34} {:<14} {:>8} {:<28} {:>6} {:>9} {:>9} {beside:>15}",
+            "{:<37} {:<14} {:>8} {:<28} {:>6} {:>9} {:>9} {beside:>19}",
             row.path,
             hook.label(),
             report.ok + report.failed,
             spread(&report),
             report.failed,
             micros(median),
-            micros(report.latency.quantile(0.99)),
+            micros(p99),
         );
         good &= judge(&row, hook, &report);
     }
