@@ -24,6 +24,12 @@ const GROUP_LEN: usize = 8 << 20;
 /// The largest write, in bytes of keys and values.
 const WRITE_MAX: usize = 64 << 20;
 
+/// How far ahead the log has room at most, in bytes.
+const ROOM: u64 = 4 << 20;
+
+/// When nothing was written for so long, nobody is kept waiting by making room.
+const QUIET: Duration = Duration::from_millis(20);
+
 /// What is asked of the committer.
 enum Request {
     Write {
@@ -159,6 +165,10 @@ pub(crate) struct Committer {
     snapshot: Option<JoinHandle<()>>,
     /// Set by the first failure to write: what is on the disk is uncertain from there on.
     broken: Option<Error>,
+    /// How far ahead the log has room, in bytes.
+    room: u64,
+    /// When a group was written last.
+    wrote: Instant,
     /// The revision that watchers were last told of, and when.
     told: (Revision, Instant),
 }
@@ -191,6 +201,7 @@ impl Committer {
         recovered: Recovered,
     ) -> Self {
         let state = recovered.state;
+        let room = (shared.options.log_bytes / 4).min(ROOM);
         let live = state.tree.values().map(|entry| entry_len(entry)).sum();
         Self {
             shared,
@@ -205,17 +216,24 @@ impl Committer {
             log_bytes: recovered.log_bytes,
             snapshot: None,
             broken: None,
+            room,
+            wrote: Instant::now(),
         }
     }
 
     /// Works until the inbox is closed.
     pub(crate) fn run(mut self) {
         let _closer = CloseOnExit(Arc::clone(&self.shared), Arc::clone(&self.inbox));
-        // With nothing untold there is nothing to wake up for.
-        while let Some(requests) = self.inbox.take(self.progress_due()) {
+        // With nothing untold and room in the log there is nothing to wake up for.
+        while let Some(requests) = self.inbox.take(self.due()) {
             let mut requests = requests.into_iter();
             while requests.len() > 0 {
                 self.group(&mut requests);
+                self.wrote = Instant::now();
+            }
+            let quiet = self.room_due().is_some_and(|due| due <= Instant::now());
+            if quiet || self.log.room() < self.room / 8 {
+                self.make_room();
             }
             if self.progress_due().is_some_and(|due| due <= Instant::now()) {
                 self.told = (self.revision, Instant::now());
@@ -226,6 +244,19 @@ impl Committer {
             // It has logged its failure.
             let _ = snapshot.join();
         }
+    }
+
+    /// When to wake up though nobody asks for anything.
+    fn due(&self) -> Option<Instant> {
+        [self.progress_due(), self.room_due()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn room_due(&self) -> Option<Instant> {
+        let lacking = self.broken.is_none() && self.log.room() < self.room / 2;
+        lacking.then(|| self.wrote + QUIET)
     }
 
     fn progress_due(&self) -> Option<Instant> {
@@ -307,6 +338,17 @@ impl Committer {
         }
         self.log_bytes += self.log.len - before;
         Ok(())
+    }
+
+    /// Makes room for later writes. Without it they take longer, and that is all.
+    fn make_room(&mut self) {
+        if self.broken.is_none()
+            && let Err(cause) = self.log.make_room(self.room)
+        {
+            let path = self.disk.path(&self.log.name);
+            tracing::debug!(file = %path.display(), %cause, "no room could be made in the log");
+            self.room = 0;
+        }
     }
 
     /// Makes the store read-only. Returns what every write is answered from here on.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use storage::{Error, Range, Revision, Storage, Write};
 
 use crate::disk::Disk;
+use crate::format::{FRAME_HEAD_LEN, HEADER_LEN};
 use crate::{Embedded, OpenError, Options};
 
 use simulated::{Fault, Simulated};
@@ -222,16 +223,25 @@ fn a_failed_write_makes_the_store_read_only() {
 fn five_writes() -> (Simulated, Vec<usize>) {
     let disk = Simulated::default();
     let store = Embedded::open_on(Arc::new(disk.clone()), Options::default()).unwrap();
-    let log = "log-00000000000000000000";
-    let mut ends = vec![disk.bytes(log).len()];
     for i in 0..5 {
         let write = Write::Create {
             key: format!("/k/{i}"),
             value: Bytes::from(vec![i; 20]),
         };
         block_on(store.write(vec![write])).unwrap();
-        ends.push(disk.bytes(log).len());
     }
+    drop(store);
+    let bytes = disk.bytes(LOG);
+    let mut ends = vec![HEADER_LEN];
+    while let [a, b, c, d, ..] = bytes[ends[ends.len() - 1]..]
+        && [a, b, c, d] != [0; 4]
+    {
+        let len = u32::from_le_bytes([a, b, c, d]) as usize;
+        ends.push(ends[ends.len() - 1] + FRAME_HEAD_LEN + len);
+    }
+    assert_eq!(ends.len(), 6);
+    assert!(bytes.len() > ends[5] + 1000, "there is room behind");
+    disk.set_bytes(LOG, bytes[..ends[5]].to_vec());
     (disk, ends)
 }
 
@@ -262,6 +272,11 @@ fn a_torn_tail_is_cut_off() {
         garbage.extend((0..random.usize(1..100)).map(|_| random.u8(..)));
         tails.push((5, garbage));
     }
+    let with_room = tails.clone().into_iter().map(|(revision, mut bytes)| {
+        bytes.resize(bytes.len() + 50, 0);
+        (revision, bytes)
+    });
+    tails.extend(with_room.collect::<Vec<_>>());
     for (revision, bytes) in tails {
         let disk = disk.reopened(false);
         disk.set_bytes(LOG, bytes);
@@ -285,6 +300,7 @@ fn damage_before_the_end_is_an_error() {
         let disk = disk.reopened(false);
         let mut flipped = whole.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
+        flipped.resize(whole.len() + bit % 3 * 50, 0);
         disk.set_bytes(LOG, flipped);
         let error = open(&disk).expect_err("acknowledged writes are not passed over");
         let byte = bit / 8;

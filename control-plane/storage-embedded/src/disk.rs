@@ -1,8 +1,8 @@
 //! The few things that the engine asks of a file system, behind a seam so that tests can crash it at any of them.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// One flat directory of files. Names are plain file names.
@@ -17,8 +17,8 @@ pub(crate) trait Disk: Send + Sync + 'static {
     fn read(&self, name: &str) -> io::Result<Box<dyn Read>>;
     /// An empty file, in place of any that has the name.
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
-    /// An existing file, written to at its end.
-    fn append(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// An existing file, to be written to.
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
     /// Gives a file another name, in place of any that has it.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
@@ -29,8 +29,8 @@ pub(crate) trait Disk: Send + Sync + 'static {
 
 /// A file that is being written.
 pub(crate) trait DiskFile: Send {
-    /// Writes at the end.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Writes from an offset on, which is at most the file's length.
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes what was written durable. After an error nothing is known about what is on the disk.
     fn sync(&mut self) -> io::Result<()>;
     /// Cuts the file off at a length and makes that durable.
@@ -68,8 +68,8 @@ impl Disk for Directory {
         Ok(Box::new(options.open(self.path(name))?))
     }
 
-    fn append(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().append(true).open(self.path(name))?;
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().write(true).open(self.path(name))?;
         Ok(Box::new(file))
     }
 
@@ -87,8 +87,8 @@ impl Disk for Directory {
 }
 
 impl DiskFile for File {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
     }
 
     fn sync(&mut self) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! The write-ahead log: written one frame per group of writes, read back after a restart.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::path::PathBuf;
 
 use storage::Revision;
@@ -21,6 +21,8 @@ pub(crate) struct Log {
     pub(crate) base: Revision,
     /// Bytes in it.
     pub(crate) len: u64,
+    /// Length of the file: what is behind `len` is room, of zeros.
+    room_end: u64,
 }
 
 fn temporary(name: &str) -> String {
@@ -56,7 +58,7 @@ impl Log {
         let name = name(base);
         let temporary = temporary(&name);
         let written = disk.create(&temporary).and_then(|mut file| {
-            file.write(&header.encode())?;
+            file.write(0, &header.encode())?;
             file.sync()?;
             Ok(file)
         });
@@ -70,6 +72,7 @@ impl Log {
             salt: header.salt,
             base,
             len: HEADER_LEN as u64,
+            room_end: HEADER_LEN as u64,
         })
     }
 
@@ -83,9 +86,27 @@ impl Log {
     /// Appends a frame and makes it durable.
     pub(crate) fn append(&mut self, frame: &mut Frame) -> io::Result<()> {
         let bytes = frame.finish(self.salt);
-        self.file.write(bytes)?;
+        self.file.write(self.len, bytes)?;
         self.file.sync()?;
         self.len += bytes.len() as u64;
+        self.room_end = self.room_end.max(self.len);
+        Ok(())
+    }
+
+    /// How many bytes of room are behind the last frame.
+    pub(crate) fn room(&self) -> u64 {
+        self.room_end - self.len
+    }
+
+    /// Writes zeros, so that `room` bytes of them are behind the last frame. A frame that is written over zeros
+    /// changes neither the file's length nor where it is on the disk, and its sync need not wait for the file
+    /// system's own log.
+    pub(crate) fn make_room(&mut self, room: u64) -> io::Result<()> {
+        let end = self.len + room;
+        let zeros = vec![0; end.saturating_sub(self.room_end) as usize];
+        self.file.write(self.room_end, &zeros)?;
+        self.file.sync()?;
+        self.room_end = end.max(self.room_end);
         Ok(())
     }
 
@@ -128,20 +149,23 @@ impl Log {
         };
         let path = disk.path(name);
         let failed = |doing| OpenError::io(doing, &path);
-        let mut file = disk.append(name).map_err(failed("open"))?;
+        let mut file = disk.open(name).map_err(failed("open"))?;
+        let mut room_end = frames.len;
         if let Some((offset, fault)) = end {
             tracing::warn!(
                 file = %path.display(), offset, bytes = frames.len - offset, fault,
                 "the log ends in an unfinished write that was never acknowledged; cutting it off"
             );
             file.truncate(offset).map_err(failed("truncate"))?;
+            room_end = offset;
         }
         Ok(Self {
             file,
             name: name.to_owned(),
             salt: header.salt,
             base: header.revision,
-            len: end.map_or(frames.len, |(offset, _)| offset),
+            len: frames.offset,
+            room_end,
         })
     }
 }
@@ -162,7 +186,7 @@ pub(crate) struct Frames<'a> {
 /// What stands at the offset.
 pub(crate) enum Next {
     Body(Vec<u8>),
-    /// The end of the file.
+    /// The end of the file, or of what was written to it.
     End,
     /// Nothing whole, and why.
     Damaged(&'static str),
@@ -216,12 +240,19 @@ impl<'a> Frames<'a> {
             return Ok(Next::End);
         }
         if rest < FRAME_HEAD_LEN as u64 {
-            return Ok(Next::Damaged("the record is cut short"));
+            return Ok(if self.only_zeros_follow()? {
+                Next::End
+            } else {
+                Next::Damaged("the record is cut short")
+            });
         }
         let mut head = [0; FRAME_HEAD_LEN];
         self.read(&mut head)?;
         let (len, crc) = split(head);
         let length = u32::from_le_bytes(len) as usize;
+        if head == [0; FRAME_HEAD_LEN] && self.only_zeros_follow()? {
+            return Ok(Next::End);
+        }
         if length == 0 || length > FRAME_MAX {
             return Ok(Next::Damaged("the length of the record is impossible"));
         }
@@ -235,6 +266,28 @@ impl<'a> Frames<'a> {
         }
         self.offset += (FRAME_HEAD_LEN + length) as u64;
         Ok(Next::Body(body))
+    }
+
+    /// Whether the rest of a log is room. A snapshot has none.
+    fn only_zeros_follow(&mut self) -> Result<bool, OpenError> {
+        if self.header.kind != Kind::Log {
+            return Ok(false);
+        }
+        let failed = OpenError::io("read", &self.path);
+        loop {
+            let bytes = match self.reader.fill_buf() {
+                Ok(bytes) => bytes,
+                Err(error) => return Err(failed(error)),
+            };
+            if bytes.is_empty() {
+                return Ok(true);
+            }
+            if bytes.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            let len = bytes.len();
+            self.reader.consume(len);
+        }
     }
 
     /// Looks for a whole frame anywhere behind a damaged one. The checksum covers the file's salt, so what is found

@@ -47,17 +47,23 @@ pub(crate) fn write(disk: &dyn Disk, tree: &Tree, revision: Revision) -> io::Res
 
 fn write_to(disk: &dyn Disk, name: &str, tree: &Tree, header: &Header) -> io::Result<()> {
     let mut file = disk.create(name)?;
-    file.write(&header.encode())?;
+    let mut end = 0;
+    let mut write = |bytes: &[u8]| {
+        let offset = end;
+        end += bytes.len() as u64;
+        file.write(offset, bytes)
+    };
+    write(&header.encode())?;
     let mut frame = Frame::new();
     for (_, entry) in tree {
         frame.entry(entry);
         if frame.len() >= FRAME_LEN {
-            file.write(frame.finish(header.salt))?;
+            write(frame.finish(header.salt))?;
             frame.clear();
         }
     }
     if !frame.is_empty() {
-        file.write(frame.finish(header.salt))?;
+        write(frame.finish(header.salt))?;
     }
     file.sync()
 }

@@ -114,15 +114,20 @@ impl Simulated {
         for (name, file) in names {
             let file = machine.files[file].clone();
             let mut found = file.written;
-            if power_lost && found.len() > file.durable.len() {
-                let durable = file.durable.len();
-                let kept = machine.random.usize(durable..=found.len());
+            let pairs = found.iter().zip(&file.durable);
+            let same = pairs.take_while(|(a, b)| a == b).count();
+            if power_lost && found.len() > same {
+                // Up to some place what was written, from there on what was before.
+                let kept = machine.random.usize(same..=found.len());
                 found.truncate(kept);
-                // The length may reach the disk before the bytes do.
-                if kept > durable && machine.random.bool() {
-                    let hole = machine.random.usize(durable..kept);
+                found.extend(file.durable.iter().skip(kept));
+                // The length may reach the disk before the bytes do, and later bytes before earlier ones.
+                if kept > same && machine.random.bool() {
+                    let hole = machine.random.usize(same..kept);
                     let end = machine.random.usize(hole..=kept);
-                    found[hole..end].fill(0);
+                    for at in hole..end {
+                        found[at] = file.durable.get(at).copied().unwrap_or(0);
+                    }
                 }
             }
             next.names.insert(name.clone(), next.files.len());
@@ -204,7 +209,7 @@ impl Disk for Simulated {
         machine.name(Naming::Set(name.to_owned(), file));
         Ok(Box::new(Handle(self.clone(), file)))
     }
-    fn append(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let file = self.lock().file(name)?;
         Ok(Box::new(Handle(self.clone(), file)))
     }
@@ -234,7 +239,7 @@ impl Disk for Simulated {
 struct Handle(Simulated, usize);
 
 impl DiskFile for Handle {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut machine = self.0.lock();
         let done = machine.operation();
         // A write that fails may have got some way.
@@ -243,7 +248,11 @@ impl DiskFile for Handle {
             Err(_) if machine.crashed && machine.operations > machine.fault_at() + 1 => 0,
             Err(_) => machine.random.usize(..=bytes.len()),
         };
-        machine.files[self.1].written.extend(&bytes[..len]);
+        let written = &mut machine.files[self.1].written;
+        let offset = offset as usize;
+        assert!(offset <= written.len(), "no gap is left");
+        let over = (offset + len).min(written.len());
+        written.splice(offset..over, bytes[..len].iter().copied());
         done
     }
     fn sync(&mut self) -> io::Result<()> {
