@@ -1,5 +1,5 @@
-//! What a device can do that the kernel does not tell a program. Written by the agent when it attaches to a
-//! device, read where XDP would send a packet out.
+//! What the kernel does not tell a program of a device. Written by the agent when it attaches to a device; read
+//! where XDP would send a packet out, and where TC must know whether XDP saw a packet before.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -24,4 +24,7 @@ pub mod flags {
     /// veth: it drops the frames while the peer has no NAPI, and what the peer sent unchecksummed
     /// (`CHECKSUM_PARTIAL`) would leave so. Without the flag XDP leaves such packets to TC.
     pub const XDP_TRANSMIT: u32 = 1 << 0;
+    /// Our XDP program runs on the device: what arrives at its TC program, XDP has seen, and a packet with the
+    /// tuple of a translated one is one that it translated.
+    pub const XDP_RUNS: u32 = 1 << 1;
 }

@@ -19,10 +19,9 @@ pub enum Place {
     /// Leaving a pod of this node. Clients are inside, and every answer comes back through this node.
     Pod,
     /// Arriving at a device of this node. Clients are outside; the answer of a backend on another node comes
-    /// back only if the source is this node's.
+    /// back only if the source is this node's. Where XDP runs on the device, it has seen the packet before.
     Device,
-    /// As [`Device`](Place::Device), before any other program saw the packet. Only here can a client's direct
-    /// conversation with a backend be told from what XDP translated a moment ago.
+    /// As [`Device`](Place::Device), before any other program saw the packet.
     Wire,
 }
 
@@ -53,12 +52,13 @@ pub enum Kind {
 /// Ports tried before a translated source counts as exhausted.
 pub const PORT_TRIES: u32 = 4;
 
-/// Decides on a packet on its way from a client. A later fragment's headers get the ports of its first one; `to`
-/// is written where the packet shall be rewritten.
+/// Decides on a packet on its way from a client, seen at the device with index `ifindex`. A later fragment's headers
+/// get the ports of its first one; `to` is written where the packet shall be rewritten.
 #[inline(always)]
 pub fn balance<F: Family, T: Tables<F>>(
     tables: &T,
     place: Place,
+    ifindex: u32,
     headers: &mut Headers<F>,
     to: &mut F::Flow,
 ) -> Decision {
@@ -116,8 +116,9 @@ pub fn balance<F: Family, T: Tables<F>>(
             choose(tables, frontend, &headers.tuple, &mut beginning, to)
         }
         // What goes to a backend directly is no service's, unless its answers would be taken for those of a
-        // service's flow: a client may use one port towards both.
-        None if place != Place::Device && mixes(tables, headers) => {
+        // service's flow: a client may use one port towards both. Behind XDP such a packet is one that XDP has
+        // just translated.
+        None if mixes(tables, headers) && !(place == Place::Device && tables.runs_xdp(ifindex)) => {
             beginning.now_secs = tables.now_secs();
             *to = headers.tuple;
             Decision::Rewrite(Kind::New)
@@ -458,6 +459,7 @@ mod tests {
     use crate::parse::FragmentId;
 
     const NODE: [u8; 4] = [192, 0, 2, 1];
+    const IFINDEX: u32 = 2;
 
     /// Services 1 to 3 at 10.96.0.n:80, all with the same three backends 10.244.0.n:8080, of which the last is on
     /// another node.
@@ -530,7 +532,7 @@ mod tests {
 
     fn send(model: &Model, place: Place, tuple: Flow4, flags: u8) -> (Decision, Flow4) {
         let mut to = tuple;
-        let decision = balance(model, place, &mut headers(tuple, flags), &mut to);
+        let decision = balance(model, place, IFINDEX, &mut headers(tuple, flags), &mut to);
         (decision, to)
     }
 
@@ -567,7 +569,7 @@ mod tests {
                 let mut shown = to.reversed();
                 let mut answer = headers(to.reversed(), tcp::ACK);
                 let decision = if source_changes::<V4>(&from, &to) {
-                    balance(&model, place, &mut answer, &mut shown)
+                    balance(&model, place, IFINDEX, &mut answer, &mut shown)
                 } else {
                     reply(&model, &mut answer, &mut shown)
                 };
@@ -658,5 +660,30 @@ mod tests {
             Decision::Rewrite(Kind::Forward),
         );
         assert_eq!(kinds, [new, forward, forward, forward, forward, new]);
+    }
+    #[test]
+    fn a_direct_conversation_does_not_mix_with_a_service_s_unless_xdp_made_it() {
+        for (place, xdp, told) in [
+            (Place::Pod, true, true),
+            (Place::Wire, true, true),
+            (Place::Device, false, true),
+            (Place::Device, true, false),
+        ] {
+            let model = Model { xdp, ..model(0) };
+            // Backends of this node only.
+            let to = (1000..)
+                .map(|sport| send(&model, place, tuple(100, sport, 1), tcp::SYN).1)
+                .find(|to| to.saddr != NODE);
+            let seen = to.expect("one of three is chosen sooner or later");
+            let (decision, direct) = send(&model, place, seen, tcp::SYN);
+            if told {
+                assert_eq!(decision, Decision::Rewrite(Kind::New), "{place:?}");
+                assert_ne!(direct.sport, seen.sport, "{place:?}");
+                let later = send(&model, place, seen, tcp::ACK);
+                assert_eq!(later, (Decision::Rewrite(Kind::Forward), direct));
+            } else {
+                assert_eq!((decision, direct), (Decision::Pass, seen), "{place:?}");
+            }
+        }
     }
 }

@@ -19,6 +19,7 @@ pub(crate) struct Model {
     pub(crate) slots: BTreeMap<u32, BackendId>,
     pub(crate) backends: BTreeMap<BackendId, Backend>,
     pub(crate) node: NodeConfig,
+    pub(crate) xdp: bool,
     pub(crate) now_secs: Cell<u32>,
     pub(crate) seed: Cell<u32>,
     pub(crate) flows: RefCell<BTreeMap<Vec<u8>, &'static FlowState4>>,
@@ -57,6 +58,10 @@ impl Shared for Model {
 
     fn node(&self) -> Option<&NodeConfig> {
         Some(&self.node)
+    }
+
+    fn runs_xdp(&self, _ifindex: u32) -> bool {
+        self.xdp
     }
 
     fn random(&self) -> u32 {

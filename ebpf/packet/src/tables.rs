@@ -22,6 +22,8 @@ pub trait Shared {
     fn keep_fragment(&self, key: &FragmentKey, ports: &FragmentPorts);
     /// This node.
     fn node(&self) -> Option<&NodeConfig>;
+    /// Whether our XDP program runs on the device with this interface index.
+    fn runs_xdp(&self, ifindex: u32) -> bool;
     /// 32 bits of chance.
     fn random(&self) -> u32;
     /// Seconds of `CLOCK_MONOTONIC`.

@@ -123,13 +123,28 @@ impl Datapath {
             action: "ask the kernel about a device",
             source,
         })?;
-        let flags = if facts.hardware {
+        let transmit = if facts.hardware {
             abi::devices::flags::XDP_TRANSMIT
         } else {
             0
         };
-        self.set_device(device.ifindex, abi::Device { flags })?;
-        let (xdp, native_refused) = self.attacher().xdp(&device, mode)?;
+        let with_xdp = abi::Device {
+            flags: transmit | abi::devices::flags::XDP_RUNS,
+        };
+        let without_xdp = abi::Device { flags: transmit };
+        // TC is told before XDP begins and after it ended: it must never take what XDP translated for a packet
+        // that a client sent so.
+        if mode != XdpMode::Off {
+            self.set_device(device.ifindex, with_xdp)?;
+        }
+        let attached = self.attacher().xdp(&device, mode);
+        if matches!(
+            attached,
+            Ok((XdpMode::Off, _)) | Err(Error::ForeignXdp { .. })
+        ) {
+            self.set_device(device.ifindex, without_xdp)?;
+        }
+        let (xdp, native_refused) = attached?;
         Ok(DeviceReport {
             device: device.name,
             ifindex: device.ifindex,

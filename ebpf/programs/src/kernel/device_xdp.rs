@@ -12,9 +12,8 @@ use packet::{Decision, Family, Fault, Headers, Link, Place, Tables, V4, V6, bala
 
 use super::count::count;
 use super::frame::Frame;
-use super::maps::DEVICES;
 use super::route::{self, Route};
-use super::tables::Maps;
+use super::tables::{Maps, device_has};
 
 #[xdp(frags)]
 pub(crate) fn device_xdp(ctx: XdpContext) -> u32 {
@@ -84,7 +83,7 @@ where
     }
     let bytes = headers.bytes;
     let mut to = headers.tuple;
-    match balance::<F, _>(&Maps, Place::Wire, &mut headers, &mut to) {
+    match balance::<F, _>(&Maps, Place::Wire, frame.ifindex(), &mut headers, &mut to) {
         Decision::Pass => verdict(Outcome::Untouched),
         Decision::Rewrite(kind) => forward(frame, &headers, &to, kind),
         Decision::Refuse => verdict(Outcome::Left(Counter::XdpNoEndpoint, bytes)),
@@ -168,9 +167,5 @@ fn send<F: Family>(frame: Frame, to: &F::Flow) -> u32 {
 
 #[inline(always)]
 fn transmits(ifindex: u32) -> bool {
-    // SAFETY: programs never change the map; the flags are read before anything else touches it.
-    match unsafe { DEVICES.get(ifindex) } {
-        Some(device) => device.flags & devices::flags::XDP_TRANSMIT != 0,
-        None => false,
-    }
+    device_has(ifindex, devices::flags::XDP_TRANSMIT)
 }

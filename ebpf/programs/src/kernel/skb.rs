@@ -46,7 +46,7 @@ impl Skb {
     }
 
     #[inline(always)]
-    fn ifindex(&self) -> u32 {
+    pub(crate) fn ifindex(&self) -> u32 {
         // SAFETY: the kernel's context is valid for the whole run; the verifier checks the access.
         unsafe { (*self.skb).ifindex }
     }

@@ -3,14 +3,14 @@
 use abi::flows::flags::CLOSING;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig,
+    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig, devices,
 };
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns};
 use packet::{Inserted, Shared, Tables, V4, V6};
 
 use super::maps::{
-    AFFINITY, BACKENDS, CONFIG, FLOWS4, FLOWS6, FRAGMENTS, FRONTENDS4, FRONTENDS6, RINGS,
+    AFFINITY, BACKENDS, CONFIG, DEVICES, FLOWS4, FLOWS6, FRAGMENTS, FRONTENDS4, FRONTENDS6, RINGS,
 };
 
 /// The kernel's maps.
@@ -59,6 +59,11 @@ impl Shared for Maps {
     }
 
     #[inline(always)]
+    fn runs_xdp(&self, ifindex: u32) -> bool {
+        device_has(ifindex, devices::flags::XDP_RUNS)
+    }
+
+    #[inline(always)]
     fn random(&self) -> u32 {
         // SAFETY: the helper takes nothing and cannot fail.
         unsafe { bpf_get_prandom_u32() }
@@ -69,6 +74,16 @@ impl Shared for Maps {
         // SAFETY: the helper takes nothing and cannot fail. Kernel 5.11 (d05512618056); a clock that advances
         // once a tick is enough for seconds, and reading it costs no more than memory.
         (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
+    }
+}
+
+/// Whether a device has one of [`devices::flags`].
+#[inline(always)]
+pub(crate) fn device_has(ifindex: u32, flag: u32) -> bool {
+    // SAFETY: programs never change the map; the flags are read before anything else touches it.
+    match unsafe { DEVICES.get(ifindex) } {
+        Some(device) => device.flags & flag != 0,
+        None => false,
     }
 }
 

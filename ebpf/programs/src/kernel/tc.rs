@@ -86,7 +86,7 @@ where
 {
     let mut headers = F::headers(&skb, l3);
     let mut to = headers.tuple;
-    match balance::<F, _>(&Maps, place, &mut headers, &mut to) {
+    match balance::<F, _>(&Maps, place, skb.ifindex(), &mut headers, &mut to) {
         Decision::Pass => verdict(Outcome::Untouched),
         Decision::Rewrite(kind) => rewrite(skb, place, &headers, &to, kind),
         Decision::Refuse => refuse(skb, &headers),
@@ -134,7 +134,7 @@ fn carry_out<F: Family>(
     to: &F::Flow,
 ) -> Result<i32, Counter> {
     let sent = source_changes::<F>(&headers.tuple, to);
-    if sent && place == Place::Device {
+    if sent && place != Place::Pod {
         skb.decrement_ttl(headers)?;
     }
     skb.rewrite(headers, to)?;

@@ -163,9 +163,16 @@ impl Kernel {
 
     /// Lets XDP send from the device that packets of a test run arrive at (the loopback) and from the node's.
     pub(crate) fn allow_xdp_transmit(&mut self) -> Result<()> {
-        let device = abi::Device {
-            flags: abi::devices::flags::XDP_TRANSMIT,
-        };
+        self.flag_devices(abi::devices::flags::XDP_TRANSMIT)
+    }
+
+    /// Says that XDP runs on them.
+    pub(crate) fn say_xdp_runs(&mut self) -> Result<()> {
+        self.flag_devices(abi::devices::flags::XDP_RUNS)
+    }
+
+    fn flag_devices(&mut self, flags: u32) -> Result<()> {
+        let device = abi::Device { flags };
         // Interfaces of a new namespace are numbered from 1 on: lo, then a veth and its peer, in either order.
         for ifindex in 1..=3 {
             self.datapath.set_device(ifindex, device)?;
