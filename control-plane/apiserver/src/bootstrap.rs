@@ -57,7 +57,7 @@ pub(crate) async fn endpoints(state: &Arc<State>, port: u16) -> Result<(), Error
         // An endpoint may not be a loopback address: nobody else would reach it.
         tracing::warn!(
             %address,
-            "Pods can't reach the API server: it listens on a loopback address; set an advertise address"
+            "Pods can't reach the API server: it is advertised at a loopback address; give --advertise-address or --bind-address"
         );
         return Ok(());
     }

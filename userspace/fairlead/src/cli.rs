@@ -88,6 +88,9 @@ pub(crate) struct ServerFlags {
     /// Address that the API server listens on
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     pub(crate) bind_address: IpAddr,
+    /// Address that pods and other hosts reach the API server at; the bind address unless given
+    #[arg(long, value_name = "IP")]
+    pub(crate) advertise_address: Option<IpAddr>,
     /// Port that the API server listens on; 0 takes a free one
     #[arg(long, value_name = "N", default_value_t = 6443)]
     pub(crate) secure_port: u16,

@@ -45,13 +45,18 @@ pub(crate) async fn start(
         service_cidrs: flags.service_cluster_ip_range.clone(),
         node_ports: flags.service_node_port_range.0..=flags.service_node_port_range.1,
         cluster_domain: flags.cluster_domain.clone(),
-        kubeconfig: flags.write_kubeconfig.clone(),
+        advertise_address: flags.advertise_address,
         ..apiserver::Config::new(&flags.data_dir)
     };
     let app = apiserver::build(config, Arc::new(store))
         .await
         .context("start the API server")?;
     let url = app.url(listener.local_addr().context("address of the listener")?);
+    // Before `ready` is said: who waits for that may read the file at once.
+    if let Some(file) = &flags.write_kubeconfig {
+        app.write_kubeconfig(file, &url)
+            .context("--write-kubeconfig")?;
+    }
     let client = Client::in_process(app.router(), app.admin_token());
     let mut tasks = JoinSet::new();
     let stop = stopped(shutdown.clone());
