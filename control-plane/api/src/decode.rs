@@ -142,11 +142,33 @@ pub fn untyped_yaml(bytes: &[u8]) -> Result<Value, Status> {
         ))
     };
     let text = std::str::from_utf8(bytes).map_err(|why| refuse(why.to_string()))?;
-    let value: Value = serde_saphyr::from_str(text).map_err(|why| refuse(why.to_string()))?;
+    let value: Value = serde_saphyr::from_str(text).map_err(|why| refuse(yaml_fault(&why)))?;
     if types::depth(&value) > DEPTH_MAX {
         return Err(refuse("nested too deeply".into()));
     }
     Ok(value)
+}
+
+/// Why a document is no YAML, or none that is taken.
+fn yaml_fault(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    let mut cause = error;
+    while let Error::AliasError { error, .. } | Error::WithSnippet { error, .. } = cause {
+        cause = error;
+    }
+    let why = match cause {
+        Error::MultipleDocuments { .. } => {
+            "there is a second document; send one object in a request"
+        }
+        Error::Budget { .. } => {
+            "it nests too deeply, or has too many nodes once its aliases are followed"
+        }
+        _ => return error.to_string(),
+    };
+    match error.location() {
+        Some(at) => format!("line {}: {why}", at.line()),
+        None => why.to_owned(),
+    }
 }
 
 /// The deepest nesting of objects and lists accepted.

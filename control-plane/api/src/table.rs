@@ -80,6 +80,8 @@ pub struct Resource {
     pub create_on_update: bool,
     /// Whether a deletion leaves the object for a grace period where the object asks for one.
     pub graceful_deletion: bool,
+    /// Whether the answer to a deletion is the object that is gone, in place of a Status.
+    pub returns_deleted: bool,
     /// Printed columns.
     pub columns: &'static [Column],
     /// The cells of a row, as many as there are columns. The time is the server's now.
@@ -279,6 +281,7 @@ pub(crate) const BASE: Resource = Resource {
     unconditional_update: true,
     create_on_update: false,
     graceful_deletion: false,
+    returns_deleted: false,
     columns: &[],
     cells: |_, _| Vec::new(),
     fields: &[],

@@ -158,7 +158,28 @@ fn yaml_that_blows_up_is_refused() {
         let again = format!("*a{}, ", i - 1).repeat(10);
         bomb += &format!("a{i}: &a{i} [{again}]\n");
     }
-    assert_eq!(decode::untyped_yaml(bomb.as_bytes()).unwrap_err().code, 400);
+    let deep = (1..200).fold(String::new(), |deep, i| deep + &" ".repeat(i) + "a:\n");
+    for (yaml, why) in [
+        (
+            bomb.as_str(),
+            "line 6: it nests too deeply, or has too many nodes once its aliases are followed",
+        ),
+        (
+            &deep,
+            "line 65: it nests too deeply, or has too many nodes once its aliases are followed",
+        ),
+        (
+            "a: b\n---\nc: d\n",
+            "line 3: there is a second document; send one object in a request",
+        ),
+    ] {
+        let refusal = decode::untyped_yaml(yaml.as_bytes()).unwrap_err();
+        assert_eq!(refusal.code, 400);
+        assert_eq!(
+            refusal.message,
+            format!("error decoding YAML: error converting YAML to JSON: yaml: {why}")
+        );
+    }
 }
 
 #[test]

@@ -112,6 +112,9 @@ fn updates() {
             }
         };
         assert_eq!(json!(faults), case["faults"], "{}", case["new"]);
+        if let Some(status) = case.get("status") {
+            assert_eq!(new["status"], *status, "{}", case["new"]);
+        }
     }
 }
 

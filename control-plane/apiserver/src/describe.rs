@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use crate::State;
 use crate::negotiate::{self, Encoding};
 use crate::query::Query;
+use crate::request::At;
 use crate::respond::{self, Answer};
 
 /// The Kubernetes release whose wire contract is kept.
@@ -146,6 +147,24 @@ fn schema(group_version: &str, parts: &Parts, query: &Query) -> Answer {
         );
     }
     response
+}
+
+/// Whether the path is the collection of CustomResourceDefinitions.
+pub(crate) fn is_definitions(at: &At<'_>) -> bool {
+    (at.group, at.version, at.resource)
+        == ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+}
+
+/// That there are none. kubectl looks for one before it tells of a kind that no schema has; without an answer it tells
+/// of the missing list instead, and of a misspelt kind nothing.
+pub(crate) fn no_definitions(state: &State) -> Answer {
+    let list = json!({
+        "kind": "CustomResourceDefinitionList",
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "metadata": {"resourceVersion": state.storage.revision().0.to_string()},
+        "items": [],
+    });
+    respond::value(200, Encoding::Json, &list)
 }
 
 fn server_address(state: &State) -> String {

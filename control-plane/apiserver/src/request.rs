@@ -74,7 +74,7 @@ pub(crate) fn verb(method: &Method, target: &Target<'_>, watch: bool) -> &'stati
     let named = matches!(target, Target::Resource(At { name: Some(_), .. }));
     let resource = matches!(target, Target::Resource(_));
     match (method.as_str(), resource, named) {
-        ("GET" | "HEAD", true, _) if watch => "watch",
+        ("GET" | "HEAD", true, false) if watch => "watch",
         ("GET" | "HEAD", true, false) => "list",
         ("GET" | "HEAD", _, _) => "get",
         ("POST", true, _) => "create",

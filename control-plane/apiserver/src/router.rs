@@ -23,6 +23,9 @@ use crate::{State, describe, health};
 
 /// The most bytes in a request's body, as with kube-apiserver.
 const BODY_MAX: usize = 3 << 20;
+/// The most bytes that are read beyond that and thrown away: a client that is cut off in the middle of sending does not
+/// hear why.
+const DISCARD_MAX: usize = 24 << 20;
 /// How long a request other than a watch may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -107,7 +110,9 @@ async fn resource(
 ) -> Result<Answer, Status> {
     let Some(row) = api::table::find(at.group, at.version, at.resource) else {
         let known = api::discovery::legacy_resources(at.group, at.version).is_some();
-        return if known {
+        return if verb == "list" && describe::is_definitions(at) {
+            Ok(describe::no_definitions(&state))
+        } else if known {
             Err(Status::unknown_resource())
         } else {
             Ok(respond::text(404, "404 page not found\n"))
@@ -184,14 +189,28 @@ async fn resource(
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, Status> {
-    match Limited::new(body, BODY_MAX).collect().await {
+async fn read(mut body: Body) -> Result<Bytes, Status> {
+    match Limited::new(&mut body, BODY_MAX).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Status::too_large(format!(
-            "Request entity too large: limit is {BODY_MAX}"
-        ))),
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(&mut body).await;
+            Err(Status::too_large(format!(
+                "Request entity too large: limit is {BODY_MAX}"
+            )))
+        }
         Err(error) => Err(Status::bad_request(format!(
             "the body of the request could not be read: {error}"
         ))),
+    }
+}
+
+async fn discard(body: &mut Body) {
+    let mut left = DISCARD_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        let size = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(size) {
+            Some(rest) => left = rest,
+            None => return,
+        }
     }
 }

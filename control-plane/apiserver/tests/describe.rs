@@ -63,6 +63,17 @@ async fn discovery_comes_in_the_form_asked_for() {
 }
 
 #[tokio::test]
+async fn a_kind_that_nobody_knows_is_no_custom_one_either() {
+    let server = Server::new().await;
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let list = server.get(path).await.ok();
+    assert_eq!(list["kind"], "CustomResourceDefinitionList");
+    assert_eq!(list["items"], json!([]));
+    assert_eq!(server.post(path, &json!({})).await.code, 404);
+    assert_eq!(server.get(&format!("{path}/x")).await.code, 404);
+}
+
+#[tokio::test]
 async fn schemas_can_be_cached_for_ever() {
     let server = Server::new().await;
     let index = server.get("/openapi/v3").await.ok();

@@ -17,6 +17,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use support::Server;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use tokio_rustls::client::TlsStream;
 
 struct Running {
     server: Server,
@@ -60,12 +61,11 @@ fn field(kubeconfig: &str, name: &str) -> Vec<u8> {
 }
 
 impl Running {
-    async fn request(
+    async fn connect(
         &self,
         alpn: &str,
         certificate: bool,
-        request: Request<Body>,
-    ) -> Result<Response<Incoming>, Box<dyn std::error::Error>> {
+    ) -> Result<TlsStream<TcpStream>, Box<dyn std::error::Error>> {
         let kubeconfig = self.server.app.kubeconfig("https://here");
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(&field(
@@ -88,14 +88,23 @@ impl Running {
         } else {
             config.with_no_client_auth()
         };
-        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+        if !alpn.is_empty() {
+            config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+        }
         let stream = TcpStream::connect(self.address).await?;
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let stream = TokioIo::new(
-            connector
-                .connect(ServerName::try_from("localhost")?, stream)
-                .await?,
-        );
+        Ok(connector
+            .connect(ServerName::try_from("localhost")?, stream)
+            .await?)
+    }
+
+    async fn request(
+        &self,
+        alpn: &str,
+        certificate: bool,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, Box<dyn std::error::Error>> {
+        let stream = TokioIo::new(self.connect(alpn, certificate).await?);
         if alpn == "h2" {
             let (mut sender, connection) =
                 hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await?;
@@ -196,16 +205,65 @@ async fn the_kubeconfig_is_for_its_owner_alone() {
 async fn those_who_speak_no_tls_disturb_nobody() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let running = start().await;
-    let mut stream = TcpStream::connect(running.address).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    for (sent, told) in [
+        (b"GET / HTTP/1.1\r\n\r\n".as_slice(), true),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", true),
+        (b"\x16\x03\x01 and no more of it", false),
+        (b"\0\0\0", false),
+    ] {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        stream.write_all(sent).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer);
+        let words = "Client sent an HTTP request to an HTTPS server.";
+        assert_eq!(answer.contains(words), told, "{sent:?}: {answer}");
+    }
     let response = running
         .request("h2", true, get("/readyz", None))
         .await
         .unwrap();
     assert_eq!(response.status(), 200);
+}
+
+#[tokio::test]
+async fn silent_connections_are_let_go_and_watches_are_not() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let running = start().await;
+    let watched = "/api/v1/namespaces?watch=1&resourceVersion=1&timeoutSeconds=300";
+    let watch = running
+        .request("http/1.1", true, get(watched, None))
+        .await
+        .unwrap();
+    let mut silent = Vec::new();
+    for (alpn, sent) in [
+        ("", ""),
+        ("h2", ""),
+        ("h2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        ("http/1.1", ""),
+        ("http/1.1", "GET /readyz HTTP/1.1\r\nhost: "),
+        (
+            "http/1.1",
+            "GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        ),
+    ] {
+        let mut stream = running.connect(alpn, false).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        silent.push((alpn, sent, stream));
+    }
+    // From here on the clock runs ahead whenever everybody waits.
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    for (alpn, sent, mut stream) in silent {
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer);
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(200), ended).await;
+        assert!(ended.is_ok(), "{alpn:?} {sent:?} stays");
+    }
+    assert!(began.elapsed().as_secs() < 120, "{:?}", began.elapsed());
+    assert!(watch.into_body().collect().await.is_ok());
+    assert!(began.elapsed().as_secs() >= 290, "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -480,6 +480,62 @@ async fn a_collection_is_deleted_by_selector() {
 }
 
 #[tokio::test]
+async fn a_deletion_is_answered_as_its_kind_demands() {
+    let server = Server::new().await;
+    let v1 = "/api/v1/namespaces/default";
+    for (path, mut object, answer) in [
+        (
+            format!("{v1}/services"),
+            json!({"spec": {"ports": [{"port": 80}]}}),
+            "Service",
+        ),
+        (format!("{v1}/serviceaccounts"), json!({}), "ServiceAccount"),
+        (
+            format!("{v1}/pods"),
+            json!({"spec": {"containers": [{"name": "c", "image": "i"}]}}),
+            "Pod",
+        ),
+        (format!("{v1}/configmaps"), json!({}), "Status"),
+        (format!("{v1}/secrets"), json!({}), "Status"),
+        (format!("{v1}/endpoints"), json!({}), "Status"),
+    ] {
+        object["metadata"] = json!({"name": "gone"});
+        server.post(&path, &object).await.ok();
+        let deleted = server.delete(&format!("{path}/gone")).await.ok();
+        assert_eq!(deleted["kind"], answer, "{path}");
+        assert_eq!(server.get(&format!("{path}/gone")).await.code, 404);
+    }
+}
+
+#[tokio::test]
+async fn one_object_is_read_and_not_watched() {
+    let server = Server::new().await;
+    let found = server.get("/api/v1/namespaces/default?watch=1").await.ok();
+    assert_eq!(found["kind"], "Namespace");
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_limit_is_refused_once_it_is_sent() {
+    let server = Server::new().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    for (chunks, all_read) in [(1, true), (64, true), (1000, false)] {
+        let sent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = sent.clone();
+        let body = futures_util::stream::iter((0..chunks).map(move |_| {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok::<_, std::convert::Infallible>(vec![b' '; 300 << 10])
+        }));
+        let headers = [("content-type", "application/json")];
+        let reply = server
+            .send("POST", path, &headers, axum::body::Body::from_stream(body))
+            .await;
+        assert_eq!(reply.code, if chunks == 1 { 400 } else { 413 });
+        let read = sent.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(read == chunks, all_read, "{read} of {chunks}");
+    }
+}
+
+#[tokio::test]
 async fn events_are_the_same_in_both_groups() {
     let server = Server::new().await;
     let event = json!({

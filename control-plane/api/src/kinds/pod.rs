@@ -23,6 +23,7 @@ pub(crate) static PODS: Resource = Resource {
     definition: "io.k8s.api.core.v1.Pod",
     has_generation: true,
     graceful_deletion: true,
+    returns_deleted: true,
     columns: COLUMNS,
     cells,
     fields: FIELDS,

@@ -24,6 +24,7 @@ pub(crate) static SERVICES: Resource = Resource {
     subresources: &[STATUS],
     storage_prefix: "/registry/services/specs",
     definition: "io.k8s.api.core.v1.Service",
+    returns_deleted: true,
     // KEP-5311: a digit may come first.
     name_rule: NameRule::Label,
     columns: COLUMNS,

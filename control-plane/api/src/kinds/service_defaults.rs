@@ -103,4 +103,10 @@ pub(crate) fn prepare_update(new: &mut Value, old: &Value) {
     }
     service::keep_allocated(new, old);
     service::drop_of_other_type(new, old);
+    // What a balancer reported is history once the Service asks for none, though its removal takes a while.
+    if service::kind(new) != "LoadBalancer"
+        && let Some(status) = object_mut(new, "status")
+    {
+        set(status, "loadBalancer", json!({}));
+    }
 }

@@ -79,11 +79,12 @@ pub(crate) fn validate(object: &Value) -> Vec<FieldError> {
     wrong.extend(duplicates(ports));
     wrong.extend(balancer(spec, kind));
     wrong.extend(policies(object, spec, kind));
-    if kind == "LoadBalancer" {
-        for (i, ingress) in list(object, &["status", "loadBalancer", "ingress"])
-            .iter()
-            .enumerate()
-        {
+    let reported = list(object, &["status", "loadBalancer", "ingress"]);
+    if kind != "LoadBalancer" && !reported.is_empty() {
+        let why = "may only be used when `spec.type` is \"LoadBalancer\"";
+        wrong.push(FieldError::forbidden("status.loadBalancer.ingress", why));
+    } else {
+        for (i, ingress) in reported.iter().enumerate() {
             let ip = text(ingress, &["ip"]);
             if !ip.is_empty() {
                 let field = format!("status.loadBalancer.ingress[{i}].ip");

@@ -110,7 +110,11 @@ fn add_verb(path: &mut Value, row: &Resource, verb: &str) {
                 "delete",
                 &delete_parameters(),
                 Some(DEFINITIONS[1]),
-                DEFINITIONS[3],
+                if row.returns_deleted {
+                    row.definition
+                } else {
+                    DEFINITIONS[3]
+                },
             );
         }
         _ => {}

@@ -24,11 +24,11 @@ struct Deleted {
     removed: bool,
 }
 
-/// Answers with the object where it stays for a while, else with a Status.
+/// Answers with the object where it stays for a while or its row says so, else with a Status.
 pub(crate) async fn delete(call: &Call) -> Result<Answer, Status> {
     let (deletion, dry_run) = options::deletion(&call.query, body::delete_options(call)?)?;
     let deleted = remove(call, &deletion, dry_run).await?;
-    if deleted.removed && !call.row.graceful_deletion && call.row.kind != "ServiceAccount" {
+    if deleted.removed && !call.row.returns_deleted {
         let encoding = match call.accepted.form {
             Form::Object => call.accepted.encoding,
             Form::Table(_) | Form::Metadata(_) => Encoding::Json,
