@@ -10,7 +10,7 @@ use plan::{FrontendKey, Step, Store};
 
 use crate::link::{Attacher, Device, Direction};
 use crate::object::{self, Programs};
-use crate::pins::{Lock, Pins};
+use crate::pins::{self, Lock, Pins};
 use crate::{ApplyError, Capacities, DeviceReport, Error, Probe, View, XdpMode, netlink, probe};
 
 /// What [`Datapath::open`] needs to know.
@@ -65,6 +65,10 @@ impl Datapath {
     pub fn open(settings: &Settings) -> Result<Datapath, Error> {
         probe::require_kernel()?;
         probe::require_capabilities()?;
+        if let Some(path) = &settings.cgroup_root {
+            // Before anything is made, and before the verifier has worked for nothing.
+            pins::open_cgroup(path)?;
+        }
         let pins = Pins::new(&settings.bpffs_root);
         pins.create()?;
         let lock = Lock::acquire(&pins)?;

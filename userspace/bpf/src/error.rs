@@ -84,7 +84,9 @@ pub enum Error {
         wanted: u32,
     },
     /// The kernel refused to make a table.
-    #[error("cannot create the table {table} with {entries} entries: give a smaller {flag}, or this host more memory")]
+    #[error(
+        "cannot create the table {table} with {entries} entries: give a smaller {flag}, or this host more memory"
+    )]
     Create {
         /// Name of the table.
         table: &'static str,

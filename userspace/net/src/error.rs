@@ -13,7 +13,7 @@ pub enum Error {
     )]
     NoCgroup2,
     /// A bpffs could not be mounted.
-    #[error("cannot mount a bpffs at {}: as root, `mount -t bpf bpf {0}`", path.display())]
+    #[error("cannot mount a bpffs at {}: as root, `mount -t bpf bpf {0}`, or name a folder on one with --bpffs-root", path.display())]
     MountBpffs {
         /// Where.
         path: PathBuf,
