@@ -228,3 +228,115 @@ fn mark(node: &str, trouble: &Trouble) -> u64 {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use apiserver::{App, Config};
+    use client::Path;
+    use storage::memory::Memory;
+
+    use super::*;
+
+    fn trouble(message: &str) -> Trouble {
+        Trouble {
+            reason: "TableFull",
+            message: message.to_owned(),
+        }
+    }
+
+    fn writer(client: Client) -> Writer {
+        Writer {
+            client,
+            node: "node-a".to_owned(),
+            known: BTreeMap::new(),
+            due: BTreeMap::new(),
+            written: BTreeMap::new(),
+        }
+    }
+
+    /// Everything is 404 there.
+    fn nobody() -> Client {
+        Client::in_process(axum::Router::new(), "")
+    }
+
+    #[test]
+    fn only_what_is_new_and_still_so_is_due() {
+        let mut writer = writer(nobody());
+        let web = ServiceKey::new("default", "web");
+        let cases: [(&[&str], &[&str]); 6] = [
+            (&["a"], &["a"]),
+            (&["a", "b"], &["a", "b"]),
+            (&["b"], &["b"]),
+            (&["b", "c"], &["b", "c"]),
+            (&[], &[]),
+            (&["b"], &["b"]),
+        ];
+        for (now, due) in cases {
+            let now = now.iter().map(|word| trouble(word)).collect();
+            writer.hear((web.clone(), now));
+            let found = writer.due.get(&web).map_or(&[][..], Vec::as_slice);
+            let found: Vec<&str> = found.iter().map(|t| t.message.as_str()).collect();
+            assert_eq!(found, due);
+        }
+        assert_eq!(writer.next_due(), Some((web.clone(), trouble("b"))));
+        writer.hear((web, vec![trouble("b")]));
+        assert_eq!(writer.next_due(), None, "what goes on is not repeated");
+    }
+
+    #[tokio::test]
+    async fn a_trouble_that_returns_is_counted_in_one_event() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::new(folder.path());
+        let app: App = apiserver::build(config, Arc::new(Memory::new()))
+            .await
+            .unwrap();
+        let client = Client::in_process(app.router(), app.admin_token());
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]},
+        });
+        let services = Path::raw("/api/v1/namespaces/default/services");
+        let made: Value = client.create(&services, &service).await.unwrap();
+        let events = || async {
+            let path = Path::raw("/api/v1/namespaces/default/events");
+            let list: Value = client.get(&path).await.unwrap();
+            let items = list["items"].as_array().unwrap().clone();
+            items
+                .iter()
+                .map(|event| (event["message"].clone(), event["count"].clone()))
+                .collect::<Vec<_>>()
+        };
+
+        let web = ServiceKey::new("default", "web");
+        let mut first = writer(client.clone());
+        first.report(&web, &trouble("a")).await;
+        first.report(&web, &trouble("a")).await;
+        assert_eq!(events().await, [(json!("a"), json!(1))], "not so soon");
+        let mut second = writer(client.clone());
+        second.report(&web, &trouble("a")).await;
+        assert_eq!(events().await, [(json!("a"), json!(2))]);
+        second.report(&web, &trouble("b")).await;
+        assert_eq!(events().await.len(), 2);
+
+        let list: Value = client
+            .get(&Path::raw("/api/v1/namespaces/default/events"))
+            .await
+            .unwrap();
+        for event in list["items"].as_array().unwrap() {
+            let about = &event["involvedObject"];
+            assert_eq!(about["uid"], made["metadata"]["uid"]);
+            assert_eq!(event["source"]["host"], "node-a");
+            let times = [&event["firstTimestamp"], &event["lastTimestamp"]];
+            assert!(times.iter().all(|time| time.is_string()), "{event}");
+        }
+
+        // Who is gone gets none, and who cannot be asked holds nothing up.
+        second
+            .report(&ServiceKey::new("default", "gone"), &trouble("a"))
+            .await;
+        writer(nobody()).report(&web, &trouble("c")).await;
+        assert_eq!(events().await.len(), 2);
+    }
+}
