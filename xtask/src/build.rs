@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -69,8 +70,7 @@ pub(crate) fn programs() -> Result<PathBuf> {
             .env_remove("RUSTFLAGS"),
     )?;
     let built = build.join(bpf_target()).join("release/programs");
-    let bytes =
-        std::fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    let bytes = without_dwarf(&built)?;
     if !has_section(&bytes, ".BTF") || !has_section(&bytes, ".BTF.ext") {
         bail!(
             "{} carries no BTF: bpf-linker at {} is too old, reinstall it",
@@ -89,6 +89,26 @@ pub(crate) fn programs() -> Result<PathBuf> {
         toolchain.describe()
     ));
     Ok(object)
+}
+
+/// The object without DWARF, which is most of it and which the kernel does not read; BTF was made of it and stays.
+/// Where no tool of LLVM's is there to take it out, the object stays large.
+fn without_dwarf(built: &Path) -> Result<Vec<u8>> {
+    let stripped = built.with_extension("stripped");
+    let of_debian = PathBuf::from(format!("/usr/lib/llvm-{}/bin/llvm-strip", setup::LLVM));
+    let tool = Some(of_debian)
+        .filter(|path| path.exists())
+        .or_else(|| cmd::which("llvm-strip"));
+    let object = match tool {
+        Some(tool) => {
+            let mut strip = Command::new(tool);
+            strip.args(["--strip-debug", "-o"]).arg(&stripped);
+            cmd::run(strip.arg(built))?;
+            stripped.as_path()
+        }
+        None => built,
+    };
+    std::fs::read(object).with_context(|| format!("cannot read {}", object.display()))
 }
 
 /// BPF in the byte order of this machine: what runs in its kernel.

@@ -13,7 +13,7 @@ use crate::cmd;
 use crate::toolchain::Toolchain;
 
 /// The LLVM that Debian's `rustc-web` is built with; bpf-linker must read the bitcode that it writes.
-const LLVM: &str = "22";
+pub(crate) const LLVM: &str = "22";
 
 /// Commands that are started at run time: (command, Debian package, what for).
 const TOOLS: [(&str, &str, &str); 4] = [
