@@ -258,7 +258,7 @@ impl Deletion {
             set(
                 metadata,
                 "deletionTimestamp",
-                meta::timestamp(now + Duration::seconds(grace)),
+                meta::timestamp(now.saturating_add(Duration::seconds(grace))),
             );
             set(metadata, "deletionGracePeriodSeconds", grace);
             if resource.has_generation && !meta::is_terminating(object) {

@@ -293,6 +293,12 @@ fn deletions() {
         Fate::Remove
     );
 
+    let patient = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "terminationGracePeriodSeconds": i64::MAX}, "status": {"phase": "Running"}});
+    assert_eq!(
+        marked(fate("pods", patient, json!({})))["metadata"]["deletionTimestamp"],
+        "9999-12-31T23:59:59Z"
+    );
+
     let namespaces = table::find("", "v1", "namespaces").unwrap();
     let emptied = marked(fate(
         "namespaces",

@@ -176,6 +176,16 @@ async fn metadata_alone_can_be_watched() {
     assert_eq!(event["object"]["metadata"]["labels"], json!({"x": "y"}));
 }
 
+#[tokio::test]
+async fn a_watch_may_be_asked_to_outlive_the_clock() {
+    let server = Server::new().await;
+    let mut watch = server
+        .watch(&format!("{MAPS}?watch=1&timeoutSeconds={}", i64::MAX))
+        .await;
+    server.post(MAPS, &map("a", &json!({}))).await.ok();
+    assert_eq!(watch.line().await, "ADDED a");
+}
+
 #[tokio::test(start_paused = true)]
 async fn bookmarks_tell_how_far_the_watch_has_come() {
     let server = Server::new().await;

@@ -26,6 +26,8 @@ use crate::respond::{self, Answer};
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// A watch without `timeoutSeconds` lives this long, up to twice, so that clients spread.
 const LIFETIME_SECS: u64 = 1800;
+/// No watch lives longer, whatever its client asks for.
+const LIFETIME_MAX_SECS: u64 = 24 * 3600;
 /// Events that wait are sent together until this many bytes.
 const CHUNK: usize = 64 << 10;
 
@@ -100,7 +102,8 @@ fn lifetime(options: &ListOptions) -> Duration {
     Duration::from_secs(
         options
             .timeout
-            .unwrap_or_else(|| fastrand::u64(LIFETIME_SECS..LIFETIME_SECS * 2)),
+            .unwrap_or_else(|| fastrand::u64(LIFETIME_SECS..LIFETIME_SECS * 2))
+            .min(LIFETIME_MAX_SECS),
     )
 }
 
