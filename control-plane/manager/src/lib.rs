@@ -8,11 +8,12 @@ mod feed;
 mod perform;
 mod queue;
 
-use std::future::Future;
+use std::future::{Future, ready};
+use std::task::Poll;
 use std::time::Duration;
 
 use client::{Backoff, Client};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, StreamExt, poll};
 use reconcile::{Key, Origin, Snapshot, Write, reconcile};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -65,7 +66,7 @@ pub async fn run(client: Client, shutdown: impl Future<Output = ()>) {
             },
             () = sleep => manager.queue.wake(Instant::now()),
         }
-        manager.decide();
+        manager.decide().await;
     }
 }
 
@@ -120,7 +121,7 @@ impl Manager {
     }
 
     /// Decides about what is queued, as far as there are workers for it.
-    fn decide(&mut self) {
+    async fn decide(&mut self) {
         if self.workers.is_empty() {
             self.snapshot.quiesce();
         }
@@ -135,8 +136,13 @@ impl Manager {
                 self.queue.succeeded(&key);
             } else {
                 let lists = self.snapshot.lists();
-                self.workers
-                    .spawn(write(self.client.clone(), key, lists, writes));
+                let mut work = Box::pin(write(self.client.clone(), key, lists, writes));
+                // Begun here, in the queue's order: what a runtime does first with tasks is its own affair, and
+                // traffic waits for EndpointSlices while nobody waits for Endpoints.
+                match poll!(&mut work) {
+                    Poll::Ready(done) => self.workers.spawn(ready(done)),
+                    Poll::Pending => self.workers.spawn(work),
+                };
             }
         }
     }

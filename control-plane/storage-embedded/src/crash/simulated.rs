@@ -125,9 +125,11 @@ impl Simulated {
                 if kept > same && machine.random.bool() {
                     let hole = machine.random.usize(same..kept);
                     let end = machine.random.usize(hole..=kept);
-                    for at in hole..end {
-                        found[at] = file.durable.get(at).copied().unwrap_or(0);
-                    }
+                    let before = file.durable.iter().copied().chain(std::iter::repeat(0));
+                    let holes = found[hole..end].iter_mut();
+                    holes
+                        .zip(before.skip(hole))
+                        .for_each(|(byte, old)| *byte = old);
                 }
             }
             next.names.insert(name.clone(), next.files.len());
