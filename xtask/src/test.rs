@@ -25,8 +25,13 @@ pub(crate) struct Options {
     rest: Vec<String>,
 }
 
-/// Where the tests that need root are: all tests of these folders, and no others.
-const PRIVILEGED: &str = "userspace/testbed/tests";
+/// Where the tests that need root are: package, what nextest calls its test binaries, and their sources.
+const PRIVILEGED: [(&str, &str, &str); 4] = [
+    ("bpf", "bpf::kernel", "userspace/bpf/tests/kernel"),
+    ("net", "net::namespace", "userspace/net/tests"),
+    ("proxy", "proxy::kernel", "userspace/proxy/tests/kernel"),
+    ("testbed", "testbed::", "userspace/testbed/tests"),
+];
 
 /// Runs the tests. With no filter it asserts that every privileged test that is written has run.
 ///
@@ -67,7 +72,11 @@ fn nextest(options: &Options, fairlead: &Path, expected: Option<usize>) -> Resul
         "--no-fail-fast",
     ]);
     if options.unprivileged {
-        command.args(["--filterset", "not (package(testbed) and kind(test))"]);
+        command.args([
+            "--filterset",
+            "not (package(testbed) and kind(test)) and not binary_id(bpf::kernel) \
+             and not binary_id(net::namespace) and not binary_id(proxy::kernel)",
+        ]);
     }
     command
         .args(&options.rest)
@@ -100,19 +109,21 @@ fn cargo_test(options: &Options, fairlead: &Path, expected: Option<usize>) -> Re
             .env("FAIRLEAD", fairlead);
         command
     };
-    let others = cmd::status(&mut cargo(&[
-        "--workspace",
-        "--exclude",
-        "programs",
-        "--exclude",
-        "testbed",
-    ]))?;
-    let testbed = cmd::status(&mut cargo(&["--package", "testbed", "--lib"]))?;
-    let status = if others.success() { testbed } else { others };
+    let packages: Vec<&str> = PRIVILEGED.iter().map(|(package, ..)| *package).collect();
+    let flags = |flag: &'static str| packages.iter().flat_map(move |package| [flag, *package]);
+    let mut rest = vec!["--workspace", "--exclude", "programs"];
+    rest.extend(flags("--exclude"));
+    let mut libraries = vec!["--lib"];
+    libraries.extend(flags("--package"));
+    let others = cmd::status(&mut cargo(&rest))?;
+    let libraries = cmd::status(&mut cargo(&libraries))?;
+    let status = if others.success() { libraries } else { others };
     if options.unprivileged {
         return Ok(cmd::exit_code(status));
     }
-    let mut command = cargo(&["--package", "testbed", "--test", "*"]);
+    let mut tests = vec!["--test", "*"];
+    tests.extend(flags("--package"));
+    let mut command = cargo(&tests);
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
@@ -154,11 +165,14 @@ fn counted(ran: usize, expected: Option<usize>) -> String {
     )
 }
 
-/// How many test functions the privileged folder holds.
+/// How many test functions the privileged folders hold.
 fn written() -> Result<usize> {
-    let folder = cmd::workspace_root().join(PRIVILEGED);
+    let root = cmd::workspace_root();
     let mut count = 0;
-    let mut folders = vec![folder];
+    let mut folders: Vec<_> = PRIVILEGED
+        .iter()
+        .map(|(_, _, folder)| root.join(folder))
+        .collect();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder)
             .with_context(|| format!("cannot read {}", folder.display()))?
@@ -184,7 +198,8 @@ fn test_functions(source: &str) -> usize {
 
 /// `        PASS [   0.012s] testbed::datapath name`, perhaps coloured, perhaps with a counter in between.
 fn nextest_passed(line: &str) -> bool {
-    line.contains("PASS") && line.contains("testbed::")
+    let of_ours = |(_, binary, _): &(&str, &str, &str)| line.contains(&format!(" {binary}"));
+    line.contains("PASS") && PRIVILEGED.iter().any(of_ours)
 }
 
 /// `test result: ok. 5 passed; 0 failed; …`
