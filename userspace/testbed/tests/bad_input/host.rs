@@ -124,7 +124,7 @@ fn missing_file_systems_are_named() -> Result<()> {
 fn tables_that_the_kernel_cannot_make_are_named() -> Result<()> {
     let node = Node::create()?;
     for (flag, table) in [
-        ("--frontends-max", "FRONTENDS4"),
+        ("--frontends-max", "FRONTENDS"),
         ("--backends-max", "BACKENDS"),
     ] {
         let root = format!("--bpffs-root={}", node.bpffs().join(table).display());

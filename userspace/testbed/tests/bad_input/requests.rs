@@ -46,7 +46,9 @@ fn post(collection: &str, object: &Value, code: u16, words: &'static [&'static s
 }
 
 fn service(name: &str, spec: Value) -> Value {
-    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
+    let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}});
+    service["spec"] = spec;
+    service
 }
 
 /// Requests in every way of being wrong. Port 30080 is taken.
