@@ -115,7 +115,9 @@ pub fn check(
 
 /// Which fields of `patch`, a merge patch or strategic merge patch for `resource`, nobody knows.
 pub fn unknown_in_patch(resource: &Resource, patch: &Value) -> Vec<String> {
-    schema::of(resource).map_or_else(Vec::new, |schema| types::unknown_fields(schema, patch))
+    schema::of(resource).map_or_else(Vec::new, |schema| {
+        bounded(types::unknown_fields(schema, patch))
+    })
 }
 
 /// Reads JSON that is no object of the table: patches, options.
@@ -181,6 +183,7 @@ fn finish(
     found: Vec<String>,
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
+    let found = bounded(found);
     let expected = resource.api_version();
     let sent = |key: &str, default: &str| match text(&object, &[key]) {
         "" => default.to_owned(),
@@ -216,6 +219,18 @@ fn finish(
         object,
         warnings: found,
     })
+}
+
+/// The most findings that a client is told of.
+const FINDINGS_MAX: usize = 100;
+
+fn bounded(mut found: Vec<String>) -> Vec<String> {
+    if found.len() > FINDINGS_MAX {
+        let more = found.len() - FINDINGS_MAX;
+        found.truncate(FINDINGS_MAX);
+        found.push(format!("and {more} more"));
+    }
+    found
 }
 
 fn other_kind(resource: &Resource, version: &str, kind: &str) -> String {

@@ -102,6 +102,9 @@ impl Subject<'_> {
     }
 }
 
+/// The most faults that one refusal tells of: nobody reads more, and a body can be made of nothing but faults.
+const FAULTS_MAX: usize = 100;
+
 impl Status {
     /// Any refusal. Without details the field is absent from the answer.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
@@ -194,19 +197,23 @@ impl Status {
     /// 422: the object breaks rules. `kind` is the object's kind.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let subject = Subject { group, name: kind };
+        let told = &errors[..errors.len().min(FAULTS_MAX)];
         let mut seen: Vec<String> = Vec::new();
-        for error in errors {
+        for error in told {
             let text = error.to_string();
             if !seen.contains(&text) {
                 seen.push(text);
             }
+        }
+        if errors.len() > told.len() {
+            seen.push(format!("and {} more", errors.len() - told.len()));
         }
         let listed = match seen.as_slice() {
             [] => String::new(),
             [one] => format!(": {one}"),
             many => format!(": [{}]", many.join(", ")),
         };
-        let causes = errors
+        let causes = told
             .iter()
             .map(|error| Cause {
                 reason: error.reason().into(),

@@ -206,14 +206,31 @@ pub(crate) fn list(
     }
 }
 
+/// The most characters of all warnings; where there are more, each is cut to [`WARNING_MAX`] and the last are left out.
+/// Both as with kube-apiserver.
+const WARNINGS_MAX: usize = 4096;
+const WARNING_MAX: usize = 256;
+
 /// Adds what the client should be told beside the answer (RFC 7234, code 299).
 pub(crate) fn warn(mut response: Answer, warnings: &[String]) -> Answer {
+    let all: usize = warnings.iter().map(|warning| warning.chars().count()).sum();
+    let each = if all > WARNINGS_MAX {
+        WARNING_MAX
+    } else {
+        usize::MAX
+    };
+    let mut left = WARNINGS_MAX;
     for warning in warnings {
+        let warning: String = warning.chars().take(each).collect();
+        match left.checked_sub(warning.chars().count()) {
+            Some(rest) => left = rest,
+            None => break,
+        }
         let quoted = warning
             .replace('\\', "\\\\")
             .replace('"', "\\\"")
             .replace(['\n', '\r'], " ");
-        if let Ok(header) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+        if let Ok(header) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
             response.headers_mut().append(WARNING, header);
         }
     }

@@ -508,6 +508,53 @@ async fn a_deletion_is_answered_as_its_kind_demands() {
 }
 
 #[tokio::test]
+async fn what_clients_are_told_is_bounded() {
+    let server = Server::new().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let many = |count: usize, length: usize| {
+        let mut object = json!({"metadata": {"name": "m"}});
+        for i in 0..count {
+            object[format!("{i:0length$}")] = json!(1);
+        }
+        object
+    };
+    for (fields, length, warnings) in [(3, 9, 3), (3, 2000, 3), (101, 9, 101), (30_000, 99, 35)] {
+        let reply = server
+            .post(&format!("{path}?dryRun=All"), &many(fields, length))
+            .await;
+        assert_eq!(reply.code, 201);
+        let told = reply.headers.get_all("warning").iter();
+        let sizes: Vec<usize> = told.map(http::HeaderValue::len).collect();
+        assert_eq!(sizes.len(), warnings, "{fields} of {length}");
+        assert!(sizes.iter().sum::<usize>() < 8192, "{sizes:?}");
+    }
+    let strict = server
+        .post(&format!("{path}?fieldValidation=Strict"), &many(30_000, 1))
+        .await;
+    assert_eq!(strict.code, 400);
+    let message = strict.json()["message"].to_string();
+    assert!(message.ends_with(", and 29900 more\""), "{message}");
+    let named = json!({"metadata": {"name": "m"}, "größe": 1});
+    let reply = server.post(path, &named).await;
+    assert_eq!(
+        reply.headers["warning"].as_bytes(),
+        r#"299 - "unknown field \"größe\"""#.as_bytes()
+    );
+
+    let ports: Vec<Value> = (0..30_000).map(|_| json!({"port": 0})).collect();
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": ports}});
+    let refused = server
+        .post("/api/v1/namespaces/default/services", &service)
+        .await;
+    assert_eq!(refused.code, 422);
+    assert_eq!(
+        refused.json()["details"]["causes"].as_array().map(Vec::len),
+        Some(100)
+    );
+    assert!(refused.body.len() < 64 << 10, "{}", refused.body.len());
+}
+
+#[tokio::test]
 async fn one_object_is_read_and_not_watched() {
     let server = Server::new().await;
     let found = server.get("/api/v1/namespaces/default?watch=1").await.ok();
