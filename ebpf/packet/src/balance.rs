@@ -49,6 +49,10 @@ pub enum Kind {
     Reply,
 }
 
+/// The service of a conversation with a backend itself, which has entries only to keep its answers apart from those
+/// of a service's flow.
+const DIRECT: ServiceId = 0;
+
 /// Ports tried before a translated source counts as exhausted.
 pub const PORT_TRIES: u32 = 4;
 
@@ -80,6 +84,9 @@ pub fn balance<F: Family, T: Tables<F>>(
         Ports::None => return Decision::Pass,
         Ports::Lost => return Decision::Drop(Counter::DropFragment),
     }
+    // Behind XDP a packet for a backend is one that XDP has just translated, or left alone for good reason.
+    let behind_xdp = place == Place::Device && tables.runs_xdp(ifindex);
+    let mut was_direct = false;
     let closing = headers.tcp_flags & (tcp::FIN | tcp::RST) != 0;
     if let Some(state) = tables.flow(&headers.tuple, closing) {
         if state.flags() & flags::REPLY != 0 {
@@ -96,14 +103,18 @@ pub fn balance<F: Family, T: Tables<F>>(
             *to = *state.to();
             return rewrite(tables, headers, Kind::Reply);
         }
+        if state.service() == DIRECT && behind_xdp {
+            return Decision::Pass;
+        }
         if stays(tables, headers, state) {
             *to = *state.to();
             return rewrite(tables, headers, Kind::Forward);
         }
+        was_direct = state.service() == DIRECT;
     }
     let found = frontend(tables, place, &headers.tuple);
     let mut beginning = Beginning {
-        service: 0,
+        service: DIRECT,
         backend: 0,
         now_secs: 0,
         place,
@@ -116,9 +127,9 @@ pub fn balance<F: Family, T: Tables<F>>(
             choose(tables, frontend, &headers.tuple, &mut beginning, to)
         }
         // What goes to a backend directly is no service's, unless its answers would be taken for those of a
-        // service's flow: a client may use one port towards both. Behind XDP such a packet is one that XDP has
-        // just translated.
-        None if mixes(tables, headers) && !(place == Place::Device && tables.runs_xdp(ifindex)) => {
+        // service's flow: a client may use one port towards both. An entry of an earlier conversation is replaced:
+        // it may name a port that is no longer this client's.
+        None if was_direct || mixes(tables, headers) && !behind_xdp => {
             beginning.now_secs = tables.now_secs();
             *to = headers.tuple;
             Decision::Rewrite(Kind::New)
@@ -252,8 +263,11 @@ fn rewrite<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>, kind: Kind
 fn stays<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>, state: &F::State) -> bool {
     if headers.transport == Transport::Tcp {
         let opens = headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
-        // A client that takes a port again may have ended the flow before.
-        !opens || state.flags() & flags::CLOSING == 0 && serves(tables, state)
+        // A client that takes a port again may have ended the flow before, and its answers may be another's since.
+        !opens
+            || state.flags() & flags::CLOSING == 0
+                && serves(tables, state)
+                && hears(tables, &headers.tuple, state)
     } else {
         serves(tables, state)
     }
@@ -272,6 +286,15 @@ fn mixes<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>) -> bool {
             Some(state) => state.flags() & (flags::REPLY | flags::SNAT) == flags::REPLY,
             None => false,
         }
+}
+
+/// Whether the answers of a flow still come back to it.
+#[inline(never)]
+fn hears<F: Family, T: Tables<F>>(tables: &T, tuple: &F::Flow, state: &F::State) -> bool {
+    match tables.flow(&state.to().reversed(), false) {
+        Some(answer) => answer.to().is(&tuple.reversed()),
+        None => false,
+    }
 }
 
 /// Whether the flow's backend still belongs to its service.
@@ -661,6 +684,32 @@ mod tests {
         );
         assert_eq!(kinds, [new, forward, forward, forward, forward, new]);
     }
+
+    #[test]
+    fn a_port_that_was_used_directly_serves_a_service_again() {
+        let model = model(0);
+        let place = Place::Pod;
+        let service = tuple(100, 1000, 1);
+        let (_, first) = send(&model, place, service, tcp::SYN);
+        // The client ends the flow one-sidedly, then talks to the backend itself from the same port.
+        send(&model, place, first.reversed(), tcp::RST);
+        let (_, direct) = send(&model, place, first, tcp::SYN);
+        assert_eq!(direct, first, "the port is free again");
+        let (_, again) = send(&model, place, service, tcp::SYN);
+        assert!(
+            hears_model(&model, service, again),
+            "answers go to the service's flow"
+        );
+        // And the other way round: a direct conversation takes the place of an earlier one on its port.
+        let (_, later) = send(&model, place, first, tcp::SYN);
+        assert!(hears_model(&model, first, later));
+    }
+
+    fn hears_model(model: &Model, tuple: Flow4, to: Flow4) -> bool {
+        Tables::<V4>::flow(model, &to.reversed(), false)
+            .is_some_and(|answer| answer.to == tuple.reversed())
+    }
+
     #[test]
     fn a_direct_conversation_does_not_mix_with_a_service_s_unless_xdp_made_it() {
         for (place, xdp, told) in [
