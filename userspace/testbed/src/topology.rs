@@ -44,6 +44,10 @@ pub const ROUTED: [&str; 4] = [
     "fd10:244::/64",
 ];
 
+/// Where nodes keep files: on a disk, because a store that syncs to memory measures nothing, and where only root
+/// writes, because root unmounts and removes there by name.
+const FOLDERS: &str = "/var/lib";
+
 /// What every name of ours starts with, before the process id.
 const PREFIX: &str = "fl-";
 
@@ -91,7 +95,7 @@ impl Node {
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
-        let folder = std::env::temp_dir().join(&id);
+        let folder = Path::new(FOLDERS).join(&id);
         let cgroup = Cgroup::create(&id)?;
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
@@ -341,7 +345,7 @@ fn sweep() {
     if let Ok(mount) = cgroup::mount() {
         entries(mount).for_each(|path| cgroup::remove(&path));
     }
-    for folder in entries(std::env::temp_dir()) {
+    for folder in entries(PathBuf::from(FOLDERS)) {
         bpffs::remove(&folder.join("bpf"));
         let _ = std::fs::remove_dir_all(folder);
     }
