@@ -77,8 +77,16 @@ fn sigterm_ends_every_part_and_leaves_traffic_flowing() -> Result<()> {
     proxy.assert_terminates()?;
     // A watch that is open does not hold the server up.
     let api = Api::in_node(&stage.node, &kubeconfig(&stage.node))?;
+    let services = client::Resource {
+        group: String::new(),
+        version: "v1".to_owned(),
+        plural: "services".to_owned(),
+        namespaced: true,
+    };
     let watching = api.talk(|client| async move {
-        let mut watch = Box::pin(client.watch::<view::objects::Service>(client::Params::default()));
+        let mut watch = Box::pin(
+            client.watch_resource::<serde_json::Value>(&services, client::Params::default()),
+        );
         futures_util::StreamExt::next(&mut watch)
             .await
             .context("a first event")?;
