@@ -93,10 +93,8 @@ pub fn balance<F: Family, T: Tables<F>>(
             // An answer whose source becomes a service's address would be refused on its way through this
             // node's routing (rp_filter, or a local source), so it is translated where it leaves. Only what
             // does not go through routing is translated here: hairpins, and answers to our own address.
-            let here = match place {
-                Place::Pod => state.to().daddr().is(headers.tuple.saddr()),
-                Place::Device | Place::Wire => state.flags() & flags::SNAT != 0,
-            };
+            let here = state.flags() & flags::SNAT != 0
+                || place == Place::Pod && bounces::<F>(&headers.tuple, state.to());
             if !here {
                 return Decision::Pass;
             }
@@ -177,6 +175,12 @@ pub fn reply<F: Family, T: Tables<F>>(
 #[inline(always)]
 pub fn source_changes<F: Family>(from: &F::Flow, to: &F::Flow) -> bool {
     !from.saddr().is(to.saddr())
+}
+
+/// Whether a packet goes back to where it came from: a pod that is its own backend.
+#[inline(always)]
+pub fn bounces<F: Family>(from: &F::Flow, to: &F::Flow) -> bool {
+    to.daddr().is(from.saddr())
 }
 
 /// Whether a packet's tuple has ports.

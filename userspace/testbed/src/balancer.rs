@@ -145,6 +145,28 @@ impl Balancer {
         Ok(self.datapath.apply(&steps)?)
     }
 
+    /// Forgets which backends are on this node, as if no EndpointSlice had said so.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn forget_places(&mut self) -> Result<()> {
+        let held = self.datapath.observe()?.backends;
+        let steps: Vec<Step> = held
+            .into_iter()
+            .map(|(id, backend)| {
+                Step::PutBackend(
+                    id,
+                    Backend {
+                        flags: 0,
+                        ..backend
+                    },
+                )
+            })
+            .collect();
+        Ok(self.datapath.apply(&steps)?)
+    }
+
     /// Forgets backends that no ring leads to any more.
     ///
     /// # Errors

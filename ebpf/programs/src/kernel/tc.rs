@@ -2,7 +2,7 @@
 
 use abi::Counter;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
-use packet::balance::{Kind, source_changes};
+use packet::balance::{Kind, bounces, source_changes};
 use packet::{
     Decision, Family, Headers, Link, Place, Tables, Transport, V4, V6, balance, parse, reply,
 };
@@ -133,15 +133,16 @@ fn carry_out<F: Family>(
     headers: &Headers<F>,
     to: &F::Flow,
 ) -> Result<i32, Counter> {
-    let sent = source_changes::<F>(&headers.tuple, to);
-    if sent && place != Place::Pod {
+    if !source_changes::<F>(&headers.tuple, to) {
+        skb.rewrite(headers, to)?;
+        Ok(TC_ACT_UNSPEC)
+    } else if place == Place::Pod && bounces::<F>(&headers.tuple, to) {
+        skb.rewrite(headers, to)?;
+        skb.bounce()
+    } else {
         skb.decrement_ttl(headers)?;
-    }
-    skb.rewrite(headers, to)?;
-    match place {
-        Place::Pod if sent => skb.bounce(),
-        Place::Device | Place::Wire if sent => skb.forward::<F>(to),
-        Place::Pod | Place::Device | Place::Wire => Ok(TC_ACT_UNSPEC),
+        skb.rewrite(headers, to)?;
+        skb.forward::<F>(to)
     }
 }
 

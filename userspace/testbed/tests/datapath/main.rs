@@ -2,14 +2,15 @@
 //! without; both families, TCP and UDP.
 
 mod paths;
+mod unplaced;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use testbed::balancer::Service;
-use testbed::probe::How;
+use testbed::probe::{How, Seen};
 use testbed::topology::{NODE4, NODE6, REMOTE4, REMOTE6};
 use testbed::{Load, Mode};
 
@@ -355,14 +356,7 @@ fn an_old_flow_leaves_a_direct_connection_alone() -> Result<()> {
             for how in [How::Tcp, How::UdpConnected] {
                 let port = if how == How::Tcp { HTTP } else { UDP };
                 for target in [stage.target(v6, port), SocketAddr::new(backend, port)] {
-                    let seen = stage.client_netns().run(|| {
-                        Ok(testbed::probe::ask_from(
-                            40_000,
-                            how,
-                            target,
-                            Duration::from_secs(2),
-                        ))
-                    })?;
+                    let seen = stage.client_netns().run(|| ask_from(40_000, how, target))?;
                     assert_eq!(seen.error, None, "{path:?} {how:?} {target}");
                     assert_eq!(
                         seen.backend.as_deref(),
@@ -374,6 +368,19 @@ fn an_old_flow_leaves_a_direct_connection_alone() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Asks from one port. A process that another test starts at this moment may hold the last socket there until it
+/// has become its program: then again.
+fn ask_from(port: u16, how: How, target: SocketAddr) -> Result<Seen> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let seen = testbed::probe::ask_from(port, how, target, Duration::from_secs(2));
+        if seen.error.as_deref() != Some("address in use") || Instant::now() > deadline {
+            return Ok(seen);
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// Every one of the three backends has between half and double of an even share.

@@ -141,10 +141,12 @@ impl Stage {
                 .collect(),
             affinity_secs,
         });
-        self.balancer
-            .as_mut()
-            .context("the agent runs")?
-            .put(&services)
+        self.balancer()?.put(&services)
+    }
+
+    /// What is written into the tables with.
+    pub(crate) fn balancer(&mut self) -> Result<&mut Balancer> {
+        self.balancer.as_mut().context("the agent runs")
     }
 
     /// What a client connects to for the servers' port.
