@@ -25,19 +25,22 @@ pub(crate) struct Options {
     rest: Vec<String>,
 }
 
-/// Where the tests that need root are: package, what nextest calls its test binaries, and their sources.
-const PRIVILEGED: [(&str, &str, &str); 4] = [
-    ("bpf", "bpf::kernel", "userspace/bpf/tests/kernel"),
-    ("net", "net::namespace", "userspace/net/tests"),
-    ("proxy", "proxy::kernel", "userspace/proxy/tests/kernel"),
-    ("testbed", "testbed::", "userspace/testbed/tests"),
+/// Where the tests that need root are: packages, and what nextest calls their test binaries.
+const PRIVILEGED: [(&str, &str); 4] = [
+    ("bpf", "bpf::kernel"),
+    ("net", "net::namespace"),
+    ("proxy", "proxy::kernel"),
+    ("testbed", "testbed::"),
 ];
 
-/// Runs the tests. With no filter it asserts that every privileged test that is written has run.
+/// So many of them there are at least. Raised as tests are added; lowered only by who removes one.
+const PRIVILEGED_MIN: usize = 100;
+
+/// Runs the tests. With no filter it asserts that the privileged ones have run.
 ///
 /// # Errors
 ///
-/// When building fails or fewer privileged tests ran than there are.
+/// When building fails or fewer than [`PRIVILEGED_MIN`] privileged tests ran.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if !options.unprivileged && cmd::output("id", &["-u"]).is_none_or(|uid| uid != "0") {
         bail!(
@@ -46,14 +49,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     build::programs()?;
     // Tests start the binary itself; building it here keeps that out of their time limits.
-    let executables = cmd::cargo_build(&["--package", "fairlead", "--bins"])?;
+    // The same selection as the tests', or cargo would settle on other features and compile much of it twice.
+    let executables =
+        cmd::cargo_build(&["--workspace", "--exclude", "programs", "--bins", "--tests"])?;
     let fairlead = cmd::named(&executables, "fairlead")?;
-    let privileged = if options.unprivileged {
-        None
-    } else {
-        Some(written()?)
-    };
-    let expected = privileged.filter(|_| options.rest.is_empty());
+    let expected = (!options.unprivileged && options.rest.is_empty()).then_some(PRIVILEGED_MIN);
     if cmd::output("cargo", &["nextest", "--version"]).is_some() {
         nextest(options, fairlead, expected)
     } else {
@@ -109,7 +109,7 @@ fn cargo_test(options: &Options, fairlead: &Path, expected: Option<usize>) -> Re
             .env("FAIRLEAD", fairlead);
         command
     };
-    let packages: Vec<&str> = PRIVILEGED.iter().map(|(package, ..)| *package).collect();
+    let packages: Vec<&str> = PRIVILEGED.iter().map(|(package, _)| *package).collect();
     let flags = |flag: &'static str| packages.iter().flat_map(move |package| [flag, *package]);
     let mut rest = vec!["--workspace", "--exclude", "programs"];
     rest.extend(flags("--exclude"));
@@ -160,45 +160,14 @@ fn finish(
 
 fn counted(ran: usize, expected: Option<usize>) -> String {
     format!(
-        "{ran} privileged tests passed, {} are written",
+        "{ran} privileged tests passed, of at least {}",
         expected.unwrap_or(0)
     )
 }
 
-/// How many test functions the privileged folders hold.
-fn written() -> Result<usize> {
-    let root = cmd::workspace_root();
-    let mut count = 0;
-    let mut folders: Vec<_> = PRIVILEGED
-        .iter()
-        .map(|(_, _, folder)| root.join(folder))
-        .collect();
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder)
-            .with_context(|| format!("cannot read {}", folder.display()))?
-        {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                count += test_functions(&std::fs::read_to_string(&path)?);
-            }
-        }
-    }
-    Ok(count)
-}
-
-fn test_functions(source: &str) -> usize {
-    source
-        .lines()
-        .map(str::trim)
-        .filter(|line| *line == "#[test]" || line.starts_with("#[tokio::test"))
-        .count()
-}
-
 /// `        PASS [   0.012s] testbed::datapath name`, perhaps coloured, perhaps with a counter in between.
 fn nextest_passed(line: &str) -> bool {
-    let of_ours = |(_, binary, _): &(&str, &str, &str)| line.contains(&format!(" {binary}"));
+    let of_ours = |(_, binary): &(&str, &str)| line.contains(&format!(" {binary}"));
     line.contains("PASS") && PRIVILEGED.iter().any(of_ours)
 }
 
@@ -236,11 +205,5 @@ mod tests {
             4
         );
         assert_eq!(cargo_passed("test name ... ok"), 0);
-    }
-
-    #[test]
-    fn written_tests_are_counted_by_their_attribute() {
-        let source = "#[test]\nfn one() {}\n    #[test]\n    fn two() {}\n#[tokio::test(flavor = \"x\")]\nasync fn three() {}\n// #[test] in words\n";
-        assert_eq!(test_functions(source), 3);
     }
 }
