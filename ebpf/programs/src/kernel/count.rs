@@ -8,10 +8,12 @@ use super::maps::COUNTERS;
 #[inline(always)]
 pub(crate) fn count(counter: Counter, bytes: u32) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: the map has one element for each CPU; nothing else on this CPU holds a reference to it, and
-        // the kernel keeps it alive while the program runs.
-        let value = unsafe { &mut *value };
-        value.packets += 1;
-        value.bytes += u64::from(bytes);
+        // SAFETY: the pointer comes from the kernel, and its element, one for each CPU, stays mapped until the
+        // program ends. No reference to it is made: a socket hook may be preempted by another here, at the price
+        // of a lost count.
+        unsafe {
+            (*value).packets += 1;
+            (*value).bytes += u64::from(bytes);
+        }
     }
 }

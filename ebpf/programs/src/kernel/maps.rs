@@ -2,7 +2,7 @@
 //! may override.
 //!
 //! Concurrency: the agent writes FRONTENDS, RINGS, BACKENDS, CONFIG and DEVICES; programs only read them. A hash
-//! update replaces the whole value (a reader sees the old or the new one, under RCU). RINGS and BACKENDS are
+//! update replaces the whole element (a reader keeps the old one or finds the new one). RINGS and BACKENDS are
 //! memory shared with the agent: it writes an element before anything points at it and clears it after nothing
 //! does any more, so that no reader meets an element half written. The LRU tables are written by programs on
 //! any CPU: insertions are atomic per entry, and what is changed in place is a single aligned word.
@@ -87,7 +87,8 @@ pub(crate) static CONFIG: Array<NodeConfig, 1> = Array::new();
 #[btf_map]
 pub(crate) static DEVICES: HashMap<u32, Device, { devices::CAPACITY as usize }> = HashMap::new();
 
-/// One copy for each CPU: a program is not preempted by another that counts here.
+/// One copy for each CPU. Packet programs are not preempted by each other; a socket hook may be, between reading
+/// and writing, and a count is lost then.
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<CounterValue, { counters::CAPACITY as usize }> =
     PerCpuArray::new();

@@ -92,8 +92,8 @@ macro_rules! tables {
         impl Tables<$family> for Maps {
             #[inline(always)]
             fn frontend(&self, key: &$key) -> Option<&Frontend> {
-                // SAFETY: programs never change the map, and what the agent replaces stays readable until the
-                // program ends (RCU; the map is not preallocated).
+                // SAFETY: programs never change the map, and an element's memory stays an element of this map
+                // until the program ends, even where the agent replaces it meanwhile.
                 unsafe { $frontends.get(key) }
             }
 
