@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
@@ -218,6 +219,10 @@ pub(crate) fn cgroup_path(mount: &Path, id: u64) -> Option<PathBuf> {
     None
 }
 
+/// How long a predecessor may take to end. A process that was killed holds its lock until the kernel has taken it
+/// apart, and a child that it was just starting until that has become its program.
+const HANDOVER: Duration = Duration::from_millis(500);
+
 /// Ownership of the pins below a root: an flock(2) on the directory, so that the kernel releases it with the
 /// process however that ends.
 #[derive(Debug)]
@@ -234,13 +239,21 @@ impl Lock {
             Mode::empty(),
         )
         .map_err(|error| Error::path("open", path)(error.into()))?;
-        match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock { _dir: dir }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Owned {
-                path: pins.root().to_owned(),
-                pid: owner(pins),
-            }),
-            Err(error) => Err(Error::path("lock", path)(error.into())),
+        let deadline = Instant::now() + HANDOVER;
+        loop {
+            match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Lock { _dir: dir }),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                    std::thread::sleep(HANDOVER / 50);
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(Error::Owned {
+                        path: pins.root().to_owned(),
+                        pid: owner(pins),
+                    });
+                }
+                Err(error) => return Err(Error::path("lock", path)(error.into())),
+            }
         }
     }
 }

@@ -184,6 +184,11 @@ impl Platform {
         Ok(command)
     }
 
+    /// The `fairlead` binary that runs.
+    pub fn binary(&self) -> &Path {
+        &self.fairlead
+    }
+
     /// Fairlead's own client commands, in the same place as [`Platform::kubectl`].
     ///
     /// # Errors

@@ -171,13 +171,15 @@ impl Cluster {
              {node} kubectl --kubeconfig {kubeconfig} get nodes,pods,services,endpointslices -o wide\n  \
              {client} curl http://{cluster_ip}/        (a pod: balanced on its link)\n  \
              {outside} curl http://{NODE4}:30080/       (from outside: balanced by XDP)\n  \
-             fairlead status --bpffs-root {bpffs}\n  \
+             {fairlead} status --bpffs-root {bpffs}\n  \
+             {fairlead} service list --bpffs-root {bpffs}\n  \
              log: {log}",
             node = enter(self.node.netns().name()),
             client = enter(self.client.netns().name()),
             outside = enter(self.node.outside().netns().name()),
             kubeconfig = kubeconfig.display(),
             bpffs = self.platform.bpffs().display(),
+            fairlead = self.platform.binary().display(),
             log = self.platform.log().display(),
         )
     }
