@@ -62,19 +62,26 @@ pub fn ask_from(port: u16, how: How, target: SocketAddr, limit: Duration) -> See
 ///
 /// The last refusal, once `limit` is over.
 pub fn first_connect(target: SocketAddr, limit: Duration) -> std::io::Result<f64> {
-    let started = Instant::now();
-    loop {
-        // A SYN that went nowhere must not be waited for: the next one may be balanced.
-        match connect_from(0, target, Duration::from_millis(2)) {
-            Ok(_) => break,
-            Err(error) if started.elapsed() > limit => return Err(error),
-            Err(_) => std::thread::sleep(Duration::from_micros(100)),
+    // A SYN that went nowhere must not be waited for: the next one may be balanced. A socket's own time-out is
+    // rounded up to a tick of the kernel's clock, which may be longer than what is measured; the runtime's is not.
+    const PATIENCE: Duration = Duration::from_millis(1);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let started = Instant::now();
+        loop {
+            let connecting = tokio::net::TcpStream::connect(target);
+            match tokio::time::timeout(PATIENCE, connecting).await {
+                Ok(Ok(_)) => break,
+                Ok(Err(error)) if started.elapsed() > limit => return Err(error),
+                Err(_) if started.elapsed() > limit => return Err(ErrorKind::TimedOut.into()),
+                Ok(Err(_)) | Err(_) => tokio::task::yield_now().await,
+            }
         }
-    }
-    Ok(SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64())
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Ok(now.unwrap_or_default().as_secs_f64())
+    })
 }
 
 fn tcp(port: u16, target: SocketAddr, limit: Duration, seen: &mut Seen) -> std::io::Result<()> {
