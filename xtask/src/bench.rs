@@ -28,15 +28,7 @@ pub(crate) struct Options {
 ///
 /// When building fails.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    build::programs()?;
-    let executables = cmd::cargo_build(&[
-        "--release",
-        "--package",
-        "fairlead",
-        "--package",
-        "testbed",
-        "--bins",
-    ])?;
+    let executables = build::optimised()?;
     let mut bench = Command::new(cmd::named(&executables, "bench")?);
     bench
         .arg("--fairlead")

@@ -46,6 +46,23 @@ pub(crate) fn run(options: &Options) -> Result<PathBuf> {
     Ok(fairlead.to_path_buf())
 }
 
+/// Builds what the demo and the benches start, and returns the executables.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) fn optimised() -> Result<Vec<PathBuf>> {
+    programs()?;
+    cmd::cargo_build(&[
+        "--release",
+        "--package",
+        "fairlead",
+        "--package",
+        "testbed",
+        "--bins",
+    ])
+}
+
 /// Compiles the kernel programs to `target/bpf/fairlead.o`, from where `userspace/bpf` embeds them.
 pub(crate) fn programs() -> Result<PathBuf> {
     let started = Instant::now();

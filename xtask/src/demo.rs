@@ -22,15 +22,7 @@ pub(crate) struct Options {
 ///
 /// When building fails; the demo reports its own failures by its exit status.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    build::programs()?;
-    let executables = cmd::cargo_build(&[
-        "--release",
-        "--package",
-        "fairlead",
-        "--package",
-        "testbed",
-        "--bins",
-    ])?;
+    let executables = build::optimised()?;
     let mut demo = Command::new(cmd::named(&executables, "demo")?);
     demo.arg("--fairlead")
         .arg(cmd::named(&executables, "fairlead")?);
