@@ -143,22 +143,6 @@ fn bad_port(field: &str, port: &Value, needs_name: bool) -> Vec<FieldError> {
             wrong.push(FieldError::invalid_text(format!("{field}.name"), name, why));
         }
     }
-    let port_number = number(port, &["port"]);
-    for why in names::port_number(port_number) {
-        wrong.push(FieldError::invalid(
-            format!("{field}.port"),
-            &port_number.into(),
-            why,
-        ));
-    }
-    match text(port, &["protocol"]) {
-        "" => wrong.push(FieldError::required(format!("{field}.protocol"), "")),
-        "TCP" | "UDP" | "SCTP" => {}
-        other => wrong.push(FieldError::not_supported(
-            format!("{field}.protocol"),
-            other,
-            super::PROTOCOLS,
-        )),
-    }
+    wrong.extend(super::bad_number_or_protocol(field, port));
     wrong
 }

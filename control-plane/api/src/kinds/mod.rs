@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::field::FieldError;
 use crate::names;
+use crate::value::{number, text};
 
 pub(crate) mod config;
 pub(crate) mod endpoint_slice;
@@ -25,6 +26,29 @@ mod service_validation;
 
 /// Protocols of ports, in the order in which refusals list them.
 pub(crate) const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
+
+/// What is wrong with the `port` and the `protocol` of a port object at `field`.
+pub(crate) fn bad_number_or_protocol(field: &str, port: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let port_number = number(port, &["port"]);
+    for why in names::port_number(port_number) {
+        wrong.push(FieldError::invalid(
+            format!("{field}.port"),
+            &port_number.into(),
+            why,
+        ));
+    }
+    match text(port, &["protocol"]) {
+        "" => wrong.push(FieldError::required(format!("{field}.protocol"), "")),
+        "TCP" | "UDP" | "SCTP" => {}
+        other => wrong.push(FieldError::not_supported(
+            format!("{field}.protocol"),
+            other,
+            PROTOCOLS,
+        )),
+    }
+    wrong
+}
 
 /// What is wrong with a port that may be given by number or by name.
 pub(crate) fn bad_port_or_name(field: &str, port: &Value) -> Vec<FieldError> {

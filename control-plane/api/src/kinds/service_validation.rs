@@ -181,23 +181,7 @@ fn bad_port<'a>(
             wrong.push(FieldError::duplicate(format!("{field}.name"), quoted(name)));
         }
     }
-    let port_number = number(port, &["port"]);
-    for why in names::port_number(port_number) {
-        wrong.push(FieldError::invalid(
-            format!("{field}.port"),
-            &port_number.into(),
-            why,
-        ));
-    }
-    match text(port, &["protocol"]) {
-        "" => wrong.push(FieldError::required(format!("{field}.protocol"), "")),
-        "TCP" | "UDP" | "SCTP" => {}
-        other => wrong.push(FieldError::not_supported(
-            format!("{field}.protocol"),
-            other,
-            super::PROTOCOLS,
-        )),
-    }
+    wrong.extend(super::bad_number_or_protocol(field, port));
     wrong.extend(super::bad_port_or_name(
         &format!("{field}.targetPort"),
         at(port, &["targetPort"]),
