@@ -129,6 +129,15 @@ pub enum OpenError {
         /// Its version.
         found: u32,
     },
+    /// A store was here, and neither a log nor a snapshot of it is left.
+    #[error(
+        "{} held a store whose files are gone; restore them from a backup, or remove the directory to begin anew",
+        directory.display()
+    )]
+    Emptied {
+        /// The data directory.
+        directory: PathBuf,
+    },
     /// A log that must be there is not.
     #[error(
         "the log that follows revision {after} is missing from {}; restore the directory from a backup",

@@ -11,6 +11,10 @@ use crate::history::{Commit, State};
 use crate::log::{self, Log};
 use crate::{History, OpenError, snapshot};
 
+/// The name of an empty file that says that the directory holds a store. Logs and snapshots come and go; a directory
+/// with this file and without any of them has lost them, and is not taken for a new one.
+const BEGUN: &str = "begun";
+
 /// What was found.
 pub(crate) struct Recovered {
     pub(crate) state: State,
@@ -52,15 +56,24 @@ pub(crate) fn recover(disk: &dyn Disk, policy: &History) -> Result<Recovered, Op
             State::new(tree, revision)
         }
     };
+    let begun = names.iter().any(|name| name == BEGUN);
     if snapshots.is_empty() && logs.is_empty() {
+        if begun {
+            return Err(OpenError::Emptied { directory });
+        }
         let path = disk.path(&log::name(Revision(0)));
         let log = Log::prepare(disk, Revision(0)).map_err(OpenError::io("create", &path))?;
         log.begin(disk).map_err(OpenError::io("create", &path))?;
+        mark_begun(disk)?;
         return Ok(Recovered {
             state,
             log_bytes: log.len,
             log,
         });
+    }
+
+    if !begun {
+        mark_begun(disk)?;
     }
 
     // The last log that begins no later than the snapshot, and all after it, lead from the snapshot to the end.
@@ -100,6 +113,16 @@ pub(crate) fn recover(disk: &dyn Disk, policy: &History) -> Result<Recovered, Op
         log,
         log_bytes,
     })
+}
+
+/// Writes the mark, after the first log is durable: a crash between the two leaves a log without a mark, never a mark
+/// without a log.
+fn mark_begun(disk: &dyn Disk) -> Result<(), OpenError> {
+    let path = disk.path(BEGUN);
+    let io = |doing| OpenError::io(doing, &path);
+    let mut file = disk.create(BEGUN).map_err(io("create"))?;
+    file.sync().map_err(io("make durable"))?;
+    disk.sync_names().map_err(io("make durable"))
 }
 
 /// Carries a record out. What the snapshot covers already is passed over.

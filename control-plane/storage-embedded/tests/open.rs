@@ -118,6 +118,30 @@ fn files_of_others_are_left_alone() {
     names.sort();
     assert_eq!(
         names,
-        ["lock", LOG, "log-1", "notes.tmp", "snapshot-backup"]
+        [
+            "begun",
+            "lock",
+            LOG,
+            "log-1",
+            "notes.tmp",
+            "snapshot-backup"
+        ]
     );
+}
+
+#[test]
+fn a_store_that_lost_its_files_is_not_begun_anew() {
+    let temporary = tempfile::tempdir().unwrap();
+    let store = open(temporary.path()).unwrap();
+    create(&store, "/a", 10).unwrap();
+    drop(store);
+    fs::remove_file(temporary.path().join(LOG)).unwrap();
+    let error = open(temporary.path()).expect_err("the log is gone");
+    assert!(matches!(error, OpenError::Emptied { .. }), "{error}");
+    assert!(error.to_string().contains("restore them"), "{error}");
+
+    // Nothing was begun by the attempt, and a directory that was left empty on purpose is a new one.
+    assert!(!temporary.path().join(LOG).exists());
+    fs::remove_file(temporary.path().join("begun")).unwrap();
+    drop(open(temporary.path()).unwrap());
 }
