@@ -1,6 +1,7 @@
 //! From the bytes of a request to an object: which kind it is, which fields nobody knows or are there twice, which
 //! values have another type than the field. Messages are those of Kubernetes' decoder.
 
+mod custom;
 mod parse;
 mod syntax;
 mod types;
@@ -57,7 +58,12 @@ pub fn json(
 ) -> Result<Decoded, Status> {
     let schema = schema::of(resource);
     let findings = validation != FieldValidation::Ignore;
-    let (object, found) = parse::json(bytes, schema.filter(|_| findings)).map_err(|_| {
+    let read = if resource.custom.is_some() && findings {
+        parse::free_json(bytes)
+    } else {
+        parse::json(bytes, schema.filter(|_| findings))
+    };
+    let (object, found) = read.map_err(|_| {
         unrecognized(
             resource,
             &format!("json parse error: {}", syntax::describe(bytes)),
@@ -183,6 +189,9 @@ fn finish(
     found: Vec<String>,
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
+    if let Some(rules) = resource.rules() {
+        return custom::finish(resource, &*rules, object, found, validation);
+    }
     let found = bounded(found);
     let expected = resource.api_version();
     let sent = |key: &str, default: &str| match text(&object, &[key]) {

@@ -22,6 +22,8 @@ pub enum Fault {
     Required,
     /// Not a permitted value.
     Invalid(String),
+    /// A value of another type.
+    TypeInvalid(String),
     /// Not one of a closed set.
     NotSupported(String),
     /// There already.
@@ -118,6 +120,7 @@ impl FieldError {
         match &self.fault {
             Fault::Required => "FieldValueRequired",
             Fault::Invalid(_) => "FieldValueInvalid",
+            Fault::TypeInvalid(_) => "FieldValueTypeInvalid",
             Fault::NotSupported(_) => "FieldValueNotSupported",
             Fault::Duplicate(_) => "FieldValueDuplicate",
             Fault::Forbidden => "FieldValueForbidden",
@@ -131,7 +134,7 @@ impl FieldError {
     pub fn body(&self) -> String {
         let head = match &self.fault {
             Fault::Required => "Required value".to_owned(),
-            Fault::Invalid(value) => format!("Invalid value: {value}"),
+            Fault::Invalid(value) | Fault::TypeInvalid(value) => format!("Invalid value: {value}"),
             Fault::NotSupported(value) => format!("Unsupported value: {value}"),
             Fault::Duplicate(value) => format!("Duplicate value: {value}"),
             Fault::Forbidden => "Forbidden".to_owned(),

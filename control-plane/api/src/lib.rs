@@ -7,6 +7,7 @@
 //! This crate does no IO and has no clock. Times, uids and random suffixes are parameters.
 #![forbid(unsafe_code)]
 
+pub mod custom;
 pub mod decode;
 pub mod discovery;
 pub mod duration;

@@ -66,10 +66,11 @@ pub fn table<'a>(
 /// One row, for a server that writes long tables row by row.
 pub fn row(resource: &Resource, item: &Value, options: &TableOptions<'_>) -> Value {
     let mut row = Map::new();
-    row.insert(
-        "cells".into(),
-        Value::Array((resource.cells)(item, options.now)),
-    );
+    let cells = match resource.rules() {
+        Some(rules) => rules.cells(item, options.now),
+        None => (resource.cells)(item, options.now),
+    };
+    row.insert("cells".into(), Value::Array(cells));
     match options.include {
         IncludeObject::None => {}
         IncludeObject::Metadata => {
@@ -84,6 +85,9 @@ pub fn row(resource: &Resource, item: &Value, options: &TableOptions<'_>) -> Val
 
 /// The column definitions of a table.
 pub fn columns(resource: &Resource) -> Value {
+    if let Some(rules) = resource.rules() {
+        return rules.columns();
+    }
     resource
         .columns
         .iter()

@@ -101,6 +101,8 @@ pub struct Resource {
     pub validate_update: fn(&Value, &Value) -> Vec<FieldError>,
     /// From the stored form to this version's, and back, where two versions share one storage.
     pub conversion: Option<Conversion>,
+    /// The rules of a custom resource, which come and change at run time.
+    pub custom: Option<&'static crate::custom::Slot>,
 }
 
 /// How objects of this row are changed into the stored form of another row and back.
@@ -235,7 +237,8 @@ impl Resource {
                 .fields
                 .iter()
                 .find(|f| f.label == label)
-                .map(|f| (f.get)(object)),
+                .map(|f| (f.get)(object))
+                .or_else(|| self.rules()?.field(object, label)),
         }
     }
 
@@ -244,6 +247,22 @@ impl Resource {
         label == "metadata.name"
             || (label == "metadata.namespace" && self.namespaced)
             || self.fields.iter().any(|f| f.label == label)
+            || self
+                .rules()
+                .is_some_and(|rules| rules.selectable().iter().any(|known| known == label))
+    }
+
+    /// The rules of a custom resource, as its definition has them now.
+    pub fn rules(&self) -> Option<std::sync::Arc<dyn crate::custom::Rules>> {
+        self.custom.and_then(crate::custom::Slot::rules)
+    }
+
+    /// [`Resource::default`], and the defaults of a custom resource's schema.
+    pub fn fill(&self, object: &mut Value) {
+        (self.default)(object);
+        if let Some(rules) = self.rules() {
+            rules.default(object);
+        }
     }
 }
 
@@ -262,7 +281,7 @@ impl PartialEq for Resource {
 impl Eq for Resource {}
 
 /// Base for rows: `Resource { ..BASE }`.
-pub(crate) const BASE: Resource = Resource {
+pub const BASE: Resource = Resource {
     group: "",
     version: "v1",
     kind: "",
@@ -291,6 +310,7 @@ pub(crate) const BASE: Resource = Resource {
     validate: |_| Vec::new(),
     validate_update: |_, _| Vec::new(),
     conversion: None,
+    custom: None,
 };
 
 /// The first column of every table.

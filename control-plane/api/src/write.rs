@@ -59,10 +59,17 @@ pub fn create(
     if resource.has_generation {
         set(metadata, "generation", 1);
     }
-    (resource.default)(object);
+    resource.fill(object);
     (resource.prepare_create)(object);
+    if resource.custom.is_some() {
+        // A status that was cleared may have a default of its own.
+        resource.fill(object);
+    }
     let mut wrong = meta::validate(resource, object);
     wrong.extend((resource.validate)(object));
+    if let Some(rules) = resource.rules() {
+        wrong.extend(rules.validate(object, None, Part::Main));
+    }
     verdict(resource, object, &wrong)
 }
 
@@ -104,7 +111,7 @@ pub fn update(resource: &Resource, new: &mut Value, old: &Value, part: Part) -> 
         )];
         return Err(Status::invalid_object(resource, name, &wrong));
     }
-    (resource.default)(new);
+    resource.fill(new);
     keep_metadata(new, old);
     match part {
         Part::Main => {
@@ -113,12 +120,12 @@ pub fn update(resource: &Resource, new: &mut Value, old: &Value, part: Part) -> 
             }
             (resource.prepare_update)(new, old);
         }
-        Part::Status => take_status(new, old),
+        Part::Status => take_status(resource, new, old),
         Part::Finalize => take_finalizers(new, old),
     }
     if let Some(metadata) = new.get_mut("metadata") {
         keep(metadata, &old["metadata"], "generation");
-        if resource.has_generation && part == Part::Main && wishes_differ(new, old) {
+        if resource.has_generation && part == Part::Main && wishes_differ(resource, new, old) {
             set(
                 &mut new["metadata"],
                 "generation",
@@ -128,6 +135,9 @@ pub fn update(resource: &Resource, new: &mut Value, old: &Value, part: Part) -> 
     }
     let mut wrong = meta::validate_update(new, old);
     wrong.extend((resource.validate_update)(new, old));
+    if let Some(rules) = resource.rules() {
+        wrong.extend(rules.validate(new, Some(old), part));
+    }
     verdict(resource, new, &wrong)
 }
 
@@ -356,11 +366,18 @@ fn keep_metadata(new: &mut Value, old: &Value) {
     }
 }
 
-/// A write of the status leaves all else as it is, but for labels and annotations.
-fn take_status(new: &mut Value, old: &Value) {
+/// A write of the status leaves all else as it is, but for labels and annotations; of a custom resource those as well.
+fn take_status(resource: &Resource, new: &mut Value, old: &Value) {
     let status = new.get("status").cloned();
     let mut whole = old.clone();
     let mut metadata = new["metadata"].take();
+    if resource.custom.is_some() {
+        let mut before = old["metadata"].clone();
+        for key in ["managedFields", "resourceVersion"] {
+            keep(&mut before, &metadata, key);
+        }
+        metadata = before;
+    }
     for key in ["ownerReferences", "finalizers"] {
         keep(&mut metadata, &old["metadata"], key);
     }
@@ -388,12 +405,14 @@ fn take_finalizers(new: &mut Value, old: &Value) {
     }
 }
 
-/// Whether anything but metadata and status differs.
-fn wishes_differ(new: &Value, old: &Value) -> bool {
+/// Whether anything but metadata and status differs. A custom resource without a status of its own wishes all of it.
+fn wishes_differ(resource: &Resource, new: &Value, old: &Value) -> bool {
+    let whole = resource.custom.is_some() && !resource.has_status();
     let wishes = |object: &Value| -> Vec<(String, Value)> {
         value::entries(object, &[])
             .filter(|(key, _)| {
-                !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind")
+                let key = key.as_str();
+                !matches!(key, "metadata" | "apiVersion" | "kind") && (whole || key != "status")
             })
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()

@@ -13,10 +13,24 @@ pub(super) fn json(
     bytes: &[u8],
     schema: Option<&'static Schema>,
 ) -> Result<(Value, Vec<String>), serde_json::Error> {
+    read(bytes, schema, false)
+}
+
+/// The value, and what is there twice anywhere in it.
+pub(super) fn free_json(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
+    read(bytes, None, true)
+}
+
+fn read(
+    bytes: &[u8],
+    schema: Option<&'static Schema>,
+    free: bool,
+) -> Result<(Value, Vec<String>), serde_json::Error> {
     let findings = RefCell::new(Vec::new());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let seed = Seed {
         shape: schema.map(|s| &s.shape),
+        free,
         path: Path::Root,
         depth: 0,
         findings: &findings,
@@ -48,6 +62,8 @@ impl fmt::Display for Path<'_> {
 #[derive(Clone, Copy)]
 struct Seed<'a> {
     shape: Option<&'a Shape>,
+    /// Whether duplicates count where no shape is known.
+    free: bool,
     path: Path<'a>,
     depth: usize,
     findings: &'a RefCell<Vec<String>>,
@@ -109,6 +125,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             let path = Path::Index(&self.path, list.len());
             let seed = Seed {
                 shape,
+                free: self.free,
                 path,
                 depth: self.depth + 1,
                 findings: self.findings,
@@ -143,8 +160,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
             };
             // What stands below an unknown field is not looked at, nor what stands in free JSON.
             if map.contains_key(&key)
-                && matches!(shape, Some(Shape::Struct(_) | Shape::Map(_)))
-                && below.is_some()
+                && (self.free
+                    || (matches!(shape, Some(Shape::Struct(_) | Shape::Map(_))) && below.is_some()))
             {
                 self.findings
                     .borrow_mut()
@@ -152,6 +169,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             }
             let seed = Seed {
                 shape: below,
+                free: self.free,
                 path,
                 depth: self.depth + 1,
                 findings: self.findings,
