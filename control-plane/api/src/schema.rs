@@ -8,9 +8,9 @@ use std::sync::{LazyLock, OnceLock};
 use serde_json::{Map, Value};
 
 use crate::table::Resource;
-use crate::value::{at, text};
+use crate::value::{at, list, text};
 
-/// Structure of the API's objects in OpenAPI v3 form, after Kubernetes 1.36; see `schema/NOTICE.md`.
+/// Structure of the API's objects in OpenAPI v3 form, after Kubernetes; see `schema/NOTICE.md`.
 pub(crate) static DEFINITIONS: LazyLock<Map<String, Value>> =
     LazyLock::new(|| read(include_str!("../schema/definitions.json")));
 
@@ -45,6 +45,8 @@ pub struct Schema {
     pub version: &'static str,
     /// What its values look like.
     pub shape: Shape,
+    /// `x-kubernetes-map-type: atomic`: server-side apply owns its values as a whole.
+    pub atomic: bool,
 }
 
 /// What values look like.
@@ -83,6 +85,8 @@ pub enum Shape {
     },
     /// Any JSON object.
     Any,
+    /// Any JSON value, null apart.
+    Free,
 }
 
 /// The name of a definition, looked up once.
@@ -118,8 +122,29 @@ pub struct Field {
     pub shape: Shape,
     /// `x-kubernetes-patch-strategy` holds `merge`.
     pub merge: bool,
+    /// `x-kubernetes-patch-strategy` holds `retainKeys`.
+    pub retain_keys: bool,
     /// `x-kubernetes-patch-merge-key`: the field of the items that tells them apart.
     pub merge_key: Option<&'static str>,
+    /// How server-side apply merges it, where it is a list.
+    pub list: ListType,
+    /// `x-kubernetes-map-type: atomic`: server-side apply owns it as a whole, where it is an object.
+    pub atomic: bool,
+    /// Whether the object that holds it must have it.
+    pub required: bool,
+    /// Its value where it is left out and the schema says so.
+    pub default: Option<&'static Value>,
+}
+
+/// `x-kubernetes-list-type`: how server-side apply merges a list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ListType {
+    /// As a whole.
+    Atomic,
+    /// Item by item; an item is its own key.
+    Set,
+    /// Item by item, told apart by the values of these fields.
+    Map(Vec<&'static str>),
 }
 
 impl Schema {
@@ -129,6 +154,7 @@ impl Schema {
             name: parts.next().unwrap_or(name),
             version: parts.next().unwrap_or(""),
             shape: Shape::compile(name, body),
+            atomic: text(body, &["x-kubernetes-map-type"]) == "atomic",
         }
     }
 
@@ -160,9 +186,13 @@ impl Shape {
         match (text(body, &["type"]), text(body, &["format"])) {
             ("object", _) => {
                 if let Some(properties) = at(body, &["properties"]).as_object() {
+                    let required = list(body, &["required"]);
                     let fields = properties
                         .iter()
-                        .map(|(key, body)| (key.as_str(), Field::compile(body)))
+                        .map(|(key, body)| {
+                            let required = required.iter().any(|name| name == key);
+                            (key.as_str(), Field::compile(body, required))
+                        })
                         .collect();
                     return Shape::Struct(fields);
                 }
@@ -180,7 +210,7 @@ impl Shape {
             },
             ("number", _) => Shape::Number,
             ("boolean", _) => Shape::Flag,
-            _ => Shape::Any,
+            _ => Shape::Free,
         }
     }
 
@@ -197,12 +227,23 @@ impl Shape {
 }
 
 impl Field {
-    fn compile(body: &'static Value) -> Self {
+    fn compile(body: &'static Value, required: bool) -> Self {
         let strategy = text(body, &["x-kubernetes-patch-strategy"]);
+        let holds = |wanted| strategy.split(',').any(|s| s == wanted);
+        let keys = list(body, &["x-kubernetes-list-map-keys"]);
         Field {
             shape: Shape::compile("", body),
-            merge: strategy.split(',').any(|s| s == "merge"),
+            merge: holds("merge"),
+            retain_keys: holds("retainKeys"),
             merge_key: at(body, &["x-kubernetes-patch-merge-key"]).as_str(),
+            list: match text(body, &["x-kubernetes-list-type"]) {
+                "map" => ListType::Map(keys.iter().filter_map(Value::as_str).collect()),
+                "set" => ListType::Set,
+                _ => ListType::Atomic,
+            },
+            atomic: text(body, &["x-kubernetes-map-type"]) == "atomic",
+            required,
+            default: body.get("default"),
         }
     }
 }
@@ -233,10 +274,11 @@ mod tests {
                 | Shape::IntOrString
                 | Shape::Quantity
                 | Shape::Time { .. }
-                | Shape::Any => {}
+                | Shape::Any
+                | Shape::Free => {}
             }
         }
-        assert!(SCHEMAS.len() > 200);
+        assert!(SCHEMAS.len() > 580);
         SCHEMAS.values().for_each(|s| walk(&s.shape));
     }
 
@@ -247,5 +289,20 @@ mod tests {
             .field("ports")
             .unwrap();
         assert_eq!((ports.merge, ports.merge_key), (true, Some("port")));
+        assert_eq!(ports.list, ListType::Map(vec!["port", "protocol"]));
+        let protocol = find("io.k8s.api.core.v1.ServicePort").unwrap();
+        let protocol = protocol.field("protocol").unwrap();
+        assert_eq!(protocol.default, Some(&Value::from("TCP")));
+        assert!(find("io.k8s.api.core.v1.ObjectReference").unwrap().atomic);
+        let spec = find("io.k8s.api.apps.v1.DeploymentSpec").unwrap();
+        assert!(spec.field("strategy").unwrap().retain_keys);
+        assert!(spec.field("selector").unwrap().required);
+    }
+
+    #[test]
+    fn what_a_schema_leaves_open_takes_any_value() {
+        let default =
+            find("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON").unwrap();
+        assert!(matches!(default.shape, Shape::Free));
     }
 }

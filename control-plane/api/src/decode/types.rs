@@ -125,7 +125,10 @@ impl<'a> Walk<'a> {
         let (target, resolved) = shape.resolve();
         let schema = target.or(schema);
         match (resolved, value) {
-            (_, Value::Null) | (Shape::Any, Value::Object(_)) | (Shape::Ref(_), _) => None,
+            (_, Value::Null)
+            | (Shape::Any, Value::Object(_))
+            | (Shape::Free, _)
+            | (Shape::Ref(_), _) => None,
             (Shape::Struct(fields), Value::Object(map)) => {
                 let outer = self.owner;
                 for (key, value) in map {
@@ -237,7 +240,7 @@ fn bad_time(text: &str, shape: &Shape) -> Option<String> {
 
 fn go_type(shape: &Shape, schema: Option<&'static Schema>) -> String {
     match shape {
-        Shape::Struct(_) | Shape::Any => match schema {
+        Shape::Struct(_) | Shape::Any | Shape::Free => match schema {
             Some(schema) => format!("{}.{}", schema.version, schema.name),
             None => "map[string]interface {}".to_owned(),
         },
