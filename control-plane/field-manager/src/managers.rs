@@ -1,0 +1,435 @@
+//! The two ways to come to own fields: by writing them, and by applying them.
+
+use std::collections::BTreeMap;
+
+use api::value::{self, at, list, text};
+use serde_json::{Map, Value};
+
+use crate::collect::{collect, collect_stored, with_named_parents};
+use crate::compare::{Comparison, compare};
+use crate::entries::{Key, Managers, Owned};
+use crate::last_applied;
+use crate::merge::merge;
+use crate::refusal::Refusal;
+use crate::remove::remove;
+use crate::set::Set;
+use crate::types::Type;
+
+/// More entries of updates than this are not kept apart: the oldest become one.
+const UPDATERS_MAX: usize = 10;
+/// The manager of fields that were set before anybody applied.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+/// The manager of updates that are too many to be told apart.
+const ANCIENT_CHANGES: &str = "ancient-changes";
+
+/// Who writes, and which part of the object.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer<'a> {
+    /// The name of the manager; see [`crate::manager_name`].
+    pub manager: &'a str,
+    /// Empty for the object as a whole.
+    pub subresource: &'a str,
+    /// Group and version of the object.
+    pub api_version: &'a str,
+    /// RFC 3339, to the second.
+    pub now: &'a str,
+    /// Whether the status has a path of its own and is out of reach here.
+    pub without_status: bool,
+}
+
+impl Writer<'_> {
+    fn key(&self, applies: bool) -> Key {
+        self.key_of(self.manager, applies)
+    }
+
+    fn key_of(&self, manager: &str, applies: bool) -> Key {
+        Key {
+            applies,
+            manager: manager.to_owned(),
+            api_version: if applies {
+                String::new()
+            } else {
+                self.api_version.to_owned()
+            },
+            subresource: self.subresource.to_owned(),
+        }
+    }
+
+    /// Takes out what nobody owns, and what a write through this path cannot change.
+    fn reduce(&self, set: &mut Set) {
+        for name in ["f:apiVersion", "f:kind"] {
+            set.cut(name);
+        }
+        if self.without_status {
+            set.cut("f:status");
+        }
+        if self.subresource == "status" {
+            set.0
+                .retain(|element, _| matches!(&**element, "f:status" | "f:metadata"));
+        }
+        if let Some(metadata) = set.0.get_mut("f:metadata") {
+            metadata.member = false;
+            for name in [
+                "f:name",
+                "f:namespace",
+                "f:creationTimestamp",
+                "f:selfLink",
+                "f:uid",
+                "f:clusterName",
+                "f:generation",
+                "f:managedFields",
+                "f:resourceVersion",
+            ] {
+                metadata.below.cut(name);
+            }
+            if metadata.is_empty() {
+                set.cut("f:metadata");
+            }
+        }
+    }
+
+    fn difference(&self, of: Type<'_>, old: &Value, new: &Value) -> Comparison {
+        let mut found = compare(of, old, new);
+        self.reduce(&mut found.changed);
+        self.reduce(&mut found.removed);
+        found
+    }
+}
+
+/// Records in `new` what it changes of `live`. To be called with an object that has its defaults; `live` is `None`
+/// where the object is new. What the client sent as `managedFields` is heeded as Kubernetes heeds it: a list with one
+/// empty entry gives up all records, and a list that cannot be read is ignored.
+pub fn track(of: Type<'_>, live: Option<&Value>, new: &mut Value, writer: &Writer<'_>) {
+    static NOTHING: Value = Value::Null;
+    let sent = take_entries(new);
+    let stored = list(live.unwrap_or(&NOTHING), &["metadata", "managedFields"]);
+    let sent = if writer.subresource.is_empty() {
+        sent
+    } else {
+        Vec::new()
+    };
+    if is_reset(&sent) {
+        return;
+    }
+    // What the client read and sends back says nothing new.
+    let own = if sent == stored {
+        None
+    } else {
+        Managers::decode(&sent).ok()
+    };
+    let own = own.filter(|managers| !managers.0.is_empty());
+    if live.is_some() && own.is_none() && stored.is_empty() {
+        // Nobody's records are kept since somebody gave them up; the next apply begins anew.
+        return;
+    }
+    let empty = Value::Object(Map::new());
+    let found = writer.difference(of, live.unwrap_or(&empty), new);
+    if own.is_none() && found.is_empty() {
+        put_entries(new, stored.to_vec());
+        return;
+    }
+    let managers = own.unwrap_or_else(|| Managers::decode(stored).unwrap_or_default());
+    let managers = updated(managers, found, writer);
+    put_entries(new, managers.encode());
+}
+
+/// After a write that made this difference.
+fn updated(mut managers: Managers, found: Comparison, writer: &Writer<'_>) -> Managers {
+    let Comparison { changed, removed } = found;
+    let key = writer.key(false);
+    for (other, owned) in &mut managers.0 {
+        if *other != key {
+            owned.fields.subtract(&changed);
+        }
+        owned.fields.subtract(&removed);
+    }
+    managers.drop_empty();
+    if !changed.is_empty() {
+        let own = managers.0.entry(key).or_insert_with(|| Owned {
+            fields: Set::default(),
+            time: None,
+            api_version: String::new(),
+        });
+        own.fields.extend(changed);
+        own.time = Some(writer.now.to_owned());
+        writer.api_version.clone_into(&mut own.api_version);
+    }
+    cap(&mut managers);
+    managers
+}
+
+/// Merges the oldest updates of each version where there are too many.
+fn cap(managers: &mut Managers) {
+    let mut updaters: Vec<Key> = managers.0.keys().filter(|k| !k.applies).cloned().collect();
+    let mut left = updaters.len();
+    if left <= UPDATERS_MAX {
+        return;
+    }
+    updaters.sort_by_key(|key| managers.0.get(key).and_then(|owned| owned.time.clone()));
+    let mut first_of: BTreeMap<String, Key> = BTreeMap::new();
+    for key in updaters {
+        if left <= UPDATERS_MAX {
+            return;
+        }
+        let Some(first) = first_of.get(&key.api_version) else {
+            first_of.insert(key.api_version.clone(), key);
+            continue;
+        };
+        let bucket = Key {
+            applies: false,
+            manager: ANCIENT_CHANGES.to_owned(),
+            api_version: key.api_version.clone(),
+            subresource: String::new(),
+        };
+        if let Some(owned) = managers.0.remove(first) {
+            managers.0.insert(bucket.clone(), owned);
+        }
+        first_of.insert(key.api_version.clone(), bucket.clone());
+        if key != bucket
+            && let Some(owned) = managers.0.remove(&key)
+            && let Some(merged) = managers.0.get_mut(&bucket)
+        {
+            merged.fields.extend(owned.fields);
+            merged.time = owned.time;
+            left -= 1;
+        }
+    }
+}
+
+/// What becomes of `live` when `config` is applied to it; its `managedFields` say who owns what then. An object that
+/// is equal to `live` is one that need not be written. Defaults are the caller's to fill in.
+///
+/// # Errors
+/// Conflicts unless `force`, and whatever keeps the two from being merged.
+pub fn apply(
+    of: Type<'_>,
+    live: &Value,
+    config: &Value,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, Refusal> {
+    if !at(config, &["metadata", "managedFields"]).is_null() {
+        return Err(Refusal::BadRequest(
+            "metadata.managedFields must be nil".into(),
+        ));
+    }
+    let mut live = live.clone();
+    let stored = take_entries(&mut live);
+    let before = Managers::decode(&stored)
+        .map_err(|why| Refusal::Failed(format!("failed to decode managed fields: {why}")))?;
+    let mut managers = before.clone();
+    if managers.0.is_empty() {
+        let empty = Value::Object(Map::new());
+        let set = writer.difference(of, &empty, &live).changed;
+        let owned = Owned {
+            fields: set,
+            time: Some(writer.now.to_owned()),
+            api_version: writer.api_version.to_owned(),
+        };
+        managers
+            .0
+            .insert(writer.key_of(BEFORE_FIRST_APPLY, false), owned);
+        managers.drop_empty();
+    }
+    let claimed = collect(of, config).map_err(|why| {
+        let name = format!(
+            "{}/{}; {}",
+            text(config, &["metadata", "namespace"]),
+            text(config, &["metadata", "name"]),
+            group_version_kind(config)
+        );
+        Refusal::Failed(format!(
+            "failed to create typed patch object ({name}): {why}"
+        ))
+    })?;
+    let attempt = Attempt {
+        of,
+        live: &live,
+        config,
+        writer,
+        claimed,
+    };
+    let result = attempt.carry_out(managers.clone(), force);
+    let result = match result {
+        Err(conflicts) if writer.manager == last_applied::MANAGER => {
+            match last_applied::allowed(of, &live, writer.api_version) {
+                Some(allowed) => {
+                    let left = without(conflicts, &allowed);
+                    if left.is_empty() {
+                        attempt.carry_out(managers, true)
+                    } else {
+                        Err(left)
+                    }
+                }
+                None => Err(conflicts),
+            }
+        }
+        result => result,
+    };
+    let (mut object, mut managers) = result.map_err(|conflicts| {
+        let told = conflicts
+            .iter()
+            .flat_map(|(key, set)| set.paths().into_iter().map(|path| (key.into(), path)));
+        Refusal::Conflicts(told.collect())
+    })?;
+    if writer.manager == last_applied::MANAGER {
+        last_applied::renew(&mut object, config);
+    }
+    let own = writer.key(true);
+    let changed = object != live;
+    let same = before.same_fields(&managers);
+    if let Some(owned) = managers.0.get_mut(&own)
+        && (changed || before.0.get(&own).is_none_or(|o| o.fields != owned.fields))
+    {
+        owned.time = Some(writer.now.to_owned());
+    }
+    let entries = if same && !changed {
+        stored
+    } else {
+        managers.encode()
+    };
+    put_entries(&mut object, entries);
+    Ok(object)
+}
+
+/// One try at applying.
+struct Attempt<'a> {
+    of: Type<'a>,
+    live: &'a Value,
+    config: &'a Value,
+    writer: &'a Writer<'a>,
+    /// Every field that the configuration sets.
+    claimed: Set,
+}
+
+type Conflicts = Vec<(Key, Set)>;
+
+impl Attempt<'_> {
+    fn carry_out(
+        &self,
+        mut managers: Managers,
+        force: bool,
+    ) -> Result<(Value, Managers), Conflicts> {
+        let key = self.writer.key(true);
+        let mut claimed = self.claimed.clone();
+        self.writer.reduce(&mut claimed);
+        let last = managers
+            .0
+            .get(&key)
+            .map(|owned| (owned.fields.clone(), owned.time.clone()));
+        let (last, time) = last.unwrap_or_default();
+        let mut object = merge(self.of, self.live, self.config);
+        let own = Owned {
+            fields: claimed,
+            time,
+            api_version: self.writer.api_version.to_owned(),
+        };
+        managers.0.insert(key.clone(), own);
+        self.prune(&mut object, &managers, &last);
+        let found = self.writer.difference(self.of, self.live, &object);
+        if !force {
+            let conflicts: Conflicts = managers
+                .0
+                .iter()
+                .filter(|(other, _)| **other != key)
+                .map(|(other, owned)| (other.clone(), owned.fields.intersection(&found.changed)))
+                .filter(|(_, set)| !set.is_empty())
+                .collect();
+            if !conflicts.is_empty() {
+                return Err(conflicts);
+            }
+        }
+        for (other, owned) in &mut managers.0 {
+            if *other != key {
+                owned.fields.subtract(&found.changed);
+                owned.fields.subtract(&found.removed);
+            }
+        }
+        managers.drop_empty();
+        Ok((object, managers))
+    }
+
+    /// Takes out what this manager applied last time, does not apply now, and nobody else owns.
+    fn prune(&self, merged: &mut Value, managers: &Managers, last: &Set) {
+        let claimed = &managers
+            .0
+            .get(&self.writer.key(true))
+            .map(|own| &own.fields);
+        let mut dropped = last.clone();
+        if let Some(claimed) = claimed {
+            dropped.subtract(claimed);
+        }
+        if dropped.is_empty() {
+            return;
+        }
+        let named = |set: &Set| with_named_parents(self.of, set);
+        let stands = |object: &Value| named(&collect_stored(self.of, object));
+        let last = named(last);
+        let all = stands(merged);
+
+        let mut without = merged.clone();
+        remove(self.of, &mut without, &last);
+        let mut owned = Set::default();
+        for manager in managers.0.values() {
+            owned.extend(manager.fields.clone());
+        }
+        let mut gone = all.clone();
+        gone.subtract(&stands(&without));
+        gone.subtract(&named(&owned));
+
+        without.clone_from(merged);
+        remove(self.of, &mut without, &gone);
+        let mut gone = all;
+        gone.subtract(&stands(&without));
+        remove(self.of, merged, &gone.intersection(&last));
+    }
+}
+
+fn without(conflicts: Conflicts, allowed: &Set) -> Conflicts {
+    let rest = conflicts.into_iter().map(|(key, mut set)| {
+        set.subtract(allowed);
+        (key, set)
+    });
+    rest.filter(|(_, set)| !set.is_empty()).collect()
+}
+
+fn take_entries(object: &mut Value) -> Vec<Value> {
+    let entries = object
+        .get_mut("metadata")
+        .and_then(|metadata| value::remove(metadata, "managedFields"));
+    match entries {
+        Some(Value::Array(entries)) => entries,
+        _ => Vec::new(),
+    }
+}
+
+fn put_entries(object: &mut Value, entries: Vec<Value>) {
+    if !entries.is_empty()
+        && let Some(metadata) = value::object_mut(object, "metadata")
+    {
+        value::set(metadata, "managedFields", entries);
+    }
+}
+
+/// `managedFields: [{}]` gives up every record.
+fn is_reset(entries: &[Value]) -> bool {
+    matches!(entries, [one] if one.as_object().is_some_and(Map::is_empty))
+}
+
+/// As Go prints it: `apps/v1, Kind=Deployment`.
+fn group_version_kind(object: &Value) -> String {
+    format!(
+        "{}, Kind={}",
+        group_version(text(object, &["apiVersion"])),
+        text(object, &["kind"])
+    )
+}
+
+fn group_version(api_version: &str) -> String {
+    // The core group has no name: "/v1".
+    if api_version.contains('/') {
+        api_version.to_owned()
+    } else {
+        format!("/{api_version}")
+    }
+}

@@ -1,0 +1,58 @@
+//! Taking fields out of an object.
+
+use serde_json::Value;
+
+use crate::collect::item_element;
+use crate::element;
+use crate::set::Set;
+use crate::types::{Relation, Type};
+
+/// Takes every member of the set out of the object, with all that is below it.
+pub(crate) fn remove(of: Type<'_>, object: &mut Value, gone: &Set) {
+    if gone.is_empty() {
+        return;
+    }
+    match (of.relation(object), object) {
+        (Relation::Fields, Value::Object(fields)) => {
+            fields.retain(|name, value| {
+                let Some(node) = gone.get(&element::field(name)) else {
+                    return true;
+                };
+                if node.member {
+                    return false;
+                }
+                let below = of.field(name);
+                let inner = below.map_or(Type::open(), |b| b.of);
+                let held = !empty(value);
+                remove(inner, value, &node.below);
+                // What was emptied goes, unless Kubernetes' own form of the object always has it.
+                below.is_some_and(|b| b.always) || !(held && empty(value))
+            });
+        }
+        (relation @ (Relation::Set | Relation::Keyed), Value::Array(items)) => {
+            let keys = of.keys();
+            let inner = of.items();
+            items.retain_mut(|item| {
+                let Ok(element) = item_element(relation, &keys, item) else {
+                    return true;
+                };
+                let Some(node) = gone.get(&element) else {
+                    return true;
+                };
+                if !node.member {
+                    remove(inner, item, &node.below);
+                }
+                !node.member
+            });
+        }
+        _ => {}
+    }
+}
+
+fn empty(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
