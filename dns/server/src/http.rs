@@ -1,0 +1,166 @@
+//! The small HTTP servers of `health`, `ready` and `prometheus`. They outlive a reload: addresses that stay keep
+//! their sockets, and their routes are swapped.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http_body_util::Full;
+use hyper::Response;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::rt::TokioTimer;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+/// Connections to one address at a time.
+const CONNECTIONS_MAX: usize = 128;
+
+/// What a path answers: status and text.
+pub type Handler = Arc<dyn Fn() -> (StatusCode, String) + Send + Sync>;
+
+/// An address and path, and who answers there.
+#[derive(Clone)]
+pub struct Route {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// The path, beginning with a slash.
+    pub path: &'static str,
+    /// What is answered.
+    pub handler: Handler,
+}
+
+type Routes = Arc<ArcSwap<BTreeMap<&'static str, Handler>>>;
+
+struct Listening {
+    routes: Routes,
+    task: JoinHandle<()>,
+    /// Where it listens in truth: differs from the key if the port was 0.
+    local: SocketAddr,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The servers of a process.
+#[derive(Default)]
+pub struct Servers {
+    listening: Mutex<HashMap<SocketAddr, Listening>>,
+}
+
+impl Servers {
+    /// Makes exactly these routes answered. Nothing changes if an address cannot be listened on.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be listened on.
+    pub fn apply(&self, routes: &[Route]) -> Result<(), (SocketAddr, std::io::Error)> {
+        let mut wanted: HashMap<SocketAddr, BTreeMap<&'static str, Handler>> = HashMap::new();
+        for route in routes {
+            wanted
+                .entry(route.address)
+                .or_default()
+                .insert(route.path, Arc::clone(&route.handler));
+        }
+        let mut listening = self
+            .listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut opened = HashMap::new();
+        for &address in wanted
+            .keys()
+            .filter(|address| !listening.contains_key(*address))
+        {
+            opened.insert(address, listen(address).map_err(|error| (address, error))?);
+        }
+        listening.extend(opened);
+        listening.retain(|address, server| match wanted.remove(address) {
+            Some(routes) => {
+                server.routes.store(Arc::new(routes));
+                true
+            }
+            None => false,
+        });
+        Ok(())
+    }
+
+    /// Where the server of a configured address listens in truth.
+    #[must_use]
+    pub fn local(&self, address: SocketAddr) -> Option<SocketAddr> {
+        let listening = self
+            .listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        listening.get(&address).map(|server| server.local)
+    }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<Listening> {
+    let socket = std::net::TcpListener::bind(address)?;
+    socket.set_nonblocking(true)?;
+    let local = socket.local_addr()?;
+    let listener = TcpListener::from_std(socket)?;
+    let routes: Routes = Arc::default();
+    let task = tokio::spawn(accept(listener, Arc::clone(&routes)));
+    Ok(Listening {
+        routes,
+        task,
+        local,
+    })
+}
+
+async fn accept(listener: TcpListener, routes: Routes) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let routes = Arc::clone(&routes);
+        tokio::spawn(async move {
+            let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                let answer = answer(&routes, request.uri().path());
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(10))
+                .serve_connection(TokioIo::new(stream), service);
+            let _ = tokio::time::timeout(Duration::from_secs(300), connection).await;
+            drop(permit);
+        });
+    }
+}
+
+fn answer(routes: &Routes, path: &str) -> Response<Full<Bytes>> {
+    let (status, text) = match routes.load().get(path) {
+        Some(handler) => handler(),
+        None => (StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        hyper::header::CONTENT_TYPE,
+        hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+    );
+    response
+}

@@ -1,0 +1,400 @@
+//! A configuration in service: listeners, and for each of them the blocks by zone.
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::Name;
+use hickory_proto::rr::RecordType;
+
+use crate::corefile;
+use crate::corefile::ConfigError;
+use crate::corefile::Corefile;
+use crate::corefile::Directive;
+use crate::corefile::Key;
+use crate::corefile::Scheme;
+use crate::corefile::Server;
+use crate::http::Route;
+use crate::http::Servers;
+use crate::message::Outcome;
+use crate::message::Request;
+use crate::message::reply;
+use crate::metrics::Registry;
+use crate::names;
+use crate::plugin::Chain;
+use crate::plugin::Next;
+use crate::plugin::Plugin;
+use crate::plugin::setup::Draft;
+use crate::plugin::setup::Filter;
+use crate::plugin::setup::Setup;
+use crate::plugin::setup::Timeouts;
+use crate::plugin::table;
+
+/// What lives as long as the process and is shared by its configurations.
+pub struct Environment {
+    /// All metrics.
+    pub metrics: Registry,
+    /// The HTTP servers of `health`, `ready` and `prometheus`.
+    pub http: Servers,
+    /// The port of plain DNS where a key gives none (`--dns.port`).
+    pub port: u16,
+    /// Set when the process is about to end: `ready` and `health` say so.
+    pub ending: AtomicBool,
+    /// How long to go on answering after the end was asked for (`health { lameduck }`).
+    pub lameduck: Mutex<Duration>,
+    /// Reads a variable for `{$NAME}`.
+    pub variable: fn(&str) -> Option<String>,
+}
+
+impl Environment {
+    /// The environment of a process.
+    #[must_use]
+    pub fn new(port: u16) -> Self {
+        Self {
+            metrics: Registry::default(),
+            http: Servers::default(),
+            port,
+            ending: AtomicBool::new(false),
+            lameduck: Mutex::default(),
+            variable: |name| std::env::var(name).ok(),
+        }
+    }
+}
+
+/// A socket that queries come in by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Listen {
+    /// What is spoken there.
+    pub scheme: Scheme,
+    /// The address; the unspecified IPv6 address means all addresses of both families.
+    pub address: SocketAddr,
+}
+
+/// A configuration, ready to answer.
+pub struct Instance {
+    groups: HashMap<Listen, Group>,
+    environment: Arc<Environment>,
+    routes: Vec<Route>,
+    chains: Vec<Chain>,
+    /// Files that the configuration was read from.
+    pub files: Vec<PathBuf>,
+}
+
+/// The blocks behind one listener.
+#[derive(Default)]
+struct Group {
+    /// By wire name of the zone; blocks of one zone differ in their views.
+    zones: HashMap<Vec<u8>, Vec<Arc<Block>>>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    timeouts: Timeouts,
+}
+
+/// A server block in service.
+pub struct Block {
+    /// Its name in metrics.
+    pub server: Arc<str>,
+    /// Its view's name, or nothing.
+    pub view: Arc<str>,
+    filter: Option<Filter>,
+    /// Its plugins.
+    pub chain: Chain,
+}
+
+impl Instance {
+    /// Makes a configuration out of a Corefile's text. Nothing is started.
+    ///
+    /// # Errors
+    ///
+    /// When the text or a file that it names is wrong.
+    pub fn build(
+        environment: &Arc<Environment>,
+        file: &Path,
+        text: &str,
+    ) -> Result<Self, ConfigError> {
+        let corefile = corefile::read(file, text, &environment.variable)?;
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let mut builder = Builder {
+            environment,
+            folder,
+            instance: Self {
+                groups: HashMap::new(),
+                environment: Arc::clone(environment),
+                routes: Vec::new(),
+                chains: Vec::new(),
+                files: Vec::new(),
+            },
+        };
+        builder.file(file, &corefile)?;
+        Ok(builder.instance)
+    }
+
+    /// Puts the configuration into service: HTTP servers answer for it, plugins start their tasks. Call it inside
+    /// the runtime.
+    ///
+    /// # Errors
+    ///
+    /// When an address of an HTTP server cannot be listened on; the configuration before is still in service.
+    pub fn start(&self) -> Result<(), (SocketAddr, std::io::Error)> {
+        self.environment.http.apply(&self.routes)?;
+        for plugin in self.chains.iter().flat_map(|chain| chain.iter()) {
+            plugin.start();
+        }
+        Ok(())
+    }
+
+    /// The process's environment.
+    #[must_use]
+    pub fn environment(&self) -> &Arc<Environment> {
+        &self.environment
+    }
+
+    /// Where to listen.
+    pub fn listens(&self) -> BTreeSet<Listen> {
+        self.groups.keys().cloned().collect()
+    }
+
+    /// The certificates of a listener.
+    #[must_use]
+    pub fn tls(&self, listen: &Listen) -> Option<Arc<rustls::ServerConfig>> {
+        self.groups.get(listen)?.tls.clone()
+    }
+
+    /// The time limits of a listener's connections.
+    #[must_use]
+    pub fn timeouts(&self, listen: &Listen) -> Timeouts {
+        self.groups
+            .get(listen)
+            .map_or_else(Timeouts::default, |group| group.timeouts)
+    }
+
+    /// Every chain, each once.
+    #[must_use]
+    pub fn chains(&self) -> &[Chain] {
+        &self.chains
+    }
+
+    /// The plugins of all chains that cannot answer yet.
+    #[must_use]
+    pub fn unready(&self) -> Vec<&'static str> {
+        let plugins = self.chains.iter().flat_map(|chain| chain.iter());
+        let unready: BTreeSet<&'static str> = plugins
+            .filter(|plugin| !plugin.ready())
+            .map(|plugin| plugin.name())
+            .collect();
+        unready.into_iter().collect()
+    }
+
+    /// The block that serves a request: of those whose view lets it in, the one with the longest zone. A question
+    /// for DS goes to the parent's side of a zone cut where that is served too (RFC 4035, 3.1.4.1).
+    #[must_use]
+    pub fn block(&self, listen: &Listen, request: &Request) -> Option<(&Arc<Block>, Name)> {
+        let group = self.groups.get(listen)?;
+        let octets = names::wire(request.name());
+        let mut child = None;
+        for (index, suffix) in names::suffixes(&octets).enumerate() {
+            let Some(blocks) = group.zones.get(suffix) else {
+                continue;
+            };
+            let let_in =
+                |block: &&Arc<Block>| block.filter.as_ref().is_none_or(|lets| lets(request));
+            let Some(block) = blocks.iter().find(let_in) else {
+                continue;
+            };
+            let labels = usize::from(request.name().num_labels()).saturating_sub(index);
+            let found = (block, request.name().trim_to(labels).to_lowercase());
+            if index == 0 && request.kind() == RecordType::DS && labels > 0 {
+                child = Some(found);
+                continue;
+            }
+            return Some(found);
+        }
+        child
+    }
+
+    /// Answers a request that came in by a listener.
+    pub async fn serve(self: &Arc<Self>, listen: &Listen, request: &mut Request) -> Outcome {
+        let Some((block, zone)) = self.block(listen, request) else {
+            return Outcome::answer("server", request.reply(ResponseCode::Refused));
+        };
+        request.zone = zone;
+        request.server = Arc::clone(&block.server);
+        request.view = Arc::clone(&block.view);
+        request.instance = Some(Arc::clone(self));
+        request.listen = Some(listen.clone());
+        match Next::first(&block.chain).serve(request).await {
+            Ok(outcome) => outcome,
+            Err(failure) => Outcome::answer(failure.plugin, reply(&request.message, failure.code)),
+        }
+    }
+
+    /// Answers a question that a plugin has, as if a client had asked it.
+    pub fn ask<'a>(
+        self: &'a Arc<Self>,
+        request: &'a mut Request,
+    ) -> futures_util::future::BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            match request.listen.clone() {
+                Some(listen) => self.serve(&listen, request).await,
+                None => Outcome::answer("server", request.reply(ResponseCode::Refused)),
+            }
+        })
+    }
+}
+
+struct Builder<'a> {
+    environment: &'a Arc<Environment>,
+    folder: &'a Path,
+    instance: Instance,
+}
+
+impl Builder<'_> {
+    fn file(&mut self, file: &Path, corefile: &Corefile) -> Result<(), ConfigError> {
+        if corefile.servers.is_empty() {
+            return Err(ConfigError {
+                file: Arc::from(file.display().to_string()),
+                line: 1,
+                what: "the file holds no server block".to_owned(),
+                remedy: "write one, as in `. { forward . /etc/resolv.conf }` with each brace ending its line".to_owned(),
+            });
+        }
+        self.instance.files.push(file.to_path_buf());
+        self.instance
+            .files
+            .extend(corefile.imported.iter().cloned());
+        for server in &corefile.servers {
+            self.server(server)?;
+        }
+        Ok(())
+    }
+
+    fn server(&mut self, server: &Server) -> Result<(), ConfigError> {
+        let mut keys: Vec<Key> = Vec::new();
+        for word in &server.keys {
+            keys.extend(corefile::key::keys(word, self.environment.port)?);
+        }
+        let (Some(first), Some(word)) = (keys.first(), server.keys.first()) else {
+            return Ok(());
+        };
+        let mut zones: Vec<Name> = Vec::new();
+        for key in &keys {
+            if !zones.contains(&key.zone) {
+                zones.push(key.zone.clone());
+            }
+        }
+        let name: Arc<str> = Arc::from(format!("{}://:{}", first.scheme.text(), first.port));
+        let mut draft = Draft::default();
+        let chain = self.chain(server, &keys, &zones, &name, &mut draft)?;
+        let _ = draft.chain.set(Arc::downgrade(&chain));
+        let (view, filter) = match draft.view.take() {
+            Some((view, filter)) => (Arc::from(view), Some(filter)),
+            None => (Arc::from(""), None),
+        };
+        let addresses = if draft.bind.is_empty() {
+            vec![IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
+        } else {
+            draft.bind.clone()
+        };
+        for key in &keys {
+            let block = Arc::new(Block {
+                server: Arc::from(format!("{}://:{}", key.scheme.text(), key.port)),
+                view: Arc::clone(&view),
+                filter: filter.clone(),
+                chain: Arc::clone(&chain),
+            });
+            for &address in &addresses {
+                let listen = Listen {
+                    scheme: key.scheme,
+                    address: SocketAddr::new(address, key.port),
+                };
+                if key.scheme != Scheme::Dns && draft.tls.is_none() {
+                    return Err(word.error(
+                        format!("{}:// needs a certificate", key.scheme.text()),
+                        "add a line `tls CERT KEY` to the block",
+                    ));
+                }
+                let group = self.instance.groups.entry(listen).or_default();
+                group.tls = draft.tls.clone().or(group.tls.take());
+                group.timeouts = draft.timeouts;
+                let blocks = group.zones.entry(names::wire(&key.zone)).or_default();
+                if blocks.iter().any(|other| other.filter.is_none()) && block.filter.is_none() {
+                    return Err(word.error(
+                        format!("the zone {} is served twice on port {}", key.zone, key.port),
+                        "join the two blocks, give them different ports or addresses (bind), or a view each",
+                    ));
+                }
+                // Blocks with a view are asked first.
+                let index = match block.filter {
+                    Some(_) => blocks
+                        .iter()
+                        .take_while(|other| other.filter.is_some())
+                        .count(),
+                    None => blocks.len(),
+                };
+                blocks.insert(index, Arc::clone(&block));
+            }
+        }
+        self.instance.chains.push(chain);
+        Ok(())
+    }
+
+    fn chain(
+        &mut self,
+        server: &Server,
+        keys: &[Key],
+        zones: &[Name],
+        name: &Arc<str>,
+        draft: &mut Draft,
+    ) -> Result<Chain, ConfigError> {
+        let mut by_name: HashMap<&str, Vec<&Directive>> = HashMap::new();
+        for line in &server.directives {
+            let known = table::PLUGINS
+                .iter()
+                .any(|(name, _)| *name == line.name.text);
+            if !known {
+                return Err(line.error(
+                    format!("unknown plugin {:?}", line.name.text),
+                    format!("known are {}", table::known()),
+                ));
+            }
+            by_name.entry(&line.name.text).or_default().push(line);
+        }
+        let enabled = self.environment.metrics.family(
+            "coredns_plugin_enabled",
+            "A metric that indicates whether a plugin is enabled on per server and zone basis.",
+            crate::metrics::Kind::Gauge,
+            &["server", "zone", "view", "name"],
+        );
+        let mut plugins: Vec<Arc<dyn Plugin>> = Vec::new();
+        for (plugin, make) in table::PLUGINS {
+            let Some(lines) = by_name.get(plugin) else {
+                continue;
+            };
+            let mut setup = Setup {
+                environment: self.environment,
+                keys,
+                zones,
+                server: name,
+                folder: self.folder,
+                draft,
+                routes: &mut self.instance.routes,
+                lines,
+            };
+            plugins.extend(make(&mut setup)?);
+            for zone in zones {
+                enabled
+                    .with(&[name, &zone.to_string(), "", plugin])
+                    .set(1.0);
+            }
+        }
+        Ok(Arc::from(plugins))
+    }
+}

@@ -1,0 +1,112 @@
+//! Plugins: the trait, the chain, and the table that gives their order.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use hickory_proto::op::ResponseCode;
+
+use crate::message::Failure;
+use crate::message::Request;
+use crate::message::Served;
+
+pub mod autopath;
+pub mod errors;
+pub mod health;
+pub mod log;
+pub mod prometheus;
+pub mod ready;
+pub mod setup;
+pub mod table;
+pub mod transfer;
+pub mod tsig;
+pub mod whoami;
+
+/// One link of a chain.
+pub trait Plugin: Send + Sync + 'static {
+    /// Its name in a Corefile.
+    fn name(&self) -> &'static str;
+
+    /// Answers the request or hands it on with `next.serve(request)`.
+    fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served>;
+
+    /// False until the plugin can answer; `ready` asks all of them.
+    fn ready(&self) -> bool {
+        true
+    }
+
+    /// Called once when the chain goes into service, inside the runtime. Tasks that it starts end when the plugin
+    /// is dropped.
+    fn start(&self) {}
+}
+
+/// The plugins of a server block, first to last.
+pub type Chain = Arc<[Arc<dyn Plugin>]>;
+
+/// The rest of a chain.
+#[derive(Clone, Copy)]
+pub struct Next<'a> {
+    chain: &'a Chain,
+    index: usize,
+}
+
+impl<'a> Next<'a> {
+    /// The whole chain.
+    #[must_use]
+    pub fn first(chain: &'a Chain) -> Self {
+        Self { chain, index: 0 }
+    }
+
+    /// Lets the rest of the chain answer. At its end the query is refused: nobody here serves it.
+    pub fn serve(self, request: &'a mut Request) -> BoxFuture<'a, Served> {
+        match self.chain.get(self.index) {
+            Some(plugin) => plugin.serve(
+                request,
+                Self {
+                    chain: self.chain,
+                    index: self.index + 1,
+                },
+            ),
+            None => Box::pin(async {
+                Err(Failure::code(
+                    "server",
+                    ResponseCode::Refused,
+                    "no next plugin found",
+                ))
+            }),
+        }
+    }
+
+    /// The rest of the chain for a task of its own.
+    #[must_use]
+    pub fn detach(self) -> Detached {
+        Detached {
+            chain: Arc::clone(self.chain),
+            index: self.index,
+        }
+    }
+
+    /// The plugins that follow.
+    #[must_use]
+    pub fn rest(self) -> &'a [Arc<dyn Plugin>] {
+        self.chain.get(self.index..).unwrap_or_default()
+    }
+}
+
+/// The rest of a chain, owned.
+#[derive(Clone)]
+pub struct Detached {
+    chain: Chain,
+    index: usize,
+}
+
+impl Detached {
+    /// As [`Next::serve`].
+    pub async fn serve(&self, request: &mut Request) -> Served {
+        Next {
+            chain: &self.chain,
+            index: self.index,
+        }
+        .serve(request)
+        .await
+    }
+}
