@@ -110,3 +110,27 @@ impl Detached {
         .await
     }
 }
+
+/// The response code of a name as zone files and Corefiles write it, or of a number.
+#[must_use]
+pub fn code(text: &str) -> Option<ResponseCode> {
+    let named = match text.to_ascii_uppercase().as_str() {
+        "NOERROR" => ResponseCode::NoError,
+        "FORMERR" => ResponseCode::FormErr,
+        "SERVFAIL" => ResponseCode::ServFail,
+        "NXDOMAIN" => ResponseCode::NXDomain,
+        "NOTIMP" => ResponseCode::NotImp,
+        "REFUSED" => ResponseCode::Refused,
+        "YXDOMAIN" => ResponseCode::YXDomain,
+        "YXRRSET" => ResponseCode::YXRRSet,
+        "NXRRSET" => ResponseCode::NXRRSet,
+        "NOTAUTH" => ResponseCode::NotAuth,
+        "NOTZONE" => ResponseCode::NotZone,
+        number => {
+            let number: u16 = number.parse().ok().filter(|number| *number < 4096)?;
+            let [high, low] = [(number >> 4) as u8, (number & 15) as u8];
+            ResponseCode::from(high, low)
+        }
+    };
+    Some(named)
+}
