@@ -34,7 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dns-server", &[]),
     ("storage-embedded", &["storage"]),
     ("client", &["api", "view"]),
-    ("apiserver", &["api", "storage"]),
+    ("apiserver", &["api", "authorization", "storage"]),
     ("manager", &["api", "client", "reconcile", "view"]),
     (
         "proxy",

@@ -58,3 +58,37 @@ pub(crate) fn delete_options(call: &Call) -> Result<Option<Value>, Status> {
 fn protobuf(body: &[u8]) -> Result<Value, Status> {
     api::protobuf::decode(body).map_err(|error| Status::bad_request(error.to_string()))
 }
+
+/// The body of a call whose object is of another kind than the row's, or of one that is not stored.
+pub(crate) fn of_kind(call: &Call, api_version: &str, kind: &str) -> Result<Value, Status> {
+    let mut object = match content_type(&call.headers) {
+        "application/json" => decode::untyped_json(&call.body)?,
+        "application/yaml" => decode::untyped_yaml(&call.body)?,
+        PROTOBUF => protobuf(&call.body)?,
+        _ => return Err(Status::unsupported_media_type(ACCEPTED)),
+    };
+    if !object.is_object() {
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind})"
+        )));
+    }
+    let wrong = |key: &str, wanted: &str| {
+        let sent = api::value::text(&object, &[key]);
+        !sent.is_empty() && sent != wanted
+    };
+    if wrong("apiVersion", api_version) || wrong("kind", kind) {
+        let sent = |key: &str| api::value::text(&object, &[key]).to_owned();
+        return Err(Status::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {kind}",
+            sent("kind"),
+            sent("apiVersion").rsplit('/').next().unwrap_or_default()
+        )));
+    }
+    api::value::set(&mut object, "apiVersion", api_version);
+    api::value::set(&mut object, "kind", kind);
+    let _ = api::value::object_mut(&mut object, "metadata");
+    if !object["metadata"].is_object() {
+        return Err(Status::bad_request("metadata must be an object"));
+    }
+    Ok(object)
+}

@@ -33,6 +33,13 @@ pub(crate) fn answer(state: &State, path: &str, parts: &Parts, query: &Query) ->
     };
     match segments.as_slice() {
         [""] => respond::value(200, encoding, &index()),
+        ["openid", "v1", "jwks"] => {
+            let keys = state.accounts.keys.public().to_string();
+            respond::bytes(200, "application/jwk-set+json", keys)
+        }
+        [".well-known", "openid-configuration"] => {
+            respond::value(200, Encoding::Json, &openid(state))
+        }
         ["version"] => respond::value(200, Encoding::PrettyJson, &version()),
         ["api"] => groups(
             parts,
@@ -167,6 +174,17 @@ pub(crate) fn no_definitions(state: &State) -> Answer {
     respond::value(200, Encoding::Json, &list)
 }
 
+/// What verifies tokens of service accounts elsewhere, as in OpenID Connect Discovery 1.0.
+fn openid(state: &State) -> Value {
+    json!({
+        "issuer": state.accounts.issuer,
+        "jwks_uri": format!("https://{}/openid/v1/jwks", server_address(state)),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": state.accounts.keys.algorithms(),
+    })
+}
+
 fn server_address(state: &State) -> String {
     SocketAddr::new(
         state.config.advertised(),
@@ -186,11 +204,13 @@ fn index() -> Value {
         }
     }
     let others = [
+        "/.well-known/openid-configuration",
         "/healthz",
         "/livez",
         "/metrics",
         "/openapi/v2",
         "/openapi/v3",
+        "/openid/v1/jwks",
         "/readyz",
         "/version",
     ];

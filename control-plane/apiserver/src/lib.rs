@@ -5,6 +5,7 @@
 //! `api` crate; what is durable is the storage's affair. This crate knows of no controller and runs none.
 #![forbid(unsafe_code)]
 
+mod access;
 mod allocate;
 mod auth;
 mod body;
@@ -16,6 +17,7 @@ mod handlers;
 mod health;
 mod kubeconfig;
 mod metrics;
+mod mirror;
 mod negotiate;
 mod object;
 mod options;
@@ -23,6 +25,7 @@ mod pki;
 mod query;
 mod request;
 mod respond;
+mod roles;
 mod router;
 mod serve;
 mod upkeep;
@@ -43,7 +46,12 @@ pub use describe::kubernetes_version;
 pub use error::Error;
 
 use allocate::Allocator;
+use auth::accounts::Accounts;
+use auth::keys::Keys;
+use auth::tokens::Tokens;
+use authorization::User;
 use metrics::Metrics;
+use mirror::Mirror;
 use pki::{Names, Pki};
 
 /// What a server needs to know.
@@ -69,6 +77,23 @@ pub struct Config {
     pub cluster_domain: String,
     /// Where [`App::serve`] writes a kubeconfig (mode 0600), if anywhere.
     pub kubeconfig: Option<PathBuf>,
+    /// Whether those without credentials are asked who they are by their rights alone, or are refused.
+    pub anonymous_auth: bool,
+    /// A file of static tokens beside the server's own: `token,user,uid,"group1,group2"` a line.
+    pub token_auth_file: Option<PathBuf>,
+    /// Authorities beside the server's own whose client certificates are accepted, PEM.
+    pub client_ca_file: Option<PathBuf>,
+    /// Who signs tokens of service accounts, as their `iss` says. Empty: `https://kubernetes.default.svc.` and the
+    /// cluster's domain.
+    pub service_account_issuer: String,
+    /// Keys whose signatures on such tokens are accepted, beside those in `pki/`.
+    pub service_account_key_files: Vec<PathBuf>,
+    /// The key that signs them; `pki/sa.key`, made where it is missing, unless given.
+    pub service_account_signing_key_file: Option<PathBuf>,
+    /// What the server calls itself in tokens; the issuer unless given.
+    pub api_audiences: Vec<String>,
+    /// Admission plugins that are not to run, by name.
+    pub disable_admission_plugins: Vec<String>,
 }
 
 impl Config {
@@ -84,6 +109,22 @@ impl Config {
             node_ports: 30000..=32767,
             cluster_domain: "cluster.local".into(),
             kubeconfig: None,
+            anonymous_auth: true,
+            token_auth_file: None,
+            client_ca_file: None,
+            service_account_issuer: String::new(),
+            service_account_key_files: Vec::new(),
+            service_account_signing_key_file: None,
+            api_audiences: Vec::new(),
+            disable_admission_plugins: Vec::new(),
+        }
+    }
+
+    fn issuer(&self) -> String {
+        if self.service_account_issuer.is_empty() {
+            format!("https://kubernetes.default.svc.{}", self.cluster_domain)
+        } else {
+            self.service_account_issuer.clone()
         }
     }
 
@@ -167,7 +208,11 @@ pub(crate) struct State {
     pub(crate) config: Config,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) pki: Pki,
-    pub(crate) tokens: auth::Tokens,
+    pub(crate) tokens: Tokens,
+    pub(crate) accounts: Accounts,
+    /// Who asks without credentials.
+    pub(crate) anonymous: Arc<User>,
+    pub(crate) mirror: Mirror,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) allocator: Allocator,
     /// Becomes true when the server is to end; watches end then.
@@ -188,7 +233,22 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
     let names = names(&config);
     let pki_dir = config.data_dir.join("pki");
     let pki = Pki::load_or_make(&pki_dir, &names)?;
-    let tokens = auth::Tokens::load_or_make(&config.data_dir.join("tokens.csv"))?;
+    let tokens = Tokens::load_or_make(
+        &config.data_dir.join("tokens.csv"),
+        config.token_auth_file.as_deref(),
+    )?;
+    let keys = Keys::load_or_make(
+        &pki_dir,
+        config.service_account_signing_key_file.as_deref(),
+        &config.service_account_key_files,
+    )?;
+    let accounts = Accounts::new(keys, config.issuer(), &config.api_audiences);
+    let mirror = Mirror::start(&storage)
+        .await
+        .map_err(|source| Error::Storage {
+            doing: "reading what requests are decided by",
+            source,
+        })?;
     let allocator = Allocator::load(
         storage.clone(),
         &config.service_cidrs,
@@ -203,6 +263,9 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
         storage,
         pki,
         tokens,
+        accounts,
+        anonymous: Arc::new(User::anonymous()),
+        mirror,
         metrics: Arc::default(),
         allocator,
         closing: tokio::sync::watch::Sender::new(false),
@@ -210,6 +273,7 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
     };
     let app = App(Arc::new(state));
     bootstrap::namespaces_and_service(&app.0).await?;
+    roles::reconcile(&app.0).await?;
     Ok(app)
 }
 
@@ -230,7 +294,7 @@ impl App {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), Error> {
-        let tls = Arc::new(self.0.pki.tls()?);
+        let tls = Arc::new(self.0.pki.tls(self.0.config.client_ca_file.as_deref())?);
         let local = listener.local_addr().map_err(|source| Error::Listener {
             doing: "asking the listener for its address",
             source,
@@ -246,6 +310,7 @@ impl App {
         let mut upkeep = tokio::task::JoinSet::new();
         upkeep.spawn(upkeep::forget(self.0.storage.clone()));
         upkeep.spawn(upkeep::keep_service(self.0.clone(), local.port()));
+        upkeep.spawn(roles::aggregate(self.0.clone()));
         serve::serve(
             listener,
             tls,
@@ -288,6 +353,16 @@ impl App {
     /// The bearer token of the administrator, from the tokens file.
     pub fn admin_token(&self) -> &str {
         self.0.tokens.admin()
+    }
+
+    /// The bearer token of the controllers in this process, `system:kube-controller-manager`. It ends with the process.
+    pub fn manager_token(&self) -> &str {
+        self.0.tokens.manager()
+    }
+
+    /// The bearer token of the proxy in this process, `system:kube-proxy`. It ends with the process.
+    pub fn proxy_token(&self) -> &str {
+        self.0.tokens.proxy()
     }
 
     /// The certificate of the authority that signed the server's, PEM.

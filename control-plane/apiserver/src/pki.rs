@@ -95,8 +95,16 @@ impl Pki {
     }
 
     /// TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1; a client certificate is asked for and may be left out.
-    pub(crate) fn tls(&self) -> Result<rustls::ServerConfig, Error> {
+    /// `more` names a file of authorities whose client certificates are accepted too.
+    pub(crate) fn tls(&self, more: Option<&Path>) -> Result<rustls::ServerConfig, Error> {
         let mut roots = rustls::RootCertStore::empty();
+        if let Some(path) = more {
+            let pem = fs::read_to_string(path)
+                .map_err(|source| Error::io("reading the authorities in", path, source))?;
+            for cert in certificates(&pem, path)? {
+                roots.add(cert).map_err(|e| Error::damaged(path, &e))?;
+            }
+        }
         for cert in certificates(&self.ca_cert, Path::new("ca.crt"))? {
             roots.add(cert).map_err(Error::certificate)?;
         }
@@ -400,7 +408,7 @@ mod tests {
         assert_eq!(first.ca_cert, second.ca_cert);
         assert_ne!(first.server.cert, second.server.cert);
         assert_eq!(first.admin.cert, second.admin.cert);
-        second.tls().unwrap();
+        second.tls(None).unwrap();
     }
 
     #[test]

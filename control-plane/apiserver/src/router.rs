@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::printing::IncludeObject;
 use api::status::Status;
+use authorization::User;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -13,7 +14,8 @@ use http::Request;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use crate::auth::{self, User};
+use crate::access;
+use crate::auth;
 use crate::handlers::{self, Call};
 use crate::negotiate;
 use crate::query::{self, Query};
@@ -67,15 +69,12 @@ async fn respond_to(
     verb: &'static str,
     body: Body,
 ) -> Result<Answer, Status> {
-    let user = auth::authenticate(
-        parts.extensions.get::<User>(),
-        &parts.headers,
-        &state.tokens,
-    )?;
-    auth::authorize(&user, verb, target)?;
+    let user = auth::authenticate(&state, parts).await?;
+    let user = auth::impersonate::impersonate(&state, user, &parts.headers)?;
+    access::check(&state, &user, verb, target, &query)?;
     match target {
         Target::Path(path) => Ok(page(&state, path, parts, &query).await),
-        Target::Resource(at) => resource(state, at, parts, query, verb, body).await,
+        Target::Resource(at) => resource(state, user, at, parts, query, verb, body).await,
     }
 }
 
@@ -102,6 +101,7 @@ async fn page(state: &State, path: &str, parts: &Parts, query: &Query) -> Answer
 
 async fn resource(
     state: Arc<State>,
+    user: Arc<User>,
     at: &At<'_>,
     parts: &Parts,
     query: Query,
@@ -151,6 +151,7 @@ async fn resource(
     let headers = parts.headers.clone();
     let mut call = Call {
         app: state,
+        user,
         row,
         namespace,
         name,

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use crate::auth::User;
+use crate::auth::{self, Connected};
 
 /// A client that has not finished its handshake by then is let go, as is one that stays after it was asked to leave.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -111,7 +111,8 @@ impl Connection {
             .1
             .peer_certificates()
             .and_then(|chain| chain.first());
-        let user = certificate.and_then(|der| User::from_certificate(der));
+        let user = certificate.and_then(|der| auth::certificate::user(der));
+        let user = user.map(|user| Connected(Arc::new(auth::authenticated(user))));
         let (requests, open) = watch::channel(0);
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             if let Some(user) = &user {

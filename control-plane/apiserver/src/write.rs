@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use storage::{Entry, Error, Revision, Write};
 
+use crate::access;
 use crate::allocate::Grant;
 use crate::handlers::{Call, storage_failure};
 use crate::object;
@@ -60,12 +61,12 @@ pub(crate) async fn modify(
 
 /// A full change of the object, as PUT and PATCH make it: checked against what stands there, ready to be stored.
 pub(crate) fn prepare(
-    row: &Resource,
-    name: &str,
+    call: &Call,
     part: Part,
     mut new: Value,
     current: &Value,
 ) -> Result<Next, Status> {
+    let (row, name) = (call.row, &call.name);
     let sent = meta::resource_version(&new);
     if meta::name(&new) == name
         && !matches!(sent, "" | "0")
@@ -75,6 +76,7 @@ pub(crate) fn prepare(
     }
     strip(&mut new);
     write::update(row, &mut new, current, part)?;
+    access::check_grant(call, &new, Some(current))?;
     if write::is_done(row, &new) {
         Ok(Next::Remove)
     } else {
@@ -159,6 +161,7 @@ async fn replace(
     match call.app.storage.write(writes).await {
         Ok(revision) => {
             grant.keep();
+            call.app.mirror.caught_up(call.row, revision).await;
             Ok(Outcome::Done(Written { stored, revision }))
         }
         Err(Error::Conflict { .. } | Error::NotFound { .. }) => Ok(Outcome::Raced),

@@ -114,7 +114,7 @@ async fn who_asks_decides_what_is_answered() {
 
     for (token, path, code, message) in [
         ("Bearer wrong", "/api/v1/pods", 401, "Unauthorized"),
-        ("Basic YTpi", "/api/v1/pods", 401, "Unauthorized"),
+        ("Basic YTpi", "/api/v1/pods", 403, ""),
         ("Bearer secret", "/apis", 200, ""),
         ("bearer secret", "/version", 200, ""),
         (

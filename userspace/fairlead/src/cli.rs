@@ -108,9 +108,40 @@ pub(crate) struct ServerFlags {
     /// DNS domain of the cluster
     #[arg(long, value_name = "NAME", default_value = "cluster.local")]
     pub(crate) cluster_domain: String,
+    #[command(flatten)]
+    pub(crate) identity: IdentityFlags,
+    /// Admission plugins that are not to run, by name
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub(crate) disable_admission_plugins: Vec<String>,
     /// Write a kubeconfig for the administrator here (mode 0600)
     #[arg(long, value_name = "FILE")]
     pub(crate) write_kubeconfig: Option<PathBuf>,
+}
+
+/// Who may be whom. Names and meanings are those of kube-apiserver.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct IdentityFlags {
+    /// Whether requests without credentials are answered as far as system:anonymous may ask
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) anonymous_auth: bool,
+    /// Static tokens beside the server's own, a line each: token,user,uid,"group1,group2"
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_auth_file: Option<PathBuf>,
+    /// Authorities beside the server's own whose client certificates are accepted
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_ca_file: Option<PathBuf>,
+    /// Issuer of service accounts' tokens; https://kubernetes.default.svc.DOMAIN unless given
+    #[arg(long, value_name = "URL", default_value = "")]
+    pub(crate) service_account_issuer: String,
+    /// Keys whose signatures on service accounts' tokens are accepted beside the server's own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) service_account_key_file: Vec<PathBuf>,
+    /// Key that signs service accounts' tokens; made in the data directory unless given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) service_account_signing_key_file: Option<PathBuf>,
+    /// What the server calls itself in tokens; the issuer unless given
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    pub(crate) api_audiences: Vec<String>,
 }
 
 /// How the kernel is programmed.

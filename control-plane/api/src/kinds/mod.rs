@@ -18,6 +18,7 @@ pub(crate) mod pod;
 mod pod_containers;
 mod pod_defaults;
 mod pod_validation;
+pub(crate) mod review;
 pub(crate) mod service;
 pub(crate) mod service_account;
 mod service_addresses;

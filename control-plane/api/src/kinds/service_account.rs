@@ -13,6 +13,7 @@ pub(crate) static SERVICE_ACCOUNTS: Resource = Resource {
     short_names: &["sa"],
     storage_prefix: "/registry/serviceaccounts",
     definition: "io.k8s.api.core.v1.ServiceAccount",
+    subresources: &[super::review::TOKEN],
     returns_deleted: true,
     columns: &[NAME, AGE],
     cells: |object, now| {

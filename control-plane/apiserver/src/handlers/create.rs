@@ -8,6 +8,7 @@ use storage::{Error, Write};
 use time::OffsetDateTime;
 
 use super::{Call, storage_failure};
+use crate::access;
 use crate::body;
 use crate::object;
 use crate::options::WriteOptions;
@@ -52,6 +53,7 @@ pub(crate) async fn insert(
     for _ in 0..if generated { NAME_TRIES } else { 1 } {
         let mut new = object.clone();
         api::write::create(call.row, &mut new, &call.namespace, &stamps())?;
+        access::check_grant(call, &new, None)?;
         meta::name(&new).clone_into(&mut taken);
         if let Some(written) = store(call, new, dry_run).await? {
             return Ok(written);
@@ -95,6 +97,7 @@ async fn store(call: &Call, mut new: Value, dry_run: bool) -> Result<Option<Writ
         match storage.write(writes).await {
             Ok(revision) => {
                 grant.keep();
+                call.app.mirror.caught_up(call.row, revision).await;
                 return Ok(Some(Written { stored, revision }));
             }
             Err(Error::Exists { key: taken }) if taken == key => return Ok(None),

@@ -5,6 +5,8 @@ pub(crate) mod delete;
 pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod patch;
+pub(crate) mod review;
+pub(crate) mod token;
 pub(crate) mod update;
 pub(crate) mod watch;
 
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use api::printing::IncludeObject;
 use api::status::Status;
 use api::table::{Resource, Subresource};
+use authorization::User;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
@@ -24,6 +27,8 @@ use crate::respond::Answer;
 /// One request to a resource, after it was found, authenticated and allowed.
 pub(crate) struct Call {
     pub(crate) app: Arc<State>,
+    /// Who asks.
+    pub(crate) user: Arc<User>,
     pub(crate) row: &'static Resource,
     /// Empty: all namespaces, or the resource has none.
     pub(crate) namespace: String,
@@ -48,6 +53,7 @@ impl Call {
     pub(crate) fn with_name(&self, namespace: &str, name: &str) -> Call {
         Call {
             app: self.app.clone(),
+            user: self.user.clone(),
             row: self.row,
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -71,6 +77,7 @@ pub(crate) async fn answer(call: Call, method: &Method) -> Result<Answer, Status
         ("GET" | "HEAD", false) => "get",
         ("GET" | "HEAD", true) => "list",
         ("POST", true) => "create",
+        ("POST", false) if call.subresource.is_some() => "create",
         ("PUT", false) => "update",
         ("PATCH", false) => "patch",
         ("DELETE", false) => "delete",
@@ -80,6 +87,12 @@ pub(crate) async fn answer(call: Call, method: &Method) -> Result<Answer, Status
     let verbs = call.subresource.map_or(call.row.verbs, |sub| sub.verbs);
     if !verbs.contains(&verb) {
         return Err(Status::method_not_allowed());
+    }
+    if call.subresource.is_some_and(|sub| sub.name == "token") {
+        return token::create(&call).await;
+    }
+    if let Some(answer) = review::answer(&call).await {
+        return answer;
     }
     match verb {
         "get" => get::get(&call).await,

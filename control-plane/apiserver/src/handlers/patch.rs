@@ -46,7 +46,7 @@ pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
                 sent, &call.name,
             )));
         }
-        write::prepare(call.row, &call.name, part, new, current)
+        write::prepare(call, part, new, current)
     })
     .await;
     Ok(match patched {

@@ -23,7 +23,7 @@ pub(crate) async fn update(call: &Call) -> Result<Answer, Status> {
     }
     let part = part(call);
     let replaced = write::modify(call, options.dry_run, |current| {
-        write::prepare(call.row, &call.name, part, object.clone(), current)
+        write::prepare(call, part, object.clone(), current)
     })
     .await;
     let (code, result) = match replaced {

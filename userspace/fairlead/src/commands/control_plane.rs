@@ -39,7 +39,16 @@ pub(crate) async fn start(
         storage_embedded::Options::default(),
     )
     .with_context(|| format!("open the store in --data-dir {}", flags.data_dir.display()))?;
+    let identity = flags.identity.clone();
     let config = apiserver::Config {
+        anonymous_auth: identity.anonymous_auth,
+        token_auth_file: identity.token_auth_file,
+        client_ca_file: identity.client_ca_file,
+        service_account_issuer: identity.service_account_issuer,
+        service_account_key_files: identity.service_account_key_file,
+        service_account_signing_key_file: identity.service_account_signing_key_file,
+        api_audiences: identity.api_audiences,
+        disable_admission_plugins: flags.disable_admission_plugins.clone(),
         bind_address: flags.bind_address,
         port: flags.secure_port,
         service_cidrs: flags.service_cluster_ip_range.clone(),
@@ -58,11 +67,12 @@ pub(crate) async fn start(
             .context("--write-kubeconfig")?;
     }
     let client = Client::in_process(app.router(), app.admin_token());
+    let managing = Client::in_process(app.router(), app.manager_token());
     let mut tasks = JoinSet::new();
     let stop = stopped(shutdown.clone());
     tasks.spawn(async move { app.serve(listener, stop).await.context("serve the API") });
     wait_ready(&client, &mut tasks).await?;
-    let controllers = manager::run(client.clone(), stopped(shutdown.clone()));
+    let controllers = manager::run(managing, stopped(shutdown.clone()));
     tasks.spawn(async move {
         controllers.await;
         Ok(())
