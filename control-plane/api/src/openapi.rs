@@ -1,8 +1,10 @@
 //! OpenAPI: what kubectl reads to explain and to validate. Made from the resource table and the schemas at first
 //! use, then kept as bytes.
 
+mod components;
 mod paths;
 mod v2;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -116,91 +118,11 @@ fn document(group: &str, version: &str) -> Value {
         "info": {"title": "Fairlead", "version": env!("CARGO_PKG_VERSION")},
         "paths": served,
         "components": {
-            "schemas": components(&wanted),
+            "schemas": components::of(&wanted),
             "securitySchemes": {"BearerToken": {
                 "type": "apiKey", "name": "authorization", "in": "header",
                 "description": "Bearer token",
             }},
         },
     })
-}
-
-/// The definitions and all that they refer to, with our descriptions.
-fn components(wanted: &[&str]) -> Map<String, Value> {
-    let described = schema::read(include_str!("../schema/descriptions.json"));
-    let values = schema::read(include_str!("../schema/values.json"));
-    let mut found: Map<String, Value> = Map::new();
-    let mut todo: Vec<String> = wanted.iter().map(|d| (*d).to_owned()).collect();
-    while let Some(name) = todo.pop() {
-        if found.contains_key(&name) {
-            continue;
-        }
-        let Some(body) = schema::DEFINITIONS.get(&name) else {
-            continue;
-        };
-        let mut body = body.clone();
-        references(&body, &mut todo);
-        for (field, values) in crate::value::entries(values.get(&name).unwrap_or(&Value::Null), &[])
-        {
-            body["properties"][field]["enum"] = values.clone();
-        }
-        describe(&name, &mut body, &described);
-        found.insert(name, body);
-    }
-    found
-}
-
-fn references(value: &Value, into: &mut Vec<String>) {
-    match value {
-        Value::Object(map) => {
-            if let Some(name) = map
-                .get("$ref")
-                .and_then(Value::as_str)
-                .and_then(|r| r.rsplit('/').next())
-            {
-                into.push(name.to_owned());
-            }
-            map.values().for_each(|v| references(v, into));
-        }
-        Value::Array(items) => items.iter().for_each(|v| references(v, into)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
-
-/// Adds our descriptions. A reference with something beside it has to go into `allOf`: siblings of `$ref` are ignored.
-fn describe(name: &str, body: &mut Value, described: &Map<String, Value>) {
-    let words = described.get(name);
-    if let Some(text) = words.and_then(|w| w.get("")) {
-        body["description"] = text.clone();
-    }
-    let Some(properties) = body.get_mut("properties").and_then(Value::as_object_mut) else {
-        return;
-    };
-    for (field, property) in properties {
-        let own = words.and_then(|w| w.get(field.as_str()));
-        let common = described.get("*").and_then(|w| w.get(field.as_str()));
-        let text = own.or(common);
-        if property.get("$ref").is_some() {
-            let reference = property.take();
-            *property = json!({"allOf": [reference], "default": {}});
-            // Times and alternatives have no empty object for a default.
-            let target = property["allOf"][0]["$ref"]
-                .as_str()
-                .unwrap_or("")
-                .to_owned();
-            if !has_properties(&target) {
-                property.as_object_mut().map(|p| p.remove("default"));
-            }
-        }
-        if let Some(text) = text {
-            property["description"] = text.clone();
-        }
-    }
-}
-
-fn has_properties(reference: &str) -> bool {
-    let name = reference.rsplit('/').next().unwrap_or("");
-    schema::DEFINITIONS
-        .get(name)
-        .is_some_and(|d| d.get("properties").is_some())
 }

@@ -1,25 +1,23 @@
 //! The shapes of objects: which fields there are, of which types, and how lists and maps are merged. Read from the
 //! checked-in definitions once, into a form that is quick to walk.
 
+mod read;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{LazyLock, OnceLock};
 
 use serde_json::{Map, Value};
 
+use crate::protobuf::Wire;
 use crate::table::Resource;
-use crate::value::{at, list, text};
 
-/// Structure of the API's objects in OpenAPI v3 form, after Kubernetes; see `schema/NOTICE.md`.
-pub(crate) static DEFINITIONS: LazyLock<Map<String, Value>> =
-    LazyLock::new(|| read(include_str!("../schema/definitions.json")));
+/// By the full name of the package and the definition's own.
+type Schemas = BTreeMap<&'static str, BTreeMap<&'static str, Schema>>;
 
-static SCHEMAS: LazyLock<BTreeMap<&'static str, Schema>> = LazyLock::new(|| {
-    DEFINITIONS
-        .iter()
-        .map(|(name, body)| (name.as_str(), Schema::compile(name, body)))
-        .collect()
-});
+/// The structure of the API's objects, after Kubernetes; see `schema/NOTICE.md`.
+static SCHEMAS: LazyLock<Schemas> =
+    LazyLock::new(|| read::definitions(include_str!("../schema/definitions.txt")));
 
 /// Our own data files are valid JSON objects, which a test asserts; anything else reads as empty.
 pub(crate) fn read(json: &str) -> Map<String, Value> {
@@ -28,7 +26,34 @@ pub(crate) fn read(json: &str) -> Map<String, Value> {
 
 /// The schema of a definition, by its full name.
 pub fn find(definition: &str) -> Option<&'static Schema> {
-    SCHEMAS.get(definition)
+    let (package, name) = definition.rsplit_once('.')?;
+    SCHEMAS.get(package)?.get(name)
+}
+
+/// The schema of the object that `apiVersion` and `kind` name.
+pub fn of_kind(api_version: &str, kind: &str) -> Option<&'static Schema> {
+    /// By apiVersion, empty for what every version knows, and by kind.
+    static KINDS: LazyLock<BTreeMap<&str, BTreeMap<&str, &Schema>>> = LazyLock::new(|| {
+        let mut kinds: BTreeMap<&str, BTreeMap<&str, &Schema>> = BTreeMap::new();
+        for schema in all() {
+            let api_version = match schema.role {
+                Role::Kind => schema.package.api_version,
+                Role::Metadata => "meta.k8s.io/v1",
+                Role::Everywhere => "",
+                Role::Part => continue,
+            };
+            let group = kinds.entry(api_version).or_default();
+            group.insert(schema.name, schema);
+        }
+        kinds
+    });
+    let find = |api_version| KINDS.get(api_version)?.get(kind).copied();
+    find(api_version).or_else(|| find(""))
+}
+
+/// All definitions.
+pub(crate) fn all() -> impl Iterator<Item = &'static Schema> {
+    SCHEMAS.values().flat_map(BTreeMap::values)
 }
 
 /// The schema of a resource's objects.
@@ -43,10 +68,38 @@ pub struct Schema {
     pub name: &'static str,
     /// The part before it, for instance `v1`.
     pub version: &'static str,
+    /// Where it is defined.
+    pub package: Package,
     /// What its values look like.
     pub shape: Shape,
     /// `x-kubernetes-map-type: atomic`: server-side apply owns its values as a whole.
     pub atomic: bool,
+    /// Whether it is a body of its own.
+    pub role: Role,
+    /// Its fields by their numbers, once protobuf was read.
+    pub(crate) wire: OnceLock<Wire>,
+}
+
+/// Where definitions stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Package {
+    /// The full name, for instance `io.k8s.api.apps.v1`.
+    pub name: &'static str,
+    /// `apiVersion` of the kinds in it, for instance `apps/v1`.
+    pub api_version: &'static str,
+}
+
+/// Whether a definition is a body of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// A part of others.
+    Part,
+    /// An object with apiVersion and kind.
+    Kind,
+    /// An object that stands for others by their metadata.
+    Metadata,
+    /// An object that every group version knows.
+    Everywhere,
 }
 
 /// What values look like.
@@ -92,26 +145,37 @@ pub enum Shape {
 /// The name of a definition, looked up once.
 #[derive(Clone)]
 pub struct Reference {
+    package: &'static str,
     name: &'static str,
     target: OnceLock<Option<&'static Schema>>,
 }
 
 impl Reference {
+    fn new(package: &'static str, name: &'static str) -> Self {
+        Reference {
+            package,
+            name,
+            target: OnceLock::new(),
+        }
+    }
+
     /// Full name of the definition.
-    pub fn name(&self) -> &'static str {
-        self.name
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.package, self.name)
     }
 
     /// The definition.
     pub fn schema(&self) -> Option<&'static Schema> {
-        *self.target.get_or_init(|| find(self.name))
+        *self
+            .target
+            .get_or_init(|| SCHEMAS.get(self.package)?.get(self.name))
     }
 }
 
 impl fmt::Debug for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the target: definitions may refer to each other in circles.
-        f.write_str(self.name)
+        f.write_str(&self.name())
     }
 }
 
@@ -134,6 +198,25 @@ pub struct Field {
     pub required: bool,
     /// Its value where it is left out and the schema says so.
     pub default: Option<&'static Value>,
+    /// `x-kubernetes-patch-strategy` is `replace`.
+    pub(crate) replace: bool,
+    /// Whether the schema says how the list is merged even though it is the way of lists anyway.
+    pub(crate) stated: bool,
+    /// The number of the protobuf field. Where JSON shows a message's fields in its parent, the message's comes first.
+    pub(crate) number: [u8; 3],
+    /// When JSON shows what protobuf holds.
+    pub(crate) keep: Keep,
+}
+
+/// When JSON shows a field that protobuf holds: Go sends every field that is no pointer, also when it holds nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Keep {
+    /// When it holds something.
+    Full,
+    /// Whenever it was sent.
+    Sent,
+    /// Whenever it was sent; it must not be missing either.
+    Always,
 }
 
 /// `x-kubernetes-list-type`: how server-side apply merges a list.
@@ -148,14 +231,9 @@ pub enum ListType {
 }
 
 impl Schema {
-    fn compile(name: &'static str, body: &'static Value) -> Self {
-        let mut parts = name.rsplit('.');
-        Schema {
-            name: parts.next().unwrap_or(name),
-            version: parts.next().unwrap_or(""),
-            shape: Shape::compile(name, body),
-            atomic: text(body, &["x-kubernetes-map-type"]) == "atomic",
-        }
+    /// Its full name.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}", self.package.name, self.name)
     }
 
     /// The field of that name, where the definition is of an object with known fields.
@@ -168,52 +246,6 @@ impl Schema {
 }
 
 impl Shape {
-    fn compile(name: &str, body: &'static Value) -> Self {
-        if let Some(target) = at(body, &["$ref"]).as_str() {
-            let name = target.rsplit('/').next().unwrap_or(target);
-            return Shape::Ref(Reference {
-                name,
-                target: OnceLock::new(),
-            });
-        }
-        match name.rsplit('.').next() {
-            Some("Quantity") => return Shape::Quantity,
-            Some("IntOrString") => return Shape::IntOrString,
-            Some("Time") => return Shape::Time { micro: false },
-            Some("MicroTime") => return Shape::Time { micro: true },
-            _ => {}
-        }
-        match (text(body, &["type"]), text(body, &["format"])) {
-            ("object", _) => {
-                if let Some(properties) = at(body, &["properties"]).as_object() {
-                    let required = list(body, &["required"]);
-                    let fields = properties
-                        .iter()
-                        .map(|(key, body)| {
-                            let required = required.iter().any(|name| name == key);
-                            (key.as_str(), Field::compile(body, required))
-                        })
-                        .collect();
-                    return Shape::Struct(fields);
-                }
-                match body.get("additionalProperties") {
-                    Some(items) => Shape::Map(Box::new(Shape::compile("", items))),
-                    None => Shape::Any,
-                }
-            }
-            ("array", _) => Shape::List(Box::new(Shape::compile("", at(body, &["items"])))),
-            ("string", format) => Shape::Text {
-                bytes: format == "byte",
-            },
-            ("integer", format) => Shape::Integer {
-                bits: if format == "int32" { 32 } else { 64 },
-            },
-            ("number", _) => Shape::Number,
-            ("boolean", _) => Shape::Flag,
-            _ => Shape::Free,
-        }
-    }
-
     /// What a reference stands for; anything else stands for itself. With the name of the definition.
     pub fn resolve(&self) -> (Option<&'static Schema>, &Shape) {
         match self {
@@ -227,23 +259,21 @@ impl Shape {
 }
 
 impl Field {
-    fn compile(body: &'static Value, required: bool) -> Self {
-        let strategy = text(body, &["x-kubernetes-patch-strategy"]);
-        let holds = |wanted| strategy.split(',').any(|s| s == wanted);
-        let keys = list(body, &["x-kubernetes-list-map-keys"]);
+    /// A field that is neither merged nor required.
+    fn plain(shape: Shape) -> Self {
         Field {
-            shape: Shape::compile("", body),
-            merge: holds("merge"),
-            retain_keys: holds("retainKeys"),
-            merge_key: at(body, &["x-kubernetes-patch-merge-key"]).as_str(),
-            list: match text(body, &["x-kubernetes-list-type"]) {
-                "map" => ListType::Map(keys.iter().filter_map(Value::as_str).collect()),
-                "set" => ListType::Set,
-                _ => ListType::Atomic,
-            },
-            atomic: text(body, &["x-kubernetes-map-type"]) == "atomic",
-            required,
-            default: body.get("default"),
+            shape,
+            merge: false,
+            retain_keys: false,
+            merge_key: None,
+            list: ListType::Atomic,
+            atomic: false,
+            required: false,
+            default: None,
+            replace: false,
+            stated: false,
+            number: [0; 3],
+            keep: Keep::Full,
         }
     }
 }
@@ -278,8 +308,12 @@ mod tests {
                 | Shape::Free => {}
             }
         }
-        assert!(SCHEMAS.len() > 580);
-        SCHEMAS.values().for_each(|s| walk(&s.shape));
+        let text = include_str!("../schema/definitions.txt");
+        let lines = text
+            .lines()
+            .filter(|l| !l.is_empty() && !l.starts_with("package "));
+        assert_eq!(all().count(), lines.count(), "a line is not understood");
+        all().for_each(|s| walk(&s.shape));
     }
 
     #[test]

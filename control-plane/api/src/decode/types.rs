@@ -245,7 +245,8 @@ fn go_type(shape: &Shape, schema: Option<&'static Schema>) -> String {
             None => "map[string]interface {}".to_owned(),
         },
         Shape::Ref(reference) => {
-            let mut parts = reference.name().rsplit('.');
+            let name = reference.name();
+            let mut parts = name.rsplit('.');
             let (name, version) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
             match name {
                 "Quantity" => "resource.Quantity".to_owned(),

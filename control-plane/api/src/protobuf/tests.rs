@@ -1,8 +1,13 @@
 //! Bodies that kubectl 1.33 sent, and what is wrong with others.
 
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use super::*;
+use crate::schema::{Field, Keep, Shape};
 
 const CONFIG_MAP: &[u8] = b"k8s\x00\n\x0f\n\x02v1\x12\tConfigMap\x12\x1c\n\x12\n\x02c2\x12\x00\x1a\x00\"\x00*\x002\x008\x00B\x00\x12\x06\n\x01a\x12\x01b\x1a\x00\"\x00";
 
@@ -17,6 +22,10 @@ fn what_kubectl_sent() {
         (
             CONFIG_MAP,
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c2"}, "data": {"a": "b"}}),
+        ),
+        (
+            DEPLOYMENT,
+            json!({"apiVersion": "apps/v1", "kind": "Deployment"}),
         ),
         (
             POD,
@@ -276,11 +285,14 @@ fn what_is_wrong_is_named() {
         (b"", "does not begin"),
         (b"{}", "does not begin"),
         (b"k8s\0\xff", "runtime.Unknown"),
-        (DEPLOYMENT, "no protobuf form of Deployment in apps/v1"),
+        (
+            &body().of("apps/v2", "Deployment"),
+            "no protobuf form of Deployment in apps/v2",
+        ),
         (b"k8s\0", "no protobuf form"),
         (
             &body().number(1, 1).of("v1", "Pod"),
-            "core.Pod in the protobuf body can't be read: metadata: bytes are due",
+            "Pod in the protobuf body can't be read: metadata: bytes are due",
         ),
         (
             &body().varint(3 << 3 | 3).of("v1", "Pod"),
@@ -288,7 +300,7 @@ fn what_is_wrong_is_named() {
         ),
         (
             &body().message(1, body().bytes(1, [0xff])).of("v1", "Pod"),
-            "meta.ObjectMeta",
+            "ObjectMeta",
         ),
         (
             &body().message(1, body().bytes(7, "x")).of("v1", "Pod"),
@@ -353,53 +365,175 @@ fn damaged_bodies_do_not_panic() {
 }
 
 #[test]
-fn the_table_is_whole() {
-    let lines = include_str!("messages.txt").lines();
-    assert_eq!(lines.clone().count(), MESSAGES.by_name.len());
-    assert!(lines.clone().all(|line| parse(line).is_some()));
-    for message in MESSAGES.by_name.values() {
-        for field in message.fields.values() {
-            if let Type::Message(name) = field.kind {
-                assert!(
-                    MESSAGES.by_name.contains_key(name),
-                    "{} names {name}",
-                    message.name
-                );
-            } else {
-                assert!(field.name.is_some(), "{}", message.name);
-            }
+fn every_row_has_a_protobuf_form() {
+    for row in crate::table::RESOURCES {
+        assert!(has_kind(&row.api_version(), row.kind), "{row:?}");
+        assert!(has_kind(&row.api_version(), row.list_kind), "{row:?}");
+    }
+    for schema in schema::all() {
+        let schema::Shape::Struct(fields) = &schema.shape else {
+            continue;
+        };
+        let mut numbers = std::collections::BTreeSet::new();
+        for (name, field) in fields {
+            let named = schema.role != schema::Role::Part && ["apiVersion", "kind"].contains(name);
+            assert_eq!(field.number[0] == 0, named, "{schema:?} {name}");
+            assert!(named || numbers.insert(field.number), "{schema:?} {name}");
         }
-        assert!(
-            depth(message.name, 0) < 32,
-            "{} contains itself",
-            message.name
-        );
     }
 }
 
-fn depth(name: &str, at: usize) -> usize {
-    if at > 32 {
-        return at;
+/// Makes objects as a schema describes them, with what protobuf can't tell from nothing left out.
+struct Maker(u64);
+
+impl Maker {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
     }
-    let fields = MESSAGES.by_name[name].fields.values();
-    let inner = fields.map(|field| match field.kind {
-        Type::Message(inner) => depth(inner, at + 1),
-        _ => at,
-    });
-    inner.max().unwrap_or(at)
+
+    fn object(&mut self, fields: &BTreeMap<&'static str, Field>, depth: usize) -> Value {
+        let mut object = Map::new();
+        for (name, field) in fields {
+            let named = field.number[0] == 0;
+            if named || self.below(4) > 1 {
+                continue;
+            }
+            let value = self.value(&field.shape, depth + 1);
+            let full =
+                field.keep == Keep::Full || matches!(field.shape, Shape::List(_) | Shape::Map(_));
+            if !value.is_null() && !(full && crate::value::is_empty(&value)) {
+                object.insert((*name).to_owned(), value);
+            }
+        }
+        Value::Object(object)
+    }
+
+    fn value(&mut self, shape: &Shape, depth: usize) -> Value {
+        let (target, shape) = shape.resolve();
+        match shape {
+            Shape::Struct(_) | Shape::Free if depth > 8 => Value::Null,
+            Shape::Struct(fields) => self.object(fields, depth),
+            Shape::List(items) | Shape::Map(items) => {
+                let all: Vec<Value> = (0..self.below(3))
+                    .map(|_| self.value(items, depth + 1))
+                    .filter(|v| !v.is_null())
+                    .collect();
+                match shape {
+                    Shape::List(_) => all.into(),
+                    _ => all
+                        .into_iter()
+                        .map(|v| (format!("k{}", self.below(99)), v))
+                        .collect(),
+                }
+            }
+            Shape::Text { bytes: true } => STANDARD.encode([self.below(256) as u8, 0, 255]).into(),
+            Shape::Text { bytes: false } => {
+                ["", "a", "日本", "x\n\"y"][self.below(4) as usize].into()
+            }
+            Shape::Flag => (self.below(2) == 0).into(),
+            Shape::Integer { bits: 32 } => {
+                [0, 1, -1, i32::MAX, i32::MIN][self.below(5) as usize].into()
+            }
+            Shape::Integer { .. } => [0, 1, -1, i64::MAX, i64::MIN][self.below(5) as usize].into(),
+            Shape::Number => {
+                [json!(0), json!(1.5), json!(-3), json!(1e300)][self.below(4) as usize].clone()
+            }
+            Shape::IntOrString => {
+                [json!(0), json!(-7), json!("50%"), json!("")][self.below(4) as usize].clone()
+            }
+            Shape::Quantity => ["0", "100m", "1Gi"][self.below(3) as usize].into(),
+            Shape::Time { micro: false } => "2026-01-02T03:04:05Z".into(),
+            Shape::Time { micro: true } => "2026-01-02T03:04:05.000006Z".into(),
+            Shape::Any => json!({"a": [1, null, {"b": "c"}]}),
+            Shape::Free | Shape::Ref(_) => {
+                let props = schema::find(write::PROPS).unwrap();
+                let mut one = || match self.value(&props.shape, depth + 1) {
+                    Value::Null => json!({}),
+                    props => props,
+                };
+                match target.map_or("", |t| t.name) {
+                    "JSON" => json!([1, "x", {"y": false}]),
+                    "JSONSchemaPropsOrBool" => {
+                        [json!(true), json!(false), one()][one().to_string().len() % 3].clone()
+                    }
+                    "JSONSchemaPropsOrArray" => {
+                        [json!([one(), one()]), one()][one().to_string().len() % 2].clone()
+                    }
+                    "JSONSchemaPropsOrStringArray" => json!(["a", "b"]),
+                    other => panic!("{other}"),
+                }
+            }
+        }
+    }
 }
 
 #[test]
-fn every_row_has_a_protobuf_form() {
-    for row in crate::table::RESOURCES {
-        let api_version = match row.group {
-            "" => row.version.to_owned(),
-            group => format!("{group}/{}", row.version),
+fn what_is_written_is_read_again() {
+    let kinds: Vec<_> = schema::all()
+        .filter(|s| s.role == schema::Role::Kind)
+        .collect();
+    assert!(kinds.len() > 120);
+    for (i, kind) in kinds.iter().enumerate() {
+        let Shape::Struct(fields) = &kind.shape else {
+            panic!("{kind:?}");
         };
-        assert!(
-            kind(&api_version, row.kind).is_some(),
-            "{} in {api_version}",
-            row.kind
-        );
+        for round in 0..20 {
+            let mut object = Maker((i * 1_000 + round) as u64).object(fields, 0);
+            object["apiVersion"] = kind.package.api_version.into();
+            object["kind"] = kind.name.into();
+            let body = encode(&object).unwrap();
+            assert_eq!(decode(&body).as_ref(), Ok(&object), "{kind:?}");
+            // Whatever a client cuts off or damages is refused or read, in bounded time.
+            for cut in [body.len() / 3, body.len() / 2, body.len() - 1] {
+                drop(decode(&body[..cut]));
+                let mut damaged = body.clone();
+                damaged[cut] ^= 0x55;
+                drop(decode(&damaged));
+            }
+        }
     }
+}
+
+#[test]
+fn schemas_in_schemas_are_read_to_a_depth() {
+    let wrap = |depth: usize| {
+        let mut props = body().bytes(5, "object");
+        for _ in 0..depth {
+            props = body().message(28, props);
+        }
+        let version = body().message(4, body().message(1, props));
+        body()
+            .message(2, body().message(7, version))
+            .of("apiextensions.k8s.io/v1", "CustomResourceDefinition")
+    };
+    assert!(decode(&wrap(50)).is_ok());
+    let error = decode(&wrap(5_000)).unwrap_err().to_string();
+    assert!(error.contains("nested too deeply"), "{error}");
+}
+
+#[test]
+fn watch_events_and_lists() {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}});
+    let body = encode(&pod).unwrap();
+    let frame = watch_frame("ADDED", &body);
+    let event = super::tests::body()
+        .bytes(1, "ADDED")
+        .message(2, super::tests::body().bytes(1, &body));
+    assert_eq!(frame[..4], (event.0.len() as u32).to_be_bytes());
+    assert_eq!(frame[4..], event.0);
+
+    let meta = Map::from_iter([("resourceVersion".to_owned(), "7".into())]);
+    let list = encode_list("v1", "PodList", &meta, [&pod, &pod].into_iter()).unwrap();
+    let item = json!({"metadata": {"name": "x"}});
+    assert_eq!(
+        decode(&list),
+        Ok(json!({
+            "apiVersion": "v1", "kind": "PodList",
+            "metadata": {"resourceVersion": "7"}, "items": [item, item],
+        }))
+    );
 }
