@@ -164,6 +164,11 @@ impl Reference {
         format!("{}.{}", self.package, self.name)
     }
 
+    /// The last part of its name.
+    pub fn short_name(&self) -> &'static str {
+        self.name
+    }
+
     /// The definition.
     pub fn schema(&self) -> Option<&'static Schema> {
         *self

@@ -374,7 +374,7 @@ fn always(whole: bool, name: &str, shape: &Shape) -> bool {
     if whole && matches!(name, "spec" | "status") {
         return true;
     }
-    let target = reference.name().rsplit('.').next().unwrap_or_default();
+    let target = reference.short_name();
     match target {
         "ObjectMeta"
         | "ListMeta"
