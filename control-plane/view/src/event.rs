@@ -22,7 +22,7 @@ pub enum Event<T> {
 
 /// Follows lists: which of the objects known before has the running list not mentioned yet?
 #[derive(Debug)]
-pub(crate) struct Listing<K> {
+pub struct Listing<K> {
     unmentioned: BTreeSet<K>,
     complete_once: bool,
 }
@@ -38,23 +38,24 @@ impl<K> Default for Listing<K> {
 
 impl<K: Ord> Listing<K> {
     /// A list begins while `known` exist.
-    pub(crate) fn restart(&mut self, known: impl Iterator<Item = K>) {
+    pub fn restart(&mut self, known: impl Iterator<Item = K>) {
         self.unmentioned = known.collect();
     }
 
     /// The list, or a change, speaks of `key`.
-    pub(crate) fn mention(&mut self, key: &K) {
+    pub fn mention(&mut self, key: &K) {
         self.unmentioned.remove(key);
     }
 
     /// The list is complete; gives what it left out.
-    pub(crate) fn finish(&mut self) -> BTreeSet<K> {
+    pub fn finish(&mut self) -> BTreeSet<K> {
         self.complete_once = true;
         std::mem::take(&mut self.unmentioned)
     }
 
     /// Whether a list was ever complete.
-    pub(crate) fn complete_once(&self) -> bool {
+    #[must_use]
+    pub fn complete_once(&self) -> bool {
         self.complete_once
     }
 }

@@ -13,7 +13,7 @@ mod services;
 mod slice;
 
 pub use account::ServiceAccount;
-pub use event::Event;
+pub use event::{Event, Listing};
 pub use finding::Finding;
 pub use objects::Object;
 pub use services::{Change, Services};

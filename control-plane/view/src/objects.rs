@@ -121,6 +121,47 @@ kind!(Node, "", "nodes", false);
 kind!(Pod, "", "pods", true);
 kind!(Namespace, "", "namespaces", false);
 
+/// `multicluster.x-k8s.io/v1alpha1` ServiceImport (KEP-1645): a Service that some clusters of a set export.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ServiceImport {
+    /// Object metadata.
+    #[serde(deserialize_with = "or_default")]
+    pub metadata: ObjectMeta,
+    /// What was imported.
+    #[serde(deserialize_with = "or_default")]
+    pub spec: ServiceImportSpec,
+}
+
+/// `spec` of a ServiceImport.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ServiceImportSpec {
+    /// `ClusterSetIP` or `Headless`.
+    #[serde(rename = "type", deserialize_with = "or_default")]
+    pub type_: String,
+    /// Addresses in the cluster set; none when headless.
+    #[serde(deserialize_with = "or_default")]
+    pub ips: Vec<String>,
+    /// Ports.
+    #[serde(deserialize_with = "or_default")]
+    pub ports: Vec<ServicePort>,
+}
+
+impl Kind for ServiceImport {
+    const GROUP: &'static str = "multicluster.x-k8s.io";
+    const VERSION: &'static str = "v1alpha1";
+    const KIND: &'static str = "ServiceImport";
+    const PLURAL: &'static str = "serviceimports";
+    const NAMESPACED: bool = true;
+}
+
+impl Object for ServiceImport {
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+}
+
 /// What every view has.
 pub trait Object: Kind {
     /// The object's metadata.
@@ -252,6 +293,9 @@ pub struct ServiceSpec {
     /// Prefixes of the clients that the load balancer serves; empty means all.
     #[serde(deserialize_with = "or_default")]
     pub load_balancer_source_ranges: Vec<String>,
+    /// What the name of an `ExternalName` Service leads to.
+    #[serde(deserialize_with = "or_default")]
+    pub external_name: String,
 }
 
 /// A port of a Service.
@@ -318,6 +362,9 @@ pub struct LoadBalancerIngress {
     /// An address; empty when only a name was given.
     #[serde(deserialize_with = "or_default")]
     pub ip: String,
+    /// A name; empty when only an address was given.
+    #[serde(deserialize_with = "or_default")]
+    pub hostname: String,
     /// `VIP` or `Proxy`; empty means `VIP`. Behind `Proxy` nodes do not take the address over.
     #[serde(deserialize_with = "or_default")]
     pub ip_mode: String,

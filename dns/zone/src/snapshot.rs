@@ -1,0 +1,140 @@
+//! The cluster at one instant: maps that share their unchanged parts with the instants before and after.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use imbl::{HashMap, OrdMap};
+
+use crate::name::labels;
+use crate::service::{Entry, External, Key};
+
+/// What questions are answered from. Cheap to clone; never changes.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub(crate) synced: bool,
+    /// Grows with every change (RFC 1982).
+    pub(crate) serial: u32,
+    pub(crate) services: HashMap<Key, Arc<Entry>>,
+    pub(crate) imports: HashMap<Key, Arc<Entry>>,
+    /// Labels of namespaces that exist and that the store's selector exposes.
+    pub(crate) namespaces: OrdMap<Arc<[u8]>, ()>,
+    /// Who has an address.
+    pub(crate) owners: OrdMap<IpAddr, Arc<[Owner]>>,
+    /// Namespaces and names of the pods that have an address.
+    pub(crate) pods: HashMap<IpAddr, Arc<[PodName]>>,
+}
+
+/// What an address belongs to. Services sort before hosts, as they answer before them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Owner {
+    /// An address of a Service.
+    Service(Key),
+    /// A host of a Service, with its label where it is not made from the address.
+    Host(Key, Option<Box<str>>),
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodName {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// A Service as plugins beside `kubernetes` ask for it.
+#[derive(Clone, Debug)]
+pub struct ServiceView(pub(crate) Arc<Entry>);
+
+impl Snapshot {
+    /// Whether everything that exists was heard of once. Before that nobody may be told that a name does not
+    /// exist.
+    #[must_use]
+    pub fn synced(&self) -> bool {
+        self.synced
+    }
+
+    /// Grows with every change (RFC 1982).
+    #[must_use]
+    pub fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    /// How many Services have names.
+    #[must_use]
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+
+    /// The Service of a namespace.
+    #[must_use]
+    pub fn service(&self, namespace: &str, name: &str) -> Option<ServiceView> {
+        let key = crate::service::key(namespace, name)?;
+        self.services.get(&key).cloned().map(ServiceView)
+    }
+
+    /// Whether a namespace exists and is exposed.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> bool {
+        self.has_namespace(name.to_ascii_lowercase().as_bytes())
+    }
+
+    /// The pods that have an address; known only while pods are watched.
+    #[must_use]
+    pub fn pods(&self, addr: IpAddr) -> &[PodName] {
+        self.pods.get(&addr).map_or(&[], |pods| pods)
+    }
+
+    /// Services whose load balancer, or whose user, gave this address.
+    pub fn external_owners(&self, addr: IpAddr) -> impl Iterator<Item = (String, String)> {
+        self.services.iter().filter_map(move |(key, entry)| {
+            let here = |e: &External| *e == External::Address(addr);
+            entry.declared.external.iter().any(here).then(|| names(key))
+        })
+    }
+
+    /// Namespaces and names of all Services, in no order.
+    pub fn service_names(&self) -> impl Iterator<Item = (String, String)> {
+        self.services.keys().map(|key| names(key))
+    }
+
+    pub(crate) fn has_namespace(&self, label: &[u8]) -> bool {
+        self.namespaces.contains_key(label)
+    }
+}
+
+impl ServiceView {
+    /// Where it is reached from outside.
+    #[must_use]
+    pub fn external(&self) -> &[External] {
+        &self.0.declared.external
+    }
+
+    /// Whether its hosts answer for themselves.
+    #[must_use]
+    pub fn headless(&self) -> bool {
+        matches!(self.0.declared.kind, crate::service::Kind::Headless)
+    }
+
+    /// Names, protocols (`tcp`, `udp`, `sctp`) and numbers of its ports.
+    pub fn ports(&self) -> impl Iterator<Item = (&str, &'static str, u16)> {
+        let ports = self.0.declared.ports.iter();
+        ports.map(|port| (&*port.name, port.protocol.label(), port.number))
+    }
+
+    /// Labels and addresses of the hosts that count.
+    pub fn hosts(&self) -> impl Iterator<Item = (String, IpAddr)> {
+        self.0.hosts().map(|(_, host)| {
+            let mut made = crate::host::Dashed::default();
+            let label = String::from_utf8_lossy(host.label(&mut made)).into_owned();
+            (label, host.addr)
+        })
+    }
+}
+
+/// Namespace and name that a key spells.
+pub(crate) fn names(key: &[u8]) -> (String, String) {
+    let mut labels = labels(key).map(|label| String::from_utf8_lossy(label).into_owned());
+    let name = labels.next().unwrap_or_default();
+    (labels.next().unwrap_or_default(), name)
+}
