@@ -10,7 +10,9 @@
 pub mod corefile;
 pub mod http;
 pub mod instance;
+pub mod interface;
 pub mod message;
 pub mod metrics;
 pub mod names;
 pub mod plugin;
+pub mod watch;

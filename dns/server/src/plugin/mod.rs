@@ -9,17 +9,31 @@ use crate::message::Failure;
 use crate::message::Request;
 use crate::message::Served;
 
+mod acl;
+mod any;
 pub mod autopath;
-pub mod errors;
-pub mod health;
-pub mod log;
+mod bufsize;
+mod cache;
+mod cancel;
+mod chaos;
+mod errors;
+pub(crate) mod forward;
+mod header;
+mod health;
+mod loadbalance;
+mod local;
+mod log;
+mod minimal;
+mod nsid;
 pub mod prometheus;
-pub mod ready;
+mod ready;
+mod settings;
 pub mod setup;
 pub mod table;
 pub mod transfer;
 pub mod tsig;
-pub mod whoami;
+mod weights;
+mod whoami;
 
 /// One link of a chain.
 pub trait Plugin: Send + Sync + 'static {
@@ -32,6 +46,11 @@ pub trait Plugin: Send + Sync + 'static {
     /// False until the plugin can answer; `ready` asks all of them.
     fn ready(&self) -> bool {
         true
+    }
+
+    /// True if the plugin itself would answer this now: what it knows is not kept in a cache in front of it.
+    fn holds(&self, _request: &Request) -> bool {
+        false
     }
 
     /// Called once when the chain goes into service, inside the runtime. Tasks that it starts end when the plugin

@@ -9,11 +9,31 @@ pub type Make = fn(&mut Setup<'_>) -> Made;
 
 /// Name and maker, first to last.
 pub const PLUGINS: &[(&str, Make)] = &[
-    ("prometheus", super::prometheus::make),
-    ("health", super::health::make),
+    ("root", super::settings::root),
+    ("metadata", super::settings::always_on),
+    ("cancel", super::cancel::make),
+    ("timeouts", super::settings::timeouts),
+    ("multisocket", super::settings::always_on),
+    ("nsid", super::nsid::make),
+    ("bufsize", super::bufsize::make),
+    ("bind", super::settings::bind),
+    ("debug", super::settings::debug),
     ("ready", super::ready::make),
+    ("health", super::health::make),
+    ("shed", super::settings::always_on),
+    ("prometheus", super::prometheus::make),
     ("errors", super::errors::make),
     ("log", super::log::make),
+    ("local", super::local::make),
+    ("any", super::any::make),
+    ("chaos", super::chaos::make),
+    ("loadbalance", super::loadbalance::make),
+    ("acl", super::acl::make),
+    ("cache", super::cache::make),
+    ("header", super::header::make),
+    ("tls", super::settings::tls),
+    ("minimal", super::minimal::make),
+    ("forward", super::forward::make),
     ("whoami", super::whoami::make),
 ];
 

@@ -1,0 +1,242 @@
+//! `forward`: asks other servers. An upstream that fails is probed until it answers again, and passed over
+//! meanwhile; equal questions that are on their way at the same time are one question upstream.
+
+mod config;
+mod connection;
+mod doh;
+mod flight;
+pub(crate) mod upstream;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use hickory_proto::op::Message;
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::Name;
+use hickory_proto::rr::rdata::opt::EdnsCode;
+use tokio::sync::Semaphore;
+
+use self::flight::Flights;
+use self::upstream::How;
+use self::upstream::Upstream;
+use super::Next;
+use super::Plugin;
+use super::setup::Made;
+use super::setup::Setup;
+use super::setup::matching;
+use crate::message::Failure;
+use crate::message::Outcome;
+use crate::message::Request;
+use crate::message::Served;
+use crate::message::Transport;
+use crate::metrics::Series;
+
+/// All attempts for one question together.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// In what order upstreams are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Policy {
+    Random,
+    RoundRobin,
+    Sequential,
+}
+
+/// One `forward` line.
+struct Group {
+    from: Vec<Name>,
+    except: Vec<Name>,
+    upstreams: Vec<Arc<Upstream>>,
+    policy: Policy,
+    turn: AtomicUsize,
+    /// Questions upstream at a time.
+    permits: Arc<Semaphore>,
+    max_concurrent: Option<usize>,
+    force_tcp: bool,
+    prefer_udp: bool,
+    failfast: bool,
+    /// Codes after which another upstream is asked.
+    failover: Vec<ResponseCode>,
+    /// Codes after which the next line, or the next plugin, is asked.
+    next: Vec<ResponseCode>,
+    next_on_nodata: bool,
+    rejected: Arc<Series>,
+    broken: Arc<Series>,
+    flights: Flights,
+}
+
+struct Forward {
+    groups: Vec<Arc<Group>>,
+}
+
+/// Reads `forward FROM TO... { OPTIONS }`.
+pub(super) fn make(setup: &mut Setup<'_>) -> Made {
+    let mut groups = Vec::new();
+    for line in setup.lines {
+        groups.push(Arc::new(config::group(setup, line)?));
+    }
+    Ok(Some(Arc::new(Forward { groups })))
+}
+
+impl Plugin for Forward {
+    fn name(&self) -> &'static str {
+        "forward"
+    }
+
+    fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
+        Box::pin(async move {
+            for group in &self.groups {
+                if !group.serves(request.name()) {
+                    continue;
+                }
+                let message = group.ask(request).await?;
+                if group.hands_on(&message) {
+                    continue;
+                }
+                return Ok(Outcome::answer("forward", message));
+            }
+            next.serve(request).await
+        })
+    }
+}
+
+impl Group {
+    fn serves(&self, name: &Name) -> bool {
+        matching(&self.from, name).is_some() && matching(&self.except, name).is_none()
+    }
+
+    fn hands_on(&self, message: &Message) -> bool {
+        let code = message.metadata.response_code;
+        let nodata = code == ResponseCode::NoError && message.answers.is_empty();
+        self.next.contains(&code) || (self.next_on_nodata && nodata)
+    }
+
+    async fn ask(self: &Arc<Self>, request: &Request) -> Result<Message, Failure> {
+        let how = match request.transport {
+            _ if self.force_tcp => How::Stream,
+            Transport::Udp => How::Datagram,
+            _ if self.prefer_udp => How::Datagram,
+            Transport::Tcp | Transport::Tls | Transport::Https => How::Stream,
+        };
+        let query = upstream_query(&request.message);
+        let asked = match flight::key(&query, how) {
+            Some(key) => {
+                let group = Arc::clone(self);
+                let alone = query.clone();
+                self.flights
+                    .join(
+                        key,
+                        move || async move { group.exchange(&alone, how).await },
+                    )
+                    .await
+            }
+            None => self.exchange(&query, how).await,
+        };
+        let mut message = asked?;
+        message.metadata.id = request.message.metadata.id;
+        // The client's own case, whatever the upstream or an equal question's client wrote.
+        message.queries.clone_from(&request.message.queries);
+        Ok(message)
+    }
+
+    async fn exchange(&self, query: &Message, how: How) -> Result<Message, Failure> {
+        let Ok(_permit) = self.permits.try_acquire() else {
+            self.rejected.increment();
+            let most = self.max_concurrent.unwrap_or(config::CONCURRENT_MAX);
+            return Err(Failure::code(
+                "forward",
+                ResponseCode::Refused,
+                format!("concurrent queries exceeded maximum {most}"),
+            ));
+        };
+        let deadline = Instant::now() + DEADLINE;
+        let mut cause = "no healthy proxies".to_owned();
+        let mut refused = None;
+        for upstream in self.order() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            match self.one(&upstream, query, how, left).await {
+                Ok(message) if self.failover.contains(&message.metadata.response_code) => {
+                    refused = Some(message);
+                }
+                Ok(message) => return Ok(message),
+                Err(error) => {
+                    cause = format!("{}: {error}", upstream.name());
+                    Upstream::probe(&upstream);
+                }
+            }
+        }
+        refused.ok_or_else(|| Failure::new("forward", cause))
+    }
+
+    async fn one(
+        &self,
+        upstream: &Arc<Upstream>,
+        query: &Message,
+        how: How,
+        left: Duration,
+    ) -> Result<Message, upstream::ExchangeError> {
+        let exchange = async {
+            let message = upstream.exchange(query, how).await?;
+            if message.metadata.truncation && how == How::Datagram && self.prefer_udp {
+                return upstream.exchange(query, How::Stream).await;
+            }
+            Ok(message)
+        };
+        match tokio::time::timeout(left, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(upstream::ExchangeError::Timeout),
+        }
+    }
+
+    /// The upstreams to ask, best first: those that are up, in the policy's order. If none is, one at random,
+    /// since probes may be lost where questions are not.
+    fn order(&self) -> Vec<Arc<Upstream>> {
+        let mut order: Vec<Arc<Upstream>> = self.upstreams.clone();
+        match self.policy {
+            Policy::Random => fastrand::shuffle(&mut order),
+            Policy::RoundRobin => {
+                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+                let start = turn.checked_rem(order.len()).unwrap_or_default();
+                order.rotate_left(start);
+            }
+            Policy::Sequential => {}
+        }
+        let up: Vec<Arc<Upstream>> = order.iter().filter(|one| !one.down()).cloned().collect();
+        if !up.is_empty() {
+            return up;
+        }
+        self.broken.increment();
+        if self.failfast {
+            return Vec::new();
+        }
+        order.truncate(1);
+        order
+    }
+}
+
+/// The query as it is sent on: without what is between the client and us alone.
+fn upstream_query(query: &Message) -> Message {
+    let mut query = query.clone();
+    query.signature = None;
+    if let Some(edns) = &mut query.edns {
+        for hop in [
+            EdnsCode::Cookie,
+            EdnsCode::NSID,
+            EdnsCode::Padding,
+            EdnsCode::Keepalive,
+        ] {
+            edns.options_mut().remove(hop);
+        }
+    }
+    query.answers.clear();
+    query.authorities.clear();
+    query.additionals.clear();
+    query
+}

@@ -1,0 +1,355 @@
+//! One upstream server: asking it, and knowing whether it lives.
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use hickory_proto::op::Message;
+use hickory_proto::op::MessageType;
+use hickory_proto::op::Query;
+use hickory_proto::rr::Name;
+use hickory_proto::rr::RecordType;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+
+use super::connection;
+use super::connection::Pool;
+use super::doh::Doh;
+use crate::metrics::Family;
+use crate::metrics::Kind;
+use crate::metrics::Registry;
+use crate::metrics::SECONDS;
+use crate::plugin::prometheus::code_label;
+
+/// What an upstream speaks.
+#[derive(Clone)]
+pub(crate) enum Protocol {
+    Plain,
+    Tls(Arc<ClientConfig>, ServerName<'static>),
+    Https(Arc<ClientConfig>, ServerName<'static>, String),
+}
+
+/// How a plain upstream is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum How {
+    Datagram,
+    Stream,
+}
+
+/// What holds for all upstreams of a line.
+#[derive(Clone)]
+pub(crate) struct Options {
+    /// An idle connection is closed after this.
+    pub(super) expire: Duration,
+    /// Any connection is closed after this.
+    pub(super) max_age: Option<Duration>,
+    /// How long an answer may take.
+    pub(super) read_timeout: Duration,
+    /// Idle connections kept.
+    pub(super) idle_max: usize,
+    /// Failed probes until the upstream counts as down; 0 means never.
+    pub(super) max_fails: u32,
+    pub(super) probe_every: Duration,
+    pub(super) probe_recursion: bool,
+    pub(super) probe_name: Name,
+    /// Random case of letters, which the answer must repeat (draft-vixie-dnsext-dns0x20).
+    pub(super) random_case: bool,
+    pub(super) source: Option<IpAddr>,
+}
+
+/// Why a question got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExchangeError {
+    #[error("i/o timeout")]
+    Timeout,
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("cannot read the answer: {0}")]
+    Decode(String),
+    #[error("cannot write the query: {0}")]
+    Encode(String),
+    #[error("the answer belongs to another question")]
+    Stranger,
+    #[error("HTTP: {0}")]
+    Http(String),
+    /// The connection from the pool was closed by the other side; a fresh one may do.
+    #[error("the connection was closed")]
+    Closed,
+}
+
+/// The families of `coredns_proxy_*`.
+#[derive(Clone)]
+pub(crate) struct Meters {
+    seconds: Arc<Family>,
+    failures: Arc<Family>,
+    pub(super) hits: Arc<Family>,
+    pub(super) misses: Arc<Family>,
+}
+
+impl Meters {
+    pub(crate) fn new(registry: &Registry) -> Self {
+        Self {
+            seconds: registry.family(
+                "coredns_proxy_request_duration_seconds",
+                "Histogram of the time each request took.",
+                Kind::Histogram(SECONDS),
+                &["proxy_name", "to", "rcode"],
+            ),
+            failures: registry.family(
+                "coredns_proxy_healthcheck_failures_total",
+                "Counter of the number of failed healthchecks.",
+                Kind::Counter,
+                &["proxy_name", "to"],
+            ),
+            hits: registry.family(
+                "coredns_proxy_conn_cache_hits_total",
+                "Counter of connection cache hits per upstream and protocol.",
+                Kind::Counter,
+                &["proxy_name", "to", "proto"],
+            ),
+            misses: registry.family(
+                "coredns_proxy_conn_cache_misses_total",
+                "Counter of connection cache misses per upstream and protocol.",
+                Kind::Counter,
+                &["proxy_name", "to", "proto"],
+            ),
+        }
+    }
+}
+
+/// An upstream.
+pub(crate) struct Upstream {
+    address: SocketAddr,
+    text: String,
+    protocol: Protocol,
+    options: Options,
+    meters: Meters,
+    pool: Pool,
+    doh: Doh,
+    fails: AtomicU32,
+    probing: AtomicBool,
+}
+
+impl Upstream {
+    pub(crate) fn new(
+        protocol: Protocol,
+        address: SocketAddr,
+        options: Options,
+        meters: Meters,
+    ) -> Self {
+        let text = match &protocol {
+            Protocol::Plain => address.to_string(),
+            Protocol::Tls(..) => format!("tls://{address}"),
+            Protocol::Https(_, _, uri) => uri.clone(),
+        };
+        Self {
+            address,
+            text,
+            protocol,
+            pool: Pool::new(&options),
+            options,
+            meters,
+            doh: Doh::default(),
+            fails: AtomicU32::new(0),
+            probing: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.text
+    }
+
+    /// True after more failed probes than allowed.
+    pub(crate) fn down(&self) -> bool {
+        let most = self.options.max_fails;
+        most > 0 && self.fails.load(Ordering::Relaxed) >= most
+    }
+
+    /// Asks, and checks that the answer is the question's.
+    pub(crate) async fn exchange(
+        &self,
+        query: &Message,
+        how: How,
+    ) -> Result<Message, ExchangeError> {
+        let began = Instant::now();
+        let mut query = query.clone();
+        if self.options.random_case {
+            for question in &mut query.queries {
+                question.name = random_case(&question.name);
+            }
+        }
+        let answer = match self.attempt(&query, how).await {
+            // What lay in the pool may all have been closed while it lay there.
+            Err(ExchangeError::Closed) => {
+                self.pool.clear();
+                self.attempt(&query, how).await
+            }
+            answer => answer,
+        }?;
+        self.meters
+            .seconds
+            .with(&[
+                "forward",
+                &self.text,
+                code_label(answer.metadata.response_code),
+            ])
+            .observe(began.elapsed().as_secs_f64());
+        Ok(answer)
+    }
+
+    async fn attempt(&self, query: &Message, how: How) -> Result<Message, ExchangeError> {
+        let mut query = query.clone();
+        query.metadata.id = connection::random_id();
+        let belongs = |answer: &Message| self.belongs(&query, answer);
+        let octets = query
+            .to_vec()
+            .map_err(|error| ExchangeError::Encode(error.to_string()))?;
+        let exchange = async {
+            match (&self.protocol, how) {
+                (Protocol::Plain, How::Datagram) => {
+                    let size = usize::from(query.max_payload()).max(4096);
+                    connection::datagram(self.address, self.options.source, &octets, size, &belongs)
+                        .await
+                }
+                (Protocol::Plain, How::Stream) => {
+                    let (connection, fresh) = self.connection("tcp", None).await?;
+                    self.pool.ask(connection, fresh, &octets, &belongs).await
+                }
+                (Protocol::Tls(config, name), _) => {
+                    let (connection, fresh) =
+                        self.connection("tcp-tls", Some((config, name))).await?;
+                    self.pool.ask(connection, fresh, &octets, &belongs).await
+                }
+                (Protocol::Https(config, name, uri), _) => {
+                    // The identifier is zero so that caches on the way see equal questions (RFC 8484, 4.1).
+                    let mut zero = query.clone();
+                    zero.metadata.id = 0;
+                    let octets = zero
+                        .to_vec()
+                        .map_err(|error| ExchangeError::Encode(error.to_string()))?;
+                    let source = self.options.source;
+                    let tls = (Arc::clone(config), name.clone());
+                    let answer = self.doh.ask(self.address, source, tls, uri, octets).await?;
+                    let fits = self.belongs(&zero, &answer);
+                    if fits {
+                        Ok(answer)
+                    } else {
+                        Err(ExchangeError::Stranger)
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(self.options.read_timeout, exchange)
+            .await
+            .unwrap_or(Err(ExchangeError::Timeout))
+    }
+
+    async fn connection(
+        &self,
+        proto: &str,
+        tls: Option<(&Arc<ClientConfig>, &ServerName<'static>)>,
+    ) -> Result<(connection::Connection, bool), ExchangeError> {
+        let labels = ["forward", self.text.as_str(), proto];
+        if let Some(connection) = self.pool.take() {
+            self.meters.hits.with(&labels).increment();
+            return Ok((connection, false));
+        }
+        self.meters.misses.with(&labels).increment();
+        let connection = connection::connect(self.address, self.options.source, tls).await?;
+        Ok((connection, true))
+    }
+
+    /// An answer is believed only if it carries the identifier and the question of what was asked, so that neither
+    /// a late answer nor a forged one is taken (RFC 5452, 9.1).
+    fn belongs(&self, query: &Message, answer: &Message) -> bool {
+        let same = match (query.queries.as_slice(), answer.queries.as_slice()) {
+            ([asked], [told]) => {
+                let name = match self.options.random_case {
+                    true => asked.name().eq_case(told.name()),
+                    false => asked.name() == told.name(),
+                };
+                name && asked.query_type() == told.query_type()
+                    && asked.query_class() == told.query_class()
+            }
+            // Errors may come without the question.
+            (_, []) => answer.answers.is_empty(),
+            _ => false,
+        };
+        same && answer.metadata.id == query.metadata.id
+            && answer.metadata.message_type == MessageType::Response
+            && answer.metadata.op_code == query.metadata.op_code
+    }
+
+    /// Begins to probe an upstream that failed, unless that is going on already. The probes end when it answers or
+    /// is no longer used.
+    pub(crate) fn probe(upstream: &Arc<Self>) {
+        if upstream.options.max_fails == 0 || upstream.probing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let weak = Arc::downgrade(upstream);
+        tokio::spawn(async move {
+            loop {
+                let Some(upstream) = weak.upgrade() else {
+                    return;
+                };
+                if upstream.probe_once().await {
+                    upstream.fails.store(0, Ordering::Relaxed);
+                    upstream.probing.store(false, Ordering::Relaxed);
+                    return;
+                }
+                upstream.fails.fetch_add(1, Ordering::Relaxed);
+                upstream
+                    .meters
+                    .failures
+                    .with(&["forward", &upstream.text])
+                    .increment();
+                let every = upstream.options.probe_every;
+                drop(upstream);
+                tokio::time::sleep(every).await;
+            }
+        });
+    }
+
+    /// Any answer is a sign of life, whatever its code.
+    async fn probe_once(&self) -> bool {
+        let mut query = Message::query();
+        query.metadata.recursion_desired = self.options.probe_recursion;
+        query.add_query(Query::query(
+            self.options.probe_name.clone(),
+            RecordType::NS,
+        ));
+        let probe = self.attempt(&query, How::Datagram);
+        matches!(
+            tokio::time::timeout(Duration::from_secs(1), probe).await,
+            Ok(Ok(_))
+        )
+    }
+}
+
+/// The name with each letter in a case drawn at random.
+fn random_case(name: &Name) -> Name {
+    let mut bits = connection::random_bits();
+    let labels: Vec<Vec<u8>> = name
+        .iter()
+        .map(|label| {
+            let flip = label.iter().map(|octet| {
+                let upper = bits.next().unwrap_or_default();
+                if upper {
+                    octet.to_ascii_uppercase()
+                } else {
+                    octet.to_ascii_lowercase()
+                }
+            });
+            flip.collect()
+        })
+        .collect();
+    let labels: Vec<&[u8]> = labels.iter().map(Vec::as_slice).collect();
+    let mut cased = Name::from_labels(labels).unwrap_or_else(|_| name.clone());
+    cased.set_fqdn(true);
+    cased
+}
