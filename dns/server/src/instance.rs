@@ -51,6 +51,8 @@ pub struct Environment {
     pub ending: AtomicBool,
     /// How long to go on answering after the end was asked for (`health { lameduck }`).
     pub lameduck: Mutex<Duration>,
+    /// How often the Corefile is looked at, if `reload` says so.
+    pub reload: Mutex<Option<crate::reload::Interval>>,
     /// Reads a variable for `{$NAME}`.
     pub variable: fn(&str) -> Option<String>,
 }
@@ -65,6 +67,7 @@ impl Environment {
             port,
             ending: AtomicBool::new(false),
             lameduck: Mutex::default(),
+            reload: Mutex::default(),
             variable: |name| std::env::var(name).ok(),
         }
     }

@@ -15,4 +15,5 @@ pub mod message;
 pub mod metrics;
 pub mod names;
 pub mod plugin;
+pub mod reload;
 pub mod watch;

@@ -14,6 +14,7 @@ pub const PLUGINS: &[(&str, Make)] = &[
     ("cancel", super::cancel::make),
     ("timeouts", super::settings::timeouts),
     ("multisocket", super::settings::always_on),
+    ("reload", super::reload::make),
     ("nsid", super::nsid::make),
     ("bufsize", super::bufsize::make),
     ("bind", super::settings::bind),
@@ -33,6 +34,8 @@ pub const PLUGINS: &[(&str, Make)] = &[
     ("header", super::header::make),
     ("tls", super::settings::tls),
     ("minimal", super::minimal::make),
+    ("hosts", super::hosts::make),
+    ("loop", super::looping::make),
     ("forward", super::forward::make),
     ("whoami", super::whoami::make),
 ];
