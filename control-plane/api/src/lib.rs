@@ -19,6 +19,7 @@ pub mod names;
 pub mod net;
 pub mod openapi;
 pub mod patch;
+
 pub mod printing;
 pub mod protobuf;
 pub mod quantity;
@@ -32,5 +33,6 @@ pub mod write;
 
 pub use field::FieldError;
 pub use kind::Kind;
+pub use kinds::{api_service, pod_parts};
 pub use status::Status;
 pub use table::Resource;

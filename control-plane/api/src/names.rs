@@ -39,7 +39,21 @@ pub fn object_name(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
     match rule {
         NameRule::Subdomain => subdomain(&whole),
         NameRule::Label => label(&whole),
+        NameRule::PathSegment => path_segment(name),
+        NameRule::Address => Vec::new(),
     }
+}
+
+/// Anything that can stand between two slashes of a path.
+pub fn path_segment(name: &str) -> Vec<String> {
+    if matches!(name, "." | "..") {
+        return vec![format!("may not be '{name}'")];
+    }
+    ['/', '%']
+        .into_iter()
+        .filter(|mark| name.contains(*mark))
+        .map(|mark| format!("may not contain '{mark}'"))
+        .collect()
 }
 
 /// RFC 1123 subdomain.

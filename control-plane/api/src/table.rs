@@ -10,15 +10,22 @@ use crate::kinds;
 
 /// Every resource served, in the order in which discovery lists the groups.
 pub static RESOURCES: &[&Resource] = &[
+    &kinds::passing::BINDINGS,
+    &kinds::passing::COMPONENT_STATUSES,
     &kinds::config::CONFIG_MAPS,
     &kinds::endpoints::ENDPOINTS,
     &kinds::event::CORE_EVENTS,
+    &kinds::limits::LIMIT_RANGES,
     &kinds::namespace::NAMESPACES,
     &kinds::node::NODES,
+    &kinds::persistent_volume_claim::PERSISTENT_VOLUME_CLAIMS,
+    &kinds::persistent_volume::PERSISTENT_VOLUMES,
     &kinds::pod::PODS,
+    &kinds::limits::RESOURCE_QUOTAS,
     &kinds::config::SECRETS,
     &kinds::service_account::SERVICE_ACCOUNTS,
     &kinds::service::SERVICES,
+    &kinds::api_service::API_SERVICES,
     &kinds::event::EVENTS,
     &kinds::review::SELF_SUBJECT_REVIEWS,
     &kinds::review::TOKEN_REVIEWS,
@@ -26,10 +33,38 @@ pub static RESOURCES: &[&Resource] = &[
     &kinds::review::SELF_SUBJECT_ACCESS_REVIEWS,
     &kinds::review::SELF_SUBJECT_RULES_REVIEWS,
     &kinds::review::SUBJECT_ACCESS_REVIEWS,
+    &kinds::certificate_request::CERTIFICATE_SIGNING_REQUESTS,
     &kinds::ingress::INGRESS_CLASSES,
     &kinds::ingress::INGRESSES,
+    &kinds::service_cidr::IP_ADDRESSES,
+    &kinds::network_policy::NETWORK_POLICIES,
+    &kinds::service_cidr::SERVICE_CIDRS,
+    &kinds::rbac::CLUSTER_ROLE_BINDINGS,
+    &kinds::rbac::CLUSTER_ROLES,
+    &kinds::rbac::ROLE_BINDINGS,
+    &kinds::rbac::ROLES,
+    &kinds::csi::CSI_DRIVERS,
+    &kinds::csi::CSI_NODES,
+    &kinds::csi::CSI_STORAGE_CAPACITIES,
+    &kinds::storage_class::STORAGE_CLASSES,
+    &kinds::storage_class::VOLUME_ATTACHMENTS,
+    &kinds::storage_class::VOLUME_ATTRIBUTES_CLASSES,
+    &kinds::admission_policy::MUTATING_ADMISSION_POLICIES,
+    &kinds::admission_policy::MUTATING_ADMISSION_POLICY_BINDINGS,
+    &kinds::webhooks::MUTATING_WEBHOOK_CONFIGURATIONS,
+    &kinds::admission_policy::VALIDATING_ADMISSION_POLICIES,
+    &kinds::admission_policy::VALIDATING_ADMISSION_POLICY_BINDINGS,
+    &kinds::webhooks::VALIDATING_WEBHOOK_CONFIGURATIONS,
+    &kinds::priority_class::PRIORITY_CLASSES,
     &kinds::lease::LEASES,
+    &kinds::priority_class::RUNTIME_CLASSES,
     &kinds::endpoint_slice::ENDPOINT_SLICES,
+    &kinds::devices::DEVICE_CLASSES,
+    &kinds::devices::RESOURCE_CLAIMS,
+    &kinds::devices::RESOURCE_CLAIM_TEMPLATES,
+    &kinds::devices::RESOURCE_SLICES,
+    &kinds::flow_control::FLOW_SCHEMAS,
+    &kinds::flow_control::PRIORITY_LEVEL_CONFIGURATIONS,
 ];
 
 /// The row of a resource, by what stands in the path.
@@ -163,6 +198,10 @@ pub enum NameRule {
     Subdomain,
     /// RFC 1123 label, at most 63 bytes.
     Label,
+    /// Anything that can stand between two slashes of a path.
+    PathSegment,
+    /// An IP address in its canonical form; the row's own validation says so.
+    Address,
 }
 
 /// The verbs of most resources.
@@ -328,6 +367,13 @@ pub(crate) const NAME: Column = Column {
     priority: 0,
 };
 
+/// The column of kinds whose tables show when, not how long ago.
+pub(crate) const CREATED_AT: Column = typed(
+    "Created At",
+    "date",
+    "When the object was created, by the server's clock.",
+);
+
 /// The usual last column.
 pub(crate) const AGE: Column = column("Age", "Time since the object was created.");
 
@@ -336,6 +382,21 @@ pub(crate) const fn column(name: &'static str, description: &'static str) -> Col
     Column {
         name,
         kind: "string",
+        format: "",
+        description,
+        priority: 0,
+    }
+}
+
+/// A column of `integer`, `boolean` or `date`.
+pub(crate) const fn typed(
+    name: &'static str,
+    kind: &'static str,
+    description: &'static str,
+) -> Column {
+    Column {
+        name,
+        kind,
         format: "",
         description,
         priority: 0,

@@ -39,7 +39,7 @@ pub fn object<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Map<String, Val
 pub fn entries<'a>(
     value: &'a Value,
     path: &[&str],
-) -> impl Iterator<Item = (&'a String, &'a Value)> {
+) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
     object(value, path).into_iter().flatten()
 }
 
@@ -53,6 +53,11 @@ pub fn is_empty(value: &Value) -> bool {
         Value::Array(items) => items.is_empty(),
         Value::Object(map) => map.is_empty(),
     }
+}
+
+/// Whether two values say the same: what is absent is as good as what is empty.
+pub fn same(one: &Value, other: &Value) -> bool {
+    one == other || (is_empty(one) && is_empty(other))
 }
 
 /// The object at `key`, made where it is absent or null. `None` where `value` or what stands there is no object.

@@ -5,6 +5,7 @@ use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
 use crate::field::FieldError;
+use crate::kinds::pod_parts;
 use crate::meta::{self, Stamps};
 use crate::status::Status;
 use crate::table::Resource;
@@ -19,6 +20,12 @@ pub enum Part {
     Status,
     /// The finalizers in the spec of a Namespace.
     Finalize,
+    /// The conditions of a CertificateSigningRequest.
+    Approval,
+    /// The ephemeral containers of a Pod.
+    Ephemeral,
+    /// The resources of a Pod's containers.
+    Resize,
 }
 
 /// Makes `object`, as it was sent, into what is stored. `namespace` is that of the request, empty for cluster-wide
@@ -122,10 +129,14 @@ pub fn update(resource: &Resource, new: &mut Value, old: &Value, part: Part) -> 
         }
         Part::Status => take_status(resource, new, old),
         Part::Finalize => take_finalizers(new, old),
+        Part::Approval => take_conditions(new, old),
+        Part::Ephemeral => pod_parts::take_ephemeral(new, old),
+        Part::Resize => pod_parts::take_resize(new, old),
     }
     if let Some(metadata) = new.get_mut("metadata") {
         keep(metadata, &old["metadata"], "generation");
-        if resource.has_generation && part == Part::Main && wishes_differ(resource, new, old) {
+        let wishes = matches!(part, Part::Main | Part::Ephemeral | Part::Resize);
+        if resource.has_generation && wishes && wishes_differ(resource, new, old) {
             set(
                 &mut new["metadata"],
                 "generation",
@@ -134,7 +145,13 @@ pub fn update(resource: &Resource, new: &mut Value, old: &Value, part: Part) -> 
         }
     }
     let mut wrong = meta::validate_update(new, old);
-    wrong.extend((resource.validate_update)(new, old));
+    wrong.extend(match part {
+        Part::Ephemeral => pod_parts::validate_ephemeral(new, old),
+        Part::Resize => pod_parts::validate_resize(new, old),
+        Part::Main | Part::Status | Part::Finalize | Part::Approval => {
+            (resource.validate_update)(new, old)
+        }
+    });
     if let Some(rules) = resource.rules() {
         wrong.extend(rules.validate(new, Some(old), part));
     }
@@ -389,6 +406,19 @@ fn take_status(resource: &Resource, new: &mut Value, old: &Value) {
         }
     }
     *new = whole;
+}
+
+/// A write of the approval changes the conditions alone.
+fn take_conditions(new: &mut Value, old: &Value) {
+    let conditions = at(new, &["status", "conditions"]).clone();
+    let metadata = new["metadata"].take();
+    *new = old.clone();
+    for key in ["resourceVersion", "managedFields"] {
+        keep(&mut new["metadata"], &metadata, key);
+    }
+    if let Some(status) = value::object_mut(new, "status") {
+        set(status, "conditions", conditions);
+    }
 }
 
 fn take_finalizers(new: &mut Value, old: &Value) {

@@ -1,32 +1,115 @@
 //! The rows of the resource table, a file for each kind or family: names, printed cells, defaults, validation.
 
 use serde_json::Value;
+use time::OffsetDateTime;
 
+use crate::duration::age;
 use crate::field::FieldError;
 use crate::names;
-use crate::value::{number, text};
+use crate::value::{at, number, text};
 
+pub(crate) mod admission_policy;
+pub mod api_service;
+pub(crate) mod certificate_request;
 pub(crate) mod config;
+pub(crate) mod csi;
+pub(crate) mod devices;
 pub(crate) mod endpoint_slice;
 pub(crate) mod endpoints;
 pub(crate) mod event;
+pub(crate) mod flow_control;
 pub(crate) mod ingress;
+pub(crate) mod label_selector;
 pub(crate) mod lease;
+pub(crate) mod limits;
 pub(crate) mod namespace;
+pub(crate) mod network_policy;
 pub(crate) mod node;
+pub(crate) mod passing;
+pub(crate) mod persistent_volume;
+pub(crate) mod persistent_volume_claim;
 pub(crate) mod pod;
 mod pod_containers;
 mod pod_defaults;
+pub mod pod_parts;
 mod pod_validation;
+pub(crate) mod priority_class;
+pub(crate) mod rbac;
 pub(crate) mod review;
 pub(crate) mod service;
 pub(crate) mod service_account;
 mod service_addresses;
+pub(crate) mod service_cidr;
 mod service_defaults;
 mod service_validation;
+pub(crate) mod storage_class;
+pub(crate) mod webhooks;
 
 /// Protocols of ports, in the order in which refusals list them.
 pub(crate) const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
+
+/// The cells of a row that has a name, something of its own, and an age.
+pub(crate) fn named_cells(
+    object: &Value,
+    middle: impl IntoIterator<Item = Value>,
+    now: OffsetDateTime,
+) -> Vec<Value> {
+    let mut cells = vec![text(object, &["metadata", "name"]).into()];
+    cells.extend(middle);
+    cells.push(age(at(object, &["metadata", "creationTimestamp"]), now).into());
+    cells
+}
+
+/// The cells of a row that has a name and the time of its creation.
+pub(crate) fn created_at(object: &Value, _: OffsetDateTime) -> Vec<Value> {
+    vec![
+        text(object, &["metadata", "name"]).into(),
+        text(object, &["metadata", "creationTimestamp"]).into(),
+    ]
+}
+
+/// A label selector of an object as people write it; without one, `<none>`.
+pub(crate) fn selector_shown(selector: &Value) -> String {
+    let mut parts: Vec<String> = crate::value::entries(selector, &["matchLabels"])
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or("")))
+        .collect();
+    for requirement in crate::value::list(selector, &["matchExpressions"]) {
+        let key = text(requirement, &["key"]);
+        let mut values: Vec<&str> = crate::value::list(requirement, &["values"])
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        parts.push(match text(requirement, &["operator"]) {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.to_owned(),
+        });
+    }
+    parts.sort();
+    if parts.is_empty() {
+        "<none>".to_owned()
+    } else {
+        parts.join(",")
+    }
+}
+
+/// A quantity as it was written.
+pub(crate) fn amount_text(amount: &Value) -> String {
+    match amount {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The refusal of a change of `field`, if it differs.
+pub(crate) fn immutable(new: &Value, old: &Value, path: &[&str]) -> Option<FieldError> {
+    let (after, before) = (at(new, path), at(old, path));
+    (!crate::value::same(after, before))
+        .then(|| FieldError::invalid(path.join("."), after, "field is immutable"))
+}
 
 /// What is wrong with the `port` and the `protocol` of a port object at `field`.
 pub(crate) fn bad_number_or_protocol(field: &str, port: &Value) -> Vec<FieldError> {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use super::pod_parts::{PROXY_VERBS, connection};
 use crate::duration::age;
 use crate::field::{FieldError, quoted};
 use crate::meta;
@@ -20,7 +21,7 @@ pub(crate) static NODES: Resource = Resource {
     singular: "node",
     short_names: &["no"],
     namespaced: false,
-    subresources: &[STATUS],
+    subresources: &[connection("proxy", "NodeProxyOptions", PROXY_VERBS), STATUS],
     storage_prefix: "/registry/minions",
     definition: "io.k8s.api.core.v1.Node",
     columns: COLUMNS,

@@ -7,7 +7,7 @@ use super::pod_defaults::default;
 use super::pod_validation::{validate, validate_update};
 use crate::duration::{age, parse_time};
 use crate::meta;
-use crate::table::{AGE, BASE, Column, Field, NAME, Resource, STATUS, column, wide};
+use crate::table::{AGE, BASE, Column, Field, NAME, Resource, column, wide};
 use crate::value::{self, at, flag, list, number, text};
 
 /// Pods.
@@ -18,7 +18,7 @@ pub(crate) static PODS: Resource = Resource {
     singular: "pod",
     short_names: &["po"],
     categories: &["all"],
-    subresources: &[STATUS],
+    subresources: super::pod_parts::SUBRESOURCES,
     storage_prefix: "/registry/pods",
     definition: "io.k8s.api.core.v1.Pod",
     has_generation: true,

@@ -257,7 +257,7 @@ fn bad_volumes(volumes: &[Value]) -> (Vec<FieldError>, BTreeSet<&str>) {
     (wrong, seen)
 }
 
-fn bad_toleration(field: &str, toleration: &Value) -> Vec<FieldError> {
+pub(super) fn bad_toleration(field: &str, toleration: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     let (key, val, effect) = (
         text(toleration, &["key"]),

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use super::pod_parts::{PROXY_VERBS, connection};
 use super::service_defaults::{default, prepare_create, prepare_update};
 use super::service_validation::{validate, validate_update};
 use crate::duration::age;
@@ -21,7 +22,10 @@ pub(crate) static SERVICES: Resource = Resource {
     singular: "service",
     short_names: &["svc"],
     categories: &["all"],
-    subresources: &[STATUS],
+    subresources: &[
+        connection("proxy", "ServiceProxyOptions", PROXY_VERBS),
+        STATUS,
+    ],
     storage_prefix: "/registry/services/specs",
     definition: "io.k8s.api.core.v1.Service",
     returns_deleted: true,

@@ -1,0 +1,260 @@
+//! storage.k8s.io: what storage drivers say of themselves, of nodes and of how much room there is.
+
+use serde_json::{Value, json};
+
+use super::storage_class::{STORAGE, bad_driver_name};
+use super::{created_at, immutable, named_cells};
+use crate::field::FieldError;
+use crate::meta;
+use crate::names;
+use crate::quantity::Quantity;
+use crate::table::{AGE, CREATED_AT, Column, NAME, Resource, column, typed};
+use crate::value::{self, at, list, set_default, text};
+
+/// What a driver can do.
+pub(crate) static CSI_DRIVERS: Resource = Resource {
+    kind: "CSIDriver",
+    list_kind: "CSIDriverList",
+    plural: "csidrivers",
+    singular: "csidriver",
+    storage_prefix: "/registry/csidrivers",
+    definition: "io.k8s.api.storage.v1.CSIDriver",
+    unconditional_update: false,
+    columns: DRIVER_COLUMNS,
+    cells: |object, now| {
+        let spec = at(object, &["spec"]);
+        let or = |key: &str, default: bool| -> Value {
+            at(spec, &[key]).as_bool().unwrap_or(default).into()
+        };
+        let join = |items: Vec<&str>, none: &str| -> Value {
+            if items.is_empty() {
+                none.into()
+            } else {
+                items.join(",").into()
+            }
+        };
+        let tokens = list(spec, &["tokenRequests"])
+            .iter()
+            .map(|request| text(request, &["audience"]))
+            .collect();
+        let modes = list(spec, &["volumeLifecycleModes"])
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        named_cells(
+            object,
+            [
+                or("attachRequired", true),
+                or("podInfoOnMount", false),
+                or("storageCapacity", false),
+                join(tokens, "<unset>"),
+                or("requiresRepublish", false),
+                join(modes, "<none>"),
+            ],
+            now,
+        )
+    },
+    default: |object| {
+        let Some(spec) = value::object_mut(object, "spec") else {
+            return;
+        };
+        set_default(spec, "attachRequired", true);
+        set_default(spec, "podInfoOnMount", false);
+        set_default(spec, "storageCapacity", false);
+        set_default(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+        set_default(spec, "requiresRepublish", false);
+        set_default(spec, "seLinuxMount", false);
+        if at(spec, &["volumeLifecycleModes"]).is_null() {
+            value::set(spec, "volumeLifecycleModes", json!(["Persistent"]));
+        }
+    },
+    validate: validate_driver,
+    validate_update: |new, old| {
+        let mut wrong = validate_driver(new);
+        for key in ["attachRequired", "volumeLifecycleModes"] {
+            wrong.extend(immutable(new, old, &["spec", key]));
+        }
+        wrong
+    },
+    ..STORAGE
+};
+
+const DRIVER_COLUMNS: &[Column] = &[
+    NAME,
+    typed(
+        "AttachRequired",
+        "boolean",
+        "Whether volumes are attached before they are mounted.",
+    ),
+    typed(
+        "PodInfoOnMount",
+        "boolean",
+        "Whether the driver is told of the Pod.",
+    ),
+    typed(
+        "StorageCapacity",
+        "boolean",
+        "Whether it tells how much room there is.",
+    ),
+    column("TokenRequests", "Audiences of the tokens that it gets."),
+    typed(
+        "RequiresRepublish",
+        "boolean",
+        "Whether mounts are renewed from time to time.",
+    ),
+    column("Modes", "How long its volumes live."),
+    AGE,
+];
+
+fn validate_driver(object: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let name = meta::name(object);
+    if name.len() > names::LABEL_MAX {
+        wrong.push(FieldError::too_long("metadata.name", names::LABEL_MAX));
+    }
+    let spec = at(object, &["spec"]);
+    for mode in list(spec, &["volumeLifecycleModes"]) {
+        let mode = mode.as_str().unwrap_or("");
+        if !matches!(mode, "Persistent" | "Ephemeral") {
+            wrong.push(FieldError::not_supported(
+                "spec.volumeLifecycleModes",
+                mode,
+                &["Ephemeral", "Persistent"],
+            ));
+        }
+    }
+    let policy = text(spec, &["fsGroupPolicy"]);
+    if !matches!(policy, "ReadWriteOnceWithFSType" | "File" | "None") {
+        wrong.push(FieldError::not_supported(
+            "spec.fsGroupPolicy",
+            policy,
+            &["ReadWriteOnceWithFSType", "File", "None"],
+        ));
+    }
+    let mut audiences = std::collections::BTreeSet::new();
+    for (i, request) in list(spec, &["tokenRequests"]).iter().enumerate() {
+        let audience = text(request, &["audience"]);
+        if !audiences.insert(audience) {
+            wrong.push(FieldError::duplicate(
+                format!("spec.tokenRequests[{i}].audience"),
+                crate::field::quoted(audience),
+            ));
+        }
+        let seconds = at(request, &["expirationSeconds"]);
+        if seconds.as_i64().is_some_and(|seconds| seconds < 600) {
+            wrong.push(FieldError::invalid(
+                format!("spec.tokenRequests[{i}].expirationSeconds"),
+                seconds,
+                "may not specify a duration less than 10 minutes",
+            ));
+        }
+    }
+    wrong
+}
+
+/// The drivers on a node.
+pub(crate) static CSI_NODES: Resource = Resource {
+    kind: "CSINode",
+    list_kind: "CSINodeList",
+    plural: "csinodes",
+    singular: "csinode",
+    storage_prefix: "/registry/csinodes",
+    definition: "io.k8s.api.storage.v1.CSINode",
+    unconditional_update: false,
+    columns: &[
+        NAME,
+        typed("Drivers", "integer", "Drivers on the node."),
+        AGE,
+    ],
+    cells: |object, now| {
+        named_cells(
+            object,
+            [list(object, &["spec", "drivers"]).len().into()],
+            now,
+        )
+    },
+    validate: validate_csi_node,
+    validate_update: |new, _| validate_csi_node(new),
+    ..STORAGE
+};
+
+fn validate_csi_node(object: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for (i, driver) in list(object, &["spec", "drivers"]).iter().enumerate() {
+        let name = text(driver, &["name"]);
+        wrong.extend(bad_driver_name(&format!("spec.drivers[{i}].name"), name));
+        if text(driver, &["nodeID"]).is_empty() {
+            wrong.push(FieldError::required(
+                format!("spec.drivers[{i}].nodeID"),
+                "",
+            ));
+        }
+        if !seen.insert(name) {
+            wrong.push(FieldError::duplicate(
+                format!("spec.drivers[{i}].name"),
+                crate::field::quoted(name),
+            ));
+        }
+        let count = at(driver, &["allocatable", "count"]);
+        if count.as_i64().is_some_and(|count| count < 0) {
+            wrong.push(FieldError::invalid(
+                format!("spec.drivers[{i}].allocatable.count"),
+                count,
+                "must be greater than or equal to 0",
+            ));
+        }
+    }
+    wrong
+}
+
+/// How much room a class of volumes has in a part of the cluster.
+pub(crate) static CSI_STORAGE_CAPACITIES: Resource = Resource {
+    kind: "CSIStorageCapacity",
+    list_kind: "CSIStorageCapacityList",
+    plural: "csistoragecapacities",
+    singular: "csistoragecapacity",
+    namespaced: true,
+    storage_prefix: "/registry/csistoragecapacities",
+    definition: "io.k8s.api.storage.v1.CSIStorageCapacity",
+    unconditional_update: false,
+    columns: &[NAME, CREATED_AT],
+    cells: created_at,
+    validate: validate_capacity,
+    validate_update: |new, old| {
+        let mut wrong = validate_capacity(new);
+        wrong.extend(immutable(new, old, &["nodeTopology"]));
+        wrong.extend(immutable(new, old, &["storageClassName"]));
+        wrong
+    },
+    ..STORAGE
+};
+
+fn validate_capacity(object: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let class = text(object, &["storageClassName"]);
+    for why in names::subdomain(class) {
+        wrong.push(FieldError::invalid_text("storageClassName", class, why));
+    }
+    for key in ["capacity", "maximumVolumeSize"] {
+        let amount = at(object, &[key]);
+        let negative = amount
+            .as_str()
+            .and_then(|amount| Quantity::parse(amount).ok())
+            .is_some_and(|amount| amount.is_negative());
+        if negative {
+            wrong.push(FieldError::invalid(
+                key,
+                amount,
+                "must be greater than or equal to 0",
+            ));
+        }
+    }
+    if at(object, &["nodeTopology"]).is_object() {
+        wrong.extend(super::label_selector::bad_selector(
+            "nodeTopology",
+            at(object, &["nodeTopology"]),
+        ));
+    }
+    wrong
+}

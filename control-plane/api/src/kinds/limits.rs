@@ -1,0 +1,435 @@
+//! LimitRange and ResourceQuota: how much each object, and a namespace as a whole, may take.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{amount_text, created_at, named_cells};
+use crate::field::{Fault, FieldError, quoted};
+use crate::names;
+use crate::quantity::Quantity;
+use crate::table::{AGE, BASE, CREATED_AT, NAME, Resource, STATUS, column};
+use crate::value::{self, at, entries, list, text};
+
+/// How much each object may take.
+pub(crate) static LIMIT_RANGES: Resource = Resource {
+    kind: "LimitRange",
+    list_kind: "LimitRangeList",
+    plural: "limitranges",
+    singular: "limitrange",
+    short_names: &["limits"],
+    storage_prefix: "/registry/limitranges",
+    definition: "io.k8s.api.core.v1.LimitRange",
+    create_on_update: true,
+    columns: &[NAME, CREATED_AT],
+    cells: created_at,
+    default: default_limits,
+    validate: validate_limits,
+    validate_update: |new, _| validate_limits(new),
+    ..BASE
+};
+
+/// A container gets as its default limit the most that it may take, and asks by default for its default limit, or
+/// for the least that it may.
+fn default_limits(object: &mut Value) {
+    let Some(spec) = object.get_mut("spec") else {
+        return;
+    };
+    for limit in value::items_mut(spec, "limits") {
+        if text(limit, &["type"]) != "Container" {
+            continue;
+        }
+        for (from, to) in [
+            ("max", "default"),
+            ("default", "defaultRequest"),
+            ("min", "defaultRequest"),
+        ] {
+            let source = at(limit, &[from]).clone();
+            let Some(source) = source.as_object().filter(|source| !source.is_empty()) else {
+                continue;
+            };
+            if let Some(target) = value::object_mut(limit, to) {
+                for (name, amount) in source {
+                    value::set_default(target, name, amount.clone());
+                }
+            }
+        }
+    }
+}
+
+const LIMIT_KINDS: &[&str] = &[
+    "max",
+    "min",
+    "default",
+    "defaultRequest",
+    "maxLimitRequestRatio",
+];
+
+fn validate_limits(object: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let mut kinds = BTreeSet::new();
+    for (i, limit) in list(object, &["spec", "limits"]).iter().enumerate() {
+        let path = format!("spec.limits[{i}]");
+        let kind = text(limit, &["type"]);
+        if kind.is_empty() {
+            wrong.push(FieldError::required(format!("{path}.type"), ""));
+        } else {
+            for why in names::qualified_name(kind) {
+                wrong.push(FieldError::invalid_text(format!("{path}.type"), kind, why));
+            }
+        }
+        if !kinds.insert(kind) {
+            wrong.push(FieldError::duplicate(format!("{path}.type"), quoted(kind)));
+        }
+        if kind == "Pod" {
+            for (key, why) in [
+                ("default", "may not be specified when `type` is 'Pod'"),
+                (
+                    "defaultRequest",
+                    "may not be specified when `type` is 'Pod'",
+                ),
+            ] {
+                if !value::is_empty(at(limit, &[key])) {
+                    wrong.push(FieldError::forbidden(format!("{path}.{key}"), why));
+                }
+            }
+        }
+        if kind == "PersistentVolumeClaim"
+            && at(limit, &["min", "storage"]).is_null()
+            && at(limit, &["max", "storage"]).is_null()
+        {
+            wrong.push(FieldError::required(
+                format!("{path}.limits"),
+                "either minimum or maximum storage value is required, but neither was provided",
+            ));
+        }
+        let names: BTreeSet<&String> = LIMIT_KINDS
+            .iter()
+            .flat_map(|key| entries(limit, &[key]).map(|(name, _)| name))
+            .collect();
+        for name in names {
+            wrong.extend(bad_limit(&path, limit, name));
+        }
+    }
+    wrong
+}
+
+/// Least, default request, default limit and most must come in this order.
+fn bad_limit(path: &str, limit: &Value, name: &str) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let shown = |key: &str| amount_text(at(limit, &[key, name]));
+    let read = |key: &str| Quantity::parse(&shown(key)).ok();
+    // Lower bound, upper bound, the field that is named, the value that is shown, and what both are called.
+    #[rustfmt::skip]
+    let orders = [
+        ("min", "max", "min", "min", "min value", "max value"),
+        ("min", "defaultRequest", "defaultRequest", "defaultRequest", "min value", "default request value"),
+        ("defaultRequest", "max", "defaultRequest", "defaultRequest", "default request value", "max value"),
+        ("defaultRequest", "default", "defaultRequest", "defaultRequest", "default request value", "default limit value"),
+        ("min", "default", "default", "min", "min value", "default value"),
+        ("default", "max", "default", "max", "default value", "max value"),
+    ];
+    for (low, high, field, value, lower, upper) in orders {
+        if let (Some(least), Some(most)) = (read(low), read(high))
+            && least > most
+        {
+            wrong.push(FieldError::invalid_text(
+                format!("{path}.{field}[{name}]"),
+                &shown(value),
+                format!(
+                    "{lower} {} is greater than {upper} {}",
+                    shown(low),
+                    shown(high)
+                ),
+            ));
+        }
+    }
+    let ratio = read("maxLimitRequestRatio");
+    let one = Quantity::parse("1").ok();
+    if ratio.is_some() && ratio < one {
+        wrong.push(FieldError::invalid_text(
+            format!("{path}.maxLimitRequestRatio[{name}]"),
+            &shown("maxLimitRequestRatio"),
+            format!("ratio {} is less than 1", shown("maxLimitRequestRatio")),
+        ));
+    }
+    wrong
+}
+
+/// How much a namespace may take.
+pub(crate) static RESOURCE_QUOTAS: Resource = Resource {
+    kind: "ResourceQuota",
+    list_kind: "ResourceQuotaList",
+    plural: "resourcequotas",
+    singular: "resourcequota",
+    short_names: &["quota"],
+    subresources: &[STATUS],
+    storage_prefix: "/registry/resourcequotas",
+    definition: "io.k8s.api.core.v1.ResourceQuota",
+    returns_deleted: true,
+    columns: &[
+        NAME,
+        column("Request", "What may be asked for: used of permitted."),
+        column("Limit", "What limits may add up to: used of permitted."),
+        AGE,
+    ],
+    cells: |object, now| {
+        let (mut requests, mut limits) = (Vec::new(), Vec::new());
+        for (name, hard) in entries(object, &["status", "hard"]) {
+            let used = match at(object, &["status", "used", name]) {
+                Value::Null => "0".to_owned(),
+                used => amount_text(used),
+            };
+            let entry = format!("{name}: {used}/{}", amount_text(hard));
+            if name.starts_with("limits.") {
+                limits.push(entry);
+            } else {
+                requests.push(entry);
+            }
+        }
+        named_cells(
+            object,
+            [requests.join(", ").into(), limits.join(", ").into()],
+            now,
+        )
+    },
+    prepare_create: |object| value::set(object, "status", json!({})),
+    validate: validate_quota,
+    validate_update: |new, old| {
+        let mut wrong = validate_quota(new);
+        let scopes = |object: &Value| -> BTreeSet<String> {
+            list(object, &["spec", "scopes"])
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect()
+        };
+        if scopes(new) != scopes(old) {
+            wrong.push(FieldError::invalid(
+                "spec.scopes",
+                at(new, &["spec", "scopes"]),
+                "field is immutable",
+            ));
+        }
+        wrong
+    },
+    ..BASE
+};
+
+const SCOPES: &[&str] = &[
+    "Terminating",
+    "NotTerminating",
+    "BestEffort",
+    "NotBestEffort",
+    "PriorityClass",
+    "CrossNamespacePodAffinity",
+    "VolumeAttributesClass",
+];
+
+/// Resources of containers that a quota may name without a prefix, and those that count objects.
+const QUOTA_RESOURCES: &[&str] = &[
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.storage",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "persistentvolumeclaims",
+    "configmaps",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
+fn validate_quota(object: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    for (part, key) in [("spec", "hard"), ("status", "hard"), ("status", "used")] {
+        for (name, amount) in entries(object, &[part, key]) {
+            let path = format!("{part}.{key}[{name}]");
+            wrong.extend(bad_quota_name(&path, name));
+            wrong.extend(bad_quota_amount(&path, name, amount));
+        }
+    }
+    let mut scopes = BTreeSet::new();
+    for scope in list(object, &["spec", "scopes"]) {
+        let scope = scope.as_str().unwrap_or("");
+        if !SCOPES.contains(&scope) {
+            wrong.push(FieldError::invalid(
+                "spec.scopes",
+                at(object, &["spec", "scopes"]),
+                "unsupported scope",
+            ));
+        }
+        scopes.insert(scope);
+    }
+    for (one, other) in [
+        ("BestEffort", "NotBestEffort"),
+        ("Terminating", "NotTerminating"),
+    ] {
+        if scopes.contains(one) && scopes.contains(other) {
+            wrong.push(FieldError::invalid(
+                "spec.scopes",
+                at(object, &["spec", "scopes"]),
+                "conflicting scopes",
+            ));
+        }
+    }
+    let expressions = list(object, &["spec", "scopeSelector", "matchExpressions"]);
+    for expression in expressions {
+        wrong.extend(bad_scope_expression(expression));
+    }
+    wrong
+}
+
+fn bad_scope_expression(expression: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let path = "spec.scopeSelector.matchExpressions";
+    let scope = text(expression, &["scopeName"]);
+    if !SCOPES.contains(&scope) {
+        wrong.push(FieldError::invalid_text(
+            format!("{path}.scopeName"),
+            scope,
+            "unsupported scope",
+        ));
+    }
+    let values = list(expression, &["values"]);
+    let operator = text(expression, &["operator"]);
+    if scope != "PriorityClass" && scope != "VolumeAttributesClass" && operator != "Exists" {
+        wrong.push(FieldError::invalid_text(
+            format!("{path}.operator"),
+            operator,
+            "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity",
+        ));
+    }
+    match operator {
+        "In" | "NotIn" if values.is_empty() => wrong.push(FieldError::required(
+            format!("{path}.values"),
+            "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
+        )),
+        "Exists" | "DoesNotExist" if !values.is_empty() => wrong.push(FieldError::invalid(
+            format!("{path}.values"),
+            at(expression, &["values"]),
+            "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
+        )),
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        other => wrong.push(FieldError::invalid_text(
+            format!("{path}.operator"),
+            other,
+            "not a valid selector operator",
+        )),
+    }
+    wrong
+}
+
+fn bad_quota_name(path: &str, name: &str) -> Vec<FieldError> {
+    let mut wrong: Vec<FieldError> = names::qualified_name(name)
+        .into_iter()
+        .map(|why| FieldError::invalid_text(path, name, why))
+        .collect();
+    let standard = QUOTA_RESOURCES.contains(&name)
+        || ["hugepages-", "requests.hugepages-"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix));
+    if wrong.is_empty() && !name.contains('/') && !standard {
+        wrong.push(FieldError::invalid_text(
+            path,
+            name,
+            "must be a standard resource for quota",
+        ));
+    }
+    wrong
+}
+
+fn bad_quota_amount(path: &str, name: &str, amount: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let Ok(read) = Quantity::parse(&amount_text(amount)) else {
+        return wrong;
+    };
+    if read.is_negative() {
+        wrong.push(FieldError::new(
+            path,
+            Fault::Invalid(quoted(&amount_text(amount))),
+            "must be greater than or equal to 0",
+        ));
+    }
+    let counts = name.starts_with("count/")
+        || matches!(
+            name,
+            "pods"
+                | "resourcequotas"
+                | "services"
+                | "replicationcontrollers"
+                | "secrets"
+                | "persistentvolumeclaims"
+                | "configmaps"
+                | "services.nodeports"
+                | "services.loadbalancers"
+        );
+    if counts && !read.is_whole() {
+        wrong.push(FieldError::new(
+            path,
+            Fault::Invalid(quoted(&amount_text(amount))),
+            "must be an integer",
+        ));
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(wrong: &[FieldError]) -> Vec<String> {
+        wrong.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn containers_get_defaults_from_bounds() {
+        let mut range = json!({"spec": {"limits": [
+            {"type": "Container", "max": {"cpu": "2"}, "min": {"cpu": "1", "memory": "1Mi"}},
+        ]}});
+        default_limits(&mut range);
+        let limit = &range["spec"]["limits"][0];
+        assert_eq!(limit["default"], json!({"cpu": "2"}));
+        assert_eq!(
+            limit["defaultRequest"],
+            json!({"cpu": "2", "memory": "1Mi"})
+        );
+        assert!(validate_limits(&range).is_empty());
+    }
+
+    #[test]
+    fn bounds_in_disorder() {
+        let range = json!({"spec": {"limits": [{"type": "Pod", "max": {"cpu": "1"}, "min": {"cpu": "2"}}]}});
+        assert_eq!(
+            shown(&validate_limits(&range)),
+            [
+                "spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than max value 1"
+            ]
+        );
+    }
+
+    #[test]
+    fn names_and_amounts_of_quotas() {
+        for (hard, count) in [
+            (
+                json!({"pods": "5", "limits.cpu": "2", "count/jobs.batch": "1", "example.com/x": "1"}),
+                0,
+            ),
+            (json!({"pods": "1500m"}), 1),
+            (json!({"nonsense": "1"}), 1),
+            (json!({"cpu": "-1"}), 1),
+        ] {
+            let quota = json!({"spec": {"hard": hard}});
+            assert_eq!(shown(&validate_quota(&quota)).len(), count, "{quota}");
+        }
+    }
+}

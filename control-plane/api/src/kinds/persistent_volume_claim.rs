@@ -1,0 +1,224 @@
+//! PersistentVolumeClaim: a wish for a piece of storage.
+
+use serde_json::{Value, json};
+
+use super::label_selector::bad_selector;
+use super::named_cells;
+use super::persistent_volume::{
+    access_modes, bad_access_modes, bad_volume_mode, capacity, class, or_unset, phase,
+};
+use crate::field::FieldError;
+use crate::names;
+use crate::quantity::Quantity;
+use crate::table::{AGE, BASE, Column, NAME, Resource, STATUS, column, wide};
+use crate::value::{self, at, list, set_default, text};
+
+/// Wishes for storage.
+pub(crate) static PERSISTENT_VOLUME_CLAIMS: Resource = Resource {
+    kind: "PersistentVolumeClaim",
+    list_kind: "PersistentVolumeClaimList",
+    plural: "persistentvolumeclaims",
+    singular: "persistentvolumeclaim",
+    short_names: &["pvc"],
+    subresources: &[STATUS],
+    storage_prefix: "/registry/persistentvolumeclaims",
+    definition: "io.k8s.api.core.v1.PersistentVolumeClaim",
+    returns_deleted: true,
+    columns: COLUMNS,
+    cells: |object, now| {
+        let volume = text(object, &["spec", "volumeName"]);
+        let (holds, modes) = if volume.is_empty() {
+            (String::new(), String::new())
+        } else {
+            (
+                capacity(at(object, &["status", "capacity"])),
+                access_modes(list(object, &["status", "accessModes"])),
+            )
+        };
+        let mut cells = named_cells(
+            object,
+            [
+                phase(object).into(),
+                volume.into(),
+                holds.into(),
+                modes.into(),
+                class(object).into(),
+                or_unset(text(object, &["spec", "volumeAttributesClassName"])).into(),
+            ],
+            now,
+        );
+        cells.push(or_unset(text(object, &["spec", "volumeMode"])).into());
+        cells
+    },
+    default: |object| {
+        if let Some(status) = value::object_mut(object, "status") {
+            set_default(status, "phase", "Pending");
+        }
+        if let Some(spec) = value::object_mut(object, "spec") {
+            default_spec(spec);
+        }
+    },
+    prepare_create: |object| value::set(object, "status", json!({"phase": "Pending"})),
+    validate,
+    validate_update,
+    ..BASE
+};
+
+const COLUMNS: &[Column] = &[
+    NAME,
+    column("Status", "Whether it has its volume."),
+    column("Volume", "The volume that it has."),
+    column("Capacity", "How much the volume holds."),
+    column("Access Modes", "How many may use it at a time, and how."),
+    column("StorageClass", "The class that was asked for."),
+    column(
+        "VolumeAttributesClass",
+        "The class of what can change about it.",
+    ),
+    AGE,
+    wide("VolumeMode", "Whether it is a file system or a raw device."),
+];
+
+/// Fills the spec of a claim, also within a template.
+pub(crate) fn default_spec(spec: &mut Value) {
+    set_default(spec, "volumeMode", "Filesystem");
+    value::object_mut(spec, "resources");
+    let (source, reference) = (
+        at(spec, &["dataSource"]).clone(),
+        at(spec, &["dataSourceRef"]).clone(),
+    );
+    // The older and the newer name of where its content comes from say the same.
+    if source.is_object() && reference.is_null() {
+        value::set(spec, "dataSourceRef", source);
+    } else if reference.is_object() && source.is_null() && at(&reference, &["namespace"]).is_null()
+    {
+        let group = text(&reference, &["apiGroup"]);
+        let kind = text(&reference, &["kind"]);
+        if (group.is_empty() && kind == "PersistentVolumeClaim")
+            || (group == "snapshot.storage.k8s.io" && kind == "VolumeSnapshot")
+        {
+            value::set(spec, "dataSource", reference);
+        }
+    }
+}
+
+fn validate(object: &Value) -> Vec<FieldError> {
+    validate_spec("spec", at(object, &["spec"]))
+}
+
+/// Everything wrong with the spec of a claim that stands at `field`.
+pub(crate) fn validate_spec(field: &str, spec: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let modes = list(spec, &["accessModes"]);
+    if modes.is_empty() {
+        wrong.push(FieldError::required(
+            format!("{field}.accessModes"),
+            "at least 1 access mode is required",
+        ));
+    }
+    if at(spec, &["selector"]).is_object() {
+        wrong.extend(bad_selector(
+            &format!("{field}.selector"),
+            at(spec, &["selector"]),
+        ));
+    }
+    wrong.extend(bad_access_modes(&format!("{field}.accessModes"), modes));
+    let asked = at(spec, &["resources", "requests", "storage"]);
+    let storage = format!("{field}.resources[storage]");
+    if asked.is_null() {
+        wrong.push(FieldError::required(storage, ""));
+    } else if Quantity::parse(&super::amount_text(asked))
+        .is_ok_and(|amount| amount.is_zero() || amount.is_negative())
+    {
+        wrong.push(FieldError::invalid(
+            storage,
+            asked,
+            "must be greater than zero",
+        ));
+    }
+    for key in ["storageClassName", "volumeAttributesClassName"] {
+        let class = text(spec, &[key]);
+        if !class.is_empty() {
+            for why in names::subdomain(class) {
+                wrong.push(FieldError::invalid_text(
+                    format!("{field}.{key}"),
+                    class,
+                    why,
+                ));
+            }
+        }
+    }
+    wrong.extend(bad_volume_mode(
+        &format!("{field}.volumeMode"),
+        text(spec, &["volumeMode"]),
+    ));
+    for key in ["dataSource", "dataSourceRef"] {
+        wrong.extend(bad_data_source(&format!("{field}.{key}"), at(spec, &[key])));
+    }
+    wrong
+}
+
+fn bad_data_source(field: &str, source: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    if !source.is_object() {
+        return wrong;
+    }
+    for key in ["name", "kind"] {
+        if text(source, &[key]).is_empty() {
+            wrong.push(FieldError::required(format!("{field}.{key}"), ""));
+        }
+    }
+    if text(source, &["apiGroup"]).is_empty() && text(source, &["kind"]) != "PersistentVolumeClaim"
+    {
+        wrong.push(FieldError::invalid_text(
+            field,
+            text(source, &["kind"]),
+            "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
+        ));
+    }
+    wrong
+}
+
+/// A claim that has its volume may ask for more room; one that hasn't may be given its volume and its class.
+fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut wrong = validate(new);
+    let bound = text(old, &["status", "phase"]) == "Bound";
+    let mut expected = at(old, &["spec"]).clone();
+    let mut free = vec!["volumeAttributesClassName"];
+    if text(old, &["spec", "volumeName"]).is_empty() {
+        free.push("volumeName");
+    }
+    if at(old, &["spec", "storageClassName"]).is_null() {
+        free.push("storageClassName");
+    }
+    for key in free {
+        value::keep(&mut expected, at(new, &["spec"]), key);
+    }
+    let asked = |claim: &Value| at(claim, &["spec", "resources", "requests", "storage"]).clone();
+    if bound
+        && !asked(new).is_null()
+        && let Some(requests) = value::object_mut(&mut expected, "resources")
+            .and_then(|resources| value::object_mut(resources, "requests"))
+    {
+        value::set(requests, "storage", asked(new));
+    }
+    if expected != *at(new, &["spec"]) {
+        wrong.push(FieldError::forbidden(
+            "spec",
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
+        ));
+    }
+    let read = |amount: Value| Quantity::parse(&super::amount_text(&amount)).ok();
+    if let (Some(after), Some(before)) = (read(asked(new)), read(asked(old)))
+        && after < before
+    {
+        let holds = read(at(old, &["status", "capacity", "storage"]).clone());
+        if holds.is_none_or(|holds| after <= holds) {
+            wrong.push(FieldError::forbidden(
+                "spec.resources.requests.storage",
+                "field can not be less than status.capacity",
+            ));
+        }
+    }
+    wrong
+}
