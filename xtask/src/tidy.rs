@@ -35,7 +35,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dns-server", &[]),
     ("storage-embedded", &["storage"]),
     ("client", &["api", "view"]),
-    ("apiserver", &["api", "authorization", "storage"]),
+    (
+        "apiserver",
+        &["api", "authorization", "field-manager", "storage"],
+    ),
     ("manager", &["api", "client", "reconcile", "view"]),
     (
         "proxy",
@@ -169,15 +172,13 @@ fn known(members: &BTreeMap<String, PathBuf>) -> Vec<String> {
     let rows: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).collect();
     let unknown = members.keys().filter(|name| !rows.contains(name.as_str()));
     let gone = rows.iter().filter(|name| !members.contains_key(**name));
-    let misnamed = members
-        .iter()
-        .filter(|(name, folder)| {
-            // A folder's crates may carry the folder's name in front: dns/server holds dns-server.
-            let plain = name.strip_prefix("dns-").unwrap_or(name);
-            folder
-                .file_name()
-                .is_some_and(|file| file != name.as_str() && file != plain)
-        });
+    let misnamed = members.iter().filter(|(name, folder)| {
+        // A folder's crates may carry the folder's name in front: dns/server holds dns-server.
+        let plain = name.strip_prefix("dns-").unwrap_or(name);
+        folder
+            .file_name()
+            .is_some_and(|file| file != name.as_str() && file != plain)
+    });
     unknown
         .map(|name| format!("{name}: no row in xtask/src/tidy.rs says what it may import"))
         .chain(gone.map(|name| format!("xtask/src/tidy.rs: {name} has a row and no crate")))

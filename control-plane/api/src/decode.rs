@@ -157,6 +157,41 @@ pub fn untyped_yaml(bytes: &[u8]) -> Result<Value, Status> {
     Ok(value)
 }
 
+/// Reads an apply patch: YAML, or the JSON that most clients send, in which a key that comes twice counts the last time.
+/// With it, which key that is, as Kubernetes words it.
+///
+/// # Errors
+/// 400 that says where it stops being YAML.
+pub fn apply_patch(bytes: &[u8]) -> Result<(Value, Option<String>), Status> {
+    if bytes.trim_ascii_start().first() == Some(&b'{')
+        && let Ok((value, found)) = parse::free_json(bytes)
+    {
+        let twice = |why: &String| {
+            let key = why.rsplit(['.', '"']).find(|part| !part.is_empty());
+            format!(
+                "yaml: unmarshal errors:\n  line 1: key {:?} already set in map",
+                key.unwrap_or("")
+            )
+        };
+        return Ok((value, found.first().map(twice)));
+    }
+    let strict = match untyped_yaml(bytes) {
+        Ok(value) => return Ok((value, None)),
+        Err(status) => status,
+    };
+    let lenient = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
+    };
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    match serde_saphyr::from_str_with_options::<Value>(text, lenient) {
+        Ok(value) if types::depth(&value) <= DEPTH_MAX => {
+            let why = strict.message.rsplit("yaml: ").next().unwrap_or_default();
+            Ok((value, Some(format!("yaml: {why}"))))
+        }
+        _ => Err(strict),
+    }
+}
+
 /// Why a document is no YAML, or none that is taken.
 fn yaml_fault(error: &serde_saphyr::Error) -> String {
     use serde_saphyr::Error;

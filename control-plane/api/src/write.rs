@@ -28,12 +28,26 @@ pub enum Part {
     Resize,
 }
 
-/// Makes `object`, as it was sent, into what is stored. `namespace` is that of the request, empty for cluster-wide
-/// resources. Service addresses and ports are not yet given out: see [`crate::service`].
+/// Makes `object`, as it was sent, into what is stored: [`fill_new`], then [`check_new`]. `namespace` is that of the
+/// request, empty for cluster-wide resources. Service addresses and ports are not yet given out: see [`crate::service`].
 ///
 /// # Errors
 /// 400 for another namespace or a set resourceVersion, 422 with everything that is wrong.
 pub fn create(
+    resource: &Resource,
+    object: &mut Value,
+    namespace: &str,
+    stamps: &Stamps,
+) -> Result<(), Status> {
+    fill_new(resource, object, namespace, stamps)?;
+    check_new(resource, object)
+}
+
+/// The first half of a create: metadata and defaults. Field managers and admission look at the object as it is then.
+///
+/// # Errors
+/// 400 for another namespace or a set resourceVersion.
+pub fn fill_new(
     resource: &Resource,
     object: &mut Value,
     namespace: &str,
@@ -67,6 +81,14 @@ pub fn create(
         set(metadata, "generation", 1);
     }
     resource.fill(object);
+    Ok(())
+}
+
+/// The second half of a create: what a creator has no say in is cleared, and the object is validated.
+///
+/// # Errors
+/// 422 with everything that is wrong.
+pub fn check_new(resource: &Resource, object: &mut Value) -> Result<(), Status> {
     (resource.prepare_create)(object);
     if resource.custom.is_some() {
         // A status that was cleared may have a default of its own.
@@ -80,12 +102,27 @@ pub fn create(
     verdict(resource, object, &wrong)
 }
 
-/// Makes `new`, as it was sent or patched, into what is stored in the place of `old`. The resourceVersion of `new` is
-/// left for the caller to compare and to drop.
+/// Makes `new`, as it was sent or patched, into what is stored in the place of `old`: [`fill_changed`], then
+/// [`check_changed`]. The resourceVersion of `new` is left for the caller to compare and to drop.
 ///
 /// # Errors
 /// 400 for another name or namespace, 409 for another uid, 422 with everything that is wrong.
 pub fn update(resource: &Resource, new: &mut Value, old: &Value, part: Part) -> Result<(), Status> {
+    fill_changed(resource, new, old, part)?;
+    check_changed(resource, new, old, part)
+}
+
+/// The first half of an update: defaults, and what this part of the object cannot change. Field managers and admission
+/// look at the object as it is then.
+///
+/// # Errors
+/// 400 for another name or namespace, 409 for another uid.
+pub fn fill_changed(
+    resource: &Resource,
+    new: &mut Value,
+    old: &Value,
+    part: Part,
+) -> Result<(), Status> {
     match_namespace(resource, new, meta::namespace(old))?;
     let name = meta::name(old);
     if !new.get("metadata").is_some_and(Value::is_object) {
@@ -121,17 +158,30 @@ pub fn update(resource: &Resource, new: &mut Value, old: &Value, part: Part) -> 
     resource.fill(new);
     keep_metadata(new, old);
     match part {
-        Part::Main => {
-            if resource.has_status() {
-                keep(new, old, "status");
-            }
-            (resource.prepare_update)(new, old);
-        }
+        Part::Main if resource.has_status() => keep(new, old, "status"),
+        Part::Main => {}
         Part::Status => take_status(resource, new, old),
         Part::Finalize => take_finalizers(new, old),
         Part::Approval => take_conditions(new, old),
         Part::Ephemeral => pod_parts::take_ephemeral(new, old),
         Part::Resize => pod_parts::take_resize(new, old),
+    }
+    Ok(())
+}
+
+/// The second half of an update: what a client has no say in is put back, the generation counts, and the object is
+/// validated.
+///
+/// # Errors
+/// 422 with everything that is wrong.
+pub fn check_changed(
+    resource: &Resource,
+    new: &mut Value,
+    old: &Value,
+    part: Part,
+) -> Result<(), Status> {
+    if part == Part::Main {
+        (resource.prepare_update)(new, old);
     }
     if let Some(metadata) = new.get_mut("metadata") {
         keep(metadata, &old["metadata"], "generation");

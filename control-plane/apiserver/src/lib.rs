@@ -16,6 +16,7 @@ mod error;
 mod handlers;
 mod health;
 mod kubeconfig;
+mod managers;
 mod metrics;
 mod mirror;
 mod negotiate;

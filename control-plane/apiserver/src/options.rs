@@ -13,16 +13,53 @@ use crate::query::Query;
 pub(crate) struct WriteOptions {
     pub(crate) dry_run: bool,
     pub(crate) field_validation: FieldValidation,
+    /// Of an apply patch: whether fields are taken from their managers.
+    pub(crate) force: bool,
 }
 
 impl WriteOptions {
     /// `kind` is the name under which faults are reported: `CreateOptions`, `UpdateOptions`, `PatchOptions`.
     pub(crate) fn parse(query: &Query, kind: &str) -> Result<Self, Status> {
+        Self::read(query, kind, Vec::new())
+    }
+
+    /// Of a patch; an apply patch says who applies, and no other may be forced.
+    pub(crate) fn of_patch(query: &Query, applies: bool) -> Result<Self, Status> {
         let mut errors = Vec::new();
-        let dry_run = dry_run(query, &mut errors);
-        if query.text("fieldManager").len() > 128 {
-            errors.push(FieldError::too_long("fieldManager", 128));
+        if applies && query.text("fieldManager").is_empty() {
+            errors.push(FieldError::required(
+                "fieldManager",
+                "is required for apply patch",
+            ));
         }
+        if !applies && query.flag("force").is_some() {
+            errors.push(FieldError::forbidden(
+                "force",
+                "may not be specified for non-apply patch",
+            ));
+        }
+        Self::read(query, "PatchOptions", errors)
+    }
+
+    fn read(query: &Query, kind: &str, mut errors: Vec<FieldError>) -> Result<Self, Status> {
+        let manager = query.text("fieldManager");
+        if manager.len() > field_manager::NAME_MAX {
+            errors.push(FieldError::too_long(
+                "fieldManager",
+                field_manager::NAME_MAX,
+            ));
+        }
+        if let Some((at, c)) = manager.char_indices().find(|(_, c)| c.is_control()) {
+            errors.push(FieldError::invalid_text(
+                "fieldManager",
+                manager,
+                format!(
+                    "invalid character U+{:04X} (at position {at})",
+                    u32::from(c)
+                ),
+            ));
+        }
+        let dry_run = dry_run(query, &mut errors);
         let asked = query.text("fieldValidation");
         let field_validation = FieldValidation::parse(asked).unwrap_or_else(|| {
             errors.push(FieldError::not_supported(
@@ -36,6 +73,7 @@ impl WriteOptions {
             Ok(WriteOptions {
                 dry_run,
                 field_validation,
+                force: query.flag("force").unwrap_or(false),
             })
         } else {
             Err(Status::invalid_options(kind, &errors))

@@ -59,14 +59,24 @@ pub(crate) async fn modify(
     Err(Status::modified(call.row, &call.name))
 }
 
+/// Whether a change still has to be put down to its manager.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Managers {
+    /// It is an update: what differs is the writer's.
+    Track,
+    /// It was applied, and the object says so already.
+    Known,
+}
+
 /// A full change of the object, as PUT and PATCH make it: checked against what stands there, ready to be stored.
 pub(crate) fn prepare(
     call: &Call,
     part: Part,
     mut new: Value,
     current: &Value,
+    managers: Managers,
 ) -> Result<Next, Status> {
-    let (row, name) = (call.row, &call.name);
+    let (row, name) = (call.row, call.name.as_str());
     let sent = meta::resource_version(&new);
     if meta::name(&new) == name
         && !matches!(sent, "" | "0")
@@ -74,20 +84,16 @@ pub(crate) fn prepare(
     {
         return Err(Status::modified(row, name));
     }
-    strip(&mut new);
-    write::update(row, &mut new, current, part)?;
+    write::fill_changed(row, &mut new, current, part)?;
+    if managers == Managers::Track {
+        crate::managers::track(call, Some(current), &mut new);
+    }
+    write::check_changed(row, &mut new, current, part)?;
     access::check_grant(call, &new, Some(current))?;
     if write::is_done(row, &new) {
         Ok(Next::Remove)
     } else {
         Ok(Next::Put(new))
-    }
-}
-
-/// Takes out what the server does not keep: without field managers, records of them would only grow stale.
-pub(crate) fn strip(object: &mut Value) {
-    if let Some(metadata) = object.get_mut("metadata") {
-        api::value::remove(metadata, "managedFields");
     }
 }
 

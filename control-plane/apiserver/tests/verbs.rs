@@ -43,7 +43,10 @@ async fn a_new_object_is_stored_as_it_was_sent() {
         server.storage.revision().0.to_string()
     );
     assert_eq!(made["unknown"], sent["unknown"]);
-    assert_eq!(made["metadata"].get("managedFields"), None);
+    // Records that cannot be read are ignored.
+    let record = &made["metadata"]["managedFields"][0];
+    assert_eq!(record["fieldsV1"], json!({"f:data": {".": {}, "f:k": {}}}));
+    assert_eq!(record["operation"], "Update");
     assert_eq!(made["metadata"]["namespace"], "default");
     assert_eq!(server.get(&format!("{MAPS}/a")).await.ok(), made);
     assert_eq!(

@@ -139,6 +139,10 @@ fn members(of: Type<'_>, old: Option<&Value>, new: Option<&Value>) -> Nodes {
     let mut nodes = Nodes::default();
     let mut member = |name: &str, before: Option<&Value>, after: Option<&Value>| {
         let below = of.field(name);
+        if below.is_none() && of.built() {
+            // Kubernetes' own form of the object has no place for it, so that nobody owns it.
+            return;
+        }
         let inner = below.map_or(Type::open(), |b| b.of);
         let always = below.is_some_and(|b| b.always);
         let (changed, removed) = values(

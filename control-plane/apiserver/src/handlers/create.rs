@@ -13,7 +13,7 @@ use crate::body;
 use crate::object;
 use crate::options::WriteOptions;
 use crate::respond::{self, Answer};
-use crate::write::{self, Written};
+use crate::write::{self, Managers, Written};
 
 /// How often another name is generated after one was taken.
 const NAME_TRIES: usize = 8;
@@ -24,7 +24,7 @@ const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 pub(crate) async fn create(call: &Call) -> Result<Answer, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let Decoded { object, warnings } = body::object(call, options.field_validation)?;
-    match insert(call, object, options.dry_run).await {
+    match insert(call, object, options.dry_run, Managers::Track).await {
         Ok(written) => {
             let answer = respond::object(
                 call.row,
@@ -43,16 +43,20 @@ pub(crate) async fn create(call: &Call) -> Result<Answer, Status> {
 /// Stores a new object.
 pub(crate) async fn insert(
     call: &Call,
-    mut object: Value,
+    object: Value,
     dry_run: bool,
+    managers: Managers,
 ) -> Result<Written, Status> {
     require_namespace(call, &object).await?;
-    write::strip(&mut object);
     let generated = meta::name(&object).is_empty();
     let mut taken = String::new();
     for _ in 0..if generated { NAME_TRIES } else { 1 } {
         let mut new = object.clone();
-        api::write::create(call.row, &mut new, &call.namespace, &stamps())?;
+        api::write::fill_new(call.row, &mut new, &call.namespace, &stamps())?;
+        if managers == Managers::Track {
+            crate::managers::track(call, None, &mut new);
+        }
+        api::write::check_new(call.row, &mut new)?;
         access::check_grant(call, &new, None)?;
         meta::name(&new).clone_into(&mut taken);
         if let Some(written) = store(call, new, dry_run).await? {

@@ -1,5 +1,6 @@
 //! The verbs of a resource.
 
+pub(crate) mod apply;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod get;

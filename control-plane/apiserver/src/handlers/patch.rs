@@ -1,4 +1,5 @@
-//! PATCH: JSON patch, merge patch and strategic merge patch, applied to whatever stands there when it is written.
+//! PATCH: JSON patch, merge patch, strategic merge patch and apply patch, carried out on whatever stands there when it
+//! is written.
 
 use api::decode::{self, FieldValidation};
 use api::field::FieldError;
@@ -6,11 +7,11 @@ use api::status::Status;
 use api::{meta, patch, schema};
 use serde_json::Value;
 
-use super::{Call, update};
+use super::{Call, apply, update};
 use crate::body;
 use crate::options::WriteOptions;
 use crate::respond::{self, Answer};
-use crate::write;
+use crate::write::{self, Managers};
 
 /// The kinds of patch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,12 +24,13 @@ enum Kind {
 /// Answers with the object as stored.
 pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
     let kind = match body::content_type(&call.headers) {
+        "application/apply-patch+yaml" => return apply::apply(call).await,
         "application/json-patch+json" => Kind::Json,
         "application/merge-patch+json" => Kind::Merge,
         "application/strategic-merge-patch+json" => Kind::Strategic,
         _ => return Err(Status::unsupported_patch_type()),
     };
-    let options = WriteOptions::parse(&call.query, "PatchOptions")?;
+    let options = WriteOptions::of_patch(&call.query, false)?;
     let patch = decode::untyped_json(&call.body)?;
     if kind != Kind::Json && !patch.is_object() {
         return Err(Status::bad_request(
@@ -37,8 +39,8 @@ pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
     }
     let mut warnings = Vec::new();
     let part = update::part(call);
-    let patched = write::modify(call, options.dry_run, |current| {
-        let (new, found) = apply(call, kind, &patch, current, options.field_validation)?;
+    let result = write::modify(call, options.dry_run, |current| {
+        let (new, found) = patched(call, kind, &patch, current, options.field_validation)?;
         warnings = found;
         let sent = meta::name(&new);
         if sent != call.name {
@@ -46,10 +48,10 @@ pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
                 sent, &call.name,
             )));
         }
-        write::prepare(call, part, new, current)
+        write::prepare(call, part, new, current, Managers::Track)
     })
     .await;
-    Ok(match patched {
+    Ok(match result {
         Ok(written) => {
             let (stored, revision) = (&written.stored, written.revision);
             let answer =
@@ -61,7 +63,7 @@ pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
 }
 
 /// The patched object, and what the client should be warned of.
-fn apply(
+fn patched(
     call: &Call,
     kind: Kind,
     patch: &Value,

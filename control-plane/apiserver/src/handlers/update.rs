@@ -9,7 +9,7 @@ use super::{Call, create};
 use crate::body;
 use crate::options::WriteOptions;
 use crate::respond::{self, Answer};
-use crate::write;
+use crate::write::{self, Managers};
 
 /// Answers with the object as stored: 201 where the resource allows PUT to make it.
 pub(crate) async fn update(call: &Call) -> Result<Answer, Status> {
@@ -23,13 +23,14 @@ pub(crate) async fn update(call: &Call) -> Result<Answer, Status> {
     }
     let part = part(call);
     let replaced = write::modify(call, options.dry_run, |current| {
-        write::prepare(call, part, object.clone(), current)
+        write::prepare(call, part, object.clone(), current, Managers::Track)
     })
     .await;
     let (code, result) = match replaced {
-        Err(status) if status.code == 404 && may_create(call, &object) => {
-            (201, create::insert(call, object, options.dry_run).await)
-        }
+        Err(status) if status.code == 404 && may_create(call, &object) => (
+            201,
+            create::insert(call, object, options.dry_run, Managers::Track).await,
+        ),
         result => (200, result),
     };
     Ok(match result {
