@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod corefile;
 pub mod http;
 pub mod instance;

@@ -42,10 +42,22 @@ pub struct Draft {
     pub timeouts: Timeouts,
     /// What zones can be transferred, filled by plugins with zones.
     pub transfers: Arc<Mutex<Vec<Arc<dyn super::transfer::Source>>>>,
+    /// Tells servers of changed zones.
+    pub notify: super::transfer::Notify,
     /// Who can tell a client's search path, by plugin name.
     pub search_paths: Arc<Mutex<Vec<(&'static str, Arc<dyn super::autopath::SearchPath>)>>>,
     /// The chain once it is complete, for plugins that ask about the others.
     pub chain: Arc<std::sync::OnceLock<std::sync::Weak<[Arc<dyn Plugin>]>>>,
+}
+
+impl Draft {
+    /// Adds a plugin's zones to those that can be transferred.
+    pub fn source(&self, source: Arc<dyn super::transfer::Source>) {
+        self.transfers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .push(source);
+    }
 }
 
 /// How long connections may take (`timeouts`).

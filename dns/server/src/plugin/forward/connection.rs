@@ -30,7 +30,7 @@ use super::upstream::Options;
 const STRANGERS_MAX: usize = 64;
 
 /// An identifier that nobody can guess from those before.
-pub(super) fn random_id() -> u16 {
+pub(crate) fn random_id() -> u16 {
     let mut octets = [0; 2];
     match aws_lc_rs::rand::fill(&mut octets) {
         Ok(()) => u16::from_ne_bytes(octets),
@@ -58,7 +58,7 @@ fn unspecified(address: SocketAddr) -> IpAddr {
 
 /// Asks by datagram. The socket is new, so its port is the kernel's random choice, and connected, so that only
 /// datagrams from the upstream reach it.
-pub(super) async fn datagram(
+pub(crate) async fn datagram(
     address: SocketAddr,
     source: Option<IpAddr>,
     octets: &[u8],
@@ -84,7 +84,7 @@ pub(super) async fn datagram(
 }
 
 /// A stream in either direction.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A connection to an upstream.
@@ -94,7 +94,7 @@ pub(super) struct Connection {
     used: Instant,
 }
 
-pub(super) async fn tcp(address: SocketAddr, source: Option<IpAddr>) -> std::io::Result<TcpStream> {
+pub(crate) async fn tcp(address: SocketAddr, source: Option<IpAddr>) -> std::io::Result<TcpStream> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,

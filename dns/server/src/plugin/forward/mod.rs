@@ -2,7 +2,7 @@
 //! meanwhile; equal questions that are on their way at the same time are one question upstream.
 
 mod config;
-mod connection;
+pub(crate) mod connection;
 mod doh;
 mod flight;
 pub(crate) mod upstream;
