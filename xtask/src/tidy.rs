@@ -27,6 +27,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("authorization", &["api"]),
     ("field-manager", &["api"]),
     ("zone", &["api", "view"]),
+    ("cel", &[]),
+    ("custom-resources", &["api", "cel"]),
     // The kernel, and the system around it.
     ("programs", &["abi", "packet"]),
     ("bpf", &["abi", "plan"]),
@@ -37,7 +39,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("client", &["api", "view"]),
     (
         "apiserver",
-        &["api", "authorization", "field-manager", "storage"],
+        &[
+            "api",
+            "authorization",
+            "custom-resources",
+            "field-manager",
+            "storage",
+        ],
     ),
     ("manager", &["api", "client", "reconcile", "view"]),
     (

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::table::{RESOURCES, Resource, Subresource};
+use crate::table::{Resource, Subresource};
 
 /// Version of aggregated discovery that a client asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,38 +41,38 @@ pub fn legacy_versions(server_address: &str) -> Value {
     })
 }
 
-/// `/apis`: every group but the core group.
-pub fn legacy_groups() -> Value {
-    let groups: Vec<Value> = groups()
+/// `/apis`: every group of the rows but the core group.
+pub fn legacy_groups(rows: &[&Resource]) -> Value {
+    let groups: Vec<Value> = groups(rows)
         .into_iter()
         .filter(|g| !g.is_empty())
-        .map(group_body)
+        .map(|group| group_body(rows, group))
         .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 /// `/apis/<group>`; `None` where there is no such group.
-pub fn legacy_group(group: &str) -> Option<Value> {
-    let known = groups()
+pub fn legacy_group(rows: &[&Resource], group: &str) -> Option<Value> {
+    let known = groups(rows)
         .into_iter()
         .find(|g| *g == group && !g.is_empty())?;
-    let mut body = group_body(known);
+    let mut body = group_body(rows, known);
     body["kind"] = "APIGroup".into();
     body["apiVersion"] = "v1".into();
     Some(body)
 }
 
 /// `/api/v1` or `/apis/<group>/<version>`; `None` where there is no such group version.
-pub fn legacy_resources(group: &str, version: &str) -> Option<Value> {
+pub fn legacy_resources(rows: &[&Resource], group: &str, version: &str) -> Option<Value> {
     let mut resources = Vec::new();
-    for row in RESOURCES
+    for row in rows
         .iter()
         .filter(|r| r.group == group && r.version == version)
     {
         resources.push(legacy_resource(row));
         resources.extend(row.subresources.iter().map(|s| legacy_subresource(row, s)));
     }
-    let first = RESOURCES
+    let first = rows
         .iter()
         .find(|r| r.group == group && r.version == version)?;
     Some(json!({
@@ -81,25 +81,28 @@ pub fn legacy_resources(group: &str, version: &str) -> Option<Value> {
 }
 
 /// The aggregated document of `/api` (`core`) or of `/apis`.
-pub fn aggregated(core: bool, version: Aggregated) -> Value {
-    let items: Vec<Value> = groups()
+pub fn aggregated(rows: &[&Resource], core: bool, version: Aggregated) -> Value {
+    let items: Vec<Value> = groups(rows)
         .into_iter()
         .filter(|g| g.is_empty() == core)
         .map(|group| {
-            let resources: Vec<Value> = RESOURCES
-                .iter()
-                .filter(|r| r.group == group)
-                .map(|row| aggregated_resource(row))
+            let versions: Vec<Value> = versions(rows, group)
+                .into_iter()
+                .map(|version| {
+                    let resources: Vec<Value> = rows
+                        .iter()
+                        .filter(|r| r.group == group && r.version == version)
+                        .map(|row| aggregated_resource(row))
+                        .collect();
+                    json!({"version": version, "resources": resources, "freshness": "Current"})
+                })
                 .collect();
             let mut metadata = Map::new();
             if !group.is_empty() {
                 metadata.insert("name".into(), group.into());
             }
             metadata.insert("creationTimestamp".into(), Value::Null);
-            json!({
-                "metadata": metadata,
-                "versions": [{"version": "v1", "resources": resources, "freshness": "Current"}],
-            })
+            json!({"metadata": metadata, "versions": versions})
         })
         .collect();
     json!({
@@ -110,10 +113,10 @@ pub fn aggregated(core: bool, version: Aggregated) -> Value {
     })
 }
 
-/// The groups in the order of the table, the core group among them.
-fn groups() -> Vec<&'static str> {
+/// The groups in the order of the rows, the core group among them.
+fn groups<'a>(rows: &[&'a Resource]) -> Vec<&'a str> {
     let mut found = Vec::new();
-    for row in RESOURCES {
+    for row in rows {
         if !found.contains(&row.group) {
             found.push(row.group);
         }
@@ -121,17 +124,40 @@ fn groups() -> Vec<&'static str> {
     found
 }
 
-fn group_body(group: &str) -> Value {
-    let versions: Vec<Value> = RESOURCES
-        .iter()
-        .filter(|r| r.group == group)
-        .map(|r| r.version)
-        .fold(Vec::new(), |mut all, version| {
-            if !all.contains(&version) {
-                all.push(version);
-            }
-            all
-        })
+/// The versions of a group, the most mature first.
+fn versions<'a>(rows: &[&'a Resource], group: &str) -> Vec<&'a str> {
+    let mut all = Vec::new();
+    for row in rows.iter().filter(|r| r.group == group) {
+        if !all.contains(&row.version) {
+            all.push(row.version);
+        }
+    }
+    all.sort_by(|a, b| version_rank(b).cmp(&version_rank(a)).then(a.cmp(b)));
+    all
+}
+
+/// How mature a version is by its name: `v2` before `v1` before `v1beta1` before `v1alpha1` before anything else.
+pub fn version_rank(version: &str) -> (u8, u32, u32) {
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let parsed = || {
+        let rest = version.strip_prefix('v')?;
+        let (major, rest) = rest.split_at(digits(rest));
+        let major: u32 = major.parse().ok()?;
+        if rest.is_empty() {
+            return Some((3, major, 0));
+        }
+        let (stage, minor) = match (rest.strip_prefix("beta"), rest.strip_prefix("alpha")) {
+            (Some(minor), _) => (2, minor),
+            (_, Some(minor)) => (1, minor),
+            _ => return None,
+        };
+        Some((stage, major, minor.parse().ok()?))
+    };
+    parsed().unwrap_or((0, 0, 0))
+}
+
+fn group_body(rows: &[&Resource], group: &str) -> Value {
+    let versions: Vec<Value> = versions(rows, group)
         .into_iter()
         .map(|version| json!({"groupVersion": format!("{group}/{version}"), "version": version}))
         .collect();

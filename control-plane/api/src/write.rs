@@ -319,6 +319,25 @@ impl Deletion {
             finalizers.retain(|f| !matches!(f.as_str(), Some("orphan" | "foregroundDeletion")));
             finalizers.extend(wanted.map(Value::from));
         }
+        let definition = resource.kind == "CustomResourceDefinition";
+        if definition && !meta::is_terminating(object) {
+            // Its objects go first.
+            let cleanup = Value::from("customresourcecleanup.apiextensions.k8s.io");
+            if !finalizers.contains(&cleanup) {
+                finalizers.push(cleanup);
+            }
+            if let Some(status) = value::object_mut(&mut marked, "status") {
+                let condition = serde_json::json!({
+                    "type": "Terminating", "status": "True", "lastTransitionTime": meta::timestamp(now),
+                    "reason": "InstanceDeletionPending",
+                    "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+                });
+                let mut conditions = value::list(status, &["conditions"]).to_vec();
+                conditions.retain(|condition| text(condition, &["type"]) != "Terminating");
+                conditions.push(condition);
+                set(status, "conditions", conditions);
+            }
+        }
         let grace = self.grace(resource, object);
 
         if finalizers.is_empty() && grace == 0 && !waits_to_be_emptied(resource, object) {

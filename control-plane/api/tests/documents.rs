@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 fn every_row_is_in_every_form_of_discovery() {
     for version in [Aggregated::V2, Aggregated::V2Beta1] {
         let documents = [
-            discovery::aggregated(true, version),
-            discovery::aggregated(false, version),
+            discovery::aggregated(RESOURCES, true, version),
+            discovery::aggregated(RESOURCES, false, version),
         ];
         for row in RESOURCES {
             let found = documents
@@ -41,7 +41,7 @@ fn every_row_is_in_every_form_of_discovery() {
         }
     }
     for row in RESOURCES {
-        let list = discovery::legacy_resources(row.group, row.version).unwrap();
+        let list = discovery::legacy_resources(RESOURCES, row.group, row.version).unwrap();
         let names: Vec<&str> = list["resources"]
             .as_array()
             .unwrap()
@@ -57,10 +57,10 @@ fn every_row_is_in_every_form_of_discovery() {
             assert_eq!(group["preferredVersion"]["groupVersion"], row.api_version());
         }
     }
-    assert!(discovery::legacy_resources("", "v2").is_none());
+    assert!(discovery::legacy_resources(RESOURCES, "", "v2").is_none());
     assert!(discovery::legacy_group("").is_none());
     assert_eq!(
-        discovery::legacy_groups()["groups"]
+        discovery::legacy_groups(RESOURCES)["groups"]
             .as_array()
             .unwrap()
             .len(),

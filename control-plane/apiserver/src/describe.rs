@@ -3,6 +3,7 @@
 use api::discovery::{self, Aggregated};
 use api::openapi::Document;
 use api::status::Status;
+use api::table::Resource;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::request::Parts;
@@ -13,7 +14,6 @@ use std::sync::atomic::Ordering;
 use crate::State;
 use crate::negotiate::{self, Encoding};
 use crate::query::Query;
-use crate::request::At;
 use crate::respond::{self, Answer};
 
 /// The Kubernetes release whose wire contract is kept.
@@ -32,7 +32,7 @@ pub(crate) fn answer(state: &State, path: &str, parts: &Parts, query: &Query) ->
         None => not_found(),
     };
     match segments.as_slice() {
-        [""] => respond::value(200, encoding, &index()),
+        [""] => respond::value(200, encoding, &index(state)),
         ["openid", "v1", "jwks"] => {
             let keys = state.accounts.keys.public().to_string();
             respond::bytes(200, "application/jwk-set+json", keys)
@@ -42,15 +42,20 @@ pub(crate) fn answer(state: &State, path: &str, parts: &Parts, query: &Query) ->
         }
         ["version"] => respond::value(200, Encoding::PrettyJson, &version()),
         ["api"] => groups(
+            state,
             parts,
             true,
-            || discovery::legacy_versions(&server_address(state)),
+            |_| discovery::legacy_versions(&server_address(state)),
             encoding,
         ),
-        ["apis"] => groups(parts, false, discovery::legacy_groups, encoding),
-        ["api", version] => found(discovery::legacy_resources("", version)),
-        ["apis", group] => found(discovery::legacy_group(group)),
-        ["apis", group, version] => found(discovery::legacy_resources(group, version)),
+        ["apis"] => groups(state, parts, false, discovery::legacy_groups, encoding),
+        ["api", version] => found(discovery::legacy_resources(&state.registry.rows(), "", version)),
+        ["apis", group] => found(discovery::legacy_group(&state.registry.rows(), group)),
+        ["apis", group, version] => found(discovery::legacy_resources(
+            &state.registry.rows(),
+            group,
+            version,
+        )),
         ["openapi", "v2"] => swagger(parts),
         ["openapi", "v3"] => respond::value(200, Encoding::Json, &api::openapi::v3_index()),
         ["openapi", "v3", rest @ ..] => schema(&rest.join("/"), parts, query),
@@ -63,7 +68,14 @@ fn not_found() -> Answer {
 }
 
 /// `/api` or `/apis`: the whole of discovery in one document where the client knows that form.
-fn groups(parts: &Parts, core: bool, legacy: impl FnOnce() -> Value, encoding: Encoding) -> Answer {
+fn groups(
+    state: &State,
+    parts: &Parts,
+    core: bool,
+    legacy: impl FnOnce(&[&Resource]) -> Value,
+    encoding: Encoding,
+) -> Answer {
+    let rows = state.registry.rows();
     let aggregated = negotiate::ranges(&parts.headers)
         .into_iter()
         .find_map(|range| {
@@ -86,10 +98,10 @@ fn groups(parts: &Parts, core: bool, legacy: impl FnOnce() -> Value, encoding: E
             }
         });
     let mut response = match aggregated.flatten() {
-        None => respond::value(200, encoding, &legacy()),
+        None => respond::value(200, encoding, &legacy(&rows)),
         Some(form) => {
             let mut response =
-                respond::value(200, Encoding::Json, &discovery::aggregated(core, form));
+                respond::value(200, Encoding::Json, &discovery::aggregated(&rows, core, form));
             if let Ok(content_type) = HeaderValue::from_str(&form.content_type()) {
                 response.headers_mut().insert(CONTENT_TYPE, content_type);
             }
@@ -156,35 +168,6 @@ fn schema(group_version: &str, parts: &Parts, query: &Query) -> Answer {
     response
 }
 
-/// Whether the path is the collection of CustomResourceDefinitions.
-pub(crate) fn is_definitions(at: &At<'_>) -> bool {
-    (at.group, at.version, at.resource)
-        == ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
-}
-
-/// That there are none. kubectl looks for one before it tells of a kind that no schema has; without an answer it tells
-/// of the missing list instead, and of a misspelt kind nothing.
-pub(crate) fn no_definitions(state: &State) -> Answer {
-    let list = json!({
-        "kind": "CustomResourceDefinitionList",
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "metadata": {"resourceVersion": state.storage.revision().0.to_string()},
-        "items": [],
-    });
-    respond::value(200, Encoding::Json, &list)
-}
-
-/// What verifies tokens of service accounts elsewhere, as in OpenID Connect Discovery 1.0.
-fn openid(state: &State) -> Value {
-    json!({
-        "issuer": state.accounts.issuer,
-        "jwks_uri": format!("https://{}/openid/v1/jwks", server_address(state)),
-        "response_types_supported": ["id_token"],
-        "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": state.accounts.keys.algorithms(),
-    })
-}
-
 fn server_address(state: &State) -> String {
     SocketAddr::new(
         state.config.advertised(),
@@ -193,9 +176,9 @@ fn server_address(state: &State) -> String {
     .to_string()
 }
 
-fn index() -> Value {
+fn index(state: &State) -> Value {
     let mut paths: Vec<String> = vec!["/api".into(), "/apis".into()];
-    for row in api::table::RESOURCES {
+    for row in state.registry.rows() {
         let group = (!row.group.is_empty()).then(|| format!("/apis/{}", row.group));
         for path in group.into_iter().chain([row.root_path()]) {
             if !paths.contains(&path) {

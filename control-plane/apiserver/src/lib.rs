@@ -11,6 +11,7 @@ mod auth;
 mod body;
 mod bootstrap;
 mod cursor;
+mod definitions;
 mod describe;
 mod error;
 mod handlers;
@@ -24,6 +25,7 @@ mod object;
 mod options;
 mod pki;
 mod query;
+mod registry;
 mod request;
 mod respond;
 mod roles;
@@ -221,6 +223,7 @@ pub(crate) struct State {
     /// The port that clients reach the server at.
     pub(crate) port: AtomicU16,
     pub(crate) namespaces: &'static api::table::Resource,
+    pub(crate) registry: Arc<registry::Registry>,
 }
 
 /// Reads or makes certificates and tokens, learns which addresses and ports are taken, and puts what every cluster
@@ -271,7 +274,14 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
         allocator,
         closing: tokio::sync::watch::Sender::new(false),
         namespaces,
+        registry: Arc::default(),
     };
+    // It ends with the state: nothing in it keeps the state alive.
+    tokio::spawn(definitions::follow(
+        state.storage.clone(),
+        state.registry.clone(),
+        state.closing.subscribe(),
+    ));
     let app = App(Arc::new(state));
     bootstrap::namespaces_and_service(&app.0).await?;
     roles::reconcile(&app.0).await?;

@@ -2,6 +2,9 @@
 //! resourceVersion: that is the revision of the entry, known only once it is written. Reads put it in by copying
 //! bytes around it, without parsing.
 
+use std::sync::Arc;
+
+use api::custom::Rules;
 use api::table::Resource;
 use bytes::Bytes;
 use serde_json::Value;
@@ -67,6 +70,14 @@ pub(crate) fn decode_at(row: &Resource, bytes: &[u8], revision: Revision) -> Val
     if let Some(conversion) = &row.conversion {
         (conversion.from_stored)(&mut object);
     }
+    if let Some(rules) = row.rules() {
+        // Stored as another version perhaps, or before the schema was what it is.
+        api::value::set(&mut object, "apiVersion", row.api_version());
+        if !rules.sent_as_stored() {
+            rules.prune(&mut object);
+            rules.default(&mut object);
+        }
+    }
     set_resource_version(&mut object, revision);
     object
 }
@@ -125,7 +136,8 @@ pub(crate) fn append(
 
 /// Where the members of metadata begin. `None`: the bytes have to be parsed.
 fn metadata_start(row: &Resource, bytes: &[u8]) -> Option<usize> {
-    if row.conversion.is_some() {
+    let changes = |rules: Arc<dyn Rules>| !rules.sent_as_stored();
+    if row.conversion.is_some() || row.rules().is_some_and(changes) {
         return None;
     }
     let group = if row.group.is_empty() {

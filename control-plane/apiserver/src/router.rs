@@ -46,7 +46,7 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Answer {
     let watch = query.flag("watch").unwrap_or(false);
     let verb = request::verb(&parts.method, &target, watch);
     let row = match &target {
-        Target::Resource(at) => api::table::find(at.group, at.version, at.resource),
+        Target::Resource(at) => state.registry.find(at.group, at.version, at.resource),
         Target::Path(_) => None,
     };
     let metrics = state.metrics.clone();
@@ -108,11 +108,12 @@ async fn resource(
     verb: &'static str,
     body: Body,
 ) -> Result<Answer, Status> {
-    let Some(row) = api::table::find(at.group, at.version, at.resource) else {
-        let known = api::discovery::legacy_resources(at.group, at.version).is_some();
-        return if verb == "list" && describe::is_definitions(at) {
-            Ok(describe::no_definitions(&state))
-        } else if known {
+    let Some(row) = state.registry.find(at.group, at.version, at.resource) else {
+        let rows = state.registry.rows();
+        let known = rows
+            .iter()
+            .any(|row| (row.group, row.version) == (at.group, at.version));
+        return if known {
             Err(Status::unknown_resource())
         } else {
             Ok(respond::text(404, "404 page not found\n"))
@@ -169,6 +170,17 @@ async fn resource(
         return handlers::watch::watch(&call).await;
     }
     let method = parts.method.clone();
+    let served = call.row.custom.and_then(|_| {
+        let row = call.row;
+        call.app.registry.custom(row.group, row.version, row.plural)
+    });
+    if verb == "create" && served.as_ref().is_some_and(|served| served.terminating) {
+        return Err(Status::new(
+            405,
+            "MethodNotAllowed",
+            "create not allowed while custom resource definition is terminating",
+        ));
+    }
     let whole = async {
         if writes {
             call.body = read(body).await?;
@@ -182,7 +194,10 @@ async fn resource(
         }
     };
     match tokio::time::timeout(TIMEOUT, whole).await {
-        Ok(answer) => answer,
+        Ok(answer) => Ok(match served.and_then(|served| served.deprecation) {
+            Some(words) => respond::warn(answer?, &[words]),
+            None => answer?,
+        }),
         Err(_) => Err(Status::timeout(
             "request did not complete within the allotted timeout",
             0,

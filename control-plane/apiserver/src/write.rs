@@ -105,7 +105,14 @@ pub(crate) fn stored_form(row: &Resource, object: &Value) -> Bytes {
             (conversion.to_stored)(&mut object);
             object::encode(&object)
         }
-        None => object::encode(object),
+        None => match row.rules() {
+            Some(rules) if rules.storage_version() != row.api_version() => {
+                let mut object = object.clone();
+                api::value::set(&mut object, "apiVersion", rules.storage_version());
+                object::encode(&object)
+            }
+            _ => object::encode(object),
+        },
     }
 }
 

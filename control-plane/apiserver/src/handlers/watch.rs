@@ -60,7 +60,9 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
     } else {
         (Vec::new(), Revision(asked))
     };
-    let mut closing = app.closing.subscribe();
+    // Ends with the server, and the watch of a custom resource with its definition.
+    let gone = app.registry.gone(call.row);
+    let mut closing = gone.unwrap_or_else(|| app.closing.subscribe());
     let done = *closing.borrow_and_update();
     let mut watcher = Watcher {
         row: call.row,
