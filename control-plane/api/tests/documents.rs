@@ -53,12 +53,12 @@ fn every_row_is_in_every_form_of_discovery() {
             assert!(names.contains(&format!("{}/{}", row.plural, sub.name).as_str()));
         }
         if !row.group.is_empty() {
-            let group = discovery::legacy_group(row.group).unwrap();
+            let group = discovery::legacy_group(RESOURCES, row.group).unwrap();
             assert_eq!(group["preferredVersion"]["groupVersion"], row.api_version());
         }
     }
     assert!(discovery::legacy_resources(RESOURCES, "", "v2").is_none());
-    assert!(discovery::legacy_group("").is_none());
+    assert!(discovery::legacy_group(RESOURCES, "").is_none());
     assert_eq!(
         discovery::legacy_groups(RESOURCES)["groups"]
             .as_array()

@@ -25,12 +25,20 @@ const AGAIN: Duration = Duration::from_millis(250);
 const CHUNK: usize = 500;
 
 /// Follows the definitions in the store until the server closes.
-pub(crate) async fn follow(storage: Arc<dyn Storage>, registry: Arc<Registry>, closing: watch::Receiver<bool>) {
+pub(crate) async fn follow(
+    storage: Arc<dyn Storage>,
+    registry: Arc<Registry>,
+    closing: watch::Receiver<bool>,
+) {
     until_closed(&*storage, &registry, closing).await;
     registry.close();
 }
 
-async fn until_closed(storage: &dyn Storage, registry: &Registry, mut closing: watch::Receiver<bool>) {
+async fn until_closed(
+    storage: &dyn Storage,
+    registry: &Registry,
+    mut closing: watch::Receiver<bool>,
+) {
     let mut known = BTreeMap::new();
     while !*closing.borrow() {
         let round = round(storage, registry, &mut known);
@@ -95,11 +103,16 @@ async fn round(
         }
     }
     if wrote || waits {
-        return Ok(if waits && !wrote { Wait::Short } else { Wait::Change(futures_util::stream::empty().boxed()) });
+        return Ok(if waits && !wrote {
+            Wait::Short
+        } else {
+            Wait::Change(futures_util::stream::empty().boxed())
+        });
     }
     let changes = storage.watch(prefix, Some(revision)).await?;
     // Progress of the store is no change of a definition.
-    let changes = changes.filter(|event| std::future::ready(!matches!(event, Ok(storage::WatchEvent::Progress(_)))));
+    let changes = changes
+        .filter(|event| std::future::ready(!matches!(event, Ok(storage::WatchEvent::Progress(_)))));
     Ok(Wait::Change(changes.boxed()))
 }
 
@@ -107,7 +120,9 @@ async fn round(
 fn read(entries: &[Entry], known: &mut BTreeMap<String, Stored>) {
     known.retain(|key, _| entries.iter().any(|entry| *entry.key == **key));
     for entry in entries {
-        let same = known.get(&*entry.key).is_some_and(|stored| stored.revision == entry.modified);
+        let same = known
+            .get(&*entry.key)
+            .is_some_and(|stored| stored.revision == entry.modified);
         if !same {
             let stored = Stored {
                 revision: entry.modified,
@@ -122,18 +137,26 @@ fn read(entries: &[Entry], known: &mut BTreeMap<String, Stored>) {
 /// The oldest first: it was there before others wanted its names.
 fn ordered(known: &BTreeMap<String, Stored>) -> Vec<Stored> {
     let mut all: Vec<Stored> = known.values().cloned().collect();
-    all.sort_by_key(|stored| api::value::text(&stored.object, &["metadata", "creationTimestamp"]).to_owned());
+    all.sort_by_key(|stored| {
+        api::value::text(&stored.object, &["metadata", "creationTimestamp"]).to_owned()
+    });
     all
 }
 
 /// Whether the status was written.
-async fn settle(storage: &dyn Storage, known: &mut BTreeMap<String, Stored>, stored: &Stored) -> Result<bool, Error> {
+async fn settle(
+    storage: &dyn Storage,
+    known: &mut BTreeMap<String, Stored>,
+    stored: &Stored,
+) -> Result<bool, Error> {
     let group = api::value::text(&stored.object, &["spec", "group"]);
     let name = meta::name(&stored.object);
     let others: Vec<Names> = known
         .values()
         .map(|other| &other.object)
-        .filter(|other| meta::name(other) != name && api::value::text(other, &["spec", "group"]) == group)
+        .filter(|other| {
+            meta::name(other) != name && api::value::text(other, &["spec", "group"]) == group
+        })
         .map(|other| Names::parse(api::value::at(other, &["status", "acceptedNames"])))
         .collect();
     let mut object = stored.object.clone();
@@ -150,7 +173,11 @@ async fn settle(storage: &dyn Storage, known: &mut BTreeMap<String, Stored>, sto
     Ok(written)
 }
 
-async fn put(storage: &dyn Storage, stored: &Stored, object: &serde_json::Value) -> Result<bool, Error> {
+async fn put(
+    storage: &dyn Storage,
+    stored: &Stored,
+    object: &serde_json::Value,
+) -> Result<bool, Error> {
     let write = Write::Update {
         key: DEFINITIONS.key("", meta::name(object)),
         value: object::encode(object),
@@ -162,28 +189,59 @@ async fn put(storage: &dyn Storage, stored: &Stored, object: &serde_json::Value)
 /// Somebody else was quicker: the next look sees what he wrote.
 fn raced(result: Result<storage::Revision, Error>) -> Result<bool, Error> {
     match result {
-        Ok(_) | Err(Error::Conflict { .. } | Error::NotFound { .. } | Error::Exists { .. }) => Ok(true),
+        Ok(_) | Err(Error::Conflict { .. } | Error::NotFound { .. } | Error::Exists { .. }) => {
+            Ok(true)
+        }
         Err(error) => Err(error),
     }
 }
 
 /// Removes the objects of a definition that is to go, then lets it go. Whether the definition was written.
-async fn remove(storage: &dyn Storage, registry: &Registry, stored: &Stored) -> Result<bool, Error> {
+async fn remove(
+    storage: &dyn Storage,
+    registry: &Registry,
+    stored: &Stored,
+) -> Result<bool, Error> {
     let object = &stored.object;
-    if !meta::finalizers(object).iter().any(|finalizer| finalizer == FINALIZER) {
+    if !meta::finalizers(object)
+        .iter()
+        .any(|finalizer| finalizer == FINALIZER)
+    {
         return Ok(false);
     }
     let now = meta::timestamp(OffsetDateTime::now_utc());
     let mut changed = object.clone();
     let established = conditions::is_true(object, "Established");
-    let left = if established { empty(storage, registry, object).await? } else { 0 };
+    let left = if established {
+        empty(storage, registry, object).await?
+    } else {
+        0
+    };
     if left > 0 {
         let message = "CustomResource deletion is in progress";
-        conditions::set_condition(&mut changed, "Terminating", true, "InstanceDeletionInProgress", message, &now);
-        return if changed == *object { Ok(false) } else { put(storage, stored, &changed).await };
+        conditions::set_condition(
+            &mut changed,
+            "Terminating",
+            true,
+            "InstanceDeletionInProgress",
+            message,
+            &now,
+        );
+        return if changed == *object {
+            Ok(false)
+        } else {
+            put(storage, stored, &changed).await
+        };
     }
     let message = "removed all instances";
-    conditions::set_condition(&mut changed, "Terminating", false, "InstanceDeletionCompleted", message, &now);
+    conditions::set_condition(
+        &mut changed,
+        "Terminating",
+        false,
+        "InstanceDeletionCompleted",
+        message,
+        &now,
+    );
     let rest: Vec<serde_json::Value> = meta::finalizers(object)
         .iter()
         .filter(|finalizer| *finalizer != FINALIZER)
@@ -202,12 +260,18 @@ async fn remove(storage: &dyn Storage, registry: &Registry, stored: &Stored) -> 
 }
 
 /// Deletes the objects of a definition; how many are still there.
-async fn empty(storage: &dyn Storage, registry: &Registry, object: &serde_json::Value) -> Result<usize, Error> {
+async fn empty(
+    storage: &dyn Storage,
+    registry: &Registry,
+    object: &serde_json::Value,
+) -> Result<usize, Error> {
     let definition = custom_resources::Definition::parse(object);
     let row = definition
         .versions
         .iter()
-        .find_map(|version| registry.custom(&definition.group, &version.name, &definition.names.plural))
+        .find_map(|version| {
+            registry.custom(&definition.group, &version.name, &definition.names.plural)
+        })
         .map(|served| served.row);
     let mut start = None;
     let mut left = 0;
@@ -230,11 +294,18 @@ async fn empty(storage: &dyn Storage, registry: &Registry, object: &serde_json::
 }
 
 /// Whether the object is gone; one with finalizers is marked and stays.
-async fn delete(storage: &dyn Storage, row: Option<&'static Resource>, entry: &Entry) -> Result<bool, Error> {
+async fn delete(
+    storage: &dyn Storage,
+    row: Option<&'static Resource>,
+    entry: &Entry,
+) -> Result<bool, Error> {
     let key = entry.key.to_string();
     let fate = row.map(|row| {
         let object = object::decode(row, entry);
-        (row, Deletion::default().fate(row, &object, OffsetDateTime::now_utc()))
+        (
+            row,
+            Deletion::default().fate(row, &object, OffsetDateTime::now_utc()),
+        )
     });
     let write = match fate {
         Some((_, Fate::Waits)) => return Ok(false),

@@ -49,7 +49,11 @@ pub(crate) fn answer(state: &State, path: &str, parts: &Parts, query: &Query) ->
             encoding,
         ),
         ["apis"] => groups(state, parts, false, discovery::legacy_groups, encoding),
-        ["api", version] => found(discovery::legacy_resources(&state.registry.rows(), "", version)),
+        ["api", version] => found(discovery::legacy_resources(
+            &state.registry.rows(),
+            "",
+            version,
+        )),
         ["apis", group] => found(discovery::legacy_group(&state.registry.rows(), group)),
         ["apis", group, version] => found(discovery::legacy_resources(
             &state.registry.rows(),
@@ -100,8 +104,11 @@ fn groups(
     let mut response = match aggregated.flatten() {
         None => respond::value(200, encoding, &legacy(&rows)),
         Some(form) => {
-            let mut response =
-                respond::value(200, Encoding::Json, &discovery::aggregated(&rows, core, form));
+            let mut response = respond::value(
+                200,
+                Encoding::Json,
+                &discovery::aggregated(&rows, core, form),
+            );
             if let Ok(content_type) = HeaderValue::from_str(&form.content_type()) {
                 response.headers_mut().insert(CONTENT_TYPE, content_type);
             }
@@ -166,6 +173,17 @@ fn schema(group_version: &str, parts: &Parts, query: &Query) -> Answer {
         );
     }
     response
+}
+
+/// What verifies tokens of service accounts elsewhere, as in OpenID Connect Discovery 1.0.
+fn openid(state: &State) -> Value {
+    json!({
+        "issuer": state.accounts.issuer,
+        "jwks_uri": format!("https://{}/openid/v1/jwks", server_address(state)),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": state.accounts.keys.algorithms(),
+    })
 }
 
 fn server_address(state: &State) -> String {

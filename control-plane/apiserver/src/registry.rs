@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use api::table::{self, Resource};
 use arc_swap::ArcSwap;
@@ -10,6 +11,9 @@ use custom_resources::{Custom, Definition, conditions, row};
 use serde_json::Value;
 use storage::Revision;
 use tokio::sync::watch;
+
+/// How long a watch goes on after its definition went.
+const LAST_EVENTS: Duration = Duration::from_millis(100);
 
 /// A definition as it is stored.
 #[derive(Clone, Debug)]
@@ -53,7 +57,12 @@ pub(crate) struct Served {
 
 impl Registry {
     /// The row of a resource, by what stands in the path.
-    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+    pub(crate) fn find(
+        &self,
+        group: &str,
+        version: &str,
+        plural: &str,
+    ) -> Option<&'static Resource> {
         let built_in = table::find(group, version, plural);
         let definitions = &row::DEFINITIONS;
         built_in
@@ -102,7 +111,10 @@ impl Registry {
     pub(crate) fn gone(&self, row: &Resource) -> Option<watch::Receiver<bool>> {
         row.custom?;
         let served = self.custom(row.group, row.version, row.plural);
-        Some(served.map_or_else(|| watch::Sender::new(true).subscribe(), |served| served.gone.subscribe()))
+        Some(served.map_or_else(
+            || watch::Sender::new(true).subscribe(),
+            |served| served.gone.subscribe(),
+        ))
     }
 
     /// Takes over what the definitions say.
@@ -119,7 +131,11 @@ impl Registry {
                 &["status", "acceptedNames"],
             ));
             for version in definition.versions.iter().filter(|version| version.served) {
-                let key = (definition.group.clone(), version.name.clone(), definition.names.plural.clone());
+                let key = (
+                    definition.group.clone(),
+                    version.name.clone(),
+                    definition.names.plural.clone(),
+                );
                 let old = before.served.get(&key);
                 if let Some(same) = old.filter(|old| old.revision == stored.revision) {
                     served.insert(key, same.clone());
@@ -151,10 +167,16 @@ impl Registry {
         let rows = Arc::new(rows);
         self.now.store(rows.clone());
         for (key, old) in &before.served {
-            let still = rows.served.get(key).is_some_and(|new| std::ptr::eq(new.row, old.row));
+            let still = rows
+                .served
+                .get(key)
+                .is_some_and(|new| std::ptr::eq(new.row, old.row));
             if !still {
-                old.gone.send_replace(true);
-                let elsewhere = rows.served.values().any(|new| std::ptr::eq(new.row, old.row));
+                end_soon(old.gone.clone());
+                let elsewhere = rows
+                    .served
+                    .values()
+                    .any(|new| std::ptr::eq(new.row, old.row));
                 if let Some(slot) = old.row.custom.filter(|_| !elsewhere) {
                     slot.replace(None);
                 }
@@ -169,7 +191,11 @@ impl Registry {
         }
     }
 
-    fn row(&self, definition: &Definition, version: &custom_resources::definition::Version) -> &'static Resource {
+    fn row(
+        &self,
+        definition: &Definition,
+        version: &custom_resources::definition::Version,
+    ) -> &'static Resource {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(row) = made.iter().find(|row| row::same(row, definition, version)) {
             return row;
@@ -178,4 +204,12 @@ impl Registry {
         made.push(row);
         row
     }
+}
+
+/// Watches are given a moment to tell of the last objects before they end.
+fn end_soon(gone: watch::Sender<bool>) {
+    tokio::spawn(async move {
+        tokio::time::sleep(LAST_EVENTS).await;
+        gone.send_replace(true);
+    });
 }

@@ -17,7 +17,9 @@ pub fn parse(text: &str) -> Option<i64> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, after) = rest.split_at(digits);
-        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let unit_end = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
         let (unit, after) = after.split_at(unit_end);
         let unit: i128 = match unit {
             "ns" => 1,
@@ -29,7 +31,8 @@ pub fn parse(text: &str) -> Option<i64> {
             _ => return None,
         };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if (whole.is_empty() && fraction.is_empty()) || number.len() > 40 || fraction.contains('.') {
+        if (whole.is_empty() && fraction.is_empty()) || number.len() > 40 || fraction.contains('.')
+        {
             return None;
         }
         if !whole.is_empty() {
@@ -50,7 +53,10 @@ pub fn parse(text: &str) -> Option<i64> {
 
 /// As `1.5s`, the way that a conversion to a text shows it.
 pub fn seconds(nanos: i64) -> String {
-    let (whole, rest) = (nanos.unsigned_abs() / 1_000_000_000, nanos.unsigned_abs() % 1_000_000_000);
+    let (whole, rest) = (
+        nanos.unsigned_abs() / 1_000_000_000,
+        nanos.unsigned_abs() % 1_000_000_000,
+    );
     let sign = if nanos < 0 { "-" } else { "" };
     if rest == 0 {
         return format!("{sign}{whole}s");

@@ -35,7 +35,10 @@ impl Pattern {
             return Ok(pattern);
         }
         if source.len() > LENGTH_MAX {
-            return Err(format!("error parsing regexp: expression of {} bytes is too large", source.len()));
+            return Err(format!(
+                "error parsing regexp: expression of {} bytes is too large",
+                source.len()
+            ));
         }
         check(source)?;
         let pattern = Arc::new(Pattern {
@@ -82,16 +85,27 @@ fn check(source: &str) -> Result<(), String> {
         .parse(&translate(source));
     match parsed {
         Ok(_) if !repeats => Ok(()),
-        Ok(_) => compile(source).map(drop).map_err(|_| {
-            format!("error parsing regexp: expression is too large: `{source}`")
-        }),
-        Err(regex_syntax::Error::Parse(error)) => Err(words(&error.kind().to_string(), source, error.span().start.offset)),
-        Err(error) => Err(format!("error parsing regexp: {}: `{source}`", first_line(&error.to_string()))),
+        Ok(_) => compile(source)
+            .map(drop)
+            .map_err(|_| format!("error parsing regexp: expression is too large: `{source}`")),
+        Err(regex_syntax::Error::Parse(error)) => Err(words(
+            &error.kind().to_string(),
+            source,
+            error.span().start.offset,
+        )),
+        Err(error) => Err(format!(
+            "error parsing regexp: {}: `{source}`",
+            first_line(&error.to_string())
+        )),
     }
 }
 
 fn first_line(text: &str) -> String {
-    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+    text.lines()
+        .last()
+        .unwrap_or_default()
+        .trim_start_matches("error: ")
+        .to_owned()
 }
 
 /// In the words of Go's parser where they are known.
@@ -101,10 +115,21 @@ fn words(kind: &str, source: &str, at: usize) -> String {
         "unclosed group" => ("missing closing )", source),
         "unopened group" => ("unexpected )", source),
         "unclosed character class" => ("missing closing ]", rest),
-        "repetition operator missing expression" => ("missing argument to repetition operator", &rest[..rest.chars().next().map_or(0, char::len_utf8)]),
-        "unrecognized escape sequence" => ("invalid escape sequence", &rest[..rest.char_indices().nth(2).map_or(rest.len(), |(i, _)| i)]),
-        other if other.starts_with("look-around") => ("invalid or unsupported Perl syntax", &rest[..rest.len().min(3)]),
-        other if other.starts_with("invalid character class range") => ("invalid character class range", rest),
+        "repetition operator missing expression" => (
+            "missing argument to repetition operator",
+            &rest[..rest.chars().next().map_or(0, char::len_utf8)],
+        ),
+        "unrecognized escape sequence" => (
+            "invalid escape sequence",
+            &rest[..rest.char_indices().nth(2).map_or(rest.len(), |(i, _)| i)],
+        ),
+        other if other.starts_with("look-around") => (
+            "invalid or unsupported Perl syntax",
+            &rest[..rest.len().min(3)],
+        ),
+        other if other.starts_with("invalid character class range") => {
+            ("invalid character class range", rest)
+        }
         other => return format!("error parsing regexp: {other}: `{source}`"),
     };
     format!("error parsing regexp: {what}: `{shown}`")
@@ -255,7 +280,11 @@ mod tests {
             (r"^[\w-]+$", "é", false),
             (r"\bfoo\b", "a foo b", true),
             (r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?\.)*\/$", "a.b./", true),
-            (r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$", "/a%2f&", true),
+            (
+                r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$",
+                "/a%2f&",
+                true,
+            ),
         ];
         for (source, text, expected) in cases {
             let pattern = Pattern::new(source).unwrap_or_else(|why| panic!("{source}: {why}"));
@@ -265,9 +294,21 @@ mod tests {
 
     #[test]
     fn nonsense_and_excess_are_refused() {
-        for source in ["(", "a)", "[", "*", r"\y", "(?=a)", "((a{1000}){1000}){1000}", &"(".repeat(5000)] {
+        for source in [
+            "(",
+            "a)",
+            "[",
+            "*",
+            r"\y",
+            "(?=a)",
+            "((a{1000}){1000}){1000}",
+            &"(".repeat(5000),
+        ] {
             let why = Pattern::new(source).unwrap_err();
-            assert!(why.starts_with("error parsing regexp: "), "{source:.20}: {why:.80}");
+            assert!(
+                why.starts_with("error parsing regexp: "),
+                "{source:.20}: {why:.80}"
+            );
         }
     }
 }

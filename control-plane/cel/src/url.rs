@@ -42,7 +42,9 @@ impl Url {
             }
             None if rest.starts_with('/') => ("", rest),
             // An opaque address such as mailto:a@b has no path.
-            None if !scheme.is_empty() && !rest.is_empty() => return Some(Url::new(text, scheme, "", "", query)),
+            None if !scheme.is_empty() && !rest.is_empty() => {
+                return Some(Url::new(text, scheme, "", "", query));
+            }
             None => return None,
         };
         let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
@@ -73,7 +75,10 @@ impl Url {
 
     /// Empty where there is none.
     pub fn port(&self) -> &str {
-        let after = self.host.rsplit_once(']').map_or(self.host.as_str(), |(_, after)| after);
+        let after = self
+            .host
+            .rsplit_once(']')
+            .map_or(self.host.as_str(), |(_, after)| after);
         after.rsplit_once(':').map_or("", |(_, port)| port)
     }
 
@@ -93,25 +98,32 @@ impl Url {
 
 fn is_scheme(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
 }
 
 fn is_host(host: &str) -> bool {
     let port = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
     if let Some(inner) = host.strip_prefix('[') {
         return inner.split_once(']').is_some_and(|(address, after)| {
-            let address = address.split_once('%').map_or(address, |(address, _)| address);
+            let address = address
+                .split_once('%')
+                .map_or(address, |(address, _)| address);
             address.parse::<std::net::Ipv6Addr>().is_ok()
                 && (after.is_empty() || after.strip_prefix(':').is_some_and(port))
         });
     }
     let (name, after) = host.split_once(':').unwrap_or((host, ""));
-    port(after) && is_encoded(name) && !name.contains(['<', '>', '"', '^', '`', '{', '}', '|', '\\', '[', ']'])
+    port(after)
+        && is_encoded(name)
+        && !name.contains(['<', '>', '"', '^', '`', '{', '}', '|', '\\', '[', ']'])
 }
 
 fn is_encoded(text: &str) -> bool {
     text.split('%').skip(1).all(|rest| {
-        rest.get(..2).is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
+        rest.get(..2)
+            .is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))
     })
 }
 
@@ -146,10 +158,23 @@ mod tests {
     #[test]
     fn addresses_come_apart() {
         let url = Url::parse("https://user@[::1]:80/a%20b?k=v&k=w%20x#f").unwrap();
-        assert_eq!((url.scheme.as_str(), url.hostname(), url.port()), ("https", "::1", "80"));
+        assert_eq!(
+            (url.scheme.as_str(), url.hostname(), url.port()),
+            ("https", "::1", "80")
+        );
         assert_eq!(url.path, "/a%20b");
         assert_eq!(url.query_values()["k"], ["v", "w x"]);
-        for bad in ["", "a", "a/b", "../x", "https://a b", "https://[::1", "https://a:x/", "https://a/%zz", ":x"] {
+        for bad in [
+            "",
+            "a",
+            "a/b",
+            "../x",
+            "https://a b",
+            "https://[::1",
+            "https://a:x/",
+            "https://a/%zz",
+            ":x",
+        ] {
             assert!(!is_absolute(bad), "{bad}");
         }
         for good in ["/a/b", "https://a", "mailto:x@y", "http://192.168.0.1:8080"] {

@@ -37,7 +37,10 @@ impl Columns {
                 "name": column["name"], "type": column["type"], "format": text(column, &["format"]),
                 "description": description, "priority": number(column, &["priority"]),
             }));
-            paths.push((text(column, &["type"]).to_owned(), JsonPath::parse(path).ok()));
+            paths.push((
+                text(column, &["type"]).to_owned(),
+                JsonPath::parse(path).ok(),
+            ));
         }
         Columns {
             definitions: definitions.into(),
@@ -54,7 +57,9 @@ impl Columns {
     pub fn cells(&self, object: &Value, now: OffsetDateTime) -> Vec<Value> {
         let mut cells = vec![at(object, &["metadata", "name"]).clone()];
         cells.extend(self.paths.iter().map(|(kind, path)| {
-            let found = path.as_ref().map_or_else(Vec::new, |path| path.find(object));
+            let found = path
+                .as_ref()
+                .map_or_else(Vec::new, |path| path.find(object));
             cell(kind, &found, now)
         }));
         cells
@@ -69,7 +74,10 @@ fn cell(kind: &str, found: &[&Value], now: OffsetDateTime) -> Value {
         ("integer", Value::Number(n)) => n
             .as_i64()
             .or_else(|| {
-                #[expect(clippy::cast_possible_truncation, reason = "a float is cut to its whole part")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "a float is cut to its whole part"
+                )]
                 n.as_f64().map(|f| f as i64)
             })
             .into(),

@@ -13,14 +13,25 @@ pub const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 pub fn is_true(object: &Value, kind: &str) -> bool {
     list(object, &["status", "conditions"])
         .iter()
-        .any(|condition| text(condition, &["type"]) == kind && text(condition, &["status"]) == "True")
+        .any(|condition| {
+            text(condition, &["type"]) == kind && text(condition, &["status"]) == "True"
+        })
 }
 
 /// Sets a condition; the time moves only when the status does.
-pub fn set_condition(object: &mut Value, kind: &str, status: bool, reason: &str, message: &str, now: &str) {
+pub fn set_condition(
+    object: &mut Value,
+    kind: &str,
+    status: bool,
+    reason: &str,
+    message: &str,
+    now: &str,
+) {
     let status = if status { "True" } else { "False" };
     let mut conditions = list(object, &["status", "conditions"]).to_vec();
-    let slot = conditions.iter_mut().find(|condition| text(condition, &["type"]) == kind);
+    let slot = conditions
+        .iter_mut()
+        .find(|condition| text(condition, &["type"]) == kind);
     let before = slot.as_ref().map(|condition| {
         (
             text(condition, &["status"]).to_owned(),
@@ -66,7 +77,14 @@ pub fn settle(object: &mut Value, others: &[Names], now: &str) {
         }
     }
     match &conflict {
-        None => set_condition(object, "NamesAccepted", true, "NoConflicts", "no conflicts found", now),
+        None => set_condition(
+            object,
+            "NamesAccepted",
+            true,
+            "NoConflicts",
+            "no conflicts found",
+            now,
+        ),
         Some((why, kept)) => {
             let mut message = String::new();
             for name in kept {
@@ -86,9 +104,23 @@ pub fn settle(object: &mut Value, others: &[Names], now: &str) {
     }
     if conflict.is_none() {
         let message = "the initial names have been accepted";
-        set_condition(object, "Established", true, "InitialNamesAccepted", message, now);
+        set_condition(
+            object,
+            "Established",
+            true,
+            "InitialNamesAccepted",
+            message,
+            now,
+        );
     } else {
-        set_condition(object, "Established", false, "NotAccepted", "not all names are accepted", now);
+        set_condition(
+            object,
+            "Established",
+            false,
+            "NotAccepted",
+            "not all names are accepted",
+            now,
+        );
     }
 }
 
@@ -96,7 +128,11 @@ pub fn settle(object: &mut Value, others: &[Names], now: &str) {
 fn conflict(wanted: &Names, others: &[Names]) -> Option<(&'static str, Vec<String>)> {
     let resources: Vec<&String> = others
         .iter()
-        .flat_map(|names| [&names.plural, &names.singular].into_iter().chain(&names.short))
+        .flat_map(|names| {
+            [&names.plural, &names.singular]
+                .into_iter()
+                .chain(&names.short)
+        })
         .filter(|name| !name.is_empty())
         .collect();
     let kinds: Vec<&String> = others

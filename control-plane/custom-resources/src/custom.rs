@@ -33,11 +33,22 @@ pub struct Custom {
 
 impl Custom {
     /// Of the version of that name in a stored definition; `None` where there is none.
-    pub fn new(object: &Value, stored: &Bytes, definition: &Definition, version: &str) -> Option<Self> {
-        let version = definition.versions.iter().find(|v| v.name == version)?.clone();
+    pub fn new(
+        object: &Value,
+        stored: &Bytes,
+        definition: &Definition,
+        version: &str,
+    ) -> Option<Self> {
+        let version = definition
+            .versions
+            .iter()
+            .find(|v| v.name == version)?
+            .clone();
         let mut schema = Schema::parse(body(object, &version.name));
         let decls = rules::Compiled::new(&mut schema);
-        let storage_version = definition.storage_version().map_or_else(String::new, |v| v.name.clone());
+        let storage_version = definition
+            .storage_version()
+            .map_or_else(String::new, |v| v.name.clone());
         let fields = version
             .selectable
             .iter()

@@ -21,7 +21,10 @@ fn walk(body: &Value, place: Place<'_>, root: bool, depth: usize, wrong: &mut Ve
     }
     if let Some(default) = body.get("default") {
         if root {
-            wrong.push(FieldError::forbidden(place.field("default"), "must not be set"));
+            wrong.push(FieldError::forbidden(
+                place.field("default"),
+                "must not be set",
+            ));
         } else {
             one(body, default, place, wrong);
         }
@@ -52,7 +55,11 @@ fn one(body: &Value, default: &Value, place: Place<'_>, wrong: &mut Vec<FieldErr
     fill::default(&schema, &mut filled);
     let mut pruned = filled.clone();
     if !fill::prune_value(&schema, &mut pruned).is_empty() {
-        wrong.push(FieldError::invalid(&field, default, "must not have unknown fields"));
+        wrong.push(FieldError::invalid(
+            &field,
+            default,
+            "must not have unknown fields",
+        ));
         return;
     }
     let mut found = validate::validate(&schema, &filled, None);
@@ -60,8 +67,16 @@ fn one(body: &Value, default: &Value, place: Place<'_>, wrong: &mut Vec<FieldErr
     found.extend(lists::embedded(&schema, &filled));
     for mut fault in found {
         if fault.field != "<nil>" {
-            let dot = if fault.field.is_empty() || fault.field.starts_with('[') { "" } else { "." };
-            fault.detail = fault.detail.replacen(&format!("{} in body", fault.field), &format!("{field}{dot}{} in body", fault.field), 1);
+            let dot = if fault.field.is_empty() || fault.field.starts_with('[') {
+                ""
+            } else {
+                "."
+            };
+            fault.detail = fault.detail.replacen(
+                &format!("{} in body", fault.field),
+                &format!("{field}{dot}{} in body", fault.field),
+                1,
+            );
             fault.field = format!("{field}{dot}{}", fault.field);
         }
         wrong.push(fault);

@@ -115,15 +115,18 @@ impl Version {
                 .map(str::to_owned)
                 .collect()
         };
-        let deprecation = flag(body, &["deprecated"]).then(|| match text(body, &["deprecationWarning"]) {
-            "" => format!("{group}/{name} {kind} is deprecated"),
-            words => words.to_owned(),
-        });
+        let deprecation =
+            flag(body, &["deprecated"]).then(|| match text(body, &["deprecationWarning"]) {
+                "" => format!("{group}/{name} {kind} is deprecated"),
+                words => words.to_owned(),
+            });
         Version {
             served: flag(body, &["served"]),
             storage: flag(body, &["storage"]),
             deprecation,
-            status: body["subresources"].get("status").is_some_and(Value::is_object),
+            status: body["subresources"]
+                .get("status")
+                .is_some_and(Value::is_object),
             scale: scale.is_object().then(|| ScalePaths {
                 spec_replicas: path("specReplicasPath"),
                 status_replicas: path("statusReplicasPath"),

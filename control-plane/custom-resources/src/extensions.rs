@@ -11,7 +11,11 @@ pub(crate) fn check(body: &Value, place: Place<'_>, wrong: &mut Vec<FieldError>)
     let preserve = at(body, &["x-kubernetes-preserve-unknown-fields"]);
     if *preserve == Value::Bool(false) {
         let field = place.field("x-kubernetes-preserve-unknown-fields");
-        wrong.push(FieldError::invalid(field, preserve, "must be true or undefined"));
+        wrong.push(FieldError::invalid(
+            field,
+            preserve,
+            "must be true or undefined",
+        ));
     }
     if flag(body, &["x-kubernetes-int-or-string"]) {
         int_or_string(body, place, wrong);
@@ -21,7 +25,10 @@ pub(crate) fn check(body: &Value, place: Place<'_>, wrong: &mut Vec<FieldError>)
 }
 
 fn int_or_string(body: &Value, place: Place<'_>, wrong: &mut Vec<FieldError>) {
-    for word in ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource"] {
+    for word in [
+        "x-kubernetes-preserve-unknown-fields",
+        "x-kubernetes-embedded-resource",
+    ] {
         if flag(body, &[word]) {
             let why = "must be false if x-kubernetes-int-or-string is true";
             wrong.push(FieldError::invalid(place.field(word), &true.into(), why));
@@ -46,7 +53,11 @@ fn map_type(body: &Value, place: Place<'_>, wrong: &mut Vec<FieldError>) {
     }
     if !matches!(map_type, "atomic" | "granular") {
         let field = place.field("x-kubernetes-map-type");
-        wrong.push(FieldError::not_supported(field, map_type, &["atomic", "granular"]));
+        wrong.push(FieldError::not_supported(
+            field,
+            map_type,
+            &["atomic", "granular"],
+        ));
     }
 }
 
@@ -64,11 +75,19 @@ fn list_type(body: &Value, place: Place<'_>, wrong: &mut Vec<FieldError>) {
     if !list_type.is_empty() {
         let kind = text(body, &["type"]);
         if kind != "array" {
-            wrong.push(of_type(place, kind, "must be array if x-kubernetes-list-type is specified"));
+            wrong.push(of_type(
+                place,
+                kind,
+                "must be array if x-kubernetes-list-type is specified",
+            ));
         }
         if !matches!(list_type, "atomic" | "set" | "map") {
             let field = place.field("x-kubernetes-list-type");
-            wrong.push(FieldError::not_supported(field, list_type, &["atomic", "set", "map"]));
+            wrong.push(FieldError::not_supported(
+                field,
+                list_type,
+                &["atomic", "set", "map"],
+            ));
         }
     }
     if !keys.is_empty() && list_type != "map" {
@@ -122,7 +141,13 @@ fn set_items(items: &Value, here: Place<'_>, wrong: &mut Vec<FieldError>) {
     }
 }
 
-fn map_list(items: &Value, here: Place<'_>, keys: &[Value], place: Place<'_>, wrong: &mut Vec<FieldError>) {
+fn map_list(
+    items: &Value,
+    here: Place<'_>,
+    keys: &[Value],
+    place: Place<'_>,
+    wrong: &mut Vec<FieldError>,
+) {
     if keys.is_empty() {
         wrong.push(FieldError::required(
             place.field("x-kubernetes-list-map-keys"),
@@ -130,7 +155,10 @@ fn map_list(items: &Value, here: Place<'_>, keys: &[Value], place: Place<'_>, wr
         ));
     }
     if items.is_null() {
-        wrong.push(FieldError::required(here.to_string(), "must have a schema if x-kubernetes-list-type is map"));
+        wrong.push(FieldError::required(
+            here.to_string(),
+            "must have a schema if x-kubernetes-list-type is map",
+        ));
         return;
     }
     let kind = text(items, &["type"]);
@@ -144,19 +172,31 @@ fn map_list(items: &Value, here: Place<'_>, keys: &[Value], place: Place<'_>, wr
             "cannot be nullable when x-kubernetes-list-type is map",
         ));
     }
-    let required: Vec<&str> = list(items, &["required"]).iter().filter_map(Value::as_str).collect();
+    let required: Vec<&str> = list(items, &["required"])
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
     let mut seen: Vec<&str> = Vec::new();
     let whole = Value::Array(keys.to_vec());
     let own = || place.field("x-kubernetes-list-map-keys");
     for key in keys {
         let name = key.as_str().unwrap_or_default();
         if seen.contains(&name) {
-            wrong.push(FieldError::invalid(own(), &whole, "must not contain duplicate entries"));
+            wrong.push(FieldError::invalid(
+                own(),
+                &whole,
+                "must not contain duplicate entries",
+            ));
             continue;
         }
         seen.push(name);
-        let Some((_, property)) = entries(items, &["properties"]).find(|(known, _)| *known == name) else {
-            wrong.push(FieldError::invalid(own(), &whole, "entries must all be names of item properties"));
+        let Some((_, property)) = entries(items, &["properties"]).find(|(known, _)| *known == name)
+        else {
+            wrong.push(FieldError::invalid(
+                own(),
+                &whole,
+                "entries must all be names of item properties",
+            ));
             continue;
         };
         let there = Place::Key(&here, "properties", name);

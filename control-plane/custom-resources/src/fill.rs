@@ -22,7 +22,13 @@ pub(crate) fn prune_value(schema: &Schema, value: &mut Value) -> Vec<String> {
     found
 }
 
-fn walk(schema: &Schema, value: &mut Value, root: bool, path: &mut String, found: &mut Vec<String>) {
+fn walk(
+    schema: &Schema,
+    value: &mut Value,
+    root: bool,
+    path: &mut String,
+    found: &mut Vec<String>,
+) {
     let length = path.len();
     match value {
         Value::Object(map) => {

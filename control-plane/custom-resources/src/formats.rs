@@ -217,7 +217,13 @@ fn isbn10(text: &str) -> bool {
     };
     let digits: Option<Vec<u32>> = plain.iter().enumerate().map(value).collect();
     digits.is_some_and(|digits| {
-        digits.len() == 10 && (1..).zip(digits).map(|(i, d): (u32, u32)| i * d).sum::<u32>() % 11 == 0
+        digits.len() == 10
+            && (1..)
+                .zip(digits)
+                .map(|(i, d): (u32, u32)| i * d)
+                .sum::<u32>()
+                % 11
+                == 0
     })
 }
 
@@ -272,6 +278,7 @@ fn uuid(text: &str, version: Option<char>) -> bool {
         && plain.iter().all(char::is_ascii_hexdigit)
         && version.is_none_or(|version| {
             plain[12] == version
-                && (version == '3' || matches!(plain[16].to_ascii_lowercase(), '8' | '9' | 'a' | 'b'))
+                && (version == '3'
+                    || matches!(plain[16].to_ascii_lowercase(), '8' | '9' | 'a' | 'b'))
         })
 }

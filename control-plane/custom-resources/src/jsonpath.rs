@@ -52,7 +52,10 @@ impl JsonPath {
         let mut parser = Parser { text, at: 0 };
         let path = parser.path(0)?;
         if parser.at < text.len() {
-            return Err(format!("unrecognized character in action: {}", parser.rest()));
+            return Err(format!(
+                "unrecognized character in action: {}",
+                parser.rest()
+            ));
         }
         Ok(path)
     }
@@ -204,7 +207,11 @@ impl<'a> Parser<'a> {
             if self.take("..") {
                 steps.push(Step::Recursive);
                 if let Some(name) = self.name() {
-                    steps.push(if name == "*" { Step::Wildcard } else { Step::Field(name) });
+                    steps.push(if name == "*" {
+                        Step::Wildcard
+                    } else {
+                        Step::Field(name)
+                    });
                 }
             } else if self.take(".") {
                 match self.name() {
@@ -273,7 +280,8 @@ impl<'a> Parser<'a> {
                 .collect();
             return Ok(Step::Fields(names));
         }
-        let slices: Result<Vec<Slice>, String> = inner.split(',').map(|part| slice(part.trim())).collect();
+        let slices: Result<Vec<Slice>, String> =
+            inner.split(',').map(|part| slice(part.trim())).collect();
         Ok(Step::Indices(slices?))
     }
 
@@ -281,7 +289,9 @@ impl<'a> Parser<'a> {
         self.spaces();
         let left = self.side(depth)?;
         self.spaces();
-        let operator = ["==", "!=", "<=", ">=", "<", ">"].into_iter().find(|operator| self.take(operator));
+        let operator = ["==", "!=", "<=", ">=", "<", ">"]
+            .into_iter()
+            .find(|operator| self.take(operator));
         let right = match operator {
             Some(_) => {
                 self.spaces();
@@ -330,7 +340,9 @@ fn slice(text: &str) -> Result<Slice, String> {
         if part.is_empty() {
             return Ok(None);
         }
-        part.parse().map(Some).map_err(|_| format!("invalid array index {text}"))
+        part.parse()
+            .map(Some)
+            .map_err(|_| format!("invalid array index {text}"))
     };
     let parts: Vec<&str> = text.split(':').collect();
     match parts.as_slice() {

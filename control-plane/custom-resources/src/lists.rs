@@ -26,7 +26,13 @@ pub fn embedded(schema: &Schema, value: &Value) -> Vec<FieldError> {
 
 type Visit = dyn Fn(&Schema, &Value, Path<'_>, &mut Vec<FieldError>);
 
-fn walk(schema: &Schema, value: &Value, path: Path<'_>, found: &mut Vec<FieldError>, visit: &Visit) {
+fn walk(
+    schema: &Schema,
+    value: &Value,
+    path: Path<'_>,
+    found: &mut Vec<FieldError>,
+    visit: &Visit,
+) {
     visit(schema, value, path, found);
     match value {
         Value::Object(map) => {
@@ -72,7 +78,10 @@ fn list(schema: &Schema, value: &Value, path: Path<'_>, found: &mut Vec<FieldErr
                         .filter_map(|key| Some((key.to_string(), item.get(&**key)?.clone())))
                         .collect();
                     let path = Path::Index(&path, index).bracketed();
-                    found.push(FieldError::duplicate(path, Value::Object(shown).to_string()));
+                    found.push(FieldError::duplicate(
+                        path,
+                        Value::Object(shown).to_string(),
+                    ));
                 }
             }
         }

@@ -14,7 +14,11 @@ pub fn review(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     let spec = at(object, &["spec"]);
     if old.is_none() {
-        let wanted = format!("{}.{}", text(spec, &["names", "plural"]), text(spec, &["group"]));
+        let wanted = format!(
+            "{}.{}",
+            text(spec, &["names", "plural"]),
+            text(spec, &["group"])
+        );
         let name = api::meta::name(object);
         if name != wanted {
             let why = "must be spec.names.plural+\".\"+spec.group";
@@ -43,7 +47,12 @@ pub fn review(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
 /// What is wrong with the names that were accepted, for writes of the status.
 pub fn review_status(object: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
-    names(at(object, &["status", "acceptedNames"]), "status.acceptedNames", false, &mut wrong);
+    names(
+        at(object, &["status", "acceptedNames"]),
+        "status.acceptedNames",
+        false,
+        &mut wrong,
+    );
     wrong
 }
 
@@ -53,11 +62,24 @@ fn group_and_scope(spec: &Value, wrong: &mut Vec<FieldError>) {
     if group.is_empty() {
         wrong.push(FieldError::required("spec.group", ""));
     } else if !faults.is_empty() {
-        wrong.push(FieldError::invalid_text("spec.group", group, faults.join(",")));
+        wrong.push(FieldError::invalid_text(
+            "spec.group",
+            group,
+            faults.join(","),
+        ));
     } else if !group.contains('.') {
-        wrong.push(FieldError::invalid_text("spec.group", group, "should be a domain with at least one dot"));
+        wrong.push(FieldError::invalid_text(
+            "spec.group",
+            group,
+            "should be a domain with at least one dot",
+        ));
     }
-    one_of("spec.scope", text(spec, &["scope"]), &["Cluster", "Namespaced"], wrong);
+    one_of(
+        "spec.scope",
+        text(spec, &["scope"]),
+        &["Cluster", "Namespaced"],
+        wrong,
+    );
 }
 
 fn one_of(field: &str, value: &str, known: &[&str], wrong: &mut Vec<FieldError>) {
@@ -73,7 +95,11 @@ fn shared(versions: &[Value], key: &str) -> bool {
     versions
         .first()
         .and_then(|first| first.get(key))
-        .is_some_and(|first| versions.iter().all(|version| version.get(key) == Some(first)))
+        .is_some_and(|first| {
+            versions
+                .iter()
+                .all(|version| version.get(key) == Some(first))
+        })
 }
 
 fn versions(spec: &Value, old: Option<&Value>, wrong: &mut Vec<FieldError>) {
@@ -92,7 +118,11 @@ fn versions(spec: &Value, old: Option<&Value>, wrong: &mut Vec<FieldError>) {
         }
         let faults = label(name);
         if !faults.is_empty() {
-            wrong.push(FieldError::invalid_text(format!("{here}.name"), name, faults.join(",")));
+            wrong.push(FieldError::invalid_text(
+                format!("{here}.name"),
+                name,
+                faults.join(","),
+            ));
         }
         deprecation(version, &here, wrong);
         let place = |key: &str, top: &str| match hoisted(key) {
@@ -107,7 +137,10 @@ fn versions(spec: &Value, old: Option<&Value>, wrong: &mut Vec<FieldError>) {
             subresources(at(version, &["subresources"]), &place, wrong);
         }
         if let Some(place) = place("additionalPrinterColumns", "additionalPrinterColumns") {
-            for (i, column) in list(version, &["additionalPrinterColumns"]).iter().enumerate() {
+            for (i, column) in list(version, &["additionalPrinterColumns"])
+                .iter()
+                .enumerate()
+            {
                 printed(column, &format!("{place}[{i}]"), wrong);
             }
         }
@@ -117,9 +150,18 @@ fn versions(spec: &Value, old: Option<&Value>, wrong: &mut Vec<FieldError>) {
     }
     let whole = || at(spec, &["versions"]).clone();
     if !unique {
-        wrong.push(FieldError::invalid("spec.versions", &whole(), "must contain unique version names"));
+        wrong.push(FieldError::invalid(
+            "spec.versions",
+            &whole(),
+            "must contain unique version names",
+        ));
     }
-    if versions.iter().filter(|version| flag(version, &["storage"])).count() != 1 {
+    if versions
+        .iter()
+        .filter(|version| flag(version, &["storage"]))
+        .count()
+        != 1
+    {
         let why = "must have exactly one version marked as storage version";
         wrong.push(FieldError::invalid("spec.versions", &whole(), why));
     }
@@ -130,7 +172,11 @@ fn deprecation(version: &Value, here: &str, wrong: &mut Vec<FieldError>) {
         return;
     };
     let mut refuse = |why: String| {
-        wrong.push(FieldError::invalid_text(format!("{here}.deprecationWarning"), words, why));
+        wrong.push(FieldError::invalid_text(
+            format!("{here}.deprecationWarning"),
+            words,
+            why,
+        ));
     };
     if !flag(version, &["deprecated"]) {
         refuse("can only be set for deprecated versions".into());
@@ -149,7 +195,13 @@ fn deprecation(version: &Value, here: &str, wrong: &mut Vec<FieldError>) {
     }
 }
 
-fn schema(version: &Value, place: &str, old: Option<&Value>, name: &str, wrong: &mut Vec<FieldError>) {
+fn schema(
+    version: &Value,
+    place: &str,
+    old: Option<&Value>,
+    name: &str,
+    wrong: &mut Vec<FieldError>,
+) {
     let body = at(version, &["schema", "openAPIV3Schema"]);
     if !body.is_object() {
         return;
@@ -164,7 +216,10 @@ fn schema(version: &Value, place: &str, old: Option<&Value>, name: &str, wrong: 
         // What was accepted once is not held against the definition again.
         return;
     }
-    if version["subresources"].get("status").is_some_and(Value::is_object) {
+    if version["subresources"]
+        .get("status")
+        .is_some_and(Value::is_object)
+    {
         status_root(body, &root, wrong);
     }
     let place = Place::Root(&root);
@@ -182,9 +237,28 @@ fn schema(version: &Value, place: &str, old: Option<&Value>, name: &str, wrong: 
 /// With a status of its own, the root may only say some things.
 fn status_root(body: &Value, root: &str, wrong: &mut Vec<FieldError>) {
     const ALLOWED: [&str; 22] = [
-        "description", "type", "format", "title", "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum",
-        "maxLength", "minLength", "pattern", "maxItems", "minItems", "uniqueItems", "multipleOf", "required", "items",
-        "properties", "externalDocs", "example", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations",
+        "description",
+        "type",
+        "format",
+        "title",
+        "maximum",
+        "exclusiveMaximum",
+        "minimum",
+        "exclusiveMinimum",
+        "maxLength",
+        "minLength",
+        "pattern",
+        "maxItems",
+        "minItems",
+        "uniqueItems",
+        "multipleOf",
+        "required",
+        "items",
+        "properties",
+        "externalDocs",
+        "example",
+        "x-kubernetes-preserve-unknown-fields",
+        "x-kubernetes-validations",
     ];
     let other = entries(body, &[])
         .any(|(key, value)| !ALLOWED.contains(&key.as_str()) && !api::value::is_empty(value));
@@ -213,13 +287,27 @@ fn subresources(body: &Value, place: &str, wrong: &mut Vec<FieldError>) {
                 wrong.push(FieldError::required(field, ""));
             }
         } else if !value.starts_with('.') {
-            wrong.push(FieldError::invalid_text(field, value, "must be a simple json path starting with ."));
+            wrong.push(FieldError::invalid_text(
+                field,
+                value,
+                "must be a simple json path starting with .",
+            ));
         } else if !below.iter().any(|prefix| value.starts_with(prefix)) {
             wrong.push(FieldError::invalid_text(field, value, why));
         }
     };
-    path("specReplicasPath", &[".spec."], "should be a json path under .spec", true);
-    path("statusReplicasPath", &[".status."], "should be a json path under .status", true);
+    path(
+        "specReplicasPath",
+        &[".spec."],
+        "should be a json path under .spec",
+        true,
+    );
+    path(
+        "statusReplicasPath",
+        &[".status."],
+        "should be a json path under .status",
+        true,
+    );
     let why = "should be a json path under either .spec or .status";
     path("labelSelectorPath", &[".spec.", ".status."], why, false);
 }
@@ -236,18 +324,35 @@ fn printed(column: &Value, place: &str, wrong: &mut Vec<FieldError>) {
     } else if !kinds.contains(&kind) {
         wrong.push(FieldError::invalid_text(format!("{place}.type"), kind, why));
     }
-    let formats = ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
+    let formats = [
+        "byte",
+        "date",
+        "date-time",
+        "double",
+        "float",
+        "int32",
+        "int64",
+        "password",
+    ];
     let format = text(column, &["format"]);
     if !format.is_empty() && !formats.contains(&format) {
         let why = format!("must be one of {}", formats.join(","));
-        wrong.push(FieldError::invalid_text(format!("{place}.format"), format, why));
+        wrong.push(FieldError::invalid_text(
+            format!("{place}.format"),
+            format,
+            why,
+        ));
     }
     let path = text(column, &["jsonPath"]);
     let field = format!("{place}.JSONPath");
     if path.is_empty() {
         wrong.push(FieldError::required(field, ""));
     } else if !path.starts_with('.') {
-        wrong.push(FieldError::invalid_text(field, path, "must be a simple json path starting with ."));
+        wrong.push(FieldError::invalid_text(
+            field,
+            path,
+            "must be a simple json path starting with .",
+        ));
     } else if let Err(why) = jsonpath::JsonPath::parse(path) {
         wrong.push(FieldError::invalid_text(field, path, why));
     }
@@ -280,15 +385,26 @@ fn selectable(version: &Value, place: &str, wrong: &mut Vec<FieldError>) {
             } else {
                 "is an invalid path: expected [ or . but got: "
             };
-            let got = if path.starts_with('.') || path.contains('[') { "" } else { path };
+            let got = if path.starts_with('.') || path.contains('[') {
+                ""
+            } else {
+                path
+            };
             wrong.push(FieldError::invalid_text(place, path, format!("{why}{got}")));
             continue;
         };
         if parts.first() == Some(&"metadata") {
-            wrong.push(FieldError::invalid_text(&place, path, "must not point to fields in metadata"));
+            wrong.push(FieldError::invalid_text(
+                &place,
+                path,
+                "must not point to fields in metadata",
+            ));
         }
         use crate::schema::Type;
-        if !matches!(target.kind, Some(Type::String | Type::Boolean | Type::Integer)) {
+        if !matches!(
+            target.kind,
+            Some(Type::String | Type::Boolean | Type::Integer)
+        ) {
             wrong.push(FieldError::invalid_text(
                 &place,
                 path,
@@ -309,7 +425,9 @@ fn label(name: &str) -> Vec<String> {
     if name.len() > 63 {
         wrong.push("must be no more than 63 characters".to_owned());
     }
-    let inner = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let inner = name
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !inner || !name.starts_with(|c: char| c.is_ascii_lowercase()) || name.ends_with('-') {
         wrong.push(
             "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic \
@@ -332,10 +450,22 @@ fn names(names: &Value, place: &str, required: bool, wrong: &mut Vec<FieldError>
             continue;
         }
         let mixed = matches!(key, "kind" | "listKind");
-        let faults = if mixed { label(&name.to_lowercase()) } else { label(name) };
+        let faults = if mixed {
+            label(&name.to_lowercase())
+        } else {
+            label(name)
+        };
         if !faults.is_empty() {
-            let prefix = if mixed { "may have mixed case, but should otherwise match: " } else { "" };
-            wrong.push(FieldError::invalid_text(field, name, format!("{prefix}{}", faults.join(","))));
+            let prefix = if mixed {
+                "may have mixed case, but should otherwise match: "
+            } else {
+                ""
+            };
+            wrong.push(FieldError::invalid_text(
+                field,
+                name,
+                format!("{prefix}{}", faults.join(",")),
+            ));
         }
     }
     for key in ["shortNames", "categories"] {
@@ -343,14 +473,22 @@ fn names(names: &Value, place: &str, required: bool, wrong: &mut Vec<FieldError>
             let name = name.as_str().unwrap_or_default();
             let faults = label(name);
             if !faults.is_empty() {
-                wrong.push(FieldError::invalid_text(format!("{place}.{key}[{index}]"), name, faults.join(",")));
+                wrong.push(FieldError::invalid_text(
+                    format!("{place}.{key}[{index}]"),
+                    name,
+                    faults.join(","),
+                ));
             }
         }
     }
     let (kind, list_kind) = (text(names, &["kind"]), text(names, &["listKind"]));
     if !kind.is_empty() && kind == list_kind {
         let why = "kind and listKind may not be the same";
-        wrong.push(FieldError::invalid_text(format!("{place}.listKind"), list_kind, why));
+        wrong.push(FieldError::invalid_text(
+            format!("{place}.listKind"),
+            list_kind,
+            why,
+        ));
     }
 }
 
@@ -359,27 +497,44 @@ fn conversion(conversion: &Value, wrong: &mut Vec<FieldError>) {
         return;
     }
     let strategy = text(conversion, &["strategy"]);
-    one_of("spec.conversion.strategy", strategy, &["None", "Webhook"], wrong);
+    one_of(
+        "spec.conversion.strategy",
+        strategy,
+        &["None", "Webhook"],
+        wrong,
+    );
     let webhook = at(conversion, &["webhook"]);
     let client = at(webhook, &["clientConfig"]);
     let versions = list(webhook, &["conversionReviewVersions"]);
     if strategy != "Webhook" {
         if !client.is_null() {
             let why = "should not be set when strategy is not set to Webhook";
-            wrong.push(FieldError::forbidden("spec.conversion.webhookClientConfig", why));
+            wrong.push(FieldError::forbidden(
+                "spec.conversion.webhookClientConfig",
+                why,
+            ));
         }
         if !versions.is_empty() {
             let why = "should not be set when strategy is not set to Webhook";
-            wrong.push(FieldError::forbidden("spec.conversion.conversionReviewVersions", why));
+            wrong.push(FieldError::forbidden(
+                "spec.conversion.conversionReviewVersions",
+                why,
+            ));
         }
         return;
     }
     let field = "spec.conversion.webhookClientConfig";
     let (url, service) = (client.get("url"), client.get("service"));
     if client.is_null() {
-        wrong.push(FieldError::required(field, "required when strategy is set to Webhook"));
+        wrong.push(FieldError::required(
+            field,
+            "required when strategy is set to Webhook",
+        ));
     } else if url.is_some() == service.is_some() {
-        wrong.push(FieldError::required(field, "exactly one of url or service is required"));
+        wrong.push(FieldError::required(
+            field,
+            "exactly one of url or service is required",
+        ));
     } else if let Some(url) = url.and_then(Value::as_str)
         && !url.starts_with("https://")
     {
@@ -395,7 +550,10 @@ fn conversion(conversion: &Value, wrong: &mut Vec<FieldError>) {
         }
     }
     if versions.is_empty() {
-        wrong.push(FieldError::required("spec.conversion.conversionReviewVersions", ""));
+        wrong.push(FieldError::required(
+            "spec.conversion.conversionReviewVersions",
+            "",
+        ));
     } else if !versions.iter().any(|v| v == "v1" || v == "v1beta1") {
         wrong.push(FieldError::invalid(
             "spec.conversion.conversionReviewVersions",
@@ -417,7 +575,11 @@ fn unchangeable(spec: &Value, old: &Value, wrong: &mut Vec<FieldError>) {
     for (path, fixed) in fields {
         if fixed && at(spec, path) != at(before, path) {
             let field = format!("spec.{}", path.join("."));
-            wrong.push(FieldError::invalid(field, at(spec, path), "field is immutable"));
+            wrong.push(FieldError::invalid(
+                field,
+                at(spec, path),
+                "field is immutable",
+            ));
         }
     }
 }
@@ -427,11 +589,18 @@ fn stored_versions(object: &Value, wrong: &mut Vec<FieldError>) {
     let stored = list(object, &["status", "storedVersions"]);
     let whole = Value::Array(stored.to_vec());
     if stored.is_empty() {
-        wrong.push(FieldError::invalid(field, &whole, "must have at least one stored version"));
+        wrong.push(FieldError::invalid(
+            field,
+            &whole,
+            "must have at least one stored version",
+        ));
         return;
     }
     let versions = list(object, &["spec", "versions"]);
-    for version in versions.iter().filter(|version| flag(version, &["storage"])) {
+    for version in versions
+        .iter()
+        .filter(|version| flag(version, &["storage"]))
+    {
         if !stored.contains(&version["name"]) {
             let why = format!("must have the storage version {}", text(version, &["name"]));
             wrong.push(FieldError::invalid(field, &whole, why));

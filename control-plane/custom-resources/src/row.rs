@@ -115,7 +115,8 @@ fn leak_all(texts: &[String]) -> &'static [&'static str] {
 /// What tells rows apart.
 pub fn same(row: &Resource, definition: &Definition, version: &Version) -> bool {
     let names = &definition.names;
-    let texts = |row: &[&str], wanted: &[String]| row.iter().copied().eq(wanted.iter().map(String::as_str));
+    let texts =
+        |row: &[&str], wanted: &[String]| row.iter().copied().eq(wanted.iter().map(String::as_str));
     row.group == definition.group
         && row.version == version.name
         && row.kind == names.kind

@@ -16,7 +16,9 @@ pub struct Rule {
 impl Rule {
     /// From the schema.
     pub fn parse(body: &Value) -> Self {
-        Rule { rule: text(body, &["rule"]).into() }
+        Rule {
+            rule: text(body, &["rule"]).into(),
+        }
     }
 }
 
@@ -31,7 +33,12 @@ impl Compiled {
     }
 
     /// What the rules find.
-    pub fn validate(&self, _schema: &Schema, _object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+    pub fn validate(
+        &self,
+        _schema: &Schema,
+        _object: &Value,
+        _old: Option<&Value>,
+    ) -> Vec<FieldError> {
         Vec::new()
     }
 }

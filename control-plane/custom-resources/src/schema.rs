@@ -170,7 +170,11 @@ impl Schema {
                 .get("items")
                 .filter(|b| b.is_object())
                 .map(|b| Box::new(Schema::parse(b))),
-            default: body.get("default").filter(|d| !d.is_null()).cloned().map(Box::new),
+            default: body
+                .get("default")
+                .filter(|d| !d.is_null())
+                .cloned()
+                .map(Box::new),
             list: match text(body, &["x-kubernetes-list-type"]) {
                 "set" => ListType::Set,
                 "map" => ListType::Map(texts(body, "x-kubernetes-list-map-keys")),
@@ -219,14 +223,32 @@ impl Checks {
                 .as_f64()
                 .map(|bound| (bound, flag(body, &[exclusive])))
         };
-        let schemas = |key: &str| -> Box<[Schema]> {
-            list(body, &[key]).iter().map(Schema::parse).collect()
-        };
+        let schemas =
+            |key: &str| -> Box<[Schema]> { list(body, &[key]).iter().map(Schema::parse).collect() };
         const KEYS: [&str; 18] = [
-            "format", "pattern", "minimum", "maximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems",
-            "minProperties", "maxProperties", "uniqueItems", "enum", "required", "allOf", "anyOf", "oneOf", "not",
+            "format",
+            "pattern",
+            "minimum",
+            "maximum",
+            "multipleOf",
+            "minLength",
+            "maxLength",
+            "minItems",
+            "maxItems",
+            "minProperties",
+            "maxProperties",
+            "uniqueItems",
+            "enum",
+            "required",
+            "allOf",
+            "anyOf",
+            "oneOf",
+            "not",
         ];
-        if !body.as_object().is_some_and(|map: &Map<_, _>| KEYS.iter().any(|key| map.contains_key(*key))) {
+        if !body
+            .as_object()
+            .is_some_and(|map: &Map<_, _>| KEYS.iter().any(|key| map.contains_key(*key)))
+        {
             return None;
         }
         Some(Box::new(Checks {

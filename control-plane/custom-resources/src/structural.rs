@@ -61,28 +61,56 @@ pub fn check(body: &Value, place: Place<'_>) -> Vec<FieldError> {
 
 fn node(body: &Value, place: Place<'_>, level: Level, depth: usize, wrong: &mut Vec<FieldError>) {
     if depth > DEPTH_MAX {
-        wrong.push(FieldError::invalid_text(place.to_string(), "", "the schema is nested too deeply"));
+        wrong.push(FieldError::invalid_text(
+            place.to_string(),
+            "",
+            "the schema is nested too deeply",
+        ));
         return;
     }
     let kind = text(body, &["type"]);
     keywords(body, place, wrong);
     extensions::check(body, place, wrong);
     if kind == "array" && !body.get("items").is_some_and(Value::is_object) {
-        wrong.push(FieldError::required(place.field("items"), "must be specified"));
+        wrong.push(FieldError::required(
+            place.field("items"),
+            "must be specified",
+        ));
     }
     if let Some(items) = body.get("items").filter(|items| items.is_object()) {
-        node(items, Place::Child(&place, "items"), Level::Item, depth + 1, wrong);
+        node(
+            items,
+            Place::Child(&place, "items"),
+            Level::Item,
+            depth + 1,
+            wrong,
+        );
     }
     for (name, property) in entries(body, &["properties"]) {
-        node(property, Place::Key(&place, "properties", name), Level::Field, depth + 1, wrong);
+        node(
+            property,
+            Place::Key(&place, "properties", name),
+            Level::Field,
+            depth + 1,
+            wrong,
+        );
     }
     let additional = body.get("additionalProperties").filter(|a| !a.is_null());
     if let Some(additional) = additional {
         if level == Level::Root {
-            wrong.push(FieldError::forbidden(place.field("additionalProperties"), "must not be used at the root"));
+            wrong.push(FieldError::forbidden(
+                place.field("additionalProperties"),
+                "must not be used at the root",
+            ));
         }
         if additional.is_object() {
-            node(additional, Place::Child(&place, "additionalProperties"), Level::Field, depth + 1, wrong);
+            node(
+                additional,
+                Place::Child(&place, "additionalProperties"),
+                Level::Field,
+                depth + 1,
+                wrong,
+            );
         }
         let has_properties = entries(body, &["properties"]).next().is_some();
         if has_properties && *additional != Value::Bool(true) {
@@ -107,7 +135,8 @@ fn node(body: &Value, place: Place<'_>, level: Level, depth: usize, wrong: &mut 
 fn types(body: &Value, place: Place<'_>, level: Level, wrong: &mut Vec<FieldError>) {
     let kind = text(body, &["type"]);
     let embedded = flag(body, &["x-kubernetes-embedded-resource"]);
-    let free = flag(body, &["x-kubernetes-int-or-string"]) || flag(body, &["x-kubernetes-preserve-unknown-fields"]);
+    let free = flag(body, &["x-kubernetes-int-or-string"])
+        || flag(body, &["x-kubernetes-preserve-unknown-fields"]);
     let field = || place.field("type");
     if embedded && kind != "object" {
         let why = "must be object if x-kubernetes-embedded-resource is true";
@@ -125,7 +154,11 @@ fn types(body: &Value, place: Place<'_>, level: Level, wrong: &mut Vec<FieldErro
         wrong.push(FieldError::required(field(), why));
     }
     if level == Level::Root && !kind.is_empty() && kind != "object" {
-        wrong.push(FieldError::invalid_text(field(), kind, "must be object at the root"));
+        wrong.push(FieldError::invalid_text(
+            field(),
+            kind,
+            "must be object at the root",
+        ));
     }
 }
 
@@ -144,12 +177,18 @@ fn metadata(body: &Value, place: Place<'_>, level: Level, wrong: &mut Vec<FieldE
             let here = Place::Key(&place, "properties", "metadata");
             let kind = text(metadata, &["type"]);
             if kind != "object" {
-                wrong.push(FieldError::invalid_text(here.field("type"), kind, "must be object"));
+                wrong.push(FieldError::invalid_text(
+                    here.field("type"),
+                    kind,
+                    "must be object",
+                ));
             }
             let plain = metadata.as_object().is_some_and(|map| {
-                map.keys().all(|key| matches!(key.as_str(), "type" | "description" | "properties"))
+                map.keys()
+                    .all(|key| matches!(key.as_str(), "type" | "description" | "properties"))
             });
-            let known = entries(metadata, &["properties"]).all(|(key, _)| matches!(key.as_str(), "name" | "generateName"));
+            let known = entries(metadata, &["properties"])
+                .all(|(key, _)| matches!(key.as_str(), "name" | "generateName"));
             if level == Level::Root && !(plain && known) {
                 wrong.push(FieldError::forbidden(
                     here.to_string(),
@@ -181,7 +220,9 @@ fn int_or_string_at(body: &Value) -> IntOrString {
         let is = |i: usize, kind: &str| {
             any.get(i)
                 .and_then(Value::as_object)
-                .is_some_and(|map: &Map<_, _>| map.len() == 1 && map.get("type").and_then(Value::as_str) == Some(kind))
+                .is_some_and(|map: &Map<_, _>| {
+                    map.len() == 1 && map.get("type").and_then(Value::as_str) == Some(kind)
+                })
         };
         any.as_array().is_some_and(|list| list.len() == 2) && is(0, "integer") && is(1, "string")
     };
@@ -189,45 +230,89 @@ fn int_or_string_at(body: &Value) -> IntOrString {
         IntOrString::Nowhere
     } else if both(at(body, &["anyOf"])) {
         IntOrString::AnyOf
-    } else if list(body, &["allOf"]).first().is_some_and(|first| both(at(first, &["anyOf"]))) {
+    } else if list(body, &["allOf"])
+        .first()
+        .is_some_and(|first| both(at(first, &["anyOf"])))
+    {
         IntOrString::FirstAllOf
     } else {
         IntOrString::Nowhere
     }
 }
 
-fn junctors(body: &Value, place: Place<'_>, spared: IntOrString, depth: usize, wrong: &mut Vec<FieldError>) {
+fn junctors(
+    body: &Value,
+    place: Place<'_>,
+    spared: IntOrString,
+    depth: usize,
+    wrong: &mut Vec<FieldError>,
+) {
     for word in ["anyOf", "allOf", "oneOf"] {
         for (index, below) in list(body, &[word]).iter().enumerate() {
             if word == "anyOf" && spared == IntOrString::AnyOf {
                 continue;
             }
-            let below_spared = if word == "allOf" && index == 0 && spared == IntOrString::FirstAllOf {
+            let below_spared = if word == "allOf" && index == 0 && spared == IntOrString::FirstAllOf
+            {
                 IntOrString::AnyOf
             } else {
                 IntOrString::Nowhere
             };
-            nested(below, Place::Index(&place, word, index), below_spared, depth + 1, wrong);
+            nested(
+                below,
+                Place::Index(&place, word, index),
+                below_spared,
+                depth + 1,
+                wrong,
+            );
         }
     }
     if let Some(not) = body.get("not").filter(|not| !not.is_null()) {
-        nested(not, Place::Child(&place, "not"), IntOrString::Nowhere, depth + 1, wrong);
+        nested(
+            not,
+            Place::Child(&place, "not"),
+            IntOrString::Nowhere,
+            depth + 1,
+            wrong,
+        );
     }
 }
 
 /// A schema under allOf, anyOf, oneOf or not: it only says what values are like.
-fn nested(body: &Value, place: Place<'_>, spared: IntOrString, depth: usize, wrong: &mut Vec<FieldError>) {
+fn nested(
+    body: &Value,
+    place: Place<'_>,
+    spared: IntOrString,
+    depth: usize,
+    wrong: &mut Vec<FieldError>,
+) {
     if depth > DEPTH_MAX {
-        wrong.push(FieldError::invalid_text(place.to_string(), "", "the schema is nested too deeply"));
+        wrong.push(FieldError::invalid_text(
+            place.to_string(),
+            "",
+            "the schema is nested too deeply",
+        ));
         return;
     }
     keywords(body, place, wrong);
     junctors(body, place, spared, depth, wrong);
     if let Some(items) = body.get("items").filter(|items| items.is_object()) {
-        nested(items, Place::Child(&place, "items"), IntOrString::Nowhere, depth + 1, wrong);
+        nested(
+            items,
+            Place::Child(&place, "items"),
+            IntOrString::Nowhere,
+            depth + 1,
+            wrong,
+        );
     }
     for (name, property) in entries(body, &["properties"]) {
-        nested(property, Place::Key(&place, "properties", name), IntOrString::Nowhere, depth + 1, wrong);
+        nested(
+            property,
+            Place::Key(&place, "properties", name),
+            IntOrString::Nowhere,
+            depth + 1,
+            wrong,
+        );
     }
     const FORBIDDEN: [(&str, &str); 12] = [
         ("type", "must be empty to be structural"),
@@ -236,53 +321,121 @@ fn nested(body: &Value, place: Place<'_>, spared: IntOrString, depth: usize, wro
         ("title", "must be empty to be structural"),
         ("description", "must be empty to be structural"),
         ("nullable", "must be false to be structural"),
-        ("x-kubernetes-preserve-unknown-fields", "must be false to be structural"),
-        ("x-kubernetes-embedded-resource", "must be false to be structural"),
-        ("x-kubernetes-int-or-string", "must be false to be structural"),
-        ("x-kubernetes-list-map-keys", "must be empty to be structural"),
-        ("x-kubernetes-list-type", "must be undefined to be structural"),
-        ("x-kubernetes-map-type", "must be undefined to be structural"),
+        (
+            "x-kubernetes-preserve-unknown-fields",
+            "must be false to be structural",
+        ),
+        (
+            "x-kubernetes-embedded-resource",
+            "must be false to be structural",
+        ),
+        (
+            "x-kubernetes-int-or-string",
+            "must be false to be structural",
+        ),
+        (
+            "x-kubernetes-list-map-keys",
+            "must be empty to be structural",
+        ),
+        (
+            "x-kubernetes-list-type",
+            "must be undefined to be structural",
+        ),
+        (
+            "x-kubernetes-map-type",
+            "must be undefined to be structural",
+        ),
     ];
     for (word, why) in FORBIDDEN {
-        let said = body.get(word).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)) && value != "");
+        let said = body
+            .get(word)
+            .is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)) && value != "");
         if said {
             wrong.push(FieldError::forbidden(place.field(word), why));
         }
     }
     if !list(body, &["x-kubernetes-validations"]).is_empty() {
-        wrong.push(FieldError::forbidden(place.field("x-kubernetes-validations"), "must be empty to be structural"));
+        wrong.push(FieldError::forbidden(
+            place.field("x-kubernetes-validations"),
+            "must be empty to be structural",
+        ));
     }
     if body["properties"].get("metadata").is_some() {
         let field = Place::Key(&place, "properties", "metadata").to_string();
-        wrong.push(FieldError::forbidden(field, "must not be specified in a nested context"));
+        wrong.push(FieldError::forbidden(
+            field,
+            "must not be specified in a nested context",
+        ));
     }
 }
 
 /// Every field that a value validation names must be specified outside of it.
-fn completeness(structure: &Value, body: &Value, place: Place<'_>, depth: usize, wrong: &mut Vec<FieldError>) {
+fn completeness(
+    structure: &Value,
+    body: &Value,
+    place: Place<'_>,
+    depth: usize,
+    wrong: &mut Vec<FieldError>,
+) {
     if depth > DEPTH_MAX {
         return;
     }
     for word in ["anyOf", "allOf", "oneOf"] {
         for (index, below) in list(body, &[word]).iter().enumerate() {
-            covered(structure, below, Place::Index(&place, word, index), depth + 1, wrong);
+            covered(
+                structure,
+                below,
+                Place::Index(&place, word, index),
+                depth + 1,
+                wrong,
+            );
         }
     }
     if let Some(not) = body.get("not").filter(|not| not.is_object()) {
-        covered(structure, not, Place::Child(&place, "not"), depth + 1, wrong);
+        covered(
+            structure,
+            not,
+            Place::Child(&place, "not"),
+            depth + 1,
+            wrong,
+        );
     }
     if let Some(items) = body.get("items").filter(|items| items.is_object()) {
-        completeness(items, items, Place::Child(&place, "items"), depth + 1, wrong);
+        completeness(
+            items,
+            items,
+            Place::Child(&place, "items"),
+            depth + 1,
+            wrong,
+        );
     }
     for (name, property) in entries(body, &["properties"]) {
-        completeness(property, property, Place::Key(&place, "properties", name), depth + 1, wrong);
+        completeness(
+            property,
+            property,
+            Place::Key(&place, "properties", name),
+            depth + 1,
+            wrong,
+        );
     }
     if let Some(additional) = body.get("additionalProperties").filter(|a| a.is_object()) {
-        completeness(additional, additional, Place::Child(&place, "additionalProperties"), depth + 1, wrong);
+        completeness(
+            additional,
+            additional,
+            Place::Child(&place, "additionalProperties"),
+            depth + 1,
+            wrong,
+        );
     }
 }
 
-fn covered(structure: &Value, body: &Value, place: Place<'_>, depth: usize, wrong: &mut Vec<FieldError>) {
+fn covered(
+    structure: &Value,
+    body: &Value,
+    place: Place<'_>,
+    depth: usize,
+    wrong: &mut Vec<FieldError>,
+) {
     if depth > DEPTH_MAX {
         return;
     }
@@ -296,25 +449,46 @@ fn covered(structure: &Value, body: &Value, place: Place<'_>, depth: usize, wron
     for (name, property) in entries(body, &["properties"]) {
         let here = Place::Key(&place, "properties", name);
         let below = structure["properties"].get(name).or_else(|| {
-            structure.get("additionalProperties").filter(|a| a.is_object())
+            structure
+                .get("additionalProperties")
+                .filter(|a| a.is_object())
         });
         match below {
             Some(below) => covered(below, property, here, depth + 1, wrong),
-            None => wrong.push(absent(structure_place(place), &format!("properties[{name}]"), &here)),
+            None => wrong.push(absent(
+                structure_place(place),
+                &format!("properties[{name}]"),
+                &here,
+            )),
         }
     }
     for word in ["anyOf", "allOf", "oneOf"] {
         for (index, below) in list(body, &[word]).iter().enumerate() {
-            covered(structure, below, Place::Index(&place, word, index), depth + 1, wrong);
+            covered(
+                structure,
+                below,
+                Place::Index(&place, word, index),
+                depth + 1,
+                wrong,
+            );
         }
     }
     if let Some(not) = body.get("not").filter(|not| not.is_object()) {
-        covered(structure, not, Place::Child(&place, "not"), depth + 1, wrong);
+        covered(
+            structure,
+            not,
+            Place::Child(&place, "not"),
+            depth + 1,
+            wrong,
+        );
     }
 }
 
 fn absent(structure: String, what: &str, because: &Place<'_>) -> FieldError {
-    FieldError::required(format!("{structure}.{what}"), format!("because it is defined in {because}"))
+    FieldError::required(
+        format!("{structure}.{what}"),
+        format!("because it is defined in {because}"),
+    )
 }
 
 /// The place of the structure that a value validation speaks of: the same path without junctors.
@@ -325,26 +499,47 @@ fn structure_place(place: Place<'_>) -> String {
         Place::Index(parent, "anyOf" | "allOf" | "oneOf", _) => structure_place(*parent),
         Place::Child(parent, word) => format!("{}.{word}", structure_place(*parent)),
         Place::Key(parent, word, key) => format!("{}.{word}[{key}]", structure_place(*parent)),
-        Place::Index(parent, word, index) => format!("{}.{word}[{index}]", structure_place(*parent)),
+        Place::Index(parent, word, index) => {
+            format!("{}.{word}[{index}]", structure_place(*parent))
+        }
     }
 }
 
 /// Keywords of JSON schema that OpenAPI or Kubernetes leaves out, and values that they may not have.
 fn keywords(body: &Value, place: Place<'_>, wrong: &mut Vec<FieldError>) {
-    for word in ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"] {
-        if body.get(word).is_some_and(|value| !api::value::is_empty(value) || value == &Value::Bool(false)) {
-            wrong.push(FieldError::forbidden(place.field(word), format!("{word} is not supported")));
+    for word in [
+        "id",
+        "additionalItems",
+        "patternProperties",
+        "definitions",
+        "dependencies",
+        "$ref",
+    ] {
+        if body
+            .get(word)
+            .is_some_and(|value| !api::value::is_empty(value) || value == &Value::Bool(false))
+        {
+            wrong.push(FieldError::forbidden(
+                place.field(word),
+                format!("{word} is not supported"),
+            ));
         }
     }
     let kind = text(body, &["type"]);
     if kind == "null" {
-        wrong.push(FieldError::forbidden(place.field("type"), "type cannot be set to null, use nullable as an alternative"));
+        wrong.push(FieldError::forbidden(
+            place.field("type"),
+            "type cannot be set to null, use nullable as an alternative",
+        ));
     } else if !kind.is_empty() && crate::schema::Type::parse(kind).is_none() {
         let known = ["array", "boolean", "integer", "number", "object", "string"];
         wrong.push(FieldError::not_supported(place.field("type"), kind, &known));
     }
     if at(body, &["items"]).is_array() {
-        wrong.push(FieldError::forbidden(place.field("items"), "items must be a schema object and not an array"));
+        wrong.push(FieldError::forbidden(
+            place.field("items"),
+            "items must be a schema object and not an array",
+        ));
     }
     if flag(body, &["uniqueItems"]) {
         wrong.push(FieldError::forbidden(

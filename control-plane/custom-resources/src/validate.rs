@@ -46,7 +46,13 @@ pub(crate) fn node(
             if let Some(below) = schema.items.as_deref() {
                 let before = Items::of(schema, old);
                 for (index, item) in items.iter().enumerate() {
-                    node(below, item, before.get(item), Path::Index(&path, index), faults);
+                    node(
+                        below,
+                        item,
+                        before.get(item),
+                        Path::Index(&path, index),
+                        faults,
+                    );
                 }
             }
         }
@@ -56,9 +62,15 @@ pub(crate) fn node(
 
 fn has_type(schema: &Schema, value: &Value, path: Path<'_>, faults: &mut Vec<FieldError>) -> bool {
     let (known, actual) = match value {
-        Value::Null => (schema.nullable || schema.kind.is_none() && !schema.int_or_string, "null"),
+        Value::Null => (
+            schema.nullable || schema.kind.is_none() && !schema.int_or_string,
+            "null",
+        ),
         Value::Bool(_) => (takes(schema, Type::Boolean), "boolean"),
-        Value::String(_) => (takes(schema, Type::String) || schema.int_or_string, "string"),
+        Value::String(_) => (
+            takes(schema, Type::String) || schema.int_or_string,
+            "string",
+        ),
         Value::Array(_) => (takes(schema, Type::Array), "array"),
         Value::Object(_) => (takes(schema, Type::Object), "object"),
         Value::Number(n) => {
@@ -72,7 +84,10 @@ fn has_type(schema: &Schema, value: &Value, path: Path<'_>, faults: &mut Vec<Fie
         faults.push(FieldError::new(
             path.to_string(),
             Fault::TypeInvalid(format!("\"{actual}\"")),
-            format!("{path} in body must be of type {}: \"{actual}\"", schema.type_name()),
+            format!(
+                "{path} in body must be of type {}: \"{actual}\"",
+                schema.type_name()
+            ),
         ));
     }
     known
@@ -118,7 +133,11 @@ fn scalar(checks: &Checks, value: &Value, path: Path<'_>, faults: &mut Vec<Field
             {
                 let shown = api::field::quoted(text);
                 let why = format!("{path} in body must be of type {}: {shown}", format.name());
-                faults.push(FieldError::new(path.to_string(), Fault::TypeInvalid(shown), why));
+                faults.push(FieldError::new(
+                    path.to_string(),
+                    Fault::TypeInvalid(shown),
+                    why,
+                ));
             }
         }
         Value::Number(n) => numeric(checks, value, n.as_f64().unwrap_or(0.0), path, faults),
@@ -175,14 +194,22 @@ fn numeric(checks: &Checks, value: &Value, n: f64, path: Path<'_>, faults: &mut 
         }
     }
     if let Some((max, excluded)) = checks.maximum {
-        let words = if excluded { "less than" } else { "less than or equal to" };
+        let words = if excluded {
+            "less than"
+        } else {
+            "less than or equal to"
+        };
         if n > max || (excluded && n >= max) {
             let why = format!("{path} in body should be {words} {}", number(max));
             invalid(path, value, why, faults);
         }
     }
     if let Some((min, excluded)) = checks.minimum {
-        let words = if excluded { "greater than" } else { "greater than or equal to" };
+        let words = if excluded {
+            "greater than"
+        } else {
+            "greater than or equal to"
+        };
         if n < min || (excluded && n <= min) {
             let why = format!("{path} in body should be {words} {}", number(min));
             invalid(path, value, why, faults);
@@ -245,7 +272,9 @@ fn junctors(checks: &Checks, value: &Value, path: Path<'_>, faults: &mut Vec<Fie
             }
         }
         if !held {
-            faults.push(pathless(format!("\"{path}\" must validate at least one schema (anyOf)")));
+            faults.push(pathless(format!(
+                "\"{path}\" must validate at least one schema (anyOf)"
+            )));
             faults.extend(best.unwrap_or_default());
         }
     }
@@ -282,13 +311,17 @@ fn junctors(checks: &Checks, value: &Value, path: Path<'_>, faults: &mut Vec<Fie
         }
         if held < checks.all_of.len() {
             let none = if held == 0 { ". None validated" } else { "" };
-            faults.push(pathless(format!("\"{path}\" must validate all the schemas (allOf){none}")));
+            faults.push(pathless(format!(
+                "\"{path}\" must validate all the schemas (allOf){none}"
+            )));
         }
     }
     if let Some(not) = &checks.not
         && faults_of(not).is_empty()
     {
-        faults.push(pathless(format!("\"{path}\" must not validate the schema (not)")));
+        faults.push(pathless(format!(
+            "\"{path}\" must not validate the schema (not)"
+        )));
     }
 }
 
