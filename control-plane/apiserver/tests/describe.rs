@@ -69,7 +69,7 @@ async fn a_kind_that_nobody_knows_is_no_custom_one_either() {
     let list = server.get(path).await.ok();
     assert_eq!(list["kind"], "CustomResourceDefinitionList");
     assert_eq!(list["items"], json!([]));
-    assert_eq!(server.post(path, &json!({})).await.code, 404);
+    assert_eq!(server.post(path, &json!({})).await.code, 422);
     assert_eq!(server.get(&format!("{path}/x")).await.code, 404);
 }
 
