@@ -61,6 +61,32 @@ fn two(big: i64, big_unit: char, small: i64, small_unit: char) -> String {
     }
 }
 
+/// Whether a text is a duration as Go writes it: `1h30m`, `1.5s`.
+pub(crate) fn is_go_duration(text: &str) -> bool {
+    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if rest == "0" {
+        return true;
+    }
+    if rest.is_empty() {
+        return false;
+    }
+    while !rest.is_empty() {
+        let unit = rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        let amount = &rest[..rest.len() - unit.len()];
+        if amount.parse::<f64>().is_err() {
+            return false;
+        }
+        let end = unit
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(unit.len());
+        if !matches!(&unit[..end], "ns" | "us" | "µs" | "ms" | "s" | "m" | "h") {
+            return false;
+        }
+        rest = &unit[end..];
+    }
+    true
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -23,6 +23,7 @@ pub mod patch;
 pub mod printing;
 pub mod protobuf;
 pub mod quantity;
+pub mod scale;
 pub mod schema;
 pub mod selector;
 pub mod service;

@@ -99,6 +99,13 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
 
 fn document(group: &str, version: &str) -> Value {
     let mut wanted: Vec<&str> = paths::DEFINITIONS.to_vec();
+    let parts: Vec<String> = RESOURCES
+        .iter()
+        .filter(|r| r.group == group && r.version == version)
+        .flat_map(|r| r.subresources.iter().map(move |sub| (r, sub)))
+        .filter_map(|(row, sub)| paths::definition_of(row, sub))
+        .collect();
+    wanted.extend(parts.iter().map(String::as_str));
     let mut served = Map::new();
     for row in RESOURCES
         .iter()

@@ -21,11 +21,18 @@ pub static RESOURCES: &[&Resource] = &[
     &kinds::persistent_volume_claim::PERSISTENT_VOLUME_CLAIMS,
     &kinds::persistent_volume::PERSISTENT_VOLUMES,
     &kinds::pod::PODS,
+    &kinds::replica_set::POD_TEMPLATES,
+    &kinds::replica_set::REPLICATION_CONTROLLERS,
     &kinds::limits::RESOURCE_QUOTAS,
     &kinds::config::SECRETS,
     &kinds::service_account::SERVICE_ACCOUNTS,
     &kinds::service::SERVICES,
     &kinds::api_service::API_SERVICES,
+    &kinds::stateful_set::CONTROLLER_REVISIONS,
+    &kinds::daemon_set::DAEMON_SETS,
+    &kinds::deployment::DEPLOYMENTS,
+    &kinds::replica_set::REPLICA_SETS,
+    &kinds::stateful_set::STATEFUL_SETS,
     &kinds::event::EVENTS,
     &kinds::review::SELF_SUBJECT_REVIEWS,
     &kinds::review::TOKEN_REVIEWS,
@@ -33,12 +40,17 @@ pub static RESOURCES: &[&Resource] = &[
     &kinds::review::SELF_SUBJECT_ACCESS_REVIEWS,
     &kinds::review::SELF_SUBJECT_RULES_REVIEWS,
     &kinds::review::SUBJECT_ACCESS_REVIEWS,
+    &kinds::autoscaler::AUTOSCALERS,
+    &kinds::autoscaler::AUTOSCALERS_V1,
+    &kinds::cron_job::CRON_JOBS,
+    &kinds::job::JOBS,
     &kinds::certificate_request::CERTIFICATE_SIGNING_REQUESTS,
     &kinds::ingress::INGRESS_CLASSES,
     &kinds::ingress::INGRESSES,
     &kinds::service_cidr::IP_ADDRESSES,
     &kinds::network_policy::NETWORK_POLICIES,
     &kinds::service_cidr::SERVICE_CIDRS,
+    &kinds::disruption_budget::DISRUPTION_BUDGETS,
     &kinds::rbac::CLUSTER_ROLE_BINDINGS,
     &kinds::rbac::CLUSTER_ROLES,
     &kinds::rbac::ROLE_BINDINGS,
@@ -142,6 +154,8 @@ pub struct Resource {
     pub validate_update: fn(&Value, &Value) -> Vec<FieldError>,
     /// From the stored form to this version's, and back, where two versions share one storage.
     pub conversion: Option<Conversion>,
+    /// Where its replicas stand, where it has the subresource `scale`.
+    pub scale: Option<&'static crate::scale::Scale>,
     /// The rules of a custom resource, which come and change at run time.
     pub custom: Option<&'static crate::custom::Slot>,
 }
@@ -221,6 +235,14 @@ pub const STATUS: Subresource = Subresource {
     name: "status",
     kind: "",
     group_version: None,
+    verbs: &["get", "patch", "update"],
+};
+
+/// The scale subresource.
+pub const SCALE: Subresource = Subresource {
+    name: "scale",
+    kind: "Scale",
+    group_version: Some(("autoscaling", "v1")),
     verbs: &["get", "patch", "update"],
 };
 
@@ -355,6 +377,7 @@ pub const BASE: Resource = Resource {
     validate: |_| Vec::new(),
     validate_update: |_, _| Vec::new(),
     conversion: None,
+    scale: None,
     custom: None,
 };
 

@@ -54,18 +54,15 @@ fn every_row_is_in_every_form_of_discovery() {
         }
         if !row.group.is_empty() {
             let group = discovery::legacy_group(RESOURCES, row.group).unwrap();
-            assert_eq!(group["preferredVersion"]["groupVersion"], row.api_version());
+            let preferred = RESOURCES.iter().find(|r| r.group == row.group).unwrap();
+            assert_eq!(
+                group["preferredVersion"]["groupVersion"],
+                preferred.api_version()
+            );
         }
     }
     assert!(discovery::legacy_resources(RESOURCES, "", "v2").is_none());
     assert!(discovery::legacy_group(RESOURCES, "").is_none());
-    assert_eq!(
-        discovery::legacy_groups(RESOURCES)["groups"]
-            .as_array()
-            .unwrap()
-            .len(),
-        4
-    );
 }
 
 /// Verbs, short names and categories as a real server has them.
@@ -131,7 +128,6 @@ fn rows_are_named_as_everybody_expects() {
             (verbs.into(), short.into(), categories.into())
         );
     }
-    assert_eq!(RESOURCES.len(), 14);
 }
 
 #[test]
@@ -168,7 +164,7 @@ fn references(value: &Value, found: &mut Vec<String>) {
 fn openapi_documents_are_whole() {
     let index = openapi::v3_index();
     let paths = index["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 5);
+    assert!(paths.len() > 15);
     for (root, entry) in paths {
         let document = openapi::v3_document(root).unwrap();
         assert_eq!(
@@ -189,7 +185,7 @@ fn openapi_documents_are_whole() {
 /// kubectl leaves validation to the server where it finds the parameter, and gives up where it doesn't.
 #[test]
 fn every_patch_takes_field_validation() {
-    for row in RESOURCES {
+    for row in RESOURCES.iter().filter(|r| r.verbs.contains(&"patch")) {
         let document = openapi::v3_document(&row.root_path()[1..]).unwrap();
         let body: Value = serde_json::from_slice(&document.bytes).unwrap();
         let scope = if row.namespaced {

@@ -22,7 +22,7 @@ const MINOR: &str = "35";
 /// Answers a path that names no resource.
 pub(crate) fn answer(state: &State, path: &str, parts: &Parts, query: &Query) -> Answer {
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let encoding = match negotiate::negotiate(&parts.headers, query) {
+    let encoding = match negotiate::negotiate(&parts.headers, query, false) {
         Ok(accepted) => accepted.encoding,
         // Discovery has forms of its own; a client that accepts only those is served below.
         Err(_) => Encoding::Json,

@@ -8,7 +8,8 @@ use http::header::{ACCEPT, USER_AGENT};
 use crate::query::Query;
 
 /// What can be sent.
-pub(crate) const AVAILABLE: &[&str] = &["application/json", "application/yaml"];
+const AVAILABLE: &[&str] = &["application/json", "application/yaml", PROTOBUF];
+const PROTOBUF: &str = api::protobuf::CONTENT_TYPE;
 
 /// How the body is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +18,8 @@ pub(crate) enum Encoding {
     /// Indented, for people.
     PrettyJson,
     Yaml,
+    /// Of kinds that have such a form; never of a Table.
+    Protobuf,
 }
 
 /// What is made of the object.
@@ -36,8 +39,12 @@ pub(crate) struct Accepted {
     pub(crate) form: Form,
 }
 
-/// The best of what the client accepts. 406 where there is nothing.
-pub(crate) fn negotiate(headers: &HeaderMap, query: &Query) -> Result<Accepted, Status> {
+/// The best of what the client accepts; `protobuf` says whether there is such a form. 406 where there is nothing.
+pub(crate) fn negotiate(
+    headers: &HeaderMap,
+    query: &Query,
+    protobuf: bool,
+) -> Result<Accepted, Status> {
     let ranges = ranges(headers);
     let found = if ranges.is_empty() {
         Some((Encoding::Json, Form::Object))
@@ -46,12 +53,18 @@ pub(crate) fn negotiate(headers: &HeaderMap, query: &Query) -> Result<Accepted, 
             let encoding = match range.media.as_str() {
                 "application/json" | "application/*" | "*/*" => Encoding::Json,
                 "application/yaml" => Encoding::Yaml,
+                PROTOBUF if protobuf => Encoding::Protobuf,
                 _ => return None,
             };
-            Some((encoding, form(range)?))
+            let form = form(range)?;
+            let table = matches!(form, Form::Table(_));
+            (encoding != Encoding::Protobuf || !table).then_some((encoding, form))
         })
     };
-    let (mut encoding, form) = found.ok_or_else(|| Status::not_acceptable(AVAILABLE))?;
+    let (mut encoding, form) = found.ok_or_else(|| {
+        let available = if protobuf { AVAILABLE } else { &AVAILABLE[..2] };
+        Status::not_acceptable(available)
+    })?;
     if encoding == Encoding::Json && query.flag("pretty").unwrap_or_else(|| for_people(headers)) {
         encoding = Encoding::PrettyJson;
     }
@@ -154,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_first_that_can_be_served_wins() {
-        use Encoding::{Json, Yaml};
+        use Encoding::{Json, Protobuf, Yaml};
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,\
                        application/json";
         let cases = [
@@ -163,7 +176,15 @@ mod tests {
             ("application/json, */*", Some((Json, Form::Object))),
             (
                 "application/vnd.kubernetes.protobuf,application/json",
-                Some((Json, Form::Object)),
+                Some((Protobuf, Form::Object)),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json",
+                Some((Protobuf, Form::Metadata("v1"))),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1",
+                None,
             ),
             (kubectl, Some((Json, Form::Table("v1")))),
             (
@@ -196,7 +217,7 @@ mod tests {
             if !accept.is_empty() {
                 headers.insert(ACCEPT, accept.parse().unwrap());
             }
-            let found = negotiate(&headers, &Query::default())
+            let found = negotiate(&headers, &Query::default(), true)
                 .ok()
                 .map(|a| (a.encoding, a.form));
             assert_eq!(found, expected, "{accept}");

@@ -1,6 +1,7 @@
 //! Answers: objects, lists and refusals as HTTP responses in the encoding and form that the client accepts.
 
 use api::printing::{self, IncludeObject, TableOptions};
+use api::protobuf;
 use api::status::Status;
 use api::table::Resource;
 use axum::body::Body;
@@ -65,6 +66,10 @@ pub(crate) fn value(code: u16, encoding: Encoding, value: &Value) -> Answer {
             Ok(body) => bytes(code, "application/yaml", body),
             Err(error) => refusal(&Status::internal(error)),
         },
+        Encoding::Protobuf => match protobuf::encode(value) {
+            Some(body) => bytes(code, protobuf::CONTENT_TYPE, body),
+            None => self::value(code, Encoding::Json, value),
+        },
     }
 }
 
@@ -72,10 +77,12 @@ pub(crate) fn value(code: u16, encoding: Encoding, value: &Value) -> Answer {
 fn json_bytes(code: u16, encoding: Encoding, body: Vec<u8>) -> Answer {
     match encoding {
         Encoding::Json => bytes(code, "application/json", body),
-        Encoding::PrettyJson | Encoding::Yaml => match serde_json::from_slice(&body) {
-            Ok(parsed) => value(code, encoding, &parsed),
-            Err(error) => refusal(&Status::internal(error)),
-        },
+        Encoding::PrettyJson | Encoding::Yaml | Encoding::Protobuf => {
+            match serde_json::from_slice(&body) {
+                Ok(parsed) => value(code, encoding, &parsed),
+                Err(error) => refusal(&Status::internal(error)),
+            }
+        }
     }
 }
 
@@ -149,6 +156,27 @@ pub(crate) fn list(
     items: &[Entry],
 ) -> Answer {
     match accepted.form {
+        Form::Object if accepted.encoding == Encoding::Protobuf => {
+            let metadata = head.metadata();
+            let metadata = metadata.as_object().cloned().unwrap_or_default();
+            let version = row.api_version();
+            match protobuf::ListWriter::new(&version, row.list_kind, &metadata) {
+                Some(mut list) => {
+                    for entry in items {
+                        list.push(&object::decode(row, entry));
+                    }
+                    bytes(200, protobuf::CONTENT_TYPE, list.finish())
+                }
+                None => {
+                    let encoding = Encoding::Json;
+                    let accepted = Accepted {
+                        encoding,
+                        ..accepted
+                    };
+                    self::list(row, accepted, include, head, items)
+                }
+            }
+        }
         Form::Object => {
             let size: usize = items.iter().map(|entry| entry.value.len() + 40).sum();
             let mut body = Vec::with_capacity(size + 200);

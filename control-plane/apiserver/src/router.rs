@@ -148,7 +148,7 @@ async fn resource(
         );
         Status::invalid_options("TableOptions", &[error])
     })?;
-    let accepted = negotiate::negotiate(&parts.headers, &query)?;
+    let accepted = negotiate::negotiate(&parts.headers, &query, row.custom.is_none())?;
     let headers = parts.headers.clone();
     let mut call = Call {
         app: state,

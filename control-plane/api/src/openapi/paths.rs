@@ -16,6 +16,7 @@ pub(super) const DEFINITIONS: &[&str] = &[
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const APPLY: &str = "application/apply-patch+yaml";
 
 /// Adds every path of `row`.
 pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource) {
@@ -69,27 +70,92 @@ pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource) {
     for sub in row.subresources {
         paths.insert(format!("{path}/{}", sub.name), subresource(row, sub));
     }
-    paths.insert(path, one);
+    if ["delete", "get", "patch", "update"].into_iter().any(has) {
+        paths.insert(path, one);
+    }
+}
+
+/// The definition of what a subresource takes and answers. `None` for what is passed on to a node.
+pub(super) fn definition_of(row: &Resource, sub: &Subresource) -> Option<String> {
+    if sub.kind.is_empty() || sub.kind == row.kind {
+        return (sub.name != "log").then(|| row.definition.to_owned());
+    }
+    let api_version = match sub.group_version {
+        Some(("", version)) => version.to_owned(),
+        Some((group, version)) => format!("{group}/{version}"),
+        None => row.api_version(),
+    };
+    crate::schema::of_kind(&api_version, sub.kind).map(crate::schema::Schema::full_name)
 }
 
 fn subresource(row: &Resource, sub: &Subresource) -> Value {
     let mut path = item_of(row, true);
+    let Some(definition) = definition_of(row, sub) else {
+        for verb in sub.verbs {
+            let method = match *verb {
+                "create" => "post",
+                "update" => "put",
+                other => other,
+            };
+            path[method] = json!({
+                "operationId": format!("connect{method}{}{}{}", row.group.replace('.', ""), row.kind, sub.name),
+                "tags": [row.api_version()],
+                "parameters": [],
+                "responses": {"200": {"description": "OK", "content": {"*/*": {"schema": {"type": "string"}}}}},
+                "x-kubernetes-action": "connect",
+                "x-kubernetes-group-version-kind": {"group": row.group, "version": row.version, "kind": if sub.kind.is_empty() { row.kind } else { sub.kind }},
+            });
+        }
+        return path;
+    };
+    let (group, version) = sub.group_version.unwrap_or((row.group, row.version));
+    let kind = if sub.kind.is_empty() {
+        row.kind
+    } else {
+        sub.kind
+    };
     for verb in sub.verbs {
-        add_verb(&mut path, row, verb);
+        if *verb == "create" {
+            path["post"] = operation(
+                row,
+                "post",
+                &write_parameters(),
+                Some(&definition),
+                &definition,
+            );
+        } else {
+            add_verb_of(&mut path, row, verb, &definition);
+        }
+    }
+    for method in ["get", "put", "post", "patch"] {
+        if path[method].is_object() {
+            let id = format!(
+                "{}{}",
+                path[method]["operationId"].as_str().unwrap_or(""),
+                sub.name
+            );
+            path[method]["operationId"] = id.into();
+            path[method]["x-kubernetes-group-version-kind"] =
+                json!({"group": group, "version": version, "kind": kind});
+        }
     }
     path
 }
 
 fn add_verb(path: &mut Value, row: &Resource, verb: &str) {
+    add_verb_of(path, row, verb, row.definition);
+}
+
+fn add_verb_of(path: &mut Value, row: &Resource, verb: &str, definition: &str) {
     match verb {
-        "get" => path["get"] = operation(row, "get", &[], None, row.definition),
+        "get" => path["get"] = operation(row, "get", &[], None, definition),
         "update" => {
             path["put"] = operation(
                 row,
                 "put",
                 &write_parameters(),
-                Some(row.definition),
-                row.definition,
+                Some(definition),
+                definition,
             );
         }
         "patch" => {
@@ -99,9 +165,9 @@ fn add_verb(path: &mut Value, row: &Resource, verb: &str) {
                 "boolean",
                 "Take fields over from other managers.",
             ));
-            let mut patch = operation(row, "patch", &parameters, None, row.definition);
+            let mut patch = operation(row, "patch", &parameters, None, definition);
             let body = json!({"schema": reference(DEFINITIONS[2])});
-            patch["requestBody"] = json!({"content": {JSON_PATCH: body, MERGE_PATCH: body, STRATEGIC: body}, "required": true});
+            patch["requestBody"] = json!({"content": {APPLY: body, JSON_PATCH: body, MERGE_PATCH: body, STRATEGIC: body}, "required": true});
             path["patch"] = patch;
         }
         "delete" => {

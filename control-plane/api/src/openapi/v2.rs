@@ -387,7 +387,7 @@ mod tests {
     fn every_kind_can_be_patched_with_field_validation() {
         let document: Value =
             serde_json::from_slice(&crate::openapi::v2_document().json.bytes).unwrap();
-        for row in RESOURCES {
+        for row in RESOURCES.iter().filter(|r| r.verbs.contains(&"patch")) {
             let wanted = json!({"group": row.group, "version": row.version, "kind": row.kind});
             let found = fields(&document["paths"]).any(|(_, item)| {
                 let patch = &item["patch"];

@@ -7,6 +7,7 @@ pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod patch;
 pub(crate) mod review;
+pub(crate) mod scale;
 pub(crate) mod token;
 pub(crate) mod update;
 pub(crate) mod watch;
@@ -94,6 +95,10 @@ pub(crate) async fn answer(call: Call, method: &Method) -> Result<Answer, Status
     }
     if let Some(answer) = review::answer(&call).await {
         return answer;
+    }
+    if let (Some("scale"), Some(replicas)) = (call.subresource.map(|sub| sub.name), call.row.scale)
+    {
+        return scale::answer(&call, replicas, method).await;
     }
     match verb {
         "get" => get::get(&call).await,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use api::printing::{self, IncludeObject, TableOptions};
+use api::protobuf;
 use api::status::Status;
 use api::table::Resource;
 use axum::body::Body;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use super::list::Filter;
 use super::{Call, storage_failure};
 use crate::metrics::Watching;
-use crate::negotiate::Form;
+use crate::negotiate::{Encoding, Form};
 use crate::object::{self, Head};
 use crate::options::ListOptions;
 use crate::respond::{self, Answer};
@@ -67,6 +68,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
     let mut watcher = Watcher {
         row: call.row,
         form: call.accepted.form,
+        protobuf: call.accepted.encoding == Encoding::Protobuf,
         include: call.include,
         bookmarks: options.bookmarks,
         ends_state: options.initial_events == Some(true) && options.bookmarks,
@@ -95,7 +97,12 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
         let frame = watcher.next().await?;
         Some((Ok::<_, std::convert::Infallible>(frame), watcher))
     });
-    let mut response = respond::bytes(200, "application/json", Bytes::new());
+    let content_type = if call.accepted.encoding == Encoding::Protobuf {
+        "application/vnd.kubernetes.protobuf;stream=watch"
+    } else {
+        "application/json"
+    };
+    let mut response = respond::bytes(200, content_type, Bytes::new());
     *response.body_mut() = Body::from_stream(frames);
     Ok(response)
 }
@@ -112,6 +119,8 @@ fn lifetime(options: &ListOptions) -> Duration {
 struct Watcher {
     row: &'static Resource,
     form: Form,
+    /// Whether events are written as protobuf rather than as lines of JSON.
+    protobuf: bool,
     include: IncludeObject,
     filter: Filter,
     /// Whether the client knows what a bookmark is.
@@ -227,6 +236,10 @@ impl Watcher {
 
     fn event(&mut self, kind: &str, stored: &[u8], revision: Revision) {
         match self.form {
+            Form::Object if self.protobuf => {
+                let item = object::decode_at(self.row, stored, revision);
+                self.value(kind, &item);
+            }
             Form::Object => {
                 self.open(kind);
                 object::append(&mut self.out, self.row, stored, revision, Head::Typed);
@@ -289,6 +302,11 @@ impl Watcher {
     }
 
     fn value(&mut self, kind: &str, object: &Value) {
+        if self.protobuf {
+            let body = protobuf::encode(object).unwrap_or_default();
+            self.out.extend(protobuf::watch_frame(kind, &body));
+            return;
+        }
         self.open(kind);
         // Writing to a Vec can't fail, and JSON values have text keys only.
         let _ = serde_json::to_writer(&mut self.out, object);

@@ -1,0 +1,291 @@
+//! What a HorizontalPodAutoscaler must not say.
+
+use serde_json::Value;
+
+use crate::field::FieldError;
+use crate::quantity::Quantity;
+use crate::value::{at, list, number, text};
+
+/// Both versions.
+fn bad_bounds(spec: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let (min, max) = (at(spec, &["minReplicas"]), at(spec, &["maxReplicas"]));
+    if min.as_i64().is_some_and(|n| n < 1) {
+        let why = "must be greater than or equal to 1";
+        wrong.push(FieldError::invalid("spec.minReplicas", min, why));
+    }
+    let most = max.as_i64().unwrap_or(0);
+    if most < 1 {
+        let why = "must be greater than 0";
+        wrong.push(FieldError::invalid("spec.maxReplicas", &most.into(), why));
+    }
+    if min.as_i64().is_some_and(|n| most < n) {
+        let why = "must be greater than or equal to `minReplicas`";
+        wrong.push(FieldError::invalid("spec.maxReplicas", &most.into(), why));
+    }
+    wrong.extend(bad_reference(
+        at(spec, &["scaleTargetRef"]),
+        "spec.scaleTargetRef",
+    ));
+    wrong
+}
+
+fn bad_reference(reference: &Value, field: &str) -> Vec<FieldError> {
+    ["kind", "name"]
+        .into_iter()
+        .filter_map(|key| {
+            let given = text(reference, &[key]);
+            let field = format!("{field}.{key}");
+            if given.is_empty() {
+                return Some(FieldError::required(field, ""));
+            }
+            let why = if matches!(given, "." | "..") {
+                format!("may not be '{given}'")
+            } else if given.contains('/') {
+                "may not contain '/'".to_owned()
+            } else if given.contains('%') {
+                "may not contain '%'".to_owned()
+            } else {
+                return None;
+            };
+            Some(FieldError::invalid_text(field, given, why))
+        })
+        .collect()
+}
+
+pub(super) fn validate_v1(object: &Value) -> Vec<FieldError> {
+    let spec = at(object, &["spec"]);
+    let mut wrong = bad_bounds(spec);
+    let target = at(spec, &["targetCPUUtilizationPercentage"]);
+    if target.as_i64().is_some_and(|n| n < 1) {
+        let field = "spec.targetCPUUtilizationPercentage";
+        wrong.push(FieldError::invalid(field, target, "must be greater than 0"));
+    }
+    wrong
+}
+
+pub(super) fn validate(object: &Value) -> Vec<FieldError> {
+    let spec = at(object, &["spec"]);
+    let mut wrong = bad_bounds(spec);
+    for (i, metric) in list(spec, &["metrics"]).iter().enumerate() {
+        wrong.extend(bad_metric(metric, &format!("spec.metrics[{i}]")));
+    }
+    for key in ["scaleUp", "scaleDown"] {
+        let rules = at(spec, &["behavior", key]);
+        if !rules.is_null() {
+            wrong.extend(bad_rules(rules, &format!("spec.behavior.{key}")));
+        }
+    }
+    wrong
+}
+
+const SOURCES: [(&str, &str); 5] = [
+    ("ContainerResource", "containerResource"),
+    ("External", "external"),
+    ("Object", "object"),
+    ("Pods", "pods"),
+    ("Resource", "resource"),
+];
+
+fn bad_metric(metric: &Value, field: &str) -> Vec<FieldError> {
+    let kind = text(metric, &["type"]);
+    if kind.is_empty() {
+        return vec![FieldError::required(
+            format!("{field}.type"),
+            "must specify a metric source type",
+        )];
+    }
+    let Some((_, source)) = SOURCES.iter().find(|(name, _)| *name == kind) else {
+        let known: Vec<&str> = SOURCES.iter().map(|(name, _)| *name).collect();
+        return vec![FieldError::not_supported(
+            format!("{field}.type"),
+            kind,
+            &known,
+        )];
+    };
+    let mut wrong = Vec::new();
+    let given = at(metric, &[source]);
+    let path = format!("{field}.{source}");
+    if given.is_null() {
+        wrong.push(FieldError::required(
+            path.clone(),
+            "must populate information for the given metric source",
+        ));
+    }
+    for (_, other) in SOURCES.iter().filter(|(name, _)| *name != kind) {
+        if !at(metric, &[other]).is_null() {
+            let why = "must populate the given metric source only";
+            wrong.push(FieldError::forbidden(format!("{field}.{other}"), why));
+        }
+    }
+    if given.is_null() {
+        return wrong;
+    }
+    match *source {
+        "resource" | "containerResource" => {
+            if text(given, &["name"]).is_empty() {
+                wrong.push(FieldError::required(
+                    format!("{path}.name"),
+                    "must specify a resource name",
+                ));
+            }
+            if *source == "containerResource" && text(given, &["container"]).is_empty() {
+                wrong.push(FieldError::required(
+                    format!("{path}.container"),
+                    "must specify a container name",
+                ));
+            }
+        }
+        _ => {
+            if text(given, &["metric", "name"]).is_empty() {
+                wrong.push(FieldError::required(
+                    format!("{path}.metric.name"),
+                    "must specify a metric name",
+                ));
+            }
+            if *source == "object" {
+                wrong.extend(bad_reference(
+                    at(given, &["describedObject"]),
+                    &format!("{path}.describedObject"),
+                ));
+            }
+        }
+    }
+    wrong.extend(bad_target(at(given, &["target"]), &path, source));
+    wrong
+}
+
+fn bad_target(target: &Value, path: &str, source: &str) -> Vec<FieldError> {
+    let field = format!("{path}.target");
+    let mut wrong = Vec::new();
+    match text(target, &["type"]) {
+        "" => wrong.push(FieldError::required(
+            format!("{field}.type"),
+            "must specify a metric target type",
+        )),
+        "Utilization" | "Value" | "AverageValue" => {}
+        other => wrong.push(FieldError::not_supported(
+            format!("{field}.type"),
+            other,
+            &["AverageValue", "Utilization", "Value"],
+        )),
+    }
+    for key in ["value", "averageValue"] {
+        let given = at(target, &[key]);
+        let positive = given
+            .as_str()
+            .and_then(|t| Quantity::parse(t).ok())
+            .is_none_or(|q| !q.is_zero() && !q.is_negative());
+        if !positive {
+            wrong.push(FieldError::invalid(
+                format!("{field}.{key}"),
+                given,
+                "must be positive",
+            ));
+        }
+    }
+    let percent = at(target, &["averageUtilization"]);
+    if percent.as_i64().is_some_and(|n| n < 1) {
+        wrong.push(FieldError::invalid(
+            format!("{field}.averageUtilization"),
+            percent,
+            "must be greater than 0",
+        ));
+    }
+    let has = |key: &str| !at(target, &[key]).is_null();
+    match source {
+        "resource" | "containerResource" => {
+            if !has("averageUtilization") && !has("averageValue") {
+                let why = "must set either a target raw value or a target utilization";
+                wrong.push(FieldError::required(
+                    format!("{field}.averageUtilization"),
+                    why,
+                ));
+            }
+            if has("averageUtilization") && has("averageValue") {
+                let why = "may not set both a target raw value and a target utilization";
+                wrong.push(FieldError::forbidden(format!("{field}.averageValue"), why));
+            }
+        }
+        "pods" if !has("averageValue") => {
+            let why = "must specify a positive target averageValue";
+            wrong.push(FieldError::required(format!("{field}.averageValue"), why));
+        }
+        "object" | "external" if !has("value") && !has("averageValue") => {
+            let why = "must set either a target value or averageValue";
+            wrong.push(FieldError::required(format!("{field}.averageValue"), why));
+        }
+        _ => {}
+    }
+    wrong
+}
+
+/// The longest window of stabilization, and the longest period of a policy, in seconds.
+const WINDOW_MAX_SECS: i64 = 3600;
+const PERIOD_MAX_SECS: i64 = 1800;
+
+fn bad_rules(rules: &Value, field: &str) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let window = at(rules, &["stabilizationWindowSeconds"]);
+    let path = format!("{field}.stabilizationWindowSeconds");
+    match window.as_i64() {
+        Some(secs) if secs < 0 => {
+            wrong.push(FieldError::invalid(
+                path,
+                window,
+                "must be greater than or equal to zero",
+            ));
+        }
+        Some(secs) if secs > WINDOW_MAX_SECS => {
+            let why = format!("must be less than or equal to {WINDOW_MAX_SECS}");
+            wrong.push(FieldError::invalid(path, window, why));
+        }
+        _ => {}
+    }
+    let select = text(rules, &["selectPolicy"]);
+    if !matches!(select, "" | "Max" | "Min" | "Disabled") {
+        let known = ["Disabled", "Max", "Min"];
+        wrong.push(FieldError::not_supported(
+            format!("{field}.selectPolicy"),
+            select,
+            &known,
+        ));
+    }
+    let policies = list(rules, &["policies"]);
+    if policies.is_empty() {
+        wrong.push(FieldError::required(
+            format!("{field}.policies"),
+            "must specify at least one Policy",
+        ));
+    }
+    for (i, policy) in policies.iter().enumerate() {
+        let field = format!("{field}.policies[{i}]");
+        let kind = text(policy, &["type"]);
+        if !matches!(kind, "Pods" | "Percent") {
+            wrong.push(FieldError::not_supported(
+                format!("{field}.type"),
+                kind,
+                &["Percent", "Pods"],
+            ));
+        }
+        for (key, max) in [("value", i64::MAX), ("periodSeconds", PERIOD_MAX_SECS)] {
+            let given = number(policy, &[key]);
+            if given < 1 {
+                let why = "must be greater than zero";
+                wrong.push(FieldError::invalid(
+                    format!("{field}.{key}"),
+                    &given.into(),
+                    why,
+                ));
+            } else if given > max {
+                let why = format!("must be less than or equal to {max}");
+                wrong.push(FieldError::invalid(
+                    format!("{field}.{key}"),
+                    &given.into(),
+                    why,
+                ));
+            }
+        }
+    }
+    wrong
+}
