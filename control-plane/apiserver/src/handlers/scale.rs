@@ -14,7 +14,7 @@ use crate::body;
 use crate::object;
 use crate::options::WriteOptions;
 use crate::respond::{self, Answer};
-use crate::write;
+use crate::write::{self, Managers};
 
 /// Answers GET, PUT and PATCH.
 pub(crate) async fn answer(
@@ -125,7 +125,7 @@ async fn set(
                 value::set(metadata, "uid", uid);
             }
         }
-        write::prepare(call, Part::Main, new, current)
+        write::prepare(call, Part::Main, new, current, Managers::Track)
     })
     .await?;
     let object = object::decode_at(call.row, &written.stored, written.revision);
