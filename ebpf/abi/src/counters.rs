@@ -83,6 +83,9 @@ counters! {
     DropNoRoute = 19, "drop_no_route";
     /// Dropped: its time to live ends here.
     DropTtlExceeded = 20, "drop_ttl_exceeded";
+    /// TC sent a packet straight to a pod of this node, past the stack's routing; counted beside what else happened
+    /// to it.
+    TcHostRouted = 21, "tc_host_routed";
 }
 
 const _: () = assert!(Counter::ALL.len() <= CAPACITY as usize);

@@ -4,9 +4,9 @@
 use core::mem::{offset_of, size_of};
 
 use crate::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, Device, Flow4, Flow6, FlowState4,
-    FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig,
-    ReverseSocket, ReverseSocketKey, RingSlot,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, Device, Endpoint, Flow4, Flow6,
+    FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6,
+    HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot,
 };
 
 /// FNV-1a over the bytes of a word and a number.
@@ -76,7 +76,20 @@ const NAMES: [&str; 12] = [
     crate::counters::NAME,
 ];
 
-/// The fingerprint of this build's layout.
+/// Counters that the version began with. Those behind them were added: the table has room for more (see
+/// [`crate::counters::CAPACITY`]), and a process that does not know one does not show it.
+const COUNTERS: usize = 21;
+
+/// What came to this version since: tables by name, with a fingerprint of what they hold. A table that is added
+/// changes none that is there: an older process leaves it alone, a newer one makes it where it is not pinned yet,
+/// and the programs of both run on the same tables. So the version stays, and flows live on.
+pub const ADDED: [(&str, u64); 3] = [
+    (crate::endpoints::NAME4, fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } }),
+    (crate::endpoints::NAME6, fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } }),
+    (crate::host_routing::NAME, fingerprint! { HostRouting { until_secs4, until_secs6 } }),
+];
+
+/// The fingerprint of this build's layout, without what was [`ADDED`].
 pub const FINGERPRINT: u64 = {
     let mut hash = TYPES;
     let mut i = 0;
@@ -85,7 +98,7 @@ pub const FINGERPRINT: u64 = {
         i += 1;
     }
     let mut i = 0;
-    while i < Counter::ALL.len() {
+    while i < COUNTERS {
         hash = mix(hash, Counter::ALL[i].label(), Counter::ALL[i] as usize);
         i += 1;
     }
@@ -96,6 +109,22 @@ pub const FINGERPRINT: u64 = {
 mod tests {
     /// Layout versions that were ever released, with their fingerprints. Never edit a line: add one.
     const RELEASED: &[(u32, u64)] = &[(1, 8_704_338_765_809_741_137)];
+
+    /// What was added to the last version and released. Never edit a line either.
+    const RELEASED_ADDED: &[(&str, u64)] = &[
+        ("ENDPOINTS4", 0),
+        ("ENDPOINTS6", 0),
+        ("HOST_ROUTING", 0),
+    ];
+
+    #[test]
+    fn what_was_added_stays_as_it_is() {
+        assert_eq!(
+            super::ADDED.as_slice(),
+            RELEASED_ADDED,
+            "a table that was added changed: raise LAYOUT_VERSION; or one more was added: add a line here"
+        );
+    }
 
     #[test]
     fn a_changed_layout_has_a_new_version() {

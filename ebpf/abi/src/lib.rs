@@ -14,9 +14,11 @@ pub mod backends;
 pub mod config;
 pub mod counters;
 pub mod devices;
+pub mod endpoints;
 pub mod flows;
 pub mod fragments;
 pub mod frontends;
+pub mod host_routing;
 pub mod reverse_sockets;
 pub mod rings;
 
@@ -25,14 +27,17 @@ pub use backends::{Backend, BackendId};
 pub use config::NodeConfig;
 pub use counters::{Counter, CounterValue};
 pub use devices::Device;
+pub use endpoints::Endpoint;
 pub use flows::{Flow4, Flow6, FlowState4, FlowState6};
 pub use fragments::{FragmentKey, FragmentPorts};
 pub use frontends::{Frontend, FrontendKey4, FrontendKey6, Scope};
+pub use host_routing::HostRouting;
 pub use reverse_sockets::{ReverseSocket, ReverseSocketKey};
 pub use rings::RingSlot;
 
 /// Version of the whole layout; part of the pin path, so that programs and tables of two layouts never mix.
-/// A test compares [`fingerprint`](layout::FINGERPRINT) with it: change a type and the version moves.
+/// A test compares [`fingerprint`](layout::FINGERPRINT) with it: change a type and the version moves. Tables and
+/// counters may be added to a version (see [`layout::ADDED`]): a program that does not know them loses nothing.
 pub const LAYOUT_VERSION: u32 = 1;
 
 /// Identifies a service port of one address family: the unit that frontends share and backends belong to.

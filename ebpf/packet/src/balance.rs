@@ -32,10 +32,68 @@ pub enum Decision {
     Pass,
     /// Give it the tuple that was decided on.
     Rewrite(Kind),
+    /// An answer whose source becomes a service's address. The node's routing would refuse it then (rp_filter, or a
+    /// local source), so it gets the tuple that was decided on where it leaves, or here by whoever takes it past
+    /// that routing.
+    Answer,
     /// Answer that nobody listens there.
     Refuse,
     /// Drop it, and count it under this name.
     Drop(Counter),
+}
+
+/// Decisions as numbers, for functions that the kernel's verifier walks by themselves: those return numbers alone.
+pub mod code {
+    use abi::Counter;
+
+    use super::{Decision, Kind};
+
+    /// [`Decision::Pass`].
+    pub const PASS: u32 = 0;
+    /// [`Decision::Answer`].
+    pub const ANSWER: u32 = 1;
+    /// [`Decision::Refuse`].
+    pub const REFUSE: u32 = 2;
+    /// [`Decision::Rewrite`], of each kind.
+    pub const NEW: u32 = 3;
+    /// As [`NEW`].
+    pub const FORWARD: u32 = 4;
+    /// As [`NEW`].
+    pub const REPLY: u32 = 5;
+    /// [`Decision::Drop`] begins here, plus the counter.
+    pub const DROP: u32 = 16;
+
+    /// The number of a decision.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(decision: Decision) -> u32 {
+        match decision {
+            Decision::Pass => PASS,
+            Decision::Answer => ANSWER,
+            Decision::Refuse => REFUSE,
+            Decision::Rewrite(Kind::New) => NEW,
+            Decision::Rewrite(Kind::Forward) => FORWARD,
+            Decision::Rewrite(Kind::Reply) => REPLY,
+            Decision::Drop(counter) => DROP + counter as u32,
+        }
+    }
+
+    /// The decision on beginning a flow that a number stands for; there are no other ones.
+    #[inline(always)]
+    #[must_use]
+    pub const fn beginning(code: u32) -> Decision {
+        const NO_NODE_ADDRESS: u32 = DROP + Counter::DropNoNodeAddress as u32;
+        const FLOWS_FULL: u32 = DROP + Counter::DropFlowsFull as u32;
+        const SNAT_EXHAUSTED: u32 = DROP + Counter::DropSnatExhausted as u32;
+        match code {
+            NEW => Decision::Rewrite(Kind::New),
+            REFUSE => Decision::Refuse,
+            NO_NODE_ADDRESS => Decision::Drop(Counter::DropNoNodeAddress),
+            FLOWS_FULL => Decision::Drop(Counter::DropFlowsFull),
+            SNAT_EXHAUSTED => Decision::Drop(Counter::DropSnatExhausted),
+            _ => Decision::Drop(Counter::DropNoBackend),
+        }
+    }
 }
 
 /// What a rewritten packet is to its flow.
@@ -85,23 +143,21 @@ pub fn balance<F: Family, T: Tables<F>>(
         Ports::Lost => return Decision::Drop(Counter::DropFragment),
     }
     // Behind XDP a packet for a backend is one that XDP has just translated, or left alone for good reason.
-    let behind_xdp = place == Place::Device && tables.runs_xdp(ifindex);
+    let behind_xdp = || place == Place::Device && tables.runs_xdp(ifindex);
     let mut was_direct = false;
     let closing = headers.tcp_flags & (tcp::FIN | tcp::RST) != 0;
     if let Some(state) = tables.flow(&headers.tuple, closing) {
         if state.flags() & flags::REPLY != 0 {
-            // An answer whose source becomes a service's address would be refused on its way through this
-            // node's routing (rp_filter, or a local source), so it is translated where it leaves. Only what
-            // does not go through routing is translated here: hairpins, and answers to our own address.
+            // Hairpins and answers to our own address do not go through this node's routing.
             let here = state.flags() & flags::SNAT != 0
                 || place == Place::Pod && bounces::<F>(&headers.tuple, state.to());
-            if !here {
-                return Decision::Pass;
-            }
             *to = *state.to();
+            if !here {
+                return Decision::Answer;
+            }
             return rewrite(tables, headers, Kind::Reply);
         }
-        if state.service() == DIRECT && behind_xdp {
+        if state.service() == DIRECT && behind_xdp() {
             return Decision::Pass;
         }
         if stays(tables, headers, state) {
@@ -122,12 +178,12 @@ pub fn balance<F: Family, T: Tables<F>>(
         Some(frontend) => {
             beginning.service = frontend.service;
             beginning.now_secs = tables.now_secs();
-            choose(tables, frontend, &headers.tuple, &mut beginning, to)
+            tables.choose(frontend, &headers.tuple, &mut beginning, to)
         }
         // What goes to a backend directly is no service's, unless its answers would be taken for those of a
         // service's flow: a client may use one port towards both. An entry of an earlier conversation is replaced:
         // it may name a port that is no longer this client's.
-        None if was_direct || mixes(tables, headers) && !behind_xdp => {
+        None if was_direct || mixes(tables, headers) && !behind_xdp() => {
             beginning.now_secs = tables.now_secs();
             *to = headers.tuple;
             Decision::Rewrite(Kind::New)
@@ -135,12 +191,12 @@ pub fn balance<F: Family, T: Tables<F>>(
         None => return Decision::Pass,
     };
     let begun = match begun {
-        Decision::Rewrite(_) => begin(tables, &headers.tuple, &beginning, to),
-        Decision::Pass | Decision::Refuse | Decision::Drop(_) => begun,
+        Decision::Rewrite(_) => tables.begin(&headers.tuple, &beginning, to),
+        Decision::Pass | Decision::Answer | Decision::Refuse | Decision::Drop(_) => begun,
     };
     match begun {
         Decision::Rewrite(kind) => rewrite(tables, headers, kind),
-        Decision::Pass | Decision::Refuse | Decision::Drop(_) => begun,
+        Decision::Pass | Decision::Answer | Decision::Refuse | Decision::Drop(_) => begun,
     }
 }
 
@@ -327,7 +383,8 @@ fn frontend<'a, F: Family, T: Tables<F>>(
 }
 
 /// What a flow begins with.
-struct Beginning {
+#[derive(Clone, Copy, Debug)]
+pub struct Beginning {
     service: ServiceId,
     backend: BackendId,
     now_secs: u32,
@@ -335,12 +392,10 @@ struct Beginning {
     snat: bool,
 }
 
-// The two halves of beginning a flow are functions of their own, so that what each puts on the stack does not lie
-// there for every packet, nor for the other: a kernel program has 512 bytes.
-
-/// Chooses the backend of a new flow; `to` becomes what the packet would be, were there no other flows.
-#[inline(never)]
-fn choose<F: Family, T: Tables<F>>(
+/// Chooses the backend of a new flow; `to` becomes what the packet would be, were there no other flows. Called
+/// through [`Tables::choose`].
+#[inline(always)]
+pub fn choose<F: Family, T: Tables<F>>(
     tables: &T,
     frontend: &Frontend,
     tuple: &F::Flow,
@@ -377,9 +432,10 @@ fn choose<F: Family, T: Tables<F>>(
     Decision::Rewrite(Kind::New)
 }
 
-/// Writes the entries of a new flow; `to` gets another source port where its own is not free.
-#[inline(never)]
-fn begin<F: Family, T: Tables<F>>(
+/// Writes the entries of a new flow; `to` gets another source port where its own is not free. Called through
+/// [`Tables::begin`].
+#[inline(always)]
+pub fn begin<F: Family, T: Tables<F>>(
     tables: &T,
     tuple: &F::Flow,
     beginning: &Beginning,
@@ -539,6 +595,7 @@ mod tests {
             tuple,
             transport: Transport::Tcp,
             tcp_flags,
+            ttl: 64,
             fragment: Fragment::Whole,
             fragment_id: FragmentId {
                 id: [0; 4],

@@ -11,6 +11,7 @@ pub mod bytes;
 pub mod checksum;
 pub mod choose;
 pub mod family;
+pub mod hop;
 #[cfg(test)]
 mod model;
 pub mod parse;

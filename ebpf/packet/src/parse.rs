@@ -55,6 +55,8 @@ pub struct Headers<F: Family> {
     pub transport: Transport,
     /// Flags of a TCP header, bits of [`tcp`]; zero where there is none.
     pub tcp_flags: u8,
+    /// Time to live (hop limit).
+    pub ttl: u8,
     /// Whether it is a fragment.
     pub fragment: Fragment,
     /// Which packet it is a fragment of; zeros where it is whole.
@@ -152,13 +154,14 @@ pub fn ipv4<B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Headers<V4> {
     };
     let [version_ihl, _, total_high, total_low] = first.to_ne_bytes();
     let [id_high, id_low, fragment_high, fragment_low] = second.to_ne_bytes();
-    let [_, proto, _, _] = third.to_ne_bytes();
+    let [ttl, proto, _, _] = third.to_ne_bytes();
     if version_ihl >> 4 != 4 {
         return headers;
     }
     let header_len = u32::from(version_ihl & 0xf) * 4;
     let stated = u16::from_be_bytes([total_high, total_low]).into();
     headers.bytes = total_len(bytes, l3, stated);
+    headers.ttl = ttl;
     headers.set_addresses(saddr.to_ne_bytes(), daddr.to_ne_bytes());
     if header_len < IPV4_LEN || headers.bytes < header_len {
         headers.fault = Fault::Malformed;
@@ -185,13 +188,14 @@ pub fn ipv6<B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Headers<V6> {
         return headers;
     };
     let [version, _, _, _] = first.to_ne_bytes();
-    let [payload_high, payload_low, proto, _] = second.to_ne_bytes();
+    let [payload_high, payload_low, proto, hop_limit] = second.to_ne_bytes();
     if version >> 4 != 6 {
         return headers;
     }
     let payload = u32::from(u16::from_be_bytes([payload_high, payload_low]));
     let stated = if payload == 0 { 0 } else { IPV6_LEN + payload };
     headers.bytes = total_len(bytes, l3, stated);
+    headers.ttl = hop_limit;
     headers.set_addresses(
         zerocopy::transmute!([s0, s1, s2, s3]),
         zerocopy::transmute!([d0, d1, d2, d3]),
@@ -295,8 +299,10 @@ fn fragment(offset: u16, more: bool) -> Fragment {
 }
 
 impl<F: Family> Headers<F> {
+    /// Headers of which nothing is read yet.
     #[inline(always)]
-    fn unread(l3: u32) -> Self {
+    #[must_use]
+    pub fn unread(l3: u32) -> Self {
         let none = F::Address::from_padded(&[0; 16]);
         Self {
             fault: Fault::NotIp,
@@ -306,6 +312,7 @@ impl<F: Family> Headers<F> {
             tuple: F::Flow::new(none, none, U16::ZERO, U16::ZERO, 0),
             transport: Transport::Other,
             tcp_flags: 0,
+            ttl: 0,
             fragment: Fragment::Whole,
             fragment_id: FragmentId {
                 id: [0; 4],

@@ -146,6 +146,7 @@ mod tests {
             bytes: 40 + payload_len,
             tuple: Flow4::new([10, 0, 0, 1], [10, 0, 0, 2], 1000.into(), 80.into(), TCP),
             transport: Transport::Tcp,
+            ttl: 64,
             tcp_flags: 0,
             fragment: Fragment::Whole,
             fragment_id: FragmentId {

@@ -4,7 +4,8 @@ use abi::{
     Affinity, AffinityKey, Backend, BackendId, FragmentKey, FragmentPorts, Frontend, NodeConfig,
 };
 
-use crate::Family;
+use crate::balance::{self, Beginning};
+use crate::{Decision, Family};
 
 /// What both families share.
 pub trait Shared {
@@ -41,6 +42,31 @@ pub trait Tables<F: Family>: Shared {
     fn claim_flow(&self, key: &F::Flow, state: &F::State) -> Inserted;
     /// Writes a flow over whatever is there.
     fn put_flow(&self, key: &F::Flow, state: &F::State) -> Inserted;
+
+    // The two halves of beginning a flow. The kernel programs make each a function of its own that the verifier walks
+    // once, whatever led there, and whose stack does not lie there for every packet: a program has 512 bytes.
+
+    /// [`balance::choose`].
+    fn choose(
+        &self,
+        frontend: &Frontend,
+        tuple: &F::Flow,
+        beginning: &mut Beginning,
+        to: &mut F::Flow,
+    ) -> Decision
+    where
+        Self: Sized,
+    {
+        balance::choose(self, frontend, tuple, beginning, to)
+    }
+
+    /// [`balance::begin`].
+    fn begin(&self, tuple: &F::Flow, beginning: &Beginning, to: &mut F::Flow) -> Decision
+    where
+        Self: Sized,
+    {
+        balance::begin(self, tuple, beginning, to)
+    }
 }
 
 /// What became of an insertion.

@@ -20,10 +20,12 @@ mod kernel {
     mod device_egress;
     mod device_ingress;
     mod device_xdp;
+    mod direct;
     mod frame;
     mod getpeername;
     mod maps;
     mod mem;
+    mod outlined;
     mod pod_egress;
     mod pod_ingress;
     mod recvmsg;

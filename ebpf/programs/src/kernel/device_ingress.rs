@@ -2,12 +2,12 @@
 
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use packet::Place;
 
+use super::outlined::place;
 use super::skb::Skb;
 use super::tc;
 
 #[classifier]
 pub(crate) fn device_ingress(ctx: TcContext) -> i32 {
-    tc::ingress(Skb::new(&ctx), Place::Device)
+    tc::ingress(Skb::new(&ctx), place::DEVICE)
 }

@@ -7,13 +7,14 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use packet::balance::{Kind, source_changes};
-use packet::{Decision, Family, Fault, Headers, Link, Place, Tables, V4, V6, balance, parse};
+use packet::balance::{code, source_changes};
+use packet::{Family, Fault, Link, parse};
 
-use super::count::count;
+use super::count::{count, count_number};
 use super::frame::Frame;
+use super::outlined::{self, Plan, place};
 use super::route::{self, Route};
-use super::tables::{Maps, device_has};
+use super::tables::device_has;
 
 #[xdp(frags)]
 pub(crate) fn device_xdp(ctx: XdpContext) -> u32 {
@@ -21,118 +22,96 @@ pub(crate) fn device_xdp(ctx: XdpContext) -> u32 {
     match parse::link(&frame) {
         Link::V4(l3) => frame4(frame, l3),
         Link::V6(l3) => frame6(frame, l3),
-        Link::Other => verdict(Outcome::Untouched),
+        Link::Other => NEXT,
     }
 }
 
-// Functions of their own, here and below, so that each has a stack of its own that does not lie under the others:
-// a kernel program has 512 bytes.
+/// The verdict on what the kernel carries on with.
+pub(crate) const NEXT: u32 = XDP_PASS;
+
+macro_rules! arriving {
+    ($frame:expr, $l3:expr, $read:ident, $decide:ident, $carry:ident) => {{
+        let mut plan = Plan::new($l3);
+        if outlined::$read($frame.ctx(), &mut plan) == 0 {
+            return NEXT;
+        }
+        let decision = outlined::$decide(&mut plan, place::WIRE, $frame.ifindex());
+        if decision >= code::DROP {
+            count_number(decision - code::DROP, plan.headers.bytes);
+            XDP_DROP
+        } else if decision == code::REFUSE {
+            count(Counter::XdpNoEndpoint, plan.headers.bytes);
+            NEXT
+        } else if decision < code::REFUSE {
+            // Not ours, or TC's.
+            NEXT
+        } else {
+            outlined::$carry($frame.ctx(), &plan, decision)
+        }
+    }};
+}
+
+// Functions of their own, so that only one family's plan lies on the stack.
 
 #[inline(never)]
 fn frame4(frame: Frame, l3: u32) -> u32 {
-    arriving::<V4>(frame, l3)
+    arriving!(frame, l3, xdp_read4, decide4, xdp_carry4)
 }
 
 #[inline(never)]
 fn frame6(frame: Frame, l3: u32) -> u32 {
-    arriving::<V6>(frame, l3)
-}
-
-#[inline(always)]
-fn verdict(outcome: Outcome) -> u32 {
-    match outcome {
-        Outcome::Untouched => XDP_PASS,
-        Outcome::Left(counter, bytes) => {
-            count(counter, bytes);
-            XDP_PASS
-        }
-        Outcome::Rewritten(counter, bytes, verdict) => {
-            count(counter, bytes);
-            verdict
-        }
-        Outcome::Dropped(counter, bytes) => {
-            count(counter, bytes);
-            XDP_DROP
-        }
-    }
-}
-
-/// What became of a frame, with the bytes to count.
-enum Outcome {
-    /// Not ours, or TC's.
-    Untouched,
-    /// Left as it is for TC.
-    Left(Counter, u32),
-    /// Rewritten; the verdict says whether the kernel carries on with it or it goes out again.
-    Rewritten(Counter, u32, u32),
-    /// Dropped.
-    Dropped(Counter, u32),
+    arriving!(frame, l3, xdp_read6, decide6, xdp_carry6)
 }
 
 const ETHERNET_LEN: u32 = 14;
 
+/// Reads a frame; false where that is left to TC.
 #[inline(always)]
-fn arriving<F: Family>(frame: Frame, l3: u32) -> u32
-where
-    Maps: Tables<F>,
-{
-    let mut headers = F::headers(&frame, l3);
-    if headers.fault != Fault::None && !frame.is_one_buffer() {
-        // Headers beyond the first buffer can be read by TC.
-        return verdict(Outcome::Untouched);
-    }
-    let bytes = headers.bytes;
-    let mut to = headers.tuple;
-    match balance::<F, _>(&Maps, Place::Wire, frame.ifindex(), &mut headers, &mut to) {
-        Decision::Pass => verdict(Outcome::Untouched),
-        Decision::Rewrite(kind) => forward(frame, &headers, &to, kind),
-        Decision::Refuse => verdict(Outcome::Left(Counter::XdpNoEndpoint, bytes)),
-        Decision::Drop(counter) => verdict(Outcome::Dropped(counter, bytes)),
-    }
+pub(crate) fn read<F: Family>(frame: Frame, plan: &mut Plan<F>) -> bool {
+    plan.headers = F::headers(&frame, plan.headers.l3);
+    plan.to = plan.headers.tuple;
+    // Headers beyond the first buffer can be read by TC.
+    plan.headers.fault == Fault::None || frame.is_one_buffer()
 }
 
-/// Sends a packet towards its new tuple.
+/// Sends a packet towards its new tuple, and counts it.
 #[inline(always)]
-fn forward<F: Family>(frame: Frame, headers: &Headers<F>, to: &F::Flow, kind: Kind) -> u32 {
-    if !source_changes::<F>(&headers.tuple, to) {
-        // To a backend on this node: the kernel routes the packet there.
-        return rewrite(frame, headers, to, kind, XDP_PASS);
-    }
-    // A tagged frame belongs to another device than the one that routes are looked up from.
-    if headers.l3 == ETHERNET_LEN && transmits(frame.ifindex()) {
-        let hop = send::<F>(frame, to);
-        if hop != XDP_PASS {
-            return rewrite(frame, headers, to, kind, hop);
+pub(crate) fn forward<F: Family>(frame: Frame, plan: &Plan<F>, decision: u32) -> u32 {
+    let Plan { headers, to } = plan;
+    let mut hop = NEXT;
+    // To a backend on this node the kernel routes the packet.
+    if source_changes::<F>(&headers.tuple, to) {
+        // A tagged frame belongs to another device than the one that routes are looked up from.
+        if headers.l3 == ETHERNET_LEN && transmits(frame.ifindex()) {
+            hop = send::<F>(frame, to);
+        }
+        if hop == NEXT {
+            // TC counts the packet as one of a known flow, and sends it.
+            if decision == code::NEW {
+                count(Counter::XdpNewFlow, headers.bytes);
+            }
+            return NEXT;
         }
     }
-    verdict(match kind {
-        // TC counts the packet as one of a known flow, and sends it.
-        Kind::New => Outcome::Left(Counter::XdpNewFlow, headers.bytes),
-        Kind::Forward | Kind::Reply => Outcome::Untouched,
-    })
-}
-
-/// Gives a frame its new tuple on its way to the verdict `hop`, and counts it.
-#[inline(never)]
-fn rewrite<F: Family>(
-    frame: Frame,
-    headers: &Headers<F>,
-    to: &F::Flow,
-    kind: Kind,
-    hop: u32,
-) -> u32 {
-    verdict(match frame.rewrite(headers, to, hop != XDP_PASS) {
-        Ok(()) => Outcome::Rewritten(counter(kind), headers.bytes, hop),
-        Err(counter) => Outcome::Dropped(counter, headers.bytes),
-    })
+    let verdict = match frame.rewrite(headers, to, hop != NEXT) {
+        Ok(()) => {
+            count(counter(decision), headers.bytes);
+            hop
+        }
+        Err(counter) => {
+            count(counter, headers.bytes);
+            XDP_DROP
+        }
+    };
+    verdict
 }
 
 #[inline(always)]
-fn counter(kind: Kind) -> Counter {
-    match kind {
-        Kind::New => Counter::XdpNewFlow,
-        Kind::Forward => Counter::XdpForward,
-        Kind::Reply => Counter::XdpReply,
+fn counter(decision: u32) -> Counter {
+    match decision {
+        code::NEW => Counter::XdpNewFlow,
+        code::FORWARD => Counter::XdpForward,
+        _ => Counter::XdpReply,
     }
 }
 

@@ -10,7 +10,7 @@ use aya_ebpf::programs::XdpContext;
 use packet::checksum::{self, difference};
 use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport};
 
-use super::mem::{Half, Words, bounds, forget};
+use super::mem::{Half, Words, bounds, field, forget};
 
 /// A packet in an XDP frame.
 #[derive(Clone, Copy)]
@@ -25,14 +25,18 @@ impl Frame {
     }
 
     #[inline(always)]
+    pub(crate) fn of(ctx: *mut xdp_md) -> Self {
+        Self { ctx }
+    }
+
+    #[inline(always)]
     pub(crate) fn ctx(&self) -> *mut xdp_md {
         self.ctx
     }
 
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> u32 {
-        // SAFETY: the kernel's context is valid for the whole run; the verifier checks the access.
-        unsafe { (*self.ctx).ingress_ifindex }
+        field::<_, { offset_of!(xdp_md, ingress_ifindex) }>(self.ctx)
     }
 
     /// Whether all of the packet is in the first buffer.

@@ -1,17 +1,18 @@
 //! All maps beside each other. The names are those of [`abi`]; the capacities are its defaults, which the loader
 //! may override.
 //!
-//! Concurrency: the agent writes FRONTENDS, RINGS, BACKENDS, CONFIG and DEVICES; programs only read them. A hash
+//! Concurrency: the agent writes FRONTENDS, RINGS, BACKENDS, CONFIG, DEVICES, ENDPOINTS and HOST_ROUTING; programs
+//! only read them. A hash
 //! update replaces the whole element (a reader keeps the old one or finds the new one). RINGS and BACKENDS are
 //! memory shared with the agent: it writes an element before anything points at it and clears it after nothing
 //! does any more, so that no reader meets an element half written. The LRU tables are written by programs on
 //! any CPU: insertions are atomic per entry, and what is changed in place is a single aligned word.
 
 use abi::{
-    Affinity, AffinityKey, Backend, CounterValue, Device, Flow4, Flow6, FlowState4, FlowState6,
-    FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig, ReverseSocket,
-    ReverseSocketKey, RingSlot, affinity, backends, counters, devices, flows, fragments, frontends,
-    reverse_sockets, rings,
+    Affinity, AffinityKey, Backend, CounterValue, Device, Endpoint, Flow4, Flow6, FlowState4,
+    FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, HostRouting,
+    NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot, affinity, backends, counters, devices,
+    endpoints, flows, fragments, frontends, reverse_sockets, rings,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
@@ -86,6 +87,28 @@ pub(crate) static CONFIG: Array<NodeConfig, 1> = Array::new();
 /// Replaced whole by the agent.
 #[btf_map]
 pub(crate) static DEVICES: HashMap<u32, Device, { devices::CAPACITY as usize }> = HashMap::new();
+
+/// Replaced whole by the agent, one entry at a time. The key is an address as it lies in memory.
+#[btf_map]
+pub(crate) static ENDPOINTS4: HashMap<
+    [u32; 1],
+    Endpoint,
+    { endpoints::CAPACITY as usize },
+    NO_PREALLOC,
+> = HashMap::new();
+
+/// As ENDPOINTS4.
+#[btf_map]
+pub(crate) static ENDPOINTS6: HashMap<
+    [u32; 4],
+    Endpoint,
+    { endpoints::CAPACITY as usize },
+    NO_PREALLOC,
+> = HashMap::new();
+
+/// Replaced whole by the agent; either half is one aligned word.
+#[btf_map]
+pub(crate) static HOST_ROUTING: Array<HostRouting, 1> = Array::new();
 
 /// One copy for each CPU. Packet programs are not preempted by each other; a socket hook may be, between reading
 /// and writing, and a count is lost then.

@@ -25,6 +25,19 @@ pub(crate) fn bounds<T, const DATA: usize, const END: usize>(ctx: *mut T) -> (us
     (data, end)
 }
 
+/// The context's field of four bytes at `OFFSET`. Spelt out, because the compiler may keep the field's address in a
+/// register, and the kernel allows no access to a context through a computed address.
+#[inline(always)]
+pub(crate) fn field<T, const OFFSET: usize>(ctx: *mut T) -> u32 {
+    let value: u64;
+    // SAFETY: the kernel's context is valid for the whole run; the verifier checks the access.
+    unsafe {
+        asm!("{0} = *(u32 *)({1} + {2})", out(reg) value, in(reg) ctx, const OFFSET,
+            options(pure, readonly, nostack));
+    }
+    value as u32
+}
+
 /// `N` words of a packet that were found to lie inside of it.
 #[derive(Clone, Copy)]
 pub(crate) struct Words<const N: usize> {

@@ -9,19 +9,19 @@ use abi::Counter;
 use abi::protocol::TCP;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
-    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_fib_lookup,
+    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_check_mtu_flags::BPF_MTU_CHK_SEGS, bpf_fib_lookup,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup as fib_lookup, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect,
-    bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+    bpf_check_mtu, bpf_csum_update, bpf_fib_lookup as fib_lookup, bpf_l3_csum_replace,
+    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
     bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use packet::checksum::{self, difference};
 use packet::parse::TCP_LEN;
-use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, refuse};
+use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, hop, refuse};
 
-use super::mem::{Words, bounds, forget};
+use super::mem::{Words, bounds, field, forget};
 use super::route::{self, Route};
 
 /// Checksums of IPv6 need no compensation in a buffer whose whole sum the device computed. Kernel 6.16
@@ -41,14 +41,33 @@ impl Skb {
     }
 
     #[inline(always)]
+    pub(crate) fn of(skb: *mut __sk_buff) -> Self {
+        Self { skb }
+    }
+
+    #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
         bounds::<_, { offset_of!(__sk_buff, data) }, { offset_of!(__sk_buff, data_end) }>(self.skb)
     }
 
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> u32 {
-        // SAFETY: the kernel's context is valid for the whole run; the verifier checks the access.
-        unsafe { (*self.skb).ifindex }
+        field::<_, { offset_of!(__sk_buff, ifindex) }>(self.skb)
+    }
+
+    /// The kernel's context, for helpers.
+    #[inline(always)]
+    pub(crate) fn ctx(&self) -> *mut __sk_buff {
+        self.skb
+    }
+
+    /// Whether the link header addressed the packet to the device where it is seen, and no VLAN tag says that it
+    /// belongs to another one.
+    #[inline(always)]
+    pub(crate) fn is_for_this_device(&self) -> bool {
+        const PACKET_HOST: u32 = 0;
+        field::<_, { offset_of!(__sk_buff, pkt_type) }>(self.skb) == PACKET_HOST
+            && field::<_, { offset_of!(__sk_buff, vlan_present) }>(self.skb) == 0
     }
 
     /// Gives the packet another tuple.
@@ -115,6 +134,48 @@ impl Skb {
             }
             None => self.store(offset, &ttl_left, u64::from(BPF_F_RECOMPUTE_CSUM)),
         }
+    }
+
+    /// Makes one hop of the packet's way: takes one off its time to live, which is more than one, and gives it the
+    /// link addresses of the next link.
+    #[inline(always)]
+    pub(crate) fn hop<F: Family>(
+        &self,
+        l3: u32,
+        source: [u8; 6],
+        destination: [u8; 6],
+    ) -> Result<(), Counter> {
+        let (data, end) = self.bounds();
+        let ttl = Words::<1>::at(data, end, l3 + (F::TTL_OFFSET & !3));
+        let (Some(link), Some(ttl)) = (Words::<3>::at(data, end, 0), ttl) else {
+            return Err(Counter::DropRewrite);
+        };
+        let old = ttl.word(0);
+        let new = hop::one_less::<F>(old);
+        ttl.set_word(0, new);
+        let [a, b, c] = hop::link(source, destination);
+        link.set_word(0, a);
+        link.set_word(1, b);
+        link.set_word(2, c);
+        if F::CHECK_OFFSET.is_none() {
+            // Without a checksum of its own the header counts in the sum that a device may have computed.
+            let change = checksum::kernel_difference(difference(old.into(), new.into()));
+            // SAFETY: the helper takes this hook's context; where there is no such sum it does nothing.
+            unsafe { bpf_csum_update(self.skb, change as u32) };
+        }
+        Ok(())
+    }
+
+    /// Whether the packet, and every segment that it is made of, fits through a device; false where there is none of
+    /// that index.
+    #[inline(always)]
+    pub(crate) fn fits(&self, ifindex: u32) -> bool {
+        let mut mtu = 0_u32;
+        let segments = u64::from(BPF_MTU_CHK_SEGS);
+        // SAFETY: the helper takes this hook's context and room for a number. Kernel 5.12 (34b2021cc616).
+        let result =
+            unsafe { bpf_check_mtu(self.skb.cast(), ifindex, &raw mut mtu, 0, segments) };
+        result == 0
     }
 
     /// Sends the packet on by this node's routes, past the checks that routing makes of an arriving packet's
@@ -262,8 +323,7 @@ impl Bytes for Skb {
 
     #[inline(always)]
     fn len(&self) -> u32 {
-        // SAFETY: the kernel's context is valid for the whole run; the verifier checks the access.
-        unsafe { (*self.skb).len }
+        field::<_, { offset_of!(__sk_buff, len) }>(self.skb)
     }
 
     #[inline(always)]

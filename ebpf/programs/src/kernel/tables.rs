@@ -2,15 +2,18 @@
 
 use abi::flows::flags::CLOSING;
 use abi::{
-    Affinity, AffinityKey, Backend, BackendId, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig, devices,
+    Affinity, AffinityKey, Backend, BackendId, Endpoint, Flow4, Flow6, FlowState4, FlowState6,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig, devices,
 };
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns};
-use packet::{Inserted, Shared, Tables, V4, V6};
+use packet::balance::{Beginning, code};
+use packet::{Address as _, Decision, Family, Inserted, Shared, Tables, V4, V6};
 
+use super::outlined;
 use super::maps::{
-    AFFINITY, BACKENDS, CONFIG, DEVICES, FLOWS4, FLOWS6, FRAGMENTS, FRONTENDS4, FRONTENDS6, RINGS,
+    AFFINITY, BACKENDS, CONFIG, DEVICES, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRAGMENTS,
+    FRONTENDS4, FRONTENDS6, HOST_ROUTING, RINGS,
 };
 
 /// The kernel's maps.
@@ -87,8 +90,34 @@ pub(crate) fn device_has(ifindex: u32, flag: u32) -> bool {
     }
 }
 
+/// The pod of this node that has an address.
+#[inline(always)]
+pub(crate) fn endpoint<'a, F: Family>(addr: F::Address) -> Option<&'a Endpoint> {
+    let words = addr.words();
+    // SAFETY: programs never change the maps, and an element's memory stays an element of its map until the
+    // program ends.
+    unsafe {
+        if F::NUMBER == abi::family::V4 {
+            ENDPOINTS4.get([words[0]])
+        } else {
+            ENDPOINTS6.get(words)
+        }
+    }
+}
+
+/// Whether packets of a family go straight to pods at this moment.
+#[inline(always)]
+pub(crate) fn routes_here<F: Family>() -> bool {
+    let until_secs = match HOST_ROUTING.get(0) {
+        Some(lease) if F::NUMBER == abi::family::V4 => lease.until_secs4,
+        Some(lease) => lease.until_secs6,
+        None => 0,
+    };
+    until_secs != 0 && Maps.now_secs() < until_secs
+}
+
 macro_rules! tables {
-    ($family:ty, $frontends:ident, $flows:ident, $key:ty, $flow:ty, $state:ty) => {
+    ($family:ty, $frontends:ident, $flows:ident, $key:ty, $flow:ty, $state:ty, $choose:path, $begin:path) => {
         impl Tables<$family> for Maps {
             #[inline(always)]
             fn frontend(&self, key: &$key) -> Option<&Frontend> {
@@ -125,6 +154,22 @@ macro_rules! tables {
             }
 
             #[inline(always)]
+            fn choose(
+                &self,
+                frontend: &Frontend,
+                tuple: &$flow,
+                beginning: &mut Beginning,
+                to: &mut $flow,
+            ) -> Decision {
+                code::beginning($choose(frontend, tuple, beginning, to))
+            }
+
+            #[inline(always)]
+            fn begin(&self, tuple: &$flow, beginning: &Beginning, to: &mut $flow) -> Decision {
+                code::beginning($begin(tuple, beginning, to))
+            }
+
+            #[inline(always)]
             fn put_flow(&self, key: &$flow, state: &$state) -> Inserted {
                 match $flows.insert(key, state, u64::from(BPF_ANY)) {
                     Ok(()) => Inserted::Done,
@@ -135,5 +180,23 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, FRONTENDS4, FLOWS4, FrontendKey4, Flow4, FlowState4);
-tables!(V6, FRONTENDS6, FLOWS6, FrontendKey6, Flow6, FlowState6);
+tables!(
+    V4,
+    FRONTENDS4,
+    FLOWS4,
+    FrontendKey4,
+    Flow4,
+    FlowState4,
+    outlined::choose4,
+    outlined::begin4
+);
+tables!(
+    V6,
+    FRONTENDS6,
+    FLOWS6,
+    FrontendKey6,
+    Flow6,
+    FlowState6,
+    outlined::choose6,
+    outlined::begin6
+);

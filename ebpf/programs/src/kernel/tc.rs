@@ -1,33 +1,53 @@
-//! What the TC programs share: from a decision to what happens to the packet.
+//! What the TC programs share: a packet is read and decided on, then what was decided is done. Each step is one of
+//! [`super::outlined`].
 
 use abi::Counter;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
-use packet::balance::{Kind, bounces, source_changes};
-use packet::{
-    Decision, Family, Headers, Link, Place, Tables, Transport, V4, V6, balance, parse, reply,
-};
+use packet::balance::{bounces, code, source_changes};
+use packet::{Family, Headers, Link, Place, Transport, parse};
 
-use super::count::count;
+use super::count::{count, count_number};
+use super::direct::{self, Source};
+use super::outlined::{self, Plan};
 use super::skb::Skb;
-use super::tables::Maps;
 
-/// What became of a packet, with the bytes to count.
-enum Outcome {
-    /// Not ours.
-    Untouched,
-    /// Rewritten; the verdict says whether the kernel carries on with it or it was sent past its routing.
-    Rewritten(Counter, u32, i32),
-    /// Dropped.
-    Dropped(Counter, u32),
+/// The verdict on what is not redirected or dropped: it goes on to other programs.
+pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
+
+macro_rules! arriving {
+    ($skb:expr, $place:expr, $l3:expr, $read:ident, $decide:ident, $carry:ident, $refuse:ident) => {{
+        let mut plan = Plan::new($l3);
+        outlined::$read($skb.ctx(), &mut plan);
+        let decision = outlined::$decide(&mut plan, $place, $skb.ifindex());
+        if decision >= code::DROP {
+            dropped(decision - code::DROP, plan.headers.bytes)
+        } else if decision == code::REFUSE {
+            outlined::$refuse($skb.ctx(), &plan)
+        } else {
+            outlined::$carry($skb.ctx(), &plan, $place, decision)
+        }
+    }};
+}
+
+macro_rules! leaving {
+    ($skb:expr, $l3:expr, $read:ident, $reply:ident, $answer:ident) => {{
+        let mut plan = Plan::new($l3);
+        outlined::$read($skb.ctx(), &mut plan);
+        if outlined::$reply(&mut plan) == code::REPLY {
+            outlined::$answer($skb.ctx(), &plan)
+        } else {
+            NEXT
+        }
+    }};
 }
 
 /// Packets that arrive: clients on their way to services, and what must not go through routing.
 #[inline(always)]
-pub(crate) fn ingress(skb: Skb, place: Place) -> i32 {
+pub(crate) fn ingress(skb: Skb, place: u32) -> i32 {
     match parse::link(&skb) {
         Link::V4(l3) => ingress4(skb, place, l3),
         Link::V6(l3) => ingress6(skb, place, l3),
-        Link::Other => verdict(Outcome::Untouched),
+        Link::Other => NEXT,
     }
 }
 
@@ -37,134 +57,138 @@ pub(crate) fn egress(skb: Skb) -> i32 {
     match parse::link(&skb) {
         Link::V4(l3) => egress4(skb, l3),
         Link::V6(l3) => egress6(skb, l3),
-        Link::Other => verdict(Outcome::Untouched),
+        Link::Other => NEXT,
     }
 }
 
-// Functions of their own, so that each family has a stack of its own: a kernel program has 512 bytes.
+// Functions of their own, so that only one family's plan lies on the stack.
 
 #[inline(never)]
-fn ingress4(skb: Skb, place: Place, l3: u32) -> i32 {
-    arriving::<V4>(skb, place, l3)
+fn ingress4(skb: Skb, place: u32, l3: u32) -> i32 {
+    arriving!(skb, place, l3, skb_read4, decide4, skb_carry4, skb_refuse4)
 }
 
 #[inline(never)]
-fn ingress6(skb: Skb, place: Place, l3: u32) -> i32 {
-    arriving::<V6>(skb, place, l3)
+fn ingress6(skb: Skb, place: u32, l3: u32) -> i32 {
+    arriving!(skb, place, l3, skb_read6, decide6, skb_carry6, skb_refuse6)
 }
 
 #[inline(never)]
 fn egress4(skb: Skb, l3: u32) -> i32 {
-    verdict(leaving::<V4>(&skb, l3))
+    leaving!(skb, l3, skb_read4, reply4, skb_answer4)
 }
 
 #[inline(never)]
 fn egress6(skb: Skb, l3: u32) -> i32 {
-    verdict(leaving::<V6>(&skb, l3))
+    leaving!(skb, l3, skb_read6, reply6, skb_answer6)
 }
 
-/// The verdict of a classifier, and the count. What is not redirected or dropped goes on to other programs.
+/// Gives a packet that arrived its new tuple, if it has one, sends it where it cannot go by itself or gets quicker,
+/// and counts it.
 #[inline(always)]
-fn verdict(outcome: Outcome) -> i32 {
-    match outcome {
-        Outcome::Untouched => TC_ACT_UNSPEC,
-        Outcome::Rewritten(counter, bytes, verdict) => {
-            count(counter, bytes);
-            verdict
+pub(crate) fn carry_out<F: Family>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> i32 {
+    let bytes = plan.headers.bytes;
+    match send(skb, plan, place, decision) {
+        Ok(sent) => {
+            // What is no service's, and an answer that is translated where it leaves, have no counter here.
+            if sent.translated {
+                count(counter(decision), bytes);
+            }
+            sent.verdict
         }
-        Outcome::Dropped(counter, bytes) => {
-            count(counter, bytes);
-            TC_ACT_SHOT as i32
-        }
+        Err(counter) => dropped(counter as u32, bytes),
     }
+}
+
+/// What became of a packet.
+struct Sent {
+    translated: bool,
+    verdict: i32,
 }
 
 #[inline(always)]
-fn arriving<F: Family>(skb: Skb, place: Place, l3: u32) -> i32
-where
-    Maps: Tables<F>,
-{
-    let mut headers = F::headers(&skb, l3);
-    let mut to = headers.tuple;
-    match balance::<F, _>(&Maps, place, skb.ifindex(), &mut headers, &mut to) {
-        Decision::Pass => verdict(Outcome::Untouched),
-        Decision::Rewrite(kind) => rewrite(skb, place, &headers, &to, kind),
-        Decision::Refuse => refuse(skb, &headers),
-        Decision::Drop(counter) => verdict(Outcome::Dropped(counter, headers.bytes)),
-    }
-}
-
-#[inline(always)]
-fn leaving<F: Family>(skb: &Skb, l3: u32) -> Outcome
-where
-    Maps: Tables<F>,
-{
-    let mut headers = F::headers(skb, l3);
-    let mut to = headers.tuple;
-    match reply::<F, _>(&Maps, &mut headers, &mut to) {
-        Decision::Rewrite(kind) => match skb.rewrite(&headers, &to) {
-            Ok(()) => Outcome::Rewritten(counter(kind), headers.bytes, TC_ACT_UNSPEC),
-            Err(counter) => Outcome::Dropped(counter, headers.bytes),
-        },
-        Decision::Pass | Decision::Refuse | Decision::Drop(_) => Outcome::Untouched,
-    }
-}
-
-/// Gives a packet its new tuple, sends it where it cannot go by itself, and counts it. A function of its own, so
-/// that what it puts on the stack comes after what deciding did.
-#[inline(never)]
-fn rewrite<F: Family>(
+fn send<F: Family>(
     skb: Skb,
+    plan: &Plan<F>,
     place: Place,
-    headers: &Headers<F>,
-    to: &F::Flow,
-    kind: Kind,
-) -> i32 {
-    verdict(match carry_out(skb, place, headers, to) {
-        Ok(verdict) => Outcome::Rewritten(counter(kind), headers.bytes, verdict),
-        Err(counter) => Outcome::Dropped(counter, headers.bytes),
+    decision: u32,
+) -> Result<Sent, Counter> {
+    let Plan { headers, to } = plan;
+    let changes = decision != code::PASS;
+    // An answer keeps its sender's source until it has passed the check of that; otherwise a source that changes is
+    // ours.
+    let ours = changes && decision != code::ANSWER && source_changes::<F>(&headers.tuple, to);
+    if ours && place == Place::Pod && bounces::<F>(&headers.tuple, to) {
+        skb.rewrite(headers, to)?;
+        return Ok(Sent {
+            translated: true,
+            verdict: skb.bounce()?,
+        });
+    }
+    let source = if ours { Source::Ours } else { Source::Senders };
+    let pod = direct::pod::<F>(&skb, place, headers, to, source);
+    if pod.is_none() {
+        if decision == code::ANSWER || !changes {
+            return Ok(Sent {
+                translated: false,
+                verdict: NEXT,
+            });
+        }
+        if ours {
+            skb.decrement_ttl(headers)?;
+        }
+    }
+    if changes {
+        skb.rewrite(headers, to)?;
+    }
+    let verdict = match pod {
+        Some(pod) => direct::deliver(&skb, headers, pod)?,
+        None if ours => skb.forward::<F>(to)?,
+        None => NEXT,
+    };
+    Ok(Sent {
+        translated: changes,
+        verdict,
     })
 }
 
+/// Gives an answer that leaves its service's address.
 #[inline(always)]
-fn carry_out<F: Family>(
-    skb: Skb,
-    place: Place,
-    headers: &Headers<F>,
-    to: &F::Flow,
-) -> Result<i32, Counter> {
-    if !source_changes::<F>(&headers.tuple, to) {
-        skb.rewrite(headers, to)?;
-        Ok(TC_ACT_UNSPEC)
-    } else if place == Place::Pod && bounces::<F>(&headers.tuple, to) {
-        skb.rewrite(headers, to)?;
-        skb.bounce()
-    } else {
-        skb.decrement_ttl(headers)?;
-        skb.rewrite(headers, to)?;
-        skb.forward::<F>(to)
+pub(crate) fn answer<F: Family>(skb: Skb, plan: &Plan<F>) -> i32 {
+    let bytes = plan.headers.bytes;
+    match skb.rewrite(&plan.headers, &plan.to) {
+        Ok(()) => {
+            count(Counter::TcReply, bytes);
+            NEXT
+        }
+        Err(counter) => dropped(counter as u32, bytes),
     }
 }
 
 /// Answers that nobody listens there. What cannot be answered is dropped, and counted all the same.
-#[inline(never)]
-fn refuse<F: Family>(skb: Skb, headers: &Headers<F>) -> i32 {
+#[inline(always)]
+pub(crate) fn refuse<F: Family>(skb: Skb, headers: &Headers<F>) -> i32 {
+    let bytes = headers.bytes;
     let answered = match headers.transport {
         Transport::Tcp => skb.reset(headers),
         Transport::Udp => skb.unreachable(headers),
         Transport::Icmp | Transport::Elsewhere | Transport::Other => Err(Counter::TcNoEndpoint),
     };
-    verdict(match answered {
-        Ok(verdict) => Outcome::Rewritten(Counter::TcNoEndpoint, headers.bytes, verdict),
-        Err(_) => Outcome::Dropped(Counter::TcNoEndpoint, headers.bytes),
-    })
+    count(Counter::TcNoEndpoint, bytes);
+    answered.unwrap_or(TC_ACT_SHOT as i32)
 }
 
 #[inline(always)]
-fn counter(kind: Kind) -> Counter {
-    match kind {
-        Kind::New => Counter::TcNewFlow,
-        Kind::Forward => Counter::TcForward,
-        Kind::Reply => Counter::TcReply,
+fn dropped(counter: u32, bytes: u32) -> i32 {
+    count_number(counter, bytes);
+    TC_ACT_SHOT as i32
+}
+
+#[inline(always)]
+fn counter(decision: u32) -> Counter {
+    match decision {
+        code::NEW => Counter::TcNewFlow,
+        code::FORWARD => Counter::TcForward,
+        _ => Counter::TcReply,
     }
 }

@@ -1,0 +1,85 @@
+//! Straight to a pod of this node, past the host's stack: the packet appears at the pod's end of its link.
+//!
+//! The stack would have looked up a route, checked the source, queued the packet on the pod's link and run
+//! `pod_egress` there. The route is in ENDPOINTS; the source must be what a strict reverse-path check takes, or the
+//! stack decides; and of `pod_egress` the caller has done the part.
+
+use abi::{Counter, Endpoint};
+use aya_ebpf::bindings::bpf_fib_lookup;
+use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect_peer};
+use packet::{Family, Flow as _, Headers, Place, hop};
+
+use super::count::count;
+use super::route::{self, Route};
+use super::skb::Skb;
+use super::tables::{endpoint, routes_here};
+
+/// Whose source a packet has that would go straight.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Its sender's: to be checked.
+    Senders,
+    /// This node's or a service's, put there by us.
+    Ours,
+}
+
+/// The pod that the tuple `to` leads to, if the packet may go straight there.
+#[inline(always)]
+pub(crate) fn pod<'a, F: Family>(
+    skb: &Skb,
+    place: Place,
+    headers: &Headers<F>,
+    to: &F::Flow,
+    source: Source,
+) -> Option<&'a Endpoint> {
+    if !hop::is_plain(headers) || !skb.is_for_this_device() {
+        return None;
+    }
+    let pod = endpoint::<F>(to.daddr())?;
+    let may = hop::is_direct(pod, skb.ifindex())
+        && routes_here::<F>()
+        && (source == Source::Ours || is_from_there::<F>(skb, place, &headers.tuple))
+        && skb.fits(pod.ifindex);
+    may.then_some(pod)
+}
+
+/// Sends a packet to a pod that [`pod`] found.
+#[inline(always)]
+pub(crate) fn deliver<F: Family>(
+    skb: &Skb,
+    headers: &Headers<F>,
+    pod: &Endpoint,
+) -> Result<i32, Counter> {
+    skb.hop::<F>(headers.l3, pod.host_link, pod.pod_link)?;
+    count(Counter::TcHostRouted, headers.bytes);
+    // SAFETY: the helper takes numbers. Kernel 5.10 (9aa1206e8f48).
+    Ok(unsafe { bpf_redirect_peer(pod.ifindex, 0) } as i32)
+}
+
+/// Whether the way back to the packet's source is the way it came.
+#[inline(always)]
+fn is_from_there<F: Family>(skb: &Skb, place: Place, tuple: &F::Flow) -> bool {
+    match place {
+        Place::Pod => hop::is_own_source(endpoint::<F>(tuple.saddr()), skb.ifindex()),
+        Place::Device | Place::Wire => is_routed_back::<F>(skb, &tuple.reversed()),
+    }
+}
+
+/// A function of its own: the question has 64 bytes.
+#[inline(never)]
+fn is_routed_back<F: Family>(skb: &Skb, back: &F::Flow) -> bool {
+    let mut query = route::query::<F>(back, skb.ifindex());
+    // SAFETY: the helper takes this hook's context and the query with its size.
+    let answer = unsafe {
+        fib_lookup(
+            skb.ctx().cast(),
+            &raw mut query,
+            size_of::<bpf_fib_lookup>() as i32,
+            0,
+        )
+    };
+    match route::answer(answer) {
+        Route::Known | Route::NoNeighbour => query.ifindex == skb.ifindex(),
+        Route::None => false,
+    }
+}

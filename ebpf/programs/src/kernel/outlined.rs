@@ -1,0 +1,206 @@
+//! Functions that the verifier walks by themselves, once, whatever the calls to them look like: global functions in
+//! its words. They take the context, pointers to memory of a known size and numbers, and return numbers. The caller
+//! sees nothing of what happened in them but the number, so what they share goes through memory.
+//!
+//! Kernel 5.13 (e5069b9c23b3).
+
+use abi::{Flow4, Flow6, Frontend};
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use packet::balance::{self, Beginning, code};
+use packet::{Family, Headers, V4, V6, reply};
+
+use super::frame::Frame;
+use super::skb::Skb;
+use super::tables::Maps;
+use super::{device_xdp, tc};
+
+/// A packet as it came and as it shall leave.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Plan<F: Family> {
+    pub(crate) headers: Headers<F>,
+    pub(crate) to: F::Flow,
+}
+
+impl<F: Family> Plan<F> {
+    /// Of a packet whose IP header is at `l3`.
+    #[inline(always)]
+    pub(crate) fn new(l3: u32) -> Self {
+        let headers = Headers::<F>::unread(l3);
+        Self {
+            headers,
+            to: headers.tuple,
+        }
+    }
+}
+
+/// Where a packet is seen, as a number.
+pub(crate) mod place {
+    use packet::Place;
+
+    pub(crate) const POD: u32 = 0;
+    pub(crate) const DEVICE: u32 = 1;
+    pub(crate) const WIRE: u32 = 2;
+
+    #[inline(always)]
+    pub(crate) fn of(number: u32) -> Place {
+        match number {
+            POD => Place::Pod,
+            DEVICE => Place::Device,
+            _ => Place::Wire,
+        }
+    }
+}
+
+macro_rules! outlined {
+    ($family:ty, $flow:ty, $choose:ident, $begin:ident, $read:ident, $read_frame:ident, $decide:ident,
+     $answers:ident, $carry:ident, $answer:ident, $refuse:ident, $forward:ident) => {
+        /// [`balance::choose`], as [`code`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $choose(
+            frontend: *const Frontend,
+            tuple: *const $flow,
+            beginning: *mut Beginning,
+            to: *mut $flow,
+        ) -> u32 {
+            // SAFETY: the verifier holds callers to memory of these sizes, or none. Nothing else has it.
+            let arguments = unsafe {
+                (frontend.as_ref(), tuple.as_ref(), beginning.as_mut(), to.as_mut())
+            };
+            let (Some(frontend), Some(tuple), Some(beginning), Some(to)) = arguments else {
+                return code::PASS;
+            };
+            code::of(balance::choose::<$family, _>(&Maps, frontend, tuple, beginning, to))
+        }
+
+        /// [`balance::begin`], as [`code`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $begin(
+            tuple: *const $flow,
+            beginning: *const Beginning,
+            to: *mut $flow,
+        ) -> u32 {
+            // SAFETY: as above.
+            let arguments = unsafe { (tuple.as_ref(), beginning.as_ref(), to.as_mut()) };
+            let (Some(tuple), Some(beginning), Some(to)) = arguments else {
+                return code::PASS;
+            };
+            code::of(balance::begin::<$family, _>(&Maps, tuple, beginning, to))
+        }
+
+        /// Reads a packet whose IP header is where the plan says.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $read(ctx: *mut __sk_buff, plan: *mut Plan<$family>) -> u32 {
+            // SAFETY: as above.
+            if let Some(plan) = unsafe { plan.as_mut() } {
+                plan.headers = <$family>::headers(&Skb::of(ctx), plan.headers.l3);
+                plan.to = plan.headers.tuple;
+            }
+            0
+        }
+
+        /// As above, a frame. Returns zero where it is TC's to read it.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $read_frame(ctx: *mut xdp_md, plan: *mut Plan<$family>) -> u32 {
+            // SAFETY: as above.
+            match unsafe { plan.as_mut() } {
+                Some(plan) => device_xdp::read(Frame::of(ctx), plan).into(),
+                None => 0,
+            }
+        }
+
+        /// [`balance::balance`] at a [`place`], as [`code`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $decide(
+            plan: *mut Plan<$family>,
+            place: u32,
+            ifindex: u32,
+        ) -> u32 {
+            // SAFETY: as above.
+            let Some(plan) = (unsafe { plan.as_mut() }) else {
+                return code::PASS;
+            };
+            let Plan { headers, to } = plan;
+            let place = place::of(place);
+            code::of(balance::balance::<$family, _>(&Maps, place, ifindex, headers, to))
+        }
+
+        /// [`reply`], as [`code`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $answers(plan: *mut Plan<$family>) -> u32 {
+            // SAFETY: as above.
+            let Some(plan) = (unsafe { plan.as_mut() }) else {
+                return code::PASS;
+            };
+            code::of(reply::<$family, _>(&Maps, &mut plan.headers, &mut plan.to))
+        }
+
+        /// Carries out a rewrite of a packet that arrived at a classifier, or sends on what is no service's.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $carry(
+            ctx: *mut __sk_buff,
+            plan: *const Plan<$family>,
+            place: u32,
+            decision: u32,
+        ) -> i32 {
+            // SAFETY: as above.
+            match unsafe { plan.as_ref() } {
+                Some(plan) => tc::carry_out(Skb::of(ctx), plan, place::of(place), decision),
+                None => tc::NEXT,
+            }
+        }
+
+        /// Carries out the rewrite of a packet that leaves.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $answer(ctx: *mut __sk_buff, plan: *const Plan<$family>) -> i32 {
+            // SAFETY: as above.
+            match unsafe { plan.as_ref() } {
+                Some(plan) => tc::answer(Skb::of(ctx), plan),
+                None => tc::NEXT,
+            }
+        }
+
+        /// Answers that nobody listens.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $refuse(ctx: *mut __sk_buff, plan: *const Plan<$family>) -> i32 {
+            // SAFETY: as above.
+            match unsafe { plan.as_ref() } {
+                Some(plan) => tc::refuse(Skb::of(ctx), &plan.headers),
+                None => tc::NEXT,
+            }
+        }
+
+        /// Carries out the rewrite of a frame.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $forward(
+            ctx: *mut xdp_md,
+            plan: *const Plan<$family>,
+            decision: u32,
+        ) -> u32 {
+            // SAFETY: as above.
+            match unsafe { plan.as_ref() } {
+                Some(plan) => device_xdp::forward(Frame::of(ctx), plan, decision),
+                None => device_xdp::NEXT,
+            }
+        }
+    };
+}
+
+outlined!(
+    V4, Flow4, choose4, begin4, skb_read4, xdp_read4, decide4, reply4, skb_carry4, skb_answer4,
+    skb_refuse4, xdp_carry4
+);
+outlined!(
+    V6, Flow6, choose6, begin6, skb_read6, xdp_read6, decide6, reply6, skb_carry6, skb_answer6,
+    skb_refuse6, xdp_carry6
+);
