@@ -16,4 +16,48 @@ pub struct HostRouting {
     pub until_secs4: u32,
     /// The same for IPv6.
     pub until_secs6: u32,
+    /// Why IPv4 packets do not: a [`Reason`]. For people; no program reads it.
+    pub reason4: u32,
+    /// The same for IPv6.
+    pub reason6: u32,
 }
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $index:literal, $label:literal;)*) => {
+        /// Why packets take the stack's way.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u32)]
+        pub enum Reason { $($(#[$doc])* $name = $index,)* }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
+
+            /// For people.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Reason::$name => $label,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No agent has said anything yet.
+    Unknown = 0, "no agent has decided yet";
+    /// They do not.
+    None = 1, "nothing stands in the way";
+    /// It was asked for.
+    Asked = 2, "asked for by --host-routing";
+    /// The host forwards nothing.
+    NoForwarding = 3, "the host does not forward packets of this family";
+    /// Chains or tables hang where forwarded packets pass, and would be passed by.
+    Netfilter = 4, "netfilter has chains where forwarded packets pass";
+    /// Rules choose among routing tables.
+    Rules = 5, "the host has routing rules of its own";
+    /// The host could not be asked.
+    Unread = 6, "the host's firewall or rules could not be read";
+}
+
+/// How long a lease lasts, in seconds: longer than an agent takes to be replaced.
+pub const LEASE_SECS: u32 = 10;

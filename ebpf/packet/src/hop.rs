@@ -57,10 +57,7 @@ pub fn one_less<F: Family>(word: u32) -> u32 {
     if F::CHECK_OFFSET.is_some() {
         // IPv4 has time to live, protocol and checksum in one word.
         let check = u16::from_ne_bytes([bytes[2], bytes[3]]);
-        let (old, new) = (
-            u16::from_ne_bytes([old, 0]),
-            u16::from_ne_bytes([new, 0]),
-        );
+        let (old, new) = (u16::from_ne_bytes([old, 0]), u16::from_ne_bytes([new, 0]));
         let check = checksum::updated(check, checksum::difference(old.into(), new.into()));
         [bytes[2], bytes[3]] = check.to_ne_bytes();
     }
@@ -168,6 +165,12 @@ mod tests {
         assert!(!is_own_source(Some(&endpoint), 8), "another pod's address");
         assert!(!is_own_source(None, 7), "nobody's address");
         assert!(is_direct(&endpoint, 8) && !is_direct(&endpoint, 7));
-        assert!(!is_direct(&Endpoint { flags: 0, ..endpoint }, 8));
+        assert!(!is_direct(
+            &Endpoint {
+                flags: 0,
+                ..endpoint
+            },
+            8
+        ));
     }
 }

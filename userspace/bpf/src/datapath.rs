@@ -1,17 +1,20 @@
 //! The agent's hold on the kernel: open, attach, apply.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{Ordering, fence};
 
-use abi::{Frontend, NodeConfig, RingSlot};
+use abi::{Endpoint, Frontend, HostRouting, NodeConfig, RingSlot};
 use plan::{FrontendKey, Step, Store};
 
 use crate::link::{Attacher, Device, Direction};
 use crate::object::{self, Programs};
 use crate::pins::{self, Lock, Pins};
-use crate::{ApplyError, Capacities, DeviceReport, Error, Probe, View, XdpMode, netlink, probe};
+use crate::{
+    ApplyError, Capacities, DeviceReport, Error, Probe, View, XdpMode, netlink, probe, sys,
+};
 
 /// What [`Datapath::open`] needs to know.
 #[derive(Clone, Debug)]
@@ -231,6 +234,38 @@ impl Datapath {
     /// [`Error::Table`] if the kernel refuses.
     pub fn set_node(&mut self, node: &NodeConfig) -> Result<(), Error> {
         self.view.set_node(node)
+    }
+
+    /// Says where a pod is, so that packets may go straight to it; `None` forgets it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] where there is no room for another one, [`Error::Table`].
+    pub fn set_endpoint(&mut self, addr: IpAddr, endpoint: Option<Endpoint>) -> Result<(), Error> {
+        let done = match (addr, endpoint) {
+            (IpAddr::V4(addr), Some(to)) => self.view.endpoints4.insert(&[addr.octets()], &[to]),
+            (IpAddr::V6(addr), Some(to)) => self.view.endpoints6.insert(&[addr.octets()], &[to]),
+            (IpAddr::V4(addr), None) => self.view.endpoints4.remove(&[addr.octets()]),
+            (IpAddr::V6(addr), None) => self.view.endpoints6.remove(&[addr.octets()]),
+        };
+        done.map_err(|(_, error)| error)
+    }
+
+    /// Lets packets go straight to pods for a while, or leaves them to the stack.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn set_host_routing(&mut self, lease: &HostRouting) -> Result<(), Error> {
+        self.view.set_host_routing(lease)
+    }
+
+    /// Whether nothing but ours treats what leaves a device through TCX. Where the kernel has no TCX there are only tc
+    /// filters, of which rtnetlink tells.
+    #[must_use]
+    pub fn egress_is_ours(&self, ifindex: u32) -> bool {
+        !self.tcx
+            || sys::query_tcx(ifindex, sys::attach::TCX_EGRESS).is_ok_and(|links| links.len() <= 1)
     }
 
     fn attacher(&self) -> Attacher<'_> {

@@ -17,6 +17,7 @@ mod error;
 mod link;
 mod netlink;
 mod object;
+mod pass;
 mod pins;
 mod probe;
 mod show;
@@ -29,7 +30,15 @@ mod view;
 pub use datapath::{Datapath, Settings};
 pub use error::{ApplyError, Error};
 pub use link::{DeviceReport, XdpMode};
+pub use pass::XdpPass;
 pub use probe::Probe;
 pub use spec::Capacities;
-pub use status::{LinkStatus, Place, ProgramStatus, Status};
+pub use status::{HostRoutingStatus, LinkStatus, Place, ProgramStatus, RoutingMode, Status};
 pub use view::{Fill, Flow, TestRun, View};
+
+/// The clock that the programs read: seconds of `CLOCK_MONOTONIC`.
+#[must_use]
+pub fn now_secs() -> u32 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u32::try_from(now.tv_sec).unwrap_or(u32::MAX)
+}

@@ -38,6 +38,18 @@ fn scope(scope: u8) -> &'static str {
     }
 }
 
+impl Show for [u8; 4] {
+    fn show(&self) -> String {
+        Ipv4Addr::from(*self).to_string()
+    }
+}
+
+impl Show for [u8; 16] {
+    fn show(&self) -> String {
+        Ipv6Addr::from(*self).to_string()
+    }
+}
+
 impl Show for FrontendKey4 {
     fn show(&self) -> String {
         let address = v4(self.addr, self.port.get());

@@ -75,6 +75,9 @@ specs! {
     FRAGMENTS = abi::fragments::NAME, abi::FragmentKey => abi::FragmentPorts, "", None;
     DEVICES = abi::devices::NAME, u32 => abi::Device, "", None;
     CONFIG = abi::config::NAME, u32 => abi::NodeConfig, "", None;
+    ENDPOINTS4 = abi::endpoints::NAME4, [u8; 4] => abi::Endpoint, "", None;
+    ENDPOINTS6 = abi::endpoints::NAME6, [u8; 16] => abi::Endpoint, "", None;
+    HOST_ROUTING = abi::host_routing::NAME, u32 => abi::HostRouting, "", None;
     COUNTERS = abi::counters::NAME, u32 => abi::CounterValue, "", None;
 }
 

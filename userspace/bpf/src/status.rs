@@ -24,12 +24,54 @@ pub struct Status {
     pub agent_pid: Option<u32>,
     /// What the kernel can do.
     pub kernel: Probe,
+    /// Which way packets for pods of this node take.
+    pub host_routing: HostRoutingStatus,
     /// Loaded programs.
     pub programs: Vec<ProgramStatus>,
     /// What they are attached to.
     pub links: Vec<LinkStatus>,
     /// How full the tables are.
     pub tables: Vec<Fill>,
+}
+
+/// Which way packets for pods of this node take, by family.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostRoutingStatus {
+    /// IPv4.
+    pub ipv4: RoutingMode,
+    /// IPv6.
+    pub ipv6: RoutingMode,
+}
+
+/// A way, and the reason for it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct RoutingMode {
+    /// `bpf`: straight to the pod. `kernel`: through the host's stack.
+    pub mode: &'static str,
+    /// Why, in words.
+    pub reason: &'static str,
+}
+
+/// Reads a lease.
+pub(crate) fn host_routing(lease: &abi::HostRouting) -> HostRoutingStatus {
+    use abi::host_routing::Reason;
+    let now_secs = crate::now_secs();
+    let mode = |until_secs: u32, reason: u32| {
+        let (mode, reason) = if until_secs > now_secs {
+            ("bpf", Reason::None.label())
+        } else if until_secs != 0 {
+            ("kernel", "no agent follows the host's routes and firewall")
+        } else {
+            let known = Reason::ALL.iter().find(|known| **known as u32 == reason);
+            ("kernel", known.map_or("unknown", |reason| reason.label()))
+        };
+        RoutingMode { mode, reason }
+    };
+    HostRoutingStatus {
+        ipv4: mode(lease.until_secs4, lease.reason4),
+        ipv6: mode(lease.until_secs6, lease.reason6),
+    }
 }
 
 /// A loaded program.

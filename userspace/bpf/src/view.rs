@@ -2,13 +2,14 @@
 //! another process.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use abi::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, Device, Flow4, Flow6, FlowState4,
-    FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig,
-    ReverseSocket, ReverseSocketKey, RingSlot,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, Device, Endpoint, Flow4, Flow6,
+    FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6,
+    HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot,
 };
 use plan::{FrontendKey, Tables};
 use serde::Serialize;
@@ -56,6 +57,9 @@ pub struct View {
     fragments: Hash<FragmentKey, FragmentPorts>,
     reverse_sockets: Hash<ReverseSocketKey, ReverseSocket>,
     pub(crate) devices: Hash<u32, Device>,
+    pub(crate) endpoints4: Hash<[u8; 4], Endpoint>,
+    pub(crate) endpoints6: Hash<[u8; 16], Endpoint>,
+    host_routing: OwnedFd,
     config: OwnedFd,
     counters: OwnedFd,
     cpus: usize,
@@ -86,6 +90,9 @@ impl View {
             fragments: Hash::open(&pins, spec::FRAGMENTS, true)?,
             reverse_sockets: Hash::open(&pins, spec::REVERSE_SOCKETS, true)?,
             devices: Hash::open(&pins, spec::DEVICES, read_only)?,
+            endpoints4: Hash::open(&pins, spec::ENDPOINTS4, read_only)?,
+            endpoints6: Hash::open(&pins, spec::ENDPOINTS6, read_only)?,
+            host_routing: open_pinned(&pins, &spec::HOST_ROUTING, read_only)?.0,
             config: open_pinned(&pins, &spec::CONFIG, read_only)?.0,
             counters: open_pinned(&pins, &spec::COUNTERS, true)?.0,
             cpus,
@@ -157,6 +164,39 @@ impl View {
         Ok(node)
     }
 
+    /// Pods that packets may go straight to, by address.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn endpoints(&self) -> Result<BTreeMap<IpAddr, Endpoint>, Error> {
+        let four = self.endpoints4.entries(usize::MAX)?.into_iter();
+        let six = self.endpoints6.entries(usize::MAX)?.into_iter();
+        Ok(four
+            .map(|(addr, endpoint)| (IpAddr::from(addr), endpoint))
+            .chain(six.map(|(addr, endpoint)| (IpAddr::from(addr), endpoint)))
+            .collect())
+    }
+
+    /// Until when packets go straight to pods, and why not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn host_routing(&self) -> Result<HostRouting, Error> {
+        let mut lease = HostRouting::new_zeroed();
+        let fd = self.host_routing.as_fd();
+        sys::lookup(fd, &0_u32.to_ne_bytes(), lease.as_mut_bytes())
+            .map_err(|source| spec::HOST_ROUTING.failed("read", "the lease", source))?;
+        Ok(lease)
+    }
+
+    pub(crate) fn set_host_routing(&self, lease: &HostRouting) -> Result<(), Error> {
+        let fd = self.host_routing.as_fd();
+        sys::update(fd, &0_u32.to_ne_bytes(), lease.as_bytes())
+            .map_err(|source| spec::HOST_ROUTING.failed("write", "the lease", source))
+    }
+
     pub(crate) fn set_node(&self, node: &NodeConfig) -> Result<(), Error> {
         sys::update(self.config.as_fd(), &0_u32.to_ne_bytes(), node.as_bytes())
             .map_err(|source| spec::CONFIG.failed("write", "this node", source))
@@ -215,6 +255,8 @@ impl View {
             hash!(FRAGMENTS, fragments),
             hash!(REVERSE_SOCKETS, reverse_sockets),
             hash!(DEVICES, devices),
+            hash!(ENDPOINTS4, endpoints4),
+            hash!(ENDPOINTS6, endpoints6),
         ])
     }
 
@@ -229,6 +271,7 @@ impl View {
             layout: abi::LAYOUT_VERSION,
             agent_pid: pins::owner(&self.pins),
             kernel: Probe::read(),
+            host_routing: status::host_routing(&self.host_routing()?),
             programs: status::programs(&self.pins)?,
             links: status::links(&self.pins)?,
             tables: self.fill()?,

@@ -161,6 +161,10 @@ pub(crate) struct DatapathFlags {
     /// How XDP is attached to the devices
     #[arg(long, value_enum, default_value_t)]
     pub(crate) xdp: Xdp,
+    /// Which way packets for pods of this node take: straight to them, or through the host's stack. Auto goes straight
+    /// while no firewall and no routing rule of the host would be passed by
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) host_routing: HostRouting,
     /// Serve /healthz and /metrics here
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) metrics_bind_address: Option<SocketAddr>,
@@ -211,6 +215,18 @@ pub(crate) enum Xdp {
     Generic,
     /// Not at all: TC alone
     Off,
+}
+
+/// Which way packets for pods of this node take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub(crate) enum HostRouting {
+    /// Straight, while nothing in the host's stack would be passed by
+    #[default]
+    Auto,
+    /// Straight, whatever hangs there
+    Bpf,
+    /// Through the stack
+    Kernel,
 }
 
 /// `fairlead up`

@@ -51,4 +51,12 @@ pub enum Error {
         /// Why not.
         source: rtnetlink::Error,
     },
+    /// Netfilter could not be asked.
+    #[error("cannot {action} nftables: this needs root or CAP_NET_ADMIN")]
+    Netfilter {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
 }

@@ -10,12 +10,16 @@ mod error;
 mod host;
 mod links;
 mod mounts;
+mod netfilter;
 mod netns;
+mod paths;
 mod routes;
 
 pub use error::Error;
 pub use host::{Capability, hostname, missing_capabilities};
 pub use links::{Address, Change, Link, Links};
 pub use mounts::{cgroup2_mount, ensure_bpffs, is_bpffs};
+pub use netfilter::{Hooked, Netfilter};
 pub use netns::Netns;
-pub use routes::default_route_devices;
+pub use paths::{HostRoute, Neighbour};
+pub use routes::{default_route_devices, forwards};

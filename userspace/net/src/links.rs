@@ -10,9 +10,11 @@ use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::tc::TcHandle;
 use rtnetlink::{Handle, MulticastGroup};
 
 use crate::Error;
+use crate::paths::{self, HostRoute, Neighbour};
 
 /// An address of a link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -40,6 +42,8 @@ pub struct Link {
     pub peer_elsewhere: bool,
     /// Hardware address; empty where there is none.
     pub hardware_address: Vec<u8>,
+    /// Its root queueing discipline (`noqueue`, `fq_codel`, ...).
+    pub qdisc: String,
     /// IP addresses, in order. Empty in a [`Change`], which does not carry them.
     pub addresses: Vec<Address>,
 }
@@ -69,7 +73,20 @@ pub enum Change {
         /// Index of the link.
         ifindex: u32,
     },
-    /// Changes came faster than they were taken: list again.
+    /// A route to one address alone appeared.
+    Route {
+        /// The route.
+        route: HostRoute,
+        /// It took the place of those with its priority.
+        replaces: bool,
+    },
+    /// A route to one address alone is gone.
+    RouteGone(HostRoute),
+    /// Somebody's Ethernet address was learnt.
+    Neighbour(Neighbour),
+    /// Routing rules of IPv4 or IPv6 changed.
+    Rules,
+    /// Changes came faster than they were taken, or one does not say what became of it: list again.
     Missed,
 }
 
@@ -97,6 +114,12 @@ impl Links {
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv4Rule,
+            MulticastGroup::Ipv6Rule,
+            MulticastGroup::Neigh,
+            MulticastGroup::Tc,
         ])
         .map_err(Error::Socket)?;
         tokio::spawn(connection);
@@ -115,11 +138,46 @@ impl Links {
         list(self.handle.clone())
     }
 
+    /// Every route of the main table to one address alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::List`] if the kernel refuses.
+    pub fn host_routes(
+        &self,
+    ) -> impl Future<Output = Result<Vec<HostRoute>, Error>> + Send + use<> {
+        paths::host_routes(self.handle.clone())
+    }
+
+    /// Every neighbour whose Ethernet address is known.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::List`] if the kernel refuses.
+    pub fn neighbours(&self) -> impl Future<Output = Result<Vec<Neighbour>, Error>> + Send + use<> {
+        paths::neighbours(self.handle.clone())
+    }
+
+    /// Whether a family has routing rules beside those that every host has.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::List`] if the kernel refuses.
+    pub fn has_rules(&self, v6: bool) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
+        let version = if v6 {
+            rtnetlink::IpVersion::V6
+        } else {
+            rtnetlink::IpVersion::V4
+        };
+        paths::has_rules(self.handle.clone(), version)
+    }
+
     /// Waits for the next change; `None` when the kernel closed the conversation.
     pub async fn next(&mut self) -> Option<Change> {
         loop {
             let message = self.changes.next().await?;
-            if let Some(change) = change(&message.payload) {
+            let replaces = message.header.flags & NLM_F_REPLACE != 0;
+            if let Some(change) = change(&message.payload, replaces) {
                 return Some(change);
             }
         }
@@ -151,7 +209,10 @@ async fn list(handle: Handle) -> Result<Vec<Link>, Error> {
     Ok(links.into_values().collect())
 }
 
-fn change(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
+/// linux/netlink.h: a new object took the place of another.
+const NLM_F_REPLACE: u16 = 0x100;
+
+fn change(payload: &NetlinkPayload<RouteNetlinkMessage>, replaces: bool) -> Option<Change> {
     match payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
             Some(Change::Link(link(message)))
@@ -168,6 +229,23 @@ fn change(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
         ) => Some(Change::Addresses {
             ifindex: message.header.index,
         }),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(message)) => {
+            paths::host_route(message).map(|route| Change::Route { route, replaces })
+        }
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(message)) => {
+            paths::host_route(message).map(Change::RouteGone)
+        }
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
+            paths::neighbour(message).map(Change::Neighbour)
+        }
+        NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_),
+        ) => Some(Change::Rules),
+        // The link's own message says what hangs there now.
+        NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewQueueDiscipline(message)
+            | RouteNetlinkMessage::DelQueueDiscipline(message),
+        ) if message.header.parent == TcHandle::ROOT => Some(Change::Missed),
         NetlinkPayload::Overrun(_) => Some(Change::Missed),
         _ => None,
     }
@@ -183,11 +261,13 @@ fn link(message: &LinkMessage) -> Link {
         loopback: flags.contains(LinkFlags::Loopback),
         peer_elsewhere: false,
         hardware_address: Vec::new(),
+        qdisc: String::new(),
         addresses: Vec::new(),
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Qdisc(kind) => link.qdisc.clone_from(kind),
             LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
             LinkAttribute::Address(bytes) => link.hardware_address.clone_from(bytes),
             LinkAttribute::LinkInfo(infos) => {

@@ -1,4 +1,4 @@
-//! Which way leads off this host.
+//! Which way leads off this host, and whether it passes packets on at all.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,6 +13,17 @@ pub fn default_route_devices() -> BTreeSet<String> {
     let mut devices = default4(&read("route"));
     devices.append(&mut default6(&read("ipv6_route")));
     devices
+}
+
+/// Whether this thread's network namespace forwards packets of a family.
+#[must_use]
+pub fn forwards(v6: bool) -> bool {
+    let path = if v6 {
+        "/proc/sys/net/ipv6/conf/all/forwarding"
+    } else {
+        "/proc/sys/net/ipv4/ip_forward"
+    };
+    fs::read_to_string(path).is_ok_and(|text| text.trim() != "0")
 }
 
 /// Lines of /proc/net/route: device, destination, gateway, flags, three counters, mask.

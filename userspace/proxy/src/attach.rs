@@ -7,6 +7,8 @@ use bpf::{Datapath, DeviceReport};
 use net::{Change, Link, Links};
 use tracing::{info, warn};
 
+use crate::pods::Pods;
+use crate::routing::Routing;
 use crate::{Error, Settings};
 
 /// Keeps the programs attached.
@@ -17,6 +19,32 @@ pub(crate) struct Attachments {
     attached: BTreeMap<u32, DeviceReport>,
     /// Addresses of the named devices.
     addresses: Vec<IpAddr>,
+    pods: Pods,
+    routing: Routing,
+}
+
+/// Something to look after.
+#[derive(Debug)]
+pub(crate) enum Due {
+    /// The links changed.
+    Change(Change),
+    /// The way that packets take may be another.
+    Routing,
+}
+
+impl Due {
+    /// Whether devices or their addresses may be others now.
+    pub(crate) fn concerns_devices(&self) -> bool {
+        match self {
+            Due::Change(
+                Change::Link(_) | Change::Gone { .. } | Change::Addresses { .. } | Change::Missed,
+            ) => true,
+            Due::Change(
+                Change::Route { .. } | Change::RouteGone(_) | Change::Neighbour(_) | Change::Rules,
+            )
+            | Due::Routing => false,
+        }
+    }
 }
 
 impl Attachments {
@@ -28,6 +56,8 @@ impl Attachments {
             links,
             attached: BTreeMap::new(),
             addresses: Vec::new(),
+            pods: Pods::new(datapath.endpoints()?),
+            routing: Routing::new(settings.host_routing),
         };
         for name in &settings.devices {
             let report = datapath.attach_device(name, settings.xdp)?;
@@ -42,27 +72,59 @@ impl Attachments {
             }
         }
         attachments.addresses = addresses(&list, settings);
+        attachments.list_pods(&list, datapath).await?;
+        attachments.read_rules().await;
+        attachments.routing.look(datapath)?;
         Ok(attachments)
     }
 
-    /// Waits for the next change of the links.
-    pub(crate) async fn next(&mut self) -> Change {
-        match self.links.next().await {
-            Some(change) => change,
-            None => std::future::pending().await,
+    /// Waits for the next thing to look after.
+    pub(crate) async fn next(&mut self) -> Due {
+        let change = async {
+            match self.links.next().await {
+                Some(change) => change,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            change = change => Due::Change(change),
+            () = self.routing.due() => Due::Routing,
         }
     }
 
-    /// Attaches and detaches after a change.
-    pub(crate) async fn follow(
+    /// Looks after it.
+    pub(crate) async fn look_after(
+        &mut self,
+        due: &Due,
+        datapath: &mut Datapath,
+        settings: &Settings,
+    ) -> Result<(), Error> {
+        match due {
+            Due::Change(change) => self.follow(change, datapath, settings).await?,
+            Due::Routing => {
+                self.pods
+                    .recheck(|ifindex| datapath.egress_is_ours(ifindex));
+                self.routing.look(datapath)?;
+            }
+        }
+        self.tell_pods(datapath);
+        Ok(())
+    }
+
+    /// Attaches and detaches after a change, and learns where pods are.
+    async fn follow(
         &mut self,
         change: &Change,
         datapath: &mut Datapath,
         settings: &Settings,
     ) -> Result<(), Error> {
         match change {
-            Change::Link(link) => self.consider(link, datapath, settings),
+            Change::Link(link) => {
+                self.consider(link, datapath, settings);
+                self.learn(link, datapath);
+            }
             Change::Gone { ifindex, name } => {
+                self.pods.link_gone(*ifindex);
                 if self.attached.remove(ifindex).is_some() {
                     info!(device = name, ifindex, "gone");
                     datapath.detach(*ifindex)?;
@@ -84,9 +146,68 @@ impl Attachments {
                     there || datapath.detach(*ifindex).is_err()
                 });
                 self.addresses = addresses(&list, settings);
+                self.pods.start_over();
+                self.list_pods(&list, datapath).await?;
+                self.read_rules().await;
+                self.routing.look(datapath)?;
+            }
+            Change::Route { route, replaces } => self.pods.route(*route, *replaces),
+            Change::RouteGone(route) => self.pods.route_gone(*route),
+            Change::Neighbour(neighbour) => self.pods.neighbour(*neighbour),
+            Change::Rules => {
+                self.read_rules().await;
+                self.routing.look(datapath)?;
             }
         }
         Ok(())
+    }
+
+    /// Learns of every pod anew.
+    async fn list_pods(&mut self, list: &[Link], datapath: &mut Datapath) -> Result<(), Error> {
+        for link in list {
+            self.learn(link, datapath);
+        }
+        for route in self.links.host_routes().await? {
+            self.pods.route(route, false);
+        }
+        for neighbour in self.links.neighbours().await? {
+            self.pods.neighbour(neighbour);
+        }
+        self.tell_pods(datapath);
+        Ok(())
+    }
+
+    /// Takes note of a pod's link.
+    fn learn(&mut self, link: &Link, datapath: &Datapath) {
+        let attached = self.attached.contains_key(&link.ifindex);
+        if attached && link.leads_to_pod() {
+            self.pods.link(link, datapath.egress_is_ours(link.ifindex));
+        }
+    }
+
+    /// Tells the kernel where pods are. One that finds no room is reached through the stack.
+    fn tell_pods(&mut self, datapath: &mut Datapath) {
+        for (addr, endpoint) in self.pods.news() {
+            if let Err(error) = datapath.set_endpoint(addr, endpoint) {
+                self.pods.refused(addr);
+                let error = &error as &dyn std::error::Error;
+                warn!(%addr, error, "packets for this pod go through the stack");
+            }
+        }
+    }
+
+    async fn read_rules(&mut self) {
+        let mut rules = [None, None];
+        for (v6, rules) in [false, true].into_iter().zip(&mut rules) {
+            match self.links.has_rules(v6).await {
+                Ok(has) => *rules = Some(has),
+                Err(error) => warn!(
+                    error = &error as &dyn std::error::Error,
+                    v6, "the stack routes"
+                ),
+            }
+        }
+        self.routing.set_rules(rules);
     }
 
     /// What is attached, by index.

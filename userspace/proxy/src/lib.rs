@@ -14,6 +14,8 @@ mod events;
 mod grace;
 pub mod listing;
 mod metrics;
+mod pods;
+mod routing;
 mod run;
 mod settings;
 mod status;
@@ -21,6 +23,7 @@ mod trouble;
 
 pub use balancer::{Balancer, Turn};
 pub use error::Error;
+pub use routing::HostRouting;
 pub use run::run;
 pub use settings::Settings;
 pub use status::{Latency, Status};

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 use view::{Event, Services, objects};
 
-use crate::attach::Attachments;
+use crate::attach::{Attachments, Due};
 use crate::balancer::Turn;
 use crate::events::Events;
 use crate::{Balancer, Error, Settings, Trouble, grace, metrics};
@@ -51,10 +51,11 @@ pub async fn run(
                 }
                 proxy.program(start)?;
             }
-            change = proxy.attachments.next() => {
+            due = proxy.attachments.next() => {
                 let start = Instant::now();
-                proxy.follow_links(&change).await;
-                proxy.program(start)?;
+                if proxy.look_after(&due).await {
+                    proxy.program(start)?;
+                }
             }
             epoch = wait_for(proxy.grace.as_mut()) => {
                 proxy.grace = None;
@@ -281,20 +282,25 @@ impl Proxy {
         }
     }
 
-    async fn follow_links(&mut self, change: &net::Change) {
-        let followed = self
+    /// Says whether it may concern Services.
+    async fn look_after(&mut self, due: &Due) -> bool {
+        let looked = self
             .attachments
-            .follow(change, &mut self.datapath, &self.settings)
+            .look_after(due, &mut self.datapath, &self.settings)
             .await;
-        if let Err(error) = followed {
+        if let Err(error) = looked {
             warn!(
                 error = &error as &dyn StdError,
-                "cannot follow a change of the links"
+                "cannot follow a change of the host"
             );
+        }
+        if !due.concerns_devices() {
+            return false;
         }
         let given = self.attachments.addresses().to_vec();
         self.balancer.services_mut().set_given_addresses(given);
         self.tell_devices();
+        true
     }
 
     /// Tells the programs which addresses they may translate sources to.

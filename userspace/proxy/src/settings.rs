@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::routing::HostRouting;
 use crate::status::Status;
 
 /// Settings of [`run`](crate::run).
@@ -19,6 +20,8 @@ pub struct Settings {
     pub pod_links: bool,
     /// How XDP is attached to the devices.
     pub xdp: bpf::XdpMode,
+    /// Which way packets for pods of this node take.
+    pub host_routing: HostRouting,
     /// The kernel's side: pins, cgroup, capacities.
     pub datapath: bpf::Settings,
     /// Where `/healthz`, `/readyz`, `/status` and `/metrics` are served; nowhere by default.
@@ -38,6 +41,7 @@ impl Settings {
             devices: Vec::new(),
             pod_links: true,
             xdp: bpf::XdpMode::Auto,
+            host_routing: HostRouting::Auto,
             datapath: bpf::Settings::default(),
             metrics_bind_address: None,
             once: false,

@@ -26,6 +26,9 @@ pub struct Options {
     /// Folder of the cgroup to join
     #[arg(long)]
     cgroup: Option<PathBuf>,
+    /// CPU to stay on
+    #[arg(long)]
+    cpu: Option<usize>,
     #[command(subcommand)]
     task: Task,
 }
@@ -79,6 +82,12 @@ struct Server {
 pub fn run(options: Options) -> Result<()> {
     // Whoever started us may be killed before it can clean up.
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    if let Some(cpu) = options.cpu {
+        let mut cpus = rustix::thread::CpuSet::new();
+        cpus.set(cpu);
+        rustix::thread::sched_setaffinity(None, &cpus)
+            .with_context(|| format!("cannot stay on CPU {cpu}"))?;
+    }
     if let Some(cgroup) = &options.cgroup {
         cgroup::join(cgroup)?;
     }

@@ -4,12 +4,17 @@
 use std::net::{IpAddr, SocketAddr};
 
 use abi::frontends::flags::NODE_PORT;
-use abi::{Backend, BackendId, Frontend, FrontendKey4, FrontendKey6, NodeConfig, Scope, family};
+use abi::{
+    Backend, BackendId, Endpoint, Frontend, FrontendKey4, FrontendKey6, HostRouting, NodeConfig,
+    Scope, endpoints, family,
+};
 use anyhow::{Context as _, Result};
 use bpf::{Datapath, DeviceReport, Settings, XdpMode};
+use net::{Link, Links};
 use plan::{FrontendKey, Step, Store as _};
 use rustix::net::{AddressFamily, SocketType, netdevice};
 
+use crate::Netns;
 use crate::topology::{NODE4, NODE6, Node, Pod, REMOTE4, REMOTE6, UPLINK};
 
 /// A service, in the words of this crate.
@@ -85,6 +90,43 @@ impl Balancer {
                 .with_context(|| format!("no device {}", pod.device()))?;
             Ok(datapath.attach_pod(index)?)
         })
+    }
+
+    /// Says where a hooked pod is, as an agent learns it from the host, and lets packets go straight to pods.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn route_pod(&mut self, node: &Node, pod: &Pod) -> Result<()> {
+        let host = link(node.netns(), pod.device())?;
+        let theirs = link(pod.netns(), "eth0")?;
+        let endpoint = Endpoint {
+            ifindex: host.ifindex,
+            flags: endpoints::flags::DIRECT,
+            pod_link: ethernet(&theirs)?,
+            host_link: ethernet(&host)?,
+            _pad: [0; 2],
+        };
+        for v6 in [false, true] {
+            self.datapath
+                .set_endpoint(pod.address(v6), Some(endpoint))?;
+        }
+        self.route_straight(true)
+    }
+
+    /// Lets packets go straight to the pods that are known, for the time of a test or bench, or leaves them to the
+    /// stack.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn route_straight(&mut self, straight: bool) -> Result<()> {
+        let until = if straight { u32::MAX } else { 0 };
+        Ok(self.datapath.set_host_routing(&HostRouting {
+            until_secs4: until,
+            until_secs6: until,
+            ..HostRouting::default()
+        })?)
     }
 
     /// Hooks the node's uplink.
@@ -176,6 +218,25 @@ impl Balancer {
         let steps: Vec<Step> = backends.into_iter().map(Step::RemoveBackend).collect();
         Ok(self.datapath.apply(&steps)?)
     }
+}
+
+fn link(netns: &Netns, device: &str) -> Result<Link> {
+    netns.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let links = Links::open()?.list().await?;
+            let named = links.into_iter().find(|link| link.name == device);
+            named.with_context(|| format!("no device {device}"))
+        })
+    })
+}
+
+fn ethernet(link: &Link) -> Result<[u8; 6]> {
+    <[u8; 6]>::try_from(link.hardware_address.as_slice())
+        .ok()
+        .with_context(|| format!("{} has no Ethernet address", link.name))
 }
 
 fn key(address: SocketAddr, proto: u8) -> FrontendKey {

@@ -20,14 +20,24 @@ pub struct Place {
     pub netns: PathBuf,
     /// Cgroup to join; without one the process stays in ours.
     pub cgroup: Option<PathBuf>,
+    /// CPU to stay on; without one the kernel chooses.
+    pub cpu: Option<usize>,
 }
 
 impl Place {
     /// The same namespace, but the process stays in our own cgroup, which no program of a node watches.
     pub fn without_cgroup(&self) -> Self {
         Self {
-            netns: self.netns.clone(),
             cgroup: None,
+            ..self.clone()
+        }
+    }
+
+    /// The same, but on one CPU.
+    pub fn on_cpu(&self, cpu: usize) -> Self {
+        Self {
+            cpu: Some(cpu),
+            ..self.clone()
         }
     }
 
@@ -143,6 +153,9 @@ impl Place {
         command.arg("--netns").arg(&self.netns);
         if let Some(cgroup) = &self.cgroup {
             command.arg("--cgroup").arg(cgroup);
+        }
+        if let Some(cpu) = self.cpu {
+            command.arg("--cpu").arg(cpu.to_string());
         }
         Ok(command)
     }

@@ -193,6 +193,7 @@ impl Node {
         Ok(Place {
             netns: self.netns.path(),
             cgroup: Some(self.cgroup.below("system")?),
+            cpu: None,
         })
     }
 
@@ -266,6 +267,7 @@ impl Outside {
         Place {
             netns: self.netns.path(),
             cgroup: None,
+            cpu: None,
         }
     }
 }
@@ -286,6 +288,7 @@ impl Pod {
         Place {
             netns: self.netns.path(),
             cgroup: Some(self.cgroup.clone()),
+            cpu: None,
         }
     }
 

@@ -66,12 +66,19 @@ macro_rules! outlined {
         ) -> u32 {
             // SAFETY: the verifier holds callers to memory of these sizes, or none. Nothing else has it.
             let arguments = unsafe {
-                (frontend.as_ref(), tuple.as_ref(), beginning.as_mut(), to.as_mut())
+                (
+                    frontend.as_ref(),
+                    tuple.as_ref(),
+                    beginning.as_mut(),
+                    to.as_mut(),
+                )
             };
             let (Some(frontend), Some(tuple), Some(beginning), Some(to)) = arguments else {
                 return code::PASS;
             };
-            code::of(balance::choose::<$family, _>(&Maps, frontend, tuple, beginning, to))
+            code::of(balance::choose::<$family, _>(
+                &Maps, frontend, tuple, beginning, to,
+            ))
         }
 
         /// [`balance::begin`], as [`code`].
@@ -127,7 +134,9 @@ macro_rules! outlined {
             };
             let Plan { headers, to } = plan;
             let place = place::of(place);
-            code::of(balance::balance::<$family, _>(&Maps, place, ifindex, headers, to))
+            code::of(balance::balance::<$family, _>(
+                &Maps, place, ifindex, headers, to,
+            ))
         }
 
         /// [`reply`], as [`code`].
@@ -197,10 +206,30 @@ macro_rules! outlined {
 }
 
 outlined!(
-    V4, Flow4, choose4, begin4, skb_read4, xdp_read4, decide4, reply4, skb_carry4, skb_answer4,
-    skb_refuse4, xdp_carry4
+    V4,
+    Flow4,
+    choose4,
+    begin4,
+    skb_read4,
+    xdp_read4,
+    decide4,
+    reply4,
+    skb_carry4,
+    skb_answer4,
+    skb_refuse4,
+    xdp_carry4
 );
 outlined!(
-    V6, Flow6, choose6, begin6, skb_read6, xdp_read6, decide6, reply6, skb_carry6, skb_answer6,
-    skb_refuse6, xdp_carry6
+    V6,
+    Flow6,
+    choose6,
+    begin6,
+    skb_read6,
+    xdp_read6,
+    decide6,
+    reply6,
+    skb_carry6,
+    skb_answer6,
+    skb_refuse6,
+    xdp_carry6
 );

@@ -13,8 +13,8 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_check_mtu, bpf_csum_update, bpf_fib_lookup as fib_lookup, bpf_l3_csum_replace,
-    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
-    bpf_skb_store_bytes,
+    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
+    bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use packet::checksum::{self, difference};
@@ -173,8 +173,7 @@ impl Skb {
         let mut mtu = 0_u32;
         let segments = u64::from(BPF_MTU_CHK_SEGS);
         // SAFETY: the helper takes this hook's context and room for a number. Kernel 5.12 (34b2021cc616).
-        let result =
-            unsafe { bpf_check_mtu(self.skb.cast(), ifindex, &raw mut mtu, 0, segments) };
+        let result = unsafe { bpf_check_mtu(self.skb.cast(), ifindex, &raw mut mtu, 0, segments) };
         result == 0
     }
 

@@ -10,11 +10,11 @@ use aya_ebpf::helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns}
 use packet::balance::{Beginning, code};
 use packet::{Address as _, Decision, Family, Inserted, Shared, Tables, V4, V6};
 
-use super::outlined;
 use super::maps::{
     AFFINITY, BACKENDS, CONFIG, DEVICES, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRAGMENTS,
     FRONTENDS4, FRONTENDS6, HOST_ROUTING, RINGS,
 };
+use super::outlined;
 
 /// The kernel's maps.
 pub(crate) struct Maps;

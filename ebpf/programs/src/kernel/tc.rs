@@ -107,12 +107,7 @@ struct Sent {
 }
 
 #[inline(always)]
-fn send<F: Family>(
-    skb: Skb,
-    plan: &Plan<F>,
-    place: Place,
-    decision: u32,
-) -> Result<Sent, Counter> {
+fn send<F: Family>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> Result<Sent, Counter> {
     let Plan { headers, to } = plan;
     let changes = decision != code::PASS;
     // An answer keeps its sender's source until it has passed the check of that; otherwise a source that changes is

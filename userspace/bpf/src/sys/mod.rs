@@ -24,7 +24,7 @@ pub(crate) use maps::{
     Cursor, MapInfo, delete, delete_batch, lookup, lookup_batch, map_info, update, update_batch,
 };
 pub(crate) use memory::Mapping;
-pub(crate) use programs::{program_by_id, program_info, test_run};
+pub(crate) use programs::{load_xdp_pass, program_by_id, program_info, test_run};
 
 /// Commands of bpf(2), `enum bpf_cmd` of linux/bpf.h.
 #[derive(Clone, Copy)]
@@ -33,6 +33,7 @@ enum Command {
     MapLookup = 1,
     MapUpdate = 2,
     MapDelete = 3,
+    ProgramLoad = 5,
     Pin = 6,
     Get = 7,
     TestRun = 10,

@@ -59,6 +59,45 @@ pub(crate) fn program_info(fd: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
         run_time_ns: raw.run_time_ns,
     })
 }
+/// `union bpf_attr` for `BPF_PROG_LOAD`, as far as it is needed.
+#[repr(C)]
+#[derive(FromBytes, IntoBytes, Immutable)]
+struct LoadAttr {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    attach_type: u32,
+}
+
+/// Loads an XDP program of two instructions: `r0 = XDP_PASS; exit`.
+pub(crate) fn load_xdp_pass() -> io::Result<OwnedFd> {
+    const BPF_PROG_TYPE_XDP: u32 = 6;
+    let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    let mut attr = LoadAttr {
+        kind: BPF_PROG_TYPE_XDP,
+        instruction_count: instructions.len() as u32,
+        instructions: address(instructions.as_bytes()),
+        license: address(b"GPL\0"),
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+        name: *b"pass\0\0\0\0\0\0\0\0\0\0\0\0",
+        ifindex: 0,
+        attach_type: 0,
+    };
+    bpf(Command::ProgramLoad, &mut attr).map(owned)
+}
+
 /// Opens a program by its identifier.
 pub(crate) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     let mut attr = IdAttr {

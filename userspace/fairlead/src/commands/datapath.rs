@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use net::Capability;
 
-use crate::cli::{DatapathFlags, Xdp};
+use crate::cli::{DatapathFlags, HostRouting, Xdp};
 
 pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<proxy::Settings> {
     let missing =
@@ -28,6 +28,11 @@ pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<prox
             Xdp::Native => bpf::XdpMode::Native,
             Xdp::Generic => bpf::XdpMode::Generic,
             Xdp::Off => bpf::XdpMode::Off,
+        },
+        host_routing: match flags.host_routing {
+            HostRouting::Auto => proxy::HostRouting::Auto,
+            HostRouting::Bpf => proxy::HostRouting::Bpf,
+            HostRouting::Kernel => proxy::HostRouting::Kernel,
         },
         datapath: bpf::Settings {
             bpffs_root: flags.bpffs.bpffs_root.clone(),

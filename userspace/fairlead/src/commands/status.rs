@@ -81,11 +81,16 @@ fn text(status: &Status) -> String {
         .agent_pid
         .map_or("none".to_owned(), |pid| format!("process {pid}"));
     let mut out = format!(
-        "pins     {} (layout v{})\nkernel   {}\nagent    {agent}\n\n",
+        "pins     {} (layout v{})\nkernel   {}\nagent    {agent}\n",
         kernel.bpffs_root.display(),
         kernel.layout,
         kernel.kernel.release,
     );
+    let routing = &kernel.host_routing;
+    for (family, way) in [("IPv4", &routing.ipv4), ("IPv6", &routing.ipv6)] {
+        out += &format!("to pods  {family} {}: {}\n", way.mode, way.reason);
+    }
+    out.push('\n');
     let links: Vec<Vec<String>> = kernel
         .links
         .iter()

@@ -4,6 +4,7 @@
 //! Needs root. Namespace, cgroup and bpffs are the test's own.
 
 mod recovery;
+mod routing;
 mod support;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

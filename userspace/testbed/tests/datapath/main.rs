@@ -2,6 +2,7 @@
 //! without; both families, TCP and UDP.
 
 mod paths;
+mod straight;
 mod unplaced;
 
 use std::collections::BTreeSet;

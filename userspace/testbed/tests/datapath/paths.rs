@@ -116,6 +116,15 @@ impl Stage {
         Ok(())
     }
 
+    /// Packets go straight to pods from now on.
+    pub(crate) fn go_straight(&mut self) -> Result<()> {
+        let balancer = self.balancer.as_mut().context("the agent runs")?;
+        for pod in self.backends.iter().chain([&self.client]) {
+            balancer.route_pod(&self.node, pod)?;
+        }
+        Ok(())
+    }
+
     /// The agent's process ends; what it made stays.
     pub(crate) fn agent_goes(&mut self) {
         self.balancer = None;

@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use abi::{Backend, Counter, Frontend, FrontendKey4, FrontendKey6, NodeConfig, Scope, family};
+use abi::{
+    Backend, Counter, Endpoint, Frontend, FrontendKey4, FrontendKey6, HostRouting, NodeConfig,
+    Scope, endpoints, family,
+};
 use anyhow::Result;
 use bpf::{Capacities, Datapath, Settings};
 use plan::{FrontendKey, Step, Store as _};
@@ -22,6 +25,14 @@ pub(crate) const XDP_PASS: u32 = 2;
 /// Link address of the node's device, and of the neighbour that its default route leads to.
 pub(crate) const NODE_LINK: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
 pub(crate) const NEXT_HOP: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
+
+/// Link addresses of a pod and of the host's side of its link.
+pub(crate) const POD_LINK: [u8; 6] = [2, 0, 0, 0, 1, 0x0b];
+pub(crate) const HOST_LINK: [u8; 6] = [2, 0, 0, 0, 1, 0x0a];
+/// Index of the loopback device, where packets of a test run arrive.
+pub(crate) const LOOPBACK: u32 = 1;
+/// Index of one end of the namespace's only veth pair.
+pub(crate) const VETH: u32 = 2;
 
 /// Programs and tables; gone when dropped.
 pub(crate) struct Kernel {
@@ -180,6 +191,26 @@ impl Kernel {
         Ok(())
     }
 
+    /// Says that a pod with an address is at a link; packets go straight to pods from now on.
+    pub(crate) fn pod(&mut self, addr: IpAddr, ifindex: u32) -> Result<()> {
+        self.datapath.set_endpoint(addr, Some(endpoint(ifindex)))?;
+        self.lease(u32::MAX)
+    }
+
+    /// Lets packets go straight to pods until then.
+    pub(crate) fn lease(&mut self, until_secs: u32) -> Result<()> {
+        Ok(self.datapath.set_host_routing(&HostRouting {
+            until_secs4: until_secs,
+            until_secs6: until_secs,
+            ..HostRouting::default()
+        })?)
+    }
+
+    /// The node's namespace.
+    pub(crate) fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
     pub(crate) fn run(&self, program: &str, packet: &[u8]) -> Result<Ran> {
         let before = self.datapath.counters()?;
         let ran = self
@@ -236,6 +267,17 @@ impl Kernel {
                 .test_run(program, packet, &[], 100_000)?
                 .duration_ns)
         })
+    }
+}
+
+/// A pod behind the link of that index.
+pub(crate) fn endpoint(ifindex: u32) -> Endpoint {
+    Endpoint {
+        ifindex,
+        flags: endpoints::flags::DIRECT,
+        pod_link: POD_LINK,
+        host_link: HOST_LINK,
+        _pad: [0; 2],
     }
 }
 

@@ -2,6 +2,7 @@
 //! counters that moved and no others. The socket programs cannot be run like this; `datapath` tests them.
 
 mod balancing;
+mod direct;
 mod fragments;
 mod hostile;
 mod kernel;

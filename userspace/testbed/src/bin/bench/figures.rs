@@ -24,6 +24,9 @@ pub(crate) struct Figure {
     /// Median of the runs' ratios of value to the peer's value in the same run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ratio: Option<f64>,
+    /// Between these lies the middle half of the runs' ratios.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ratio_spread: Option<(f64, f64)>,
     pub(crate) runs: usize,
 }
 
@@ -94,13 +97,16 @@ impl Figures {
         if !self.header {
             self.header = true;
             println!(
-                "{:<24} {:<22} {:>12} {:<7} {:>8} {:<10} {:>5}  MUST BE",
-                "CASE", "METRIC", "VALUE", "UNIT", "RATIO", "OF", "RUNS"
+                "{:<24} {:<22} {:>12} {:<7} {:>6} {:<12} {:<15} {:>5}  MUST BE",
+                "CASE", "METRIC", "VALUE", "UNIT", "RATIO", " MIDDLE HALF", "OF", "RUNS"
             );
         }
         let ratio = figure
             .ratio
             .map_or_else(String::new, |ratio| format!("{ratio:.3}"));
+        let spread = figure
+            .ratio_spread
+            .map_or_else(String::new, |(low, high)| format!("{low:.2} to {high:.2}"));
         let bound = match bound {
             Some(Bound::RatioMin(least)) => format!("ratio >= {least}"),
             Some(Bound::ValueBelow(most)) => format!("< {most}"),
@@ -108,7 +114,7 @@ impl Figures {
         };
         let decimals = if figure.value >= 1000.0 { 0 } else { 2 };
         println!(
-            "{:<24} {:<22} {:>12.decimals$} {:<7} {ratio:>8} {:<10} {:>5}  {bound}",
+            "{:<24} {:<22} {:>12.decimals$} {:<7} {ratio:>6}  {spread:<12}{:<15} {:>5}  {bound}",
             figure.case,
             figure.metric,
             figure.value,

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use bpf::XdpMode;
+use bpf::{XdpMode, XdpPass};
 use testbed::balancer::{Balancer, Service};
-use testbed::topology::NODE4;
+use testbed::topology::{NODE4, UPLINK};
 use testbed::{Load, Mode, Node, Place, Pod, Process};
 
-use crate::figures::{Bound, Figure, Figures, median};
+use crate::figures::{Bound, Figure, Figures, median, quantile};
 use crate::nft;
 
 const HTTP: u16 = 8080;
@@ -85,6 +85,7 @@ impl Site {
         let other = node.add_pod("other")?;
         let process = server
             .place()
+            .on_cpu(SERVER_CPU)
             .serve_http("web", SocketAddr::new([0u16; 8].into(), HTTP))?;
         Ok(Self {
             _server: process,
@@ -100,26 +101,61 @@ impl Site {
     }
 }
 
+/// Server and client each stay on a CPU of their own where there are two: where the kernel puts them decides more than
+/// any program does.
+const SERVER_CPU: usize = 0;
+
+fn client_cpu() -> usize {
+    std::thread::available_parallelism().map_or(0, |cpus| (cpus.get() - 1).min(1))
+}
+
+/// How often each case is measured, and for how long each time.
+struct Effort {
+    rounds: usize,
+    /// For metrics that nothing is demanded of.
+    rounds_unbounded: usize,
+    slice: Duration,
+}
+
 pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
     let scales: &[usize] = if quick {
         &[1, 10_000]
     } else {
         &[1, 1_000, 10_000]
     };
-    let (rounds, slice) = if quick {
-        (9, Duration::from_millis(100))
+    let effort = if quick {
+        Effort {
+            rounds: 9,
+            rounds_unbounded: 5,
+            slice: Duration::from_millis(60),
+        }
     } else {
-        (15, Duration::from_millis(250))
+        Effort {
+            rounds: 31,
+            rounds_unbounded: 9,
+            slice: Duration::from_millis(100),
+        }
     };
-    // Three sites of one make: no balancing, Fairlead, nftables.
-    let (plain, ours, theirs) = (Site::set()?, Site::set()?, Site::set()?);
-    let mut balancer = Balancer::open(&ours.node)?;
-    balancer.attach_pod(&ours.node, &ours.server)?;
-    balancer.attach_pod(&ours.node, &ours.client)?;
-    balancer.attach_pod(&ours.node, &ours.other)?;
-    balancer.attach_uplink(&ours.node, XdpMode::Native)?;
+    // Sites of one make: no balancing; that with an XDP program that does nothing; Fairlead; Fairlead with the stack's
+    // routing; nftables.
+    let sites = Sites {
+        plain: Site::set()?,
+        passing: Site::set()?,
+        ours: Site::set()?,
+        stack: Site::set()?,
+        theirs: Site::set()?,
+    };
+    let _pass = sites
+        .passing
+        .node
+        .netns()
+        .run(|| Ok(XdpPass::attach(UPLINK)?))?;
+    let mut ours = balancer(&sites.ours, true)?;
+    let mut stack = balancer(&sites.stack, false)?;
+    let theirs = &sites.theirs;
     for scale in scales {
-        balancer.put(&services(*scale, ours.direct()))?;
+        ours.put(&services(*scale, sites.ours.direct()))?;
+        stack.put(&services(*scale, sites.stack.direct()))?;
         theirs
             .node
             .netns()
@@ -134,131 +170,119 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
             .node
             .netns()
             .sysctl(&[("net/netfilter/nf_conntrack_tcp_timeout_time_wait", "1")])?;
-        round_trips(
-            figures,
-            *scale,
-            &cases(&plain, &ours, &theirs),
-            rounds,
-            slice,
-        )?;
+        round_trips(figures, *scale, &cases(&sites), &effort)?;
     }
     Ok(())
 }
 
-fn cases(plain: &Site, ours: &Site, theirs: &Site) -> Vec<Case> {
+struct Sites {
+    plain: Site,
+    passing: Site,
+    ours: Site,
+    stack: Site,
+    theirs: Site,
+}
+
+/// Fairlead on a site. `straight` is how `fairlead up` finds such a node: nothing hangs in its stack, so packets go
+/// straight to pods.
+fn balancer(site: &Site, straight: bool) -> Result<Balancer> {
+    let mut balancer = Balancer::open(&site.node)?;
+    for pod in [&site.server, &site.client, &site.other] {
+        balancer.attach_pod(&site.node, pod)?;
+        if straight {
+            balancer.route_pod(&site.node, pod)?;
+        }
+    }
+    balancer.attach_uplink(&site.node, XdpMode::Native)?;
+    Ok(balancer)
+}
+
+fn cases(sites: &Sites) -> Vec<Case> {
+    let Sites {
+        plain,
+        passing,
+        ours,
+        stack,
+        theirs,
+    } = sites;
     let cluster_ip = measured(plain.direct()).frontends[0];
     let node_port = SocketAddr::new(NODE4.into(), NODE_PORT);
-    let case = |name, place, target, peer, least| Case {
+    let case = |name, place: Place, target, peer, least| Case {
         name,
-        place,
+        place: place.on_cpu(client_cpu()),
         target,
         peer,
         least,
     };
+    let (direct, outside) = (Some("direct"), Some("direct-outside"));
+    let unhooked = |site: &Site| site.other.place().without_cgroup();
+    let beyond = |site: &Site| site.node.outside().place();
     vec![
         case("direct", plain.client.place(), plain.direct(), None, None),
         case(
             "socket",
             ours.client.place(),
             cluster_ip,
-            Some("direct"),
+            direct,
             Some(0.97),
         ),
+        case("tc", unhooked(ours), cluster_ip, direct, Some(0.90)),
         case(
-            "tc",
-            ours.other.place().without_cgroup(),
+            "socket-kernel",
+            stack.client.place(),
             cluster_ip,
-            Some("direct"),
-            Some(0.90),
-        ),
-        case(
-            "nft",
-            theirs.client.place(),
-            cluster_ip,
-            Some("direct"),
+            direct,
             None,
         ),
+        case("tc-kernel", unhooked(stack), cluster_ip, direct, None),
+        case("nft", theirs.client.place(), cluster_ip, direct, None),
+        case("direct-outside", beyond(plain), plain.direct(), None, None),
         case(
-            "direct-outside",
-            plain.node.outside().place(),
-            plain.direct(),
-            None,
-            None,
-        ),
-        case(
-            "xdp",
-            ours.node.outside().place(),
-            node_port,
-            Some("direct-outside"),
-            Some(0.90),
-        ),
-        case(
-            "nft-nodeport",
-            theirs.node.outside().place(),
-            node_port,
-            Some("direct-outside"),
+            "direct-xdp-pass",
+            beyond(passing),
+            passing.direct(),
+            outside,
             None,
         ),
+        case("xdp", beyond(ours), node_port, outside, Some(0.90)),
+        case("xdp-kernel", beyond(stack), node_port, outside, None),
+        case("nft-nodeport", beyond(theirs), node_port, outside, None),
     ]
 }
 
-fn round_trips(
-    figures: &mut Figures,
-    scale: usize,
-    cases: &[Case],
-    rounds: usize,
-    slice: Duration,
-) -> Result<()> {
+fn round_trips(figures: &mut Figures, scale: usize, cases: &[Case], effort: &Effort) -> Result<()> {
     for metric in METRICS {
-        let mut values = vec![Vec::with_capacity(rounds); cases.len()];
-        for round in 0..=rounds {
-            for step in 0..cases.len() {
-                // Each round starts elsewhere, so that no case always follows the same one.
-                let at = (step + round) % cases.len();
-                let case = &cases[at];
-                let report = case.place.load(&Load::lasting(
-                    case.target,
-                    metric.mode,
-                    metric.connections,
-                    slice,
-                ))?;
-                ensure!(
-                    report.failed == 0 && report.ok > 0,
-                    "{}/{scale} {}: {:?}",
-                    case.name,
-                    metric.name,
-                    report.errors
-                );
-                // The first round warms caches up.
-                if round > 0 {
-                    values[at].push(match metric.mode {
-                        Mode::Close | Mode::Udp => report.per_second(),
-                        Mode::Keep => report.latency.quantile(0.5).as_secs_f64() * 1e6,
-                        Mode::Bulk => report.gbit_per_second(),
-                    });
-                }
-            }
-        }
-        let ratio = |at: usize| {
+        let rounds = if metric.bounded {
+            effort.rounds
+        } else {
+            effort.rounds_unbounded
+        };
+        let values = slices(scale, cases, &metric, rounds, effort.slice)?;
+        let ratios = |at: usize| -> Option<Vec<f64>> {
             let peer = cases
                 .iter()
                 .position(|other| Some(other.name) == cases[at].peer)?;
-            let ratios: Vec<f64> = values[at]
-                .iter()
-                .zip(&values[peer])
-                .map(|(mine, theirs)| mine / theirs)
-                .collect();
-            Some(median(&ratios))
+            let pairs = values[at].iter().zip(&values[peer]);
+            Some(
+                pairs
+                    .filter_map(|(mine, theirs)| Some((*mine)? / (*theirs)?))
+                    .collect(),
+            )
         };
         for (at, case) in cases.iter().enumerate() {
+            let measured: Vec<f64> = values[at].iter().copied().flatten().collect();
+            let ratios = ratios(at);
             let figure = Figure {
                 case: format!("{}/{scale}", case.name),
                 metric: metric.name,
-                value: median(&values[at]),
+                value: median(&measured),
                 unit: metric.unit,
                 peer: case.peer,
-                ratio: ratio(at),
-                runs: rounds,
+                ratio: ratios.as_ref().map(|ratios| median(ratios)),
+                ratio_spread: ratios
+                    .as_ref()
+                    .map(|ratios| (quantile(ratios, 0.25), quantile(ratios, 0.75))),
+                runs: ratios.map_or(measured.len(), |ratios| ratios.len()),
                 ..Figure::default()
             };
             figures.add(
@@ -269,11 +293,8 @@ fn round_trips(
         if metric.bounded {
             for (mine, theirs) in [("tc", "nft"), ("xdp", "nft-nodeport")] {
                 let of = |name: &str| {
-                    cases
-                        .iter()
-                        .position(|case| case.name == name)
-                        .and_then(ratio)
-                        .unwrap_or(0.0)
+                    let at = cases.iter().position(|case| case.name == name);
+                    at.and_then(ratios).map_or(0.0, |ratios| median(&ratios))
                 };
                 if of(mine) <= of(theirs) {
                     figures.miss(format!(
@@ -287,6 +308,53 @@ fn round_trips(
         }
     }
     Ok(())
+}
+
+/// What each case reached in each round. Other work on the machine may leave a slice without a request: then there is
+/// none of that round, and the other rounds count.
+fn slices(
+    scale: usize,
+    cases: &[Case],
+    metric: &Metric,
+    rounds: usize,
+    slice: Duration,
+) -> Result<Vec<Vec<Option<f64>>>> {
+    let mut values = vec![Vec::with_capacity(rounds); cases.len()];
+    let mut errors = vec![String::new(); cases.len()];
+    for round in 0..=rounds {
+        for step in 0..cases.len() {
+            // Each round starts elsewhere, so that no case always follows the same one.
+            let at = (step + round) % cases.len();
+            let case = &cases[at];
+            let report = case.place.load(&Load::lasting(
+                case.target,
+                metric.mode,
+                metric.connections,
+                slice,
+            ))?;
+            let whole = report.failed == 0 && report.ok > 0;
+            if !whole {
+                errors[at] = format!("{:?}", report.errors);
+            }
+            // The first round warms caches up.
+            if round > 0 {
+                values[at].push(whole.then(|| match metric.mode {
+                    Mode::Close | Mode::Udp => report.per_second(),
+                    Mode::Keep => report.latency.quantile(0.5).as_secs_f64() * 1e6,
+                    Mode::Bulk => report.gbit_per_second(),
+                }));
+            }
+        }
+    }
+    for ((case, values), errors) in cases.iter().zip(&values).zip(errors) {
+        ensure!(
+            values.iter().flatten().count() * 2 > rounds,
+            "{}/{scale} {}: fewer than half of {rounds} slices had answers and no failure: {errors}",
+            case.name,
+            metric.name,
+        );
+    }
+    Ok(values)
 }
 
 /// That many services; the one that is measured is in the middle of them.

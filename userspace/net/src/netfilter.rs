@@ -1,0 +1,386 @@
+//! What hangs in this network namespace's netfilter where forwarded packets pass: nftables' chains, told of by the
+//! kernel whenever they change, and the tables of the old iptables and IPVS, which have to be looked for.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use tokio::io::unix::AsyncFd;
+
+use crate::Error;
+
+/// Where a forwarded packet would be seen, by family, in words.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Hooked {
+    /// For IPv4 packets.
+    pub ipv4: BTreeSet<String>,
+    /// For IPv6 packets.
+    pub ipv6: BTreeSet<String>,
+}
+
+/// A conversation with nftables about the namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Netfilter {
+    events: AsyncFd<OwnedFd>,
+    chains: Hooked,
+}
+
+/// linux/netfilter/nfnetlink.h and nf_tables.h.
+const NFNLGRP_NFTABLES: u32 = 7;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFT_MSG_NEWCHAIN: u16 = 3;
+const NFT_MSG_GETCHAIN: u16 = 4;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_HOOK_HOOKNUM: u16 = 1;
+/// linux/netlink.h.
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_DUMP: u16 = 0x300;
+const NLA_TYPE_MASK: u16 = 0x3fff;
+/// linux/netfilter.h: families of chains.
+const NFPROTO_INET: u8 = 1;
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_NETDEV: u8 = 5;
+const NFPROTO_IPV6: u8 = 10;
+/// Length of a netlink header, and of that with nfnetlink's behind it.
+const HEADER: usize = 16;
+const BODY: usize = 20;
+
+impl Netfilter {
+    /// Starts listening. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Netfilter`] if the kernel refuses.
+    pub fn open() -> Result<Netfilter, Error> {
+        let socket = socket().and_then(|socket| {
+            rustix::net::bind(
+                &socket,
+                &SocketAddrNetlink::new(0, 1 << (NFNLGRP_NFTABLES - 1)),
+            )?;
+            // SAFETY: the descriptor is owned by the value and stays open, and the same, for as long as that lives.
+            Ok(unsafe { AsyncFd::register(socket) }?)
+        });
+        Ok(Netfilter {
+            events: socket.map_err(failed("listen to"))?,
+            chains: Hooked::default(),
+        })
+    }
+
+    /// Waits until nftables changed.
+    pub async fn changed(&self) {
+        loop {
+            let Ok(mut ready) = self.events.readable().await else {
+                return std::future::pending().await;
+            };
+            let mut buffer = [0_u8; 1 << 13];
+            let mut any = false;
+            loop {
+                let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
+                match rustix::net::recv(self.events.get_ref(), buffer.as_mut_slice(), flags) {
+                    Ok(_) => any = true,
+                    Err(Errno::AGAIN) => break,
+                    // What overran was changes, too.
+                    Err(Errno::NOBUFS) => any = true,
+                    Err(Errno::INTR) => {}
+                    Err(_) => break,
+                }
+            }
+            ready.clear_ready();
+            if any {
+                return;
+            }
+        }
+    }
+
+    /// Reads nftables' chains anew, as after a [`change`](Netfilter::changed).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Netfilter`] if the kernel refuses.
+    pub fn read_chains(&mut self) -> Result<(), Error> {
+        self.chains = chains().map_err(failed("list the chains of"))?;
+        Ok(())
+    }
+
+    /// What hangs there: nftables' chains as last read, and the rest as it is now. Cheap: a few small files.
+    #[must_use]
+    pub fn hooked(&self) -> Hooked {
+        let mut hooked = self.chains.clone();
+        let lines = |name: &str, skip: usize| -> Vec<String> {
+            // Without the file there is no such thing.
+            let text = fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+            let text = text.unwrap_or_default();
+            text.lines().skip(skip).map(str::to_owned).collect()
+        };
+        let table = |name: String| format!("iptables table {name}");
+        hooked
+            .ipv4
+            .extend(lines("ip_tables_names", 0).into_iter().map(table));
+        hooked
+            .ipv6
+            .extend(lines("ip6_tables_names", 0).into_iter().map(table));
+        // Three lines of heading, then services.
+        if !lines("ip_vs", 3).is_empty() {
+            hooked.ipv4.insert("IPVS".to_owned());
+            hooked.ipv6.insert("IPVS".to_owned());
+        }
+        hooked
+    }
+}
+
+fn failed(action: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Netfilter { action, source }
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let protocol = Some(netlink::NETFILTER);
+    Ok(rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        flags,
+        protocol,
+    )?)
+}
+
+/// Lists every base chain; begins anew while the list changes.
+fn chains() -> io::Result<Hooked> {
+    const TRIES: u32 = 8;
+    for _ in 0..TRIES {
+        if let Some(hooked) = dump()? {
+            return Ok(hooked);
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::Interrupted,
+        "the list changed each time that it was read",
+    ))
+}
+
+/// `None` where the list changed meanwhile.
+fn dump() -> io::Result<Option<Hooked>> {
+    let flags = SocketFlags::CLOEXEC;
+    let protocol = Some(netlink::NETFILTER);
+    let socket =
+        match rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol) {
+            Ok(socket) => socket,
+            // A kernel without netfilter.
+            Err(Errno::PROTONOSUPPORT) => return Ok(Some(Hooked::default())),
+            Err(error) => return Err(error.into()),
+        };
+    let mut request = Vec::with_capacity(BODY);
+    request.extend((BODY as u32).to_ne_bytes());
+    request.extend((NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN).to_ne_bytes());
+    request.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    request.extend([0; 8]); // sequence, port
+    request.extend([0; 4]); // every family, version 0, resource 0
+    rustix::net::send(&socket, &request, SendFlags::empty())?;
+    let mut hooked = Hooked::default();
+    let mut buffer = vec![0_u8; 1 << 16];
+    loop {
+        let (_, len) = rustix::net::recv(&socket, buffer.as_mut_slice(), RecvFlags::empty())?;
+        match read(&buffer[..len.min(buffer.len())], &mut hooked)? {
+            Read::More => {}
+            Read::Done => return Ok(Some(hooked)),
+            Read::Again => return Ok(None),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Read {
+    More,
+    Done,
+    Again,
+}
+
+/// Reads the messages of one datagram.
+fn read(mut bytes: &[u8], hooked: &mut Hooked) -> io::Result<Read> {
+    let short = || io::Error::new(io::ErrorKind::InvalidData, "short answer from nftables");
+    while !bytes.is_empty() {
+        let len = u32_at(bytes, 0).ok_or_else(short)? as usize;
+        let message = bytes
+            .get(..len)
+            .filter(|_| len >= HEADER)
+            .ok_or_else(short)?;
+        let kind = u16_at(message, 4).ok_or_else(short)?;
+        if u16_at(message, 6).ok_or_else(short)? & NLM_F_DUMP_INTR != 0 {
+            return Ok(Read::Again);
+        }
+        match kind {
+            NLMSG_DONE => return Ok(Read::Done),
+            NLMSG_ERROR => {
+                let errno = u32_at(message, HEADER).ok_or_else(short)? as i32;
+                let error = Errno::from_raw_os_error(-errno);
+                // A kernel without nftables.
+                return match error {
+                    Errno::INVAL | Errno::OPNOTSUPP | Errno::PROTONOSUPPORT => Ok(Read::Done),
+                    Errno::INTR | Errno::AGAIN => Ok(Read::Again),
+                    error => Err(error.into()),
+                };
+            }
+            _ if kind == NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWCHAIN => {
+                let family = *message.get(HEADER).ok_or_else(short)?;
+                chain(family, message.get(BODY..).ok_or_else(short)?, hooked);
+            }
+            _ => {}
+        }
+        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(Read::More)
+}
+
+/// Takes note of a chain if forwarded packets pass it.
+fn chain(family: u8, attributes: &[u8], hooked: &mut Hooked) {
+    let Some(hook) = find(attributes, NFTA_CHAIN_HOOK)
+        .and_then(|hook| find(hook, NFTA_HOOK_HOOKNUM))
+        .and_then(|number| Some(u32::from_be_bytes(number.try_into().ok()?)))
+    else {
+        return; // only other chains lead there
+    };
+    let (name, where_) = match (family, hook) {
+        (NFPROTO_IPV4 | NFPROTO_IPV6 | NFPROTO_INET, 0) => (family, "prerouting"),
+        (NFPROTO_IPV4 | NFPROTO_IPV6 | NFPROTO_INET, 2) => (family, "forward"),
+        (NFPROTO_IPV4 | NFPROTO_IPV6 | NFPROTO_INET, 4) => (family, "postrouting"),
+        (NFPROTO_INET, 5) | (NFPROTO_NETDEV, 0) => (family, "ingress"),
+        (NFPROTO_NETDEV, 1) => (family, "egress"),
+        _ => return,
+    };
+    let family_name = match name {
+        NFPROTO_IPV4 => "ip",
+        NFPROTO_IPV6 => "ip6",
+        NFPROTO_INET => "inet",
+        _ => "netdev",
+    };
+    let text = |kind| {
+        let bytes = find(attributes, kind).unwrap_or_default();
+        let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+        String::from_utf8_lossy(bytes).into_owned()
+    };
+    let words = format!(
+        "nftables chain {family_name} {} {} ({where_})",
+        text(NFTA_CHAIN_TABLE),
+        text(NFTA_CHAIN_NAME)
+    );
+    if name != NFPROTO_IPV6 {
+        hooked.ipv4.insert(words.clone());
+    }
+    if name != NFPROTO_IPV4 {
+        hooked.ipv6.insert(words);
+    }
+}
+
+/// The value of the first attribute of a kind.
+fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
+    loop {
+        let len = usize::from(u16_at(attributes, 0)?);
+        let value = attributes.get(4..len)?;
+        if u16_at(attributes, 2)? & NLA_TYPE_MASK == kind {
+            return Some(value);
+        }
+        attributes = attributes.get(len.next_multiple_of(4)..)?;
+    }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+        let mut bytes = ((HEADER + body.len()) as u32).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend([0; 8]);
+        bytes.extend(body);
+        bytes
+    }
+
+    fn new_chain(family: u8, hook: Option<u32>) -> Vec<u8> {
+        let mut body = vec![family, 0, 0, 0];
+        body.extend(attribute(NFTA_CHAIN_TABLE, b"t\0"));
+        body.extend(attribute(NFTA_CHAIN_NAME, b"c\0"));
+        if let Some(hook) = hook {
+            let number = attribute(NFTA_HOOK_HOOKNUM, &hook.to_be_bytes());
+            body.extend(attribute(NFTA_CHAIN_HOOK | 1 << 15, &number));
+        }
+        message(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWCHAIN, 2, &body)
+    }
+
+    #[test]
+    fn chains_that_forwarded_packets_pass_are_named() {
+        let cases = [
+            (NFPROTO_IPV4, Some(2), Some("ip t c (forward)"), None),
+            (NFPROTO_IPV6, Some(0), None, Some("ip6 t c (prerouting)")),
+            (
+                NFPROTO_INET,
+                Some(4),
+                Some("inet t c (postrouting)"),
+                Some("inet t c (postrouting)"),
+            ),
+            (
+                NFPROTO_NETDEV,
+                Some(0),
+                Some("netdev t c (ingress)"),
+                Some("netdev t c (ingress)"),
+            ),
+            (NFPROTO_INET, Some(1), None, None),
+            (NFPROTO_INET, Some(3), None, None),
+            (NFPROTO_INET, None, None, None),
+            (7, Some(2), None, None), // bridge
+        ];
+        for (family, hook, four, six) in cases {
+            let mut hooked = Hooked::default();
+            let bytes = new_chain(family, hook);
+            assert_eq!(read(&bytes, &mut hooked).unwrap(), Read::More);
+            let expected = |word: Option<&str>| -> BTreeSet<String> {
+                word.map(|word| format!("nftables chain {word}"))
+                    .into_iter()
+                    .collect()
+            };
+            assert_eq!(hooked.ipv4, expected(four), "{family} {hook:?}");
+            assert_eq!(hooked.ipv6, expected(six), "{family} {hook:?}");
+            for len in 0..bytes.len() {
+                // Cut anywhere: an error or nothing, never a panic.
+                let _ = read(&bytes[..len], &mut Hooked::default());
+            }
+        }
+    }
+
+    #[test]
+    fn ends_and_errors_are_told_apart() {
+        let error = |errno: i32| message(NLMSG_ERROR, 0, &(-errno).to_ne_bytes());
+        let read = |bytes: Vec<u8>| read(&bytes, &mut Hooked::default());
+        assert_eq!(read(message(NLMSG_DONE, 2, &[0; 4])).unwrap(), Read::Done);
+        assert_eq!(
+            read(message(NLMSG_DONE, 2 | NLM_F_DUMP_INTR, &[0; 4])).unwrap(),
+            Read::Again
+        );
+        assert_eq!(read(error(22)).unwrap(), Read::Done);
+        assert_eq!(read(error(1)).unwrap_err().raw_os_error(), Some(1));
+    }
+}

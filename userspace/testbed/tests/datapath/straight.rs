@@ -1,0 +1,120 @@
+//! Past the host's stack: every path again with packets that go straight to pods, and what only the stack can do.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use abi::Counter;
+use anyhow::{Context as _, Result};
+use testbed::probe::How;
+use testbed::{Load, Mode};
+
+use crate::paths::{HTTP, Path, Stage, UDP};
+
+fn straight(stage: &mut Stage) -> Result<u64> {
+    let counters = stage.balancer()?.datapath().counters()?;
+    let (_, value) = counters
+        .into_iter()
+        .find(|(counter, _)| *counter == Counter::TcHostRouted)
+        .context("it is counted")?;
+    Ok(value.packets)
+}
+
+fn answered(stage: &Stage, load: &Load) -> Result<()> {
+    let report = stage.client().load(load)?;
+    assert_eq!(report.failed, 0, "{load:?}: {:?}", report.errors);
+    assert!(report.ok > 0, "{load:?}");
+    Ok(())
+}
+
+#[test]
+fn every_path_leads_straight_to_pods() -> Result<()> {
+    for path in Path::ALL {
+        let mut stage = Stage::set(path)?;
+        stage.go_straight()?;
+        for v6 in [false, true] {
+            stage.serve(v6, &stage.pods(v6), 0)?;
+            let (service, pod) = (
+                stage.target(v6, HTTP),
+                SocketAddr::new(stage.pods(v6)[0], HTTP),
+            );
+            for target in [service, pod] {
+                let before = straight(&mut stage)?;
+                answered(&stage, &Load::requests(target, 100))?;
+                assert!(
+                    straight(&mut stage)? >= before + 300,
+                    "{path:?} {target}: a request has three packets towards its pod at least"
+                );
+                // Segments larger than any link, and datagrams.
+                let bulk = Load::lasting(target, Mode::Bulk, 2, Duration::from_millis(200));
+                answered(&stage, &bulk)?;
+            }
+            for how in [How::UdpConnected, How::UdpUnconnected] {
+                let target = stage.target(v6, UDP);
+                let seen = stage.client().probe(how, target)?;
+                assert_eq!(
+                    (seen.error, seen.peer),
+                    (None, Some(target)),
+                    "{path:?} {how:?}"
+                );
+                let client = seen.client.context("the backend saw somebody")?;
+                assert_eq!(client.ip(), stage.client_address(v6), "{path:?} {how:?}");
+            }
+        }
+        stage.assert_used()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_way_that_changes_under_traffic_loses_nothing() -> Result<()> {
+    for path in [Path::PodLink, Path::XdpNodePort] {
+        let mut stage = Stage::set(path)?;
+        for v6 in [false, true] {
+            stage.serve(v6, &stage.pods(v6), 0)?;
+            let load = Load {
+                pause_micros: 200,
+                ..Load::lasting(
+                    stage.target(v6, HTTP),
+                    Mode::Close,
+                    2,
+                    Duration::from_secs(60),
+                )
+            };
+            let running = stage.client().start_load(&load)?;
+            for turn in 0..20 {
+                if turn % 2 == 0 {
+                    stage.go_straight()?;
+                } else {
+                    stage.balancer()?.route_straight(false)?;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let report = running.stop()?;
+            assert_eq!(report.failed, 0, "{path:?} v6={v6}: {:?}", report.errors);
+            assert!(report.ok > 0);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_too_big_for_a_pod_s_link_hears_so() -> Result<()> {
+    for path in [Path::Socket, Path::PodLink, Path::TcNodePort] {
+        let mut stage = Stage::set(path)?;
+        stage.go_straight()?;
+        let device = stage.backends[0].device().to_owned();
+        stage
+            .node
+            .netns()
+            .ip(&format!("link set {device} mtu 1300\n"))?;
+        for v6 in [false, true] {
+            stage.serve(v6, &stage.pods(v6)[..1], 0)?;
+            let target = stage.target(v6, HTTP);
+            let bulk = Load::lasting(target, Mode::Bulk, 1, Duration::from_millis(500));
+            let report = stage.client().load(&bulk)?;
+            assert_eq!(report.failed, 0, "{path:?} v6={v6}: {:?}", report.errors);
+            assert!(report.ok >= 16, "{path:?} v6={v6}: {} blocks", report.ok);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,335 @@
+//! Straight to a pod of this node, past the stack: who may, where to, and what the packet looks like then.
+
+use std::net::SocketAddr;
+
+use abi::Counter;
+use anyhow::Result;
+use testbed::packet::{Packet, SENDER, Transport, tcp};
+
+use crate::kernel::{
+    HOST_LINK, Kernel, LOOPBACK, NEXT, Net, POD_LINK, REDIRECT, Ran, TCP, UDP, VETH, nets,
+};
+
+/// Addressed to the device that packets of a test run arrive at, whose link address is zero: others are not this
+/// node's.
+fn to_us(packet: Packet) -> Packet {
+    Packet {
+        link: [[0; 6], SENDER],
+        ..packet
+    }
+}
+
+/// The packet one hop on, between these ends, on the pod's link.
+fn hop(packet: &Packet, source: SocketAddr, destination: SocketAddr) -> Packet {
+    Packet {
+        link: [POD_LINK, HOST_LINK],
+        ttl: packet.ttl - 1,
+        ..packet.between(source, destination)
+    }
+}
+
+/// The client behind the link that packets come from, the backend behind another.
+fn two_pods(net: &Net) -> Result<Kernel> {
+    let mut kernel = Kernel::new()?;
+    kernel.pod(net.client.ip(), LOOPBACK)?;
+    kernel.pod(net.backend.ip(), VETH)?;
+    Ok(kernel)
+}
+
+#[track_caller]
+fn expect(
+    kernel: &Kernel,
+    what: &str,
+    program: &str,
+    packet: &Packet,
+    straight: Option<(&Packet, &[Counter])>,
+) {
+    let ran: Ran = kernel
+        .run(program, &packet.bytes())
+        .expect("the program runs");
+    let (verdict, out, mut counted) = match straight {
+        Some((out, counted)) => (REDIRECT, out, counted.to_vec()),
+        None => (NEXT, packet, Vec::new()),
+    };
+    counted.sort();
+    let counted: Vec<_> = counted.into_iter().map(|counter| (counter, 1)).collect();
+    assert_eq!(
+        (ran.verdict, &ran.counted),
+        (verdict, &counted),
+        "{what}: {program}"
+    );
+    let out = out.bytes();
+    assert!(
+        ran.packet == out,
+        "{what}: {program}\n  is {:02x?}\n not {out:02x?}",
+        ran.packet
+    );
+}
+
+#[test]
+fn a_pod_s_packet_goes_straight_to_another_pod() -> Result<()> {
+    for net in nets() {
+        let kernel = two_pods(&net)?;
+        let packets = [
+            Packet::tcp(net.client, net.backend, tcp::SYN),
+            Packet::tcp(net.client, net.backend, tcp::ACK),
+            Packet::udp(net.client, net.backend),
+            Packet::new(net.client, net.backend, Transport::Raw(132)),
+            Packet {
+                ttl: 2,
+                ..Packet::udp(net.client, net.backend)
+            },
+            Packet {
+                ttl: 255,
+                ..Packet::udp(net.client, net.backend)
+            },
+        ];
+        for packet in packets.map(to_us) {
+            let out = hop(&packet, net.client, net.backend);
+            expect(
+                &kernel,
+                "plain",
+                "pod_ingress",
+                &packet,
+                Some((&out, &[Counter::TcHostRouted])),
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_the_stack_must_see_goes_there() -> Result<()> {
+    for net in nets() {
+        let kernel = two_pods(&net)?;
+        let plain = to_us(Packet::udp(net.client, net.backend));
+        let mut packets = vec![
+            (
+                "last hop",
+                Packet {
+                    ttl: 1,
+                    ..plain.clone()
+                },
+            ),
+            (
+                "no hop left",
+                Packet {
+                    ttl: 0,
+                    ..plain.clone()
+                },
+            ),
+            (
+                "tagged",
+                Packet {
+                    tags: vec![(0x8100, 7)],
+                    ..plain.clone()
+                },
+            ),
+            (
+                "to another link address",
+                Packet::udp(net.client, net.backend),
+            ),
+            (
+                "first fragment",
+                Packet {
+                    fragment: Some((0, 16, 9)),
+                    ..plain.clone()
+                },
+            ),
+            (
+                "later fragment",
+                Packet {
+                    fragment: Some((16, 8, 9)),
+                    ..plain.clone()
+                },
+            ),
+            (
+                "to nobody's address",
+                plain.between(net.client, net.service),
+            ),
+            ("to the node", plain.between(net.client, net.node_socket())),
+            (
+                "from another pod's address",
+                plain.between(SocketAddr::new(net.backend.ip(), 9), net.backend),
+            ),
+            (
+                "from nobody's address",
+                plain.between(net.service, net.backend),
+            ),
+            (
+                "back over the link that it came from",
+                plain.between(net.client, SocketAddr::new(net.client.ip(), 9)),
+            ),
+            (
+                "too big for the link",
+                Packet {
+                    payload: vec![0; 1600],
+                    ..plain.clone()
+                },
+            ),
+        ];
+        if net.client.is_ipv4() {
+            packets.push((
+                "options",
+                Packet {
+                    options: vec![1; 4],
+                    ..plain.clone()
+                },
+            ));
+        } else {
+            packets.push((
+                "extension",
+                Packet {
+                    extensions: vec![(60, vec![1, 4, 0, 0, 0, 0])],
+                    ..plain.clone()
+                },
+            ));
+        }
+        for (what, packet) in packets {
+            expect(&kernel, what, "pod_ingress", &packet, None);
+        }
+        for program in ["pod_egress", "device_egress"] {
+            expect(&kernel, "leaving already", program, &plain, None);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_lease_and_the_link_decide() -> Result<()> {
+    for net in nets() {
+        let mut kernel = two_pods(&net)?;
+        let packet = to_us(Packet::udp(net.client, net.backend));
+        let out = hop(&packet, net.client, net.backend);
+        let straight = Some((&out, &[Counter::TcHostRouted][..]));
+        kernel.lease(0)?;
+        expect(&kernel, "never", "pod_ingress", &packet, None);
+        kernel.lease(bpf::now_secs() - 1)?;
+        expect(&kernel, "run out", "pod_ingress", &packet, None);
+        kernel.lease(bpf::now_secs() + 10)?;
+        expect(&kernel, "running", "pod_ingress", &packet, straight);
+        let endpoint = crate::kernel::endpoint(VETH);
+        for (what, endpoint) in [
+            (
+                "gone without a word",
+                abi::Endpoint {
+                    ifindex: 999,
+                    ..endpoint
+                },
+            ),
+            (
+                "somebody's queue",
+                abi::Endpoint {
+                    flags: 0,
+                    ..endpoint
+                },
+            ),
+        ] {
+            kernel
+                .datapath
+                .set_endpoint(net.backend.ip(), Some(endpoint))?;
+            expect(&kernel, what, "pod_ingress", &packet, None);
+        }
+        kernel.datapath.set_endpoint(net.backend.ip(), None)?;
+        expect(&kernel, "forgotten", "pod_ingress", &packet, None);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_service_s_packets_and_answers_go_straight() -> Result<()> {
+    for net in nets() {
+        for (proto, first, later) in [
+            (
+                TCP,
+                Packet::tcp(net.client, net.service, tcp::SYN),
+                Packet::tcp(net.client, net.service, tcp::ACK),
+            ),
+            (
+                UDP,
+                Packet::udp(net.client, net.service),
+                Packet::udp(net.client, net.service),
+            ),
+        ] {
+            let (first, later) = (to_us(first), to_us(later));
+            let mut kernel = two_pods(&net)?;
+            kernel.service(1, net.service, proto, Some(net.backend), true)?;
+            let out = hop(&first, net.client, net.backend);
+            let begun = [Counter::TcNewFlow, Counter::TcHostRouted];
+            expect(
+                &kernel,
+                "first",
+                "pod_ingress",
+                &first,
+                Some((&out, &begun)),
+            );
+            let out = hop(&later, net.client, net.backend);
+            let known = [Counter::TcForward, Counter::TcHostRouted];
+            expect(
+                &kernel,
+                "later",
+                "pod_ingress",
+                &later,
+                Some((&out, &known)),
+            );
+            // The answer comes from the backend's link: the two change sides.
+            let answer = later.between(net.backend, net.client);
+            expect(
+                &kernel,
+                "answer from elsewhere",
+                "pod_ingress",
+                &answer,
+                None,
+            );
+            kernel.pod(net.client.ip(), VETH)?;
+            kernel.pod(net.backend.ip(), LOOPBACK)?;
+            let out = hop(&answer, net.service, net.client);
+            let replied = [Counter::TcReply, Counter::TcHostRouted];
+            expect(
+                &kernel,
+                "answer",
+                "pod_ingress",
+                &answer,
+                Some((&out, &replied)),
+            );
+            kernel.lease(0)?;
+            expect(&kernel, "answer by the stack", "pod_ingress", &answer, None);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn from_outside_only_sources_that_are_routed_back_there() -> Result<()> {
+    for net in nets() {
+        let kernel = two_pods(&net)?;
+        let packet = to_us(Packet::tcp(net.client, net.backend, tcp::SYN));
+        expect(
+            &kernel,
+            "routed back elsewhere",
+            "device_ingress",
+            &packet,
+            None,
+        );
+        kernel
+            .netns()
+            .ip(&format!("route add {} dev lo", net.client.ip()))?;
+        let out = hop(&packet, net.client, net.backend);
+        expect(
+            &kernel,
+            "routed back",
+            "device_ingress",
+            &packet,
+            Some((&out, &[Counter::TcHostRouted])),
+        );
+        let own = packet.between(SocketAddr::new(net.node, 9), net.backend);
+        expect(
+            &kernel,
+            "the node's own address",
+            "device_ingress",
+            &own,
+            None,
+        );
+    }
+    Ok(())
+}
