@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("view", &["api", "model"]),
     ("reconcile", &["api", "model", "view"]),
     ("authorization", &["api"]),
+    ("admission", &["api", "authorization"]),
     ("field-manager", &["api"]),
     ("zone", &["api", "view"]),
     ("cel", &[]),
@@ -40,6 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "apiserver",
         &[
+            "admission",
             "api",
             "authorization",
             "custom-resources",

@@ -48,6 +48,47 @@ const DECIMAL: [(&str, i32); 10] = [
 ];
 
 impl Quantity {
+    /// Nothing.
+    pub const ZERO: Quantity = Quantity {
+        nanos: 0,
+        format: Format::DecimalSi,
+    };
+
+    /// So many whole units.
+    pub fn units(units: i64) -> Self {
+        Quantity {
+            nanos: i128::from(units) * NANO,
+            ..Quantity::ZERO
+        }
+    }
+
+    /// The amount in 10^-9 of the unit.
+    pub fn nanos(&self) -> i128 {
+        self.nanos
+    }
+
+    /// The sum, at most what Kubernetes caps amounts at. It is spelt as the first that is not zero.
+    #[must_use]
+    pub fn plus(&self, other: &Quantity) -> Quantity {
+        Quantity {
+            nanos: self.nanos.saturating_add(other.nanos).clamp(-MAX, MAX),
+            format: if self.is_zero() {
+                other.format
+            } else {
+                self.format
+            },
+        }
+    }
+
+    /// The difference, spelt as [`Quantity::plus`] does.
+    #[must_use]
+    pub fn minus(&self, other: &Quantity) -> Quantity {
+        self.plus(&Quantity {
+            nanos: -other.nanos,
+            format: other.format,
+        })
+    }
+
     /// Reads a quantity.
     ///
     /// # Errors
