@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod admit;
 mod allocate;
 mod auth;
 mod body;
@@ -48,6 +49,7 @@ use tokio::net::TcpListener;
 pub use describe::kubernetes_version;
 pub use error::Error;
 
+use admit::Admission;
 use allocate::Allocator;
 use auth::accounts::Accounts;
 use auth::keys::Keys;
@@ -216,6 +218,7 @@ pub(crate) struct State {
     /// Who asks without credentials.
     pub(crate) anonymous: Arc<User>,
     pub(crate) mirror: Mirror,
+    pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) allocator: Allocator,
     /// Becomes true when the server is to end; watches end then.
@@ -234,6 +237,7 @@ pub(crate) struct State {
 /// store that does not answer.
 pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Error> {
     config.check()?;
+    let admission = Admission::new(&config.disable_admission_plugins)?;
     let names = names(&config);
     let pki_dir = config.data_dir.join("pki");
     let pki = Pki::load_or_make(&pki_dir, &names)?;
@@ -270,6 +274,7 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
         accounts,
         anonymous: Arc::new(User::anonymous()),
         mirror,
+        admission,
         metrics: Arc::default(),
         allocator,
         closing: tokio::sync::watch::Sender::new(false),
@@ -322,6 +327,7 @@ impl App {
         upkeep.spawn(upkeep::forget(self.0.storage.clone()));
         upkeep.spawn(upkeep::keep_service(self.0.clone(), local.port()));
         upkeep.spawn(roles::aggregate(self.0.clone()));
+        upkeep.spawn(admit::keep_counts(self.0.clone()));
         serve::serve(
             listener,
             tls,

@@ -78,19 +78,6 @@ impl Mirror {
             following.spawn(follow(feed.clone(), storage.clone(), from));
             feeds.push(feed);
         }
-        if !feeds.iter().any(|feed| feed.row.group == RBAC) {
-            // Without rows for them, the default roles hold as they are.
-            let mut rbac = rbac
-                .write()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
-            for object in authorization::bootstrap::objects() {
-                if object.get("roleRef").is_some() {
-                    rbac.put_binding(&object);
-                } else {
-                    rbac.put_role(&object);
-                }
-            }
-        }
         Ok(Mirror {
             feeds,
             rbac,
@@ -103,7 +90,6 @@ impl Mirror {
     }
 
     /// An object of a kept resource.
-    #[expect(dead_code, reason = "admission looks objects up")]
     pub(crate) fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let feed = self.feed(plural)?;
         let key = feed.row.key(namespace, name);

@@ -1,7 +1,7 @@
 //! From a request to its answer: who asks, whether they may, what for, and how long it may take.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::printing::IncludeObject;
@@ -150,9 +150,11 @@ async fn resource(
     })?;
     let accepted = negotiate::negotiate(&parts.headers, &query, row.custom.is_none())?;
     let headers = parts.headers.clone();
+    let warnings = Arc::<Mutex<Vec<String>>>::default();
     let mut call = Call {
         app: state,
         user,
+        warnings: warnings.clone(),
         row,
         namespace,
         name,
@@ -193,16 +195,24 @@ async fn resource(
             handlers::answer(call, &method).await
         }
     };
-    match tokio::time::timeout(TIMEOUT, whole).await {
-        Ok(answer) => Ok(match served.and_then(|served| served.deprecation) {
-            Some(words) => respond::warn(answer?, &[words]),
-            None => answer?,
-        }),
+    let answer = match tokio::time::timeout(TIMEOUT, whole).await {
+        Ok(answer) => match served.and_then(|served| served.deprecation) {
+            Some(words) => answer.map(|answer| respond::warn(answer, &[words])),
+            None => answer,
+        },
         Err(_) => Err(Status::timeout(
             "request did not complete within the allotted timeout",
             0,
         )),
+    };
+    let told = warnings
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    if told.is_empty() {
+        return answer;
     }
+    let answer = answer.unwrap_or_else(|status| respond::refusal(&status));
+    Ok(respond::warn(answer, &told))
 }
 
 async fn read(mut body: Body) -> Result<Bytes, Status> {

@@ -1,5 +1,6 @@
 //! Read, change, write: how an object that exists is changed, with retries when somebody else was quicker.
 
+use admission::Operation;
 use api::meta;
 use api::status::Status;
 use api::table::Resource;
@@ -9,6 +10,7 @@ use serde_json::Value;
 use storage::{Entry, Error, Revision, Write};
 
 use crate::access;
+use crate::admit;
 use crate::allocate::Grant;
 use crate::handlers::{Call, storage_failure};
 use crate::object;
@@ -88,8 +90,10 @@ pub(crate) fn prepare(
     if managers == Managers::Track {
         crate::managers::track(call, Some(current), &mut new);
     }
+    admit::mutate(call, Operation::Update, &mut new, Some(current), "")?;
     write::check_changed(row, &mut new, current, part)?;
     access::check_grant(call, &new, Some(current))?;
+    admit::validate(call, Operation::Update, &new, Some(current))?;
     if write::is_done(row, &new) {
         Ok(Next::Remove)
     } else {
@@ -137,7 +141,7 @@ async fn replace(
     };
     let expected = entry.modified;
     let key = entry.key.to_string();
-    let (mut writes, stored, grant) = match next {
+    let (mut writes, stored, grant, mut charge) = match next {
         Next::Keep => return Ok(unchanged()),
         Next::Remove => {
             let grant = grant(call, None, Some(current)).await?;
@@ -145,6 +149,7 @@ async fn replace(
                 vec![Write::Delete { key, expected }],
                 entry.value.clone(),
                 grant,
+                admit::charge(call, None, Some(current)).await?,
             )
         }
         Next::Put(mut new) => {
@@ -153,6 +158,7 @@ async fn replace(
             if stored == entry.value {
                 return Ok(unchanged());
             }
+            let charge = admit::charge(call, Some(&new), Some(current)).await?;
             (
                 vec![Write::Update {
                     key,
@@ -161,6 +167,7 @@ async fn replace(
                 }],
                 stored,
                 grant,
+                charge,
             )
         }
     };
@@ -171,10 +178,12 @@ async fn replace(
         }));
     }
     writes.extend(grant.writes());
+    writes.extend(charge.writes());
     match call.app.storage.write(writes).await {
         Ok(revision) => {
             grant.keep();
-            call.app.mirror.caught_up(call.row, revision).await;
+            drop(charge);
+            admit::written(call, revision).await;
             Ok(Outcome::Done(Written { stored, revision }))
         }
         Err(Error::Conflict { .. } | Error::NotFound { .. }) => Ok(Outcome::Raced),

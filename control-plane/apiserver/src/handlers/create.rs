@@ -1,14 +1,16 @@
 //! POST to a collection.
 
+use admission::Operation;
 use api::decode::Decoded;
 use api::meta::{self, Stamps};
-use api::status::{Cause, Status};
+use api::status::Status;
 use serde_json::Value;
 use storage::{Error, Write};
 use time::OffsetDateTime;
 
 use super::{Call, storage_failure};
 use crate::access;
+use crate::admit;
 use crate::body;
 use crate::object;
 use crate::options::WriteOptions;
@@ -47,17 +49,22 @@ pub(crate) async fn insert(
     dry_run: bool,
     managers: Managers,
 ) -> Result<Written, Status> {
-    require_namespace(call, &object).await?;
+    match_namespace(call, &object)?;
+    admit::ready(call, &object).await?;
     let generated = meta::name(&object).is_empty();
     let mut taken = String::new();
     for _ in 0..if generated { NAME_TRIES } else { 1 } {
         let mut new = object.clone();
-        api::write::fill_new(call.row, &mut new, &call.namespace, &stamps())?;
+        let stamps = stamps();
+        api::write::fill_new(call.row, &mut new, &call.namespace, &stamps)?;
         if managers == Managers::Track {
             crate::managers::track(call, None, &mut new);
         }
+        // What plugins change is nobody's: the record of managers is made before.
+        admit::mutate(call, Operation::Create, &mut new, None, &stamps.suffix)?;
         api::write::check_new(call.row, &mut new)?;
         access::check_grant(call, &new, None)?;
+        admit::validate(call, Operation::Create, &new, None)?;
         meta::name(&new).clone_into(&mut taken);
         if let Some(written) = store(call, new, dry_run).await? {
             return Ok(written);
@@ -86,6 +93,7 @@ async fn store(call: &Call, mut new: Value, dry_run: bool) -> Result<Option<Writ
             return Ok(None);
         }
         let grant = write::grant(call, Some(&mut new), None).await?;
+        let mut charge = admit::charge(call, Some(&new), None).await?;
         let stored = write::stored_form(call.row, &new);
         if dry_run {
             return Ok(Some(Written {
@@ -98,10 +106,12 @@ async fn store(call: &Call, mut new: Value, dry_run: bool) -> Result<Option<Writ
             value: stored.clone(),
         }];
         writes.extend(grant.writes());
+        writes.extend(charge.writes());
         match storage.write(writes).await {
             Ok(revision) => {
                 grant.keep();
-                call.app.mirror.caught_up(call.row, revision).await;
+                drop(charge);
+                admit::written(call, revision).await;
                 return Ok(Some(Written { stored, revision }));
             }
             Err(Error::Exists { key: taken }) if taken == key => return Ok(None),
@@ -124,36 +134,13 @@ fn stamps() -> Stamps {
     }
 }
 
-/// Objects are made only in namespaces that exist and are not on their way out.
-async fn require_namespace(call: &Call, object: &Value) -> Result<(), Status> {
-    if !call.row.namespaced {
-        return Ok(());
-    }
+/// The namespace in the object, if any, is that of the path.
+fn match_namespace(call: &Call, object: &Value) -> Result<(), Status> {
     let sent = meta::namespace(object);
-    if !sent.is_empty() && sent != call.namespace {
+    if call.row.namespaced && !sent.is_empty() && sent != call.namespace {
         return Err(Status::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
     }
-    let name = &call.namespace;
-    let row = call.app.namespaces;
-    let entry = call
-        .app
-        .storage
-        .get(&row.key("", name))
-        .await
-        .map_err(|e| storage_failure(&e))?;
-    let entry = entry.ok_or_else(|| Status::not_found(row, name))?;
-    if !meta::is_terminating(&crate::object::decode(row, &entry)) {
-        return Ok(());
-    }
-    let why =
-        format!("unable to create new content in namespace {name} because it is being terminated");
-    let mut status = Status::forbidden(call.row, meta::name(object), &why);
-    status.details.get_or_insert_default().causes.push(Cause {
-        reason: "NamespaceTerminating".into(),
-        message: format!("namespace {name} is being terminated"),
-        field: "metadata.namespace".into(),
-    });
-    Err(status)
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! DELETE of an object or of all that a selector picks.
 
+use admission::Operation;
 use api::meta;
 use api::status::{self, Status};
 use api::write::{Deletion, Fate};
@@ -8,15 +9,13 @@ use time::OffsetDateTime;
 
 use super::Call;
 use super::list::{self, Page};
+use crate::admit;
 use crate::body;
 use crate::negotiate::{Encoding, Form};
 use crate::object;
 use crate::options::{self, ListOptions};
 use crate::respond::{self, Answer};
 use crate::write::{self, Next, Written};
-
-/// Namespaces that a cluster cannot be without.
-const PROTECTED: &[&str] = &["default", "kube-system", "kube-public"];
 
 struct Deleted {
     written: Written,
@@ -85,15 +84,9 @@ pub(crate) async fn delete_collection(call: &Call) -> Result<Answer, Status> {
 
 async fn remove(call: &Call, deletion: &Deletion, dry_run: bool) -> Result<Deleted, Status> {
     let (mut uid, mut removed) = (String::new(), false);
-    if call.row.kind == "Namespace" && PROTECTED.contains(&call.name.as_str()) {
-        return Err(Status::forbidden(
-            call.row,
-            &call.name,
-            "this namespace may not be deleted",
-        ));
-    }
     let written = write::modify(call, dry_run, |current| {
         deletion.check(call.row, current)?;
+        admit::validate(call, Operation::Delete, current, None)?;
         meta::uid(current).clone_into(&mut uid);
         let fate = deletion.fate(call.row, current, OffsetDateTime::now_utc());
         removed = fate == Fate::Remove;

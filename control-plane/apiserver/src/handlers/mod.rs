@@ -12,7 +12,7 @@ pub(crate) mod token;
 pub(crate) mod update;
 pub(crate) mod watch;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use api::printing::IncludeObject;
 use api::status::Status;
@@ -31,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) app: Arc<State>,
     /// Who asks.
     pub(crate) user: Arc<User>,
+    /// What the client should hear besides the answer.
+    pub(crate) warnings: Arc<Mutex<Vec<String>>>,
     pub(crate) row: &'static Resource,
     /// Empty: all namespaces, or the resource has none.
     pub(crate) namespace: String,
@@ -56,6 +58,7 @@ impl Call {
         Call {
             app: self.app.clone(),
             user: self.user.clone(),
+            warnings: self.warnings.clone(),
             row: self.row,
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -65,6 +68,19 @@ impl Call {
             accepted: self.accepted,
             include: self.include,
             body: self.body.clone(),
+        }
+    }
+
+    /// Tells the client once of each, however often the write was tried.
+    pub(crate) fn warn(&self, warnings: Vec<String>) {
+        let mut told = self
+            .warnings
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        for warning in warnings {
+            if !told.contains(&warning) {
+                told.push(warning);
+            }
         }
     }
 

@@ -67,6 +67,8 @@ pub(crate) fn config(dir: &std::path::Path) -> Config {
     Config {
         bind_address: [127, 0, 0, 1].into(),
         port: 0,
+        // Nobody makes accounts here; the tests of admission switch it on.
+        disable_admission_plugins: vec!["ServiceAccount".into()],
         ..Config::new(dir)
     }
 }
