@@ -21,6 +21,7 @@ mod kubeconfig;
 mod managers;
 mod metrics;
 mod mirror;
+mod namespaces;
 mod negotiate;
 mod object;
 mod options;
@@ -328,6 +329,7 @@ impl App {
         upkeep.spawn(upkeep::keep_service(self.0.clone(), local.port()));
         upkeep.spawn(roles::aggregate(self.0.clone()));
         upkeep.spawn(admit::keep_counts(self.0.clone()));
+        upkeep.spawn(namespaces::furnish(self.0.clone()));
         serve::serve(
             listener,
             tls,
