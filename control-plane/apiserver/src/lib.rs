@@ -31,6 +31,7 @@ mod registry;
 mod request;
 mod respond;
 mod roles;
+mod rotate;
 mod router;
 mod serve;
 mod upkeep;
@@ -311,7 +312,8 @@ impl App {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), Error> {
-        let tls = Arc::new(self.0.pki.tls(self.0.config.client_ca_file.as_deref())?);
+        let tls = tokio::sync::watch::Sender::new(rotate::load(&self.0)?);
+        let current = tls.subscribe();
         let local = listener.local_addr().map_err(|source| Error::Listener {
             doing: "asking the listener for its address",
             source,
@@ -330,9 +332,10 @@ impl App {
         upkeep.spawn(roles::aggregate(self.0.clone()));
         upkeep.spawn(admit::keep_counts(self.0.clone()));
         upkeep.spawn(namespaces::furnish(self.0.clone()));
+        upkeep.spawn(rotate::follow(self.0.clone(), tls));
         serve::serve(
             listener,
-            tls,
+            current,
             self.router(),
             self.0.closing.clone(),
             shutdown,

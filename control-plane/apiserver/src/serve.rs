@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::auth::{self, Connected};
+use crate::rotate::Tls;
 
 /// A client that has not finished its handshake by then is let go, as is one that stays after it was asked to leave.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,19 +33,22 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// Pings on idle HTTP/2 connections, as Go's servers and clients do: a client that vanished frees its watches.
 const PING_EVERY: Duration = Duration::from_secs(60);
 
+/// The most bytes in the headers of a request: names of groups and tokens take some room.
+const HEADERS_MAX: u32 = 64 << 10;
+
 /// Accepts until `shutdown` resolves, then lets requests finish. `closing` is told first, so that watches end.
 pub(crate) async fn serve(
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    tls: watch::Receiver<Tls>,
     router: axum::Router,
     closing: watch::Sender<bool>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let acceptor = TlsAcceptor::from(tls);
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
+        .max_buf_size(HEADERS_MAX as usize)
         .header_read_timeout(IDLE);
     builder
         .http2()
@@ -52,7 +56,10 @@ pub(crate) async fn serve(
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(Duration::from_secs(20))
         .max_concurrent_streams(250)
-        .max_header_list_size(64 << 10);
+        // Streams that a client opens and resets at once (CVE-2023-44487): beyond this the connection ends.
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(200)
+        .max_header_list_size(HEADERS_MAX);
     let builder = Arc::new(builder);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -61,7 +68,7 @@ pub(crate) async fn serve(
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let connection = Connection { acceptor: acceptor.clone(), builder: builder.clone(), peer };
+                    let connection = Connection { acceptor: TlsAcceptor::from(tls.borrow().clone()), builder: builder.clone(), peer };
                     connections.spawn(connection.run(stream, router.clone(), closing.subscribe()));
                 }
                 Err(error) => {

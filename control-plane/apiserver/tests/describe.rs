@@ -148,7 +148,8 @@ async fn who_asks_decides_what_is_answered() {
     }
     for (path, code) in [
         ("/healthz", 200),
-        ("/livez/ping", 200),
+        ("/livez", 200),
+        ("/livez/ping", 403),
         ("/readyz?verbose", 200),
         ("/version", 200),
         ("/api", 403),

@@ -19,6 +19,8 @@ use crate::output;
 pub(crate) struct ControlPlane {
     /// Wired straight into the router, as the administrator.
     pub(crate) client: Client,
+    /// The same as `system:kube-proxy`, which may do no more than a kube-proxy does.
+    pub(crate) proxy: Client,
     /// The server and the controllers; each ends at the shutdown.
     pub(crate) tasks: JoinSet<anyhow::Result<()>>,
 }
@@ -67,6 +69,7 @@ pub(crate) async fn start(
             .context("--write-kubeconfig")?;
     }
     let client = Client::in_process(app.router(), app.admin_token());
+    let proxy = Client::in_process(app.router(), app.proxy_token());
     let managing = Client::in_process(app.router(), app.manager_token());
     let mut tasks = JoinSet::new();
     let stop = stopped(shutdown.clone());
@@ -78,7 +81,11 @@ pub(crate) async fn start(
         Ok(())
     });
     output::emit(&format!("ready {url}\n"))?;
-    Ok(ControlPlane { client, tasks })
+    Ok(ControlPlane {
+        client,
+        proxy,
+        tasks,
+    })
 }
 
 /// Waits until every part has ended; the first failure is the whole's.

@@ -18,7 +18,7 @@ pub(crate) async fn run(flags: Up) -> anyhow::Result<()> {
     )
     .await
     .context("register this node")?;
-    let client = control_plane.client;
+    let client = control_plane.proxy;
     control_plane.tasks.spawn(async move {
         proxy::run(client, settings, stopping)
             .await
