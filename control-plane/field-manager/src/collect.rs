@@ -1,5 +1,7 @@
 //! Which fields an object sets: what an applier claims by sending it.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::element;
@@ -121,14 +123,14 @@ impl Walk {
         fields: &serde_json::Map<String, Value>,
         path: &str,
     ) -> Node {
-        let mut node = Node::default();
+        let mut branches = Vec::with_capacity(fields.len());
         for (name, value) in fields {
             let element = element::field(name);
             let path = self.path(path, &element);
             let Some(below) = of.field(name) else {
                 self.fault(&path, "field not declared in schema");
                 if !self.strict {
-                    node.below.put(element, Node::leaf());
+                    branches.push((element, Node::leaf()));
                 }
                 continue;
             };
@@ -139,15 +141,18 @@ impl Walk {
                 _ => false,
             };
             inner.member |= nothing || !below.named;
-            node.below.put(element, inner);
+            branches.push((element, inner));
         }
-        node
+        Node {
+            member: false,
+            below: Set::gather(branches),
+        }
     }
 
     fn items(&mut self, of: Type<'_>, relation: Relation, items: &[Value], path: &str) -> Node {
         let keys = of.keys();
         let inner = of.items();
-        let mut node = Node::default();
+        let mut branches: BTreeMap<Box<str>, Node> = BTreeMap::new();
         for (i, item) in items.iter().enumerate() {
             let element = match item_element(relation, &keys, item) {
                 Ok(element) => element,
@@ -157,7 +162,7 @@ impl Walk {
                 }
             };
             let below = self.path(path, &element);
-            if self.strict && node.below.get(&element).is_some() {
+            if self.strict && branches.contains_key(&element) {
                 self.fault(
                     path,
                     &format!("duplicate entries for key {}", element::shown(&element)),
@@ -166,23 +171,25 @@ impl Walk {
             }
             let mut inner = self.value(inner, item, &below);
             inner.member = true;
-            node.below.put(element, inner);
+            branches.insert(element, inner);
         }
-        node
+        Node {
+            member: false,
+            below: Set::gather(branches.into_iter().collect()),
+        }
     }
 }
 
 /// The set, and every field of a struct on the way to its members: an applier that owns what is below a named field
 /// owns the field, when it comes to removing it.
 pub(crate) fn with_named_parents(of: Type<'_>, set: &Set) -> Set {
-    let mut out = Set::default();
-    for (element, node) in &set.0 {
+    let parents = set.branches().map(|(element, node)| {
         let (inner, named) = descend(of, element);
         let below = with_named_parents(inner, &node.below);
         let member = node.member || (named && !below.is_empty());
-        out.put(element.clone(), Node { member, below });
-    }
-    out
+        (element.into(), Node { member, below })
+    });
+    Set::gather(parents.collect())
 }
 
 /// The type below an element, and whether it is a named field.

@@ -136,7 +136,7 @@ fn items(value: Option<&Value>) -> Option<&[Value]> {
 }
 
 fn members(of: Type<'_>, old: Option<&Value>, new: Option<&Value>) -> Nodes {
-    let mut nodes = Nodes::default();
+    let mut both = Branches::default();
     let mut member = |name: &str, before: Option<&Value>, after: Option<&Value>| {
         let below = of.field(name);
         if below.is_none() && of.built() {
@@ -150,11 +150,7 @@ fn members(of: Type<'_>, old: Option<&Value>, new: Option<&Value>) -> Nodes {
             inner.standing(before, always && old.is_some()),
             inner.standing(after, always && new.is_some()),
         );
-        if !changed.is_empty() || !removed.is_empty() {
-            let element = element::field(name);
-            nodes.0.below.put(element.clone(), changed);
-            nodes.1.below.put(element, removed);
-        }
+        both.put(|| element::field(name), changed, removed);
     };
     let before = old.and_then(Value::as_object);
     let after = new.and_then(Value::as_object);
@@ -166,7 +162,33 @@ fn members(of: Type<'_>, old: Option<&Value>, new: Option<&Value>) -> Nodes {
             member(name, None, Some(value));
         }
     }
-    nodes
+    both.nodes()
+}
+
+/// The branches of both halves of a difference, as they are found.
+#[derive(Default)]
+struct Branches {
+    changed: Vec<(Box<str>, Node)>,
+    removed: Vec<(Box<str>, Node)>,
+}
+
+impl Branches {
+    fn put(&mut self, element: impl Fn() -> Box<str>, changed: Node, removed: Node) {
+        if !changed.is_empty() {
+            self.changed.push((element(), changed));
+        }
+        if !removed.is_empty() {
+            self.removed.push((element(), removed));
+        }
+    }
+
+    fn nodes(self) -> Nodes {
+        let node = |branches| Node {
+            member: false,
+            below: Set::gather(branches),
+        };
+        (node(self.changed), node(self.removed))
+    }
 }
 
 /// `None`: an item does not say which it is, so that the list is one value.
@@ -182,7 +204,7 @@ fn list(of: Type<'_>, relation: Relation, old: &[Value], new: &[Value]) -> Optio
     };
     let (before, after) = (index(old)?, index(new)?);
     let inner = of.items();
-    let mut nodes = Nodes::default();
+    let mut both = Branches::default();
     let none = Vec::new();
     let all = before
         .keys()
@@ -199,10 +221,9 @@ fn list(of: Type<'_>, relation: Relation, old: &[Value], new: &[Value]) -> Optio
             (_, []) => (Node::default(), Node::leaf()),
             _ => (Node::leaf(), Node::default()),
         };
-        nodes.0.below.put(element.clone(), changed);
-        nodes.1.below.put(element.clone(), removed);
+        both.put(|| element.clone(), changed, removed);
     }
-    Some(nodes)
+    Some(both.nodes())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::value::{at, text};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::set::Set;
 
@@ -124,8 +124,8 @@ impl Managers {
     }
 
     /// The list for an object's metadata, in Kubernetes' order: appliers first, then by time and name.
-    pub(crate) fn encode(&self) -> Vec<Value> {
-        let mut sorted: Vec<(&Key, &Owned)> = self.0.iter().collect();
+    pub(crate) fn encode(self) -> Vec<Value> {
+        let mut sorted: Vec<(Key, Owned)> = self.0.into_iter().collect();
         sorted.sort_by(|(a, x), (b, y)| {
             b.applies
                 .cmp(&a.applies)
@@ -134,21 +134,24 @@ impl Managers {
                 .then_with(|| x.api_version.cmp(&y.api_version))
                 .then_with(|| a.subresource.cmp(&b.subresource))
         });
-        let entry = |(key, owned): (&Key, &Owned)| {
-            let mut entry = json!({
-                "manager": key.manager,
-                "operation": if key.applies { "Apply" } else { "Update" },
-                "apiVersion": owned.api_version,
-                "fieldsType": "FieldsV1",
-                "fieldsV1": owned.fields.encode(),
-            });
-            if let Some(time) = &owned.time {
-                entry["time"] = time.as_str().into();
+        let entry = |(key, owned): (Key, Owned)| {
+            let mut entry = serde_json::Map::new();
+            let mut set = |name: &str, value: Value| entry.insert(name.to_owned(), value);
+            set("manager", key.manager.into());
+            set(
+                "operation",
+                if key.applies { "Apply" } else { "Update" }.into(),
+            );
+            set("apiVersion", owned.api_version.into());
+            set("fieldsType", "FieldsV1".into());
+            set("fieldsV1", owned.fields.encode());
+            if let Some(time) = owned.time {
+                set("time", time.into());
             }
             if !key.subresource.is_empty() {
-                entry["subresource"] = key.subresource.as_str().into();
+                set("subresource", key.subresource.into());
             }
-            entry
+            Value::Object(entry)
         };
         sorted.into_iter().map(entry).collect()
     }

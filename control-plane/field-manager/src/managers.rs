@@ -12,7 +12,7 @@ use crate::last_applied;
 use crate::merge::merge;
 use crate::refusal::Refusal;
 use crate::remove::remove;
-use crate::set::Set;
+use crate::set::{Node, Set};
 use crate::types::Type;
 
 /// More entries of updates than this are not kept apart: the oldest become one.
@@ -21,6 +21,19 @@ const UPDATERS_MAX: usize = 10;
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 /// The manager of updates that are too many to be told apart.
 const ANCIENT_CHANGES: &str = "ancient-changes";
+
+/// Metadata that nobody owns.
+const NOBODYS: [&str; 9] = [
+    "f:name",
+    "f:namespace",
+    "f:creationTimestamp",
+    "f:selfLink",
+    "f:uid",
+    "f:clusterName",
+    "f:generation",
+    "f:managedFields",
+    "f:resourceVersion",
+];
 
 /// Who writes, and which part of the object.
 #[derive(Clone, Copy, Debug)]
@@ -57,35 +70,24 @@ impl Writer<'_> {
 
     /// Takes out what nobody owns, and what a write through this path cannot change.
     fn reduce(&self, set: &mut Set) {
-        for name in ["f:apiVersion", "f:kind"] {
-            set.cut(name);
-        }
-        if self.without_status {
-            set.cut("f:status");
-        }
-        if self.subresource == "status" {
-            set.0
-                .retain(|element, _| matches!(&**element, "f:status" | "f:metadata"));
-        }
-        if let Some(metadata) = set.0.get_mut("f:metadata") {
-            metadata.member = false;
-            for name in [
-                "f:name",
-                "f:namespace",
-                "f:creationTimestamp",
-                "f:selfLink",
-                "f:uid",
-                "f:clusterName",
-                "f:generation",
-                "f:managedFields",
-                "f:resourceVersion",
-            ] {
-                metadata.below.cut(name);
+        set.retain(|element, node| {
+            let out_of_reach = match element {
+                "f:apiVersion" | "f:kind" => true,
+                "f:status" => self.without_status,
+                "f:metadata" => false,
+                _ => self.subresource == "status",
+            };
+            if out_of_reach {
+                *node = Node::default();
+            } else if element == "f:metadata" {
+                node.member = false;
+                node.below.retain(|name, node| {
+                    if NOBODYS.contains(&name) {
+                        *node = Node::default();
+                    }
+                });
             }
-            if metadata.is_empty() {
-                set.cut("f:metadata");
-            }
-        }
+        });
     }
 
     fn difference(&self, of: Type<'_>, old: &Value, new: &Value) -> Comparison {
@@ -367,21 +369,21 @@ impl Attempt<'_> {
         let last = named(last);
         let all = stands(merged);
 
-        let mut without = merged.clone();
-        remove(self.of, &mut without, &last);
         let mut owned = Set::default();
         for manager in managers.0.values() {
             owned.extend(manager.fields.clone());
         }
+        let mut without = merged.clone();
+        remove(self.of, &mut without, &last, &owned);
         let mut gone = all.clone();
         gone.subtract(&stands(&without));
         gone.subtract(&named(&owned));
 
         without.clone_from(merged);
-        remove(self.of, &mut without, &gone);
+        remove(self.of, &mut without, &gone, &owned);
         let mut gone = all;
         gone.subtract(&stands(&without));
-        remove(self.of, merged, &gone.intersection(&last));
+        remove(self.of, merged, &gone.intersection(&last), &owned);
     }
 }
 

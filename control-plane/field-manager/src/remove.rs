@@ -4,29 +4,33 @@ use serde_json::Value;
 
 use crate::collect::item_element;
 use crate::element;
-use crate::set::Set;
+use crate::set::{Node, Set};
 use crate::types::{Relation, Type};
 
-/// Takes every member of the set out of the object, with all that is below it.
-pub(crate) fn remove(of: Type<'_>, object: &mut Value, gone: &Set) {
+/// Takes every member of `gone` out of the object, with all that is below it. What is emptied by that goes too, unless
+/// it is a member of `kept`.
+pub(crate) fn remove(of: Type<'_>, object: &mut Value, gone: &Set, kept: &Set) {
     if gone.is_empty() {
         return;
     }
+    let nothing = Node::default();
     match (of.relation(object), object) {
         (Relation::Fields, Value::Object(fields)) => {
             fields.retain(|name, value| {
-                let Some(node) = gone.get(&element::field(name)) else {
+                let element = element::field(name);
+                let Some(node) = gone.get(&element) else {
                     return true;
                 };
+                let keeps = kept.get(&element).unwrap_or(&nothing);
                 if node.member {
                     return false;
                 }
                 let below = of.field(name);
                 let inner = below.map_or(Type::open(), |b| b.of);
                 let held = !empty(value);
-                remove(inner, value, &node.below);
-                // What was emptied goes, unless Kubernetes' own form of the object always has it.
-                below.is_some_and(|b| b.always) || !(held && empty(value))
+                remove(inner, value, &node.below, &keeps.below);
+                // Kubernetes' own form of the object has some fields always.
+                keeps.member || below.is_some_and(|b| b.always) || !(held && empty(value))
             });
         }
         (relation @ (Relation::Set | Relation::Keyed), Value::Array(items)) => {
@@ -40,7 +44,8 @@ pub(crate) fn remove(of: Type<'_>, object: &mut Value, gone: &Set) {
                     return true;
                 };
                 if !node.member {
-                    remove(inner, item, &node.below);
+                    let keeps = kept.get(&element).unwrap_or(&nothing);
+                    remove(inner, item, &node.below, &keeps.below);
                 }
                 !node.member
             });

@@ -138,7 +138,7 @@ impl Cluster {
             .collect();
         kept.push(own);
         self.update("kubectl", "", |new| {
-            new["metadata"]["managedFields"] = kept.into()
+            new["metadata"]["managedFields"] = kept.into();
         });
     }
 
@@ -240,18 +240,18 @@ fn the_observed_sequence_is_reproduced() {
 
     cluster.seconds += 1;
     cluster.update("kubectl-patch", "scale", |object| {
-        object["spec"]["replicas"] = json!(1)
+        object["spec"]["replicas"] = json!(1);
     });
     cluster.seconds += 1;
     let counts = ["replicas", "unavailableReplicas", "updatedReplicas"];
     cluster.update("kube-controller-manager", "status", |object| {
-        status(object, &counts)
+        status(object, &counts);
     });
     check(&cluster);
 
     cluster.seconds += 1;
     cluster.update("kubectl-label", "", |object| {
-        object["metadata"]["labels"]["z"] = "1".into()
+        object["metadata"]["labels"]["z"] = "1".into();
     });
     check(&cluster);
 
@@ -259,7 +259,7 @@ fn the_observed_sequence_is_reproduced() {
     cluster.apply("kubectl", &manifest("2"), true).unwrap();
     cluster.seconds += 1;
     cluster.update("kube-controller-manager", "status", |object| {
-        status(object, &[])
+        status(object, &[]);
     });
     check(&cluster);
     assert_eq!(cluster.object["spec"]["replicas"], 0);
