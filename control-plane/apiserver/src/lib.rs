@@ -15,6 +15,7 @@ mod cursor;
 mod definitions;
 mod describe;
 mod error;
+mod events;
 mod handlers;
 mod health;
 mod kubeconfig;
@@ -222,6 +223,8 @@ pub(crate) struct State {
     pub(crate) mirror: Mirror,
     pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
+    /// What watchers share.
+    pub(crate) events: events::Events,
     pub(crate) allocator: Allocator,
     /// Becomes true when the server is to end; watches end then.
     pub(crate) closing: tokio::sync::watch::Sender<bool>,
@@ -278,6 +281,7 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
         mirror,
         admission,
         metrics: Arc::default(),
+        events: events::Events::default(),
         allocator,
         closing: tokio::sync::watch::Sender::new(false),
         namespaces,

@@ -57,7 +57,8 @@ impl Filter {
         self.takes_all() || self.takes_object(&object::decode(self.row, entry))
     }
 
-    fn takes_object(&self, object: &serde_json::Value) -> bool {
+    /// Whether an object is meant.
+    pub(crate) fn takes_object(&self, object: &serde_json::Value) -> bool {
         self.labels.matches_object(object) && self.fields.matches(self.row, object)
     }
 }

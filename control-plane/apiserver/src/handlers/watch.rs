@@ -1,5 +1,6 @@
 //! GET of a collection with `watch`: the changes as they happen, one JSON object a line.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::printing::{self, IncludeObject, TableOptions};
@@ -17,6 +18,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::list::Filter;
 use super::{Call, storage_failure};
+use crate::State;
+use crate::events::Frame;
 use crate::metrics::Watching;
 use crate::negotiate::{Encoding, Form};
 use crate::object::{self, Head};
@@ -66,6 +69,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
     let mut closing = gone.unwrap_or_else(|| app.closing.subscribe());
     let done = *closing.borrow_and_update();
     let mut watcher = Watcher {
+        app: app.clone(),
         row: call.row,
         form: call.accepted.form,
         protobuf: call.accepted.encoding == Encoding::Protobuf,
@@ -76,6 +80,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
         filter,
         changes: stream::pending().boxed(),
         out: Vec::new(),
+        waiting: 0,
         columns_sent: false,
         last: from,
         deadline: Instant::now() + lifetime(&options),
@@ -117,6 +122,7 @@ fn lifetime(options: &ListOptions) -> Duration {
 }
 
 struct Watcher {
+    app: Arc<State>,
     row: &'static Resource,
     form: Form,
     /// Whether events are written as protobuf rather than as lines of JSON.
@@ -130,8 +136,10 @@ struct Watcher {
     /// What is still to be sent of the state at the beginning.
     state: std::vec::IntoIter<Entry>,
     changes: BoxStream<'static, Result<WatchEvent, Error>>,
-    /// Written, not yet sent.
-    out: Vec<u8>,
+    /// Encoded, not yet sent. Events are shared with the watchers that send them in the same form.
+    out: Vec<Bytes>,
+    /// Bytes in `out`.
+    waiting: usize,
     columns_sent: bool,
     /// Everything up to it was sent or does not concern this watcher.
     last: Revision,
@@ -165,18 +173,28 @@ impl Watcher {
                 }
             }
             // What came in the meantime goes along.
-            while self.out.len() < CHUNK && !self.done && !self.out.is_empty() {
+            while self.waiting < CHUNK && !self.done && !self.out.is_empty() {
                 match self.changes.next().now_or_never() {
                     Some(event) => self.take(event),
                     None => break,
                 }
             }
         }
-        (!self.out.is_empty()).then(|| Bytes::from(std::mem::take(&mut self.out)))
+        let size = std::mem::take(&mut self.waiting);
+        match self.out.as_slice() {
+            [] => None,
+            [_] => self.out.pop(),
+            many => {
+                let mut chunk = Vec::with_capacity(size);
+                many.iter().for_each(|frame| chunk.extend_from_slice(frame));
+                self.out.clear();
+                Some(chunk.into())
+            }
+        }
     }
 
     fn send_state(&mut self) {
-        while self.out.len() < CHUNK {
+        while self.waiting < CHUNK {
             let Some(entry) = self.state.next() else {
                 if std::mem::take(&mut self.ends_state) {
                     self.bookmark(true);
@@ -184,8 +202,28 @@ impl Watcher {
                 return;
             };
             if self.filter.takes(&entry) {
-                self.event("ADDED", &entry.value, entry.modified);
+                let frame = self.frame("ADDED");
+                let bytes = encode(frame, &entry.value, entry.modified);
+                self.push(bytes.into());
             }
+        }
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        self.waiting += bytes.len();
+        self.out.push(bytes);
+    }
+
+    /// How this watcher wants its next event.
+    fn frame(&mut self, kind: &'static str) -> Frame {
+        let table = matches!(self.form, Form::Table(_));
+        Frame {
+            row: self.row,
+            kind,
+            form: self.form,
+            protobuf: self.protobuf,
+            include: self.include,
+            without_columns: table && std::mem::replace(&mut self.columns_sent, true),
         }
     }
 
@@ -207,54 +245,33 @@ impl Watcher {
 
     /// A change, as one who sees only what the filter takes: an object that begins or ceases to match comes or goes.
     fn change(&mut self, change: &Change) {
-        match change {
+        let event = self.app.events.of(change);
+        let revision = change.revision();
+        self.last = self.last.max(revision);
+        let (filter, row) = (&self.filter, self.row);
+        let (kind, stored) = match change {
             Change::Put { entry, previous } => {
-                self.last = self.last.max(entry.modified);
-                let before = previous
-                    .as_ref()
-                    .is_some_and(|previous| self.filter.takes(previous));
-                match (before, self.filter.takes(entry)) {
-                    (false, true) => self.event("ADDED", &entry.value, entry.modified),
-                    (true, true) => self.event("MODIFIED", &entry.value, entry.modified),
-                    (true, false) => {
-                        let gone = previous
-                            .as_ref()
-                            .map_or_else(Bytes::new, |previous| previous.value.clone());
-                        self.event("DELETED", &gone, entry.modified);
-                    }
-                    (false, false) => {}
+                let before = previous.as_ref().filter(|previous| {
+                    filter.takes_all() || filter.takes_object(event.before(row, previous))
+                });
+                let after = filter.takes_all() || filter.takes_object(event.after(row, entry));
+                match (before, after) {
+                    (None, true) => ("ADDED", &entry.value),
+                    (Some(_), true) => ("MODIFIED", &entry.value),
+                    (Some(before), false) => ("DELETED", &before.value),
+                    (None, false) => return,
                 }
             }
-            Change::Delete { revision, previous } => {
-                self.last = self.last.max(*revision);
-                if self.filter.takes(previous) {
-                    self.event("DELETED", &previous.value, *revision);
+            Change::Delete { previous, .. } => {
+                if !filter.takes_all() && !filter.takes_object(event.before(row, previous)) {
+                    return;
                 }
+                ("DELETED", &previous.value)
             }
-        }
-    }
-
-    fn event(&mut self, kind: &str, stored: &[u8], revision: Revision) {
-        match self.form {
-            Form::Object if self.protobuf => {
-                let item = object::decode_at(self.row, stored, revision);
-                self.value(kind, &item);
-            }
-            Form::Object => {
-                self.open(kind);
-                object::append(&mut self.out, self.row, stored, revision, Head::Typed);
-                self.out.extend_from_slice(b"}\n");
-            }
-            Form::Table(version) => {
-                let item = object::decode_at(self.row, stored, revision);
-                let table = self.table(version, &[item], revision);
-                self.value(kind, &table);
-            }
-            Form::Metadata(version) => {
-                let item = object::decode_at(self.row, stored, revision);
-                self.value(kind, &printing::partial(&item, version));
-            }
-        }
+        };
+        let frame = self.frame(kind);
+        let bytes = event.frame(frame, || encode(frame, stored, revision));
+        self.push(bytes);
     }
 
     fn bookmark(&mut self, ends_state: bool) {
@@ -269,7 +286,15 @@ impl Watcher {
             }
             Form::Table(version) => {
                 let mark = json!({"kind": self.row.kind, "apiVersion": self.row.api_version(), "metadata": metadata});
-                let mut table = self.table(version, &[], self.last);
+                let without_columns = std::mem::replace(&mut self.columns_sent, true);
+                let mut table = table(
+                    self.row,
+                    version,
+                    self.include,
+                    &[],
+                    self.last,
+                    without_columns,
+                );
                 table["rows"] = json!([{"cells": [], "object": printing::partial(&mark, version)}]);
                 table
             }
@@ -284,32 +309,75 @@ impl Watcher {
         self.done = true;
     }
 
-    fn table(&mut self, version: &'static str, items: &[Value], revision: Revision) -> Value {
-        let options = TableOptions {
-            version,
-            include: self.include,
-            list_metadata: json!({"resourceVersion": revision.0.to_string()}),
-            now: OffsetDateTime::now_utc(),
-            without_columns: std::mem::replace(&mut self.columns_sent, true),
-        };
-        printing::table(self.row, items, &options)
-    }
-
-    fn open(&mut self, kind: &str) {
-        self.out.extend_from_slice(b"{\"type\":\"");
-        self.out.extend_from_slice(kind.as_bytes());
-        self.out.extend_from_slice(b"\",\"object\":");
-    }
-
     fn value(&mut self, kind: &str, object: &Value) {
-        if self.protobuf {
-            let body = protobuf::encode(object).unwrap_or_default();
-            self.out.extend(protobuf::watch_frame(kind, &body));
-            return;
-        }
-        self.open(kind);
-        // Writing to a Vec can't fail, and JSON values have text keys only.
-        let _ = serde_json::to_writer(&mut self.out, object);
-        self.out.extend_from_slice(b"}\n");
+        self.push(written(self.protobuf, kind, object).into());
     }
+}
+
+/// An event in the form that the frame asks for.
+fn encode(frame: Frame, stored: &[u8], revision: Revision) -> Vec<u8> {
+    match frame.form {
+        Form::Object if frame.protobuf => {
+            let item = object::decode_at(frame.row, stored, revision);
+            written(true, frame.kind, &item)
+        }
+        Form::Object => {
+            let mut out = opened(frame.kind, stored.len());
+            object::append(&mut out, frame.row, stored, revision, Head::Typed);
+            out.extend_from_slice(b"}\n");
+            out
+        }
+        Form::Table(version) => {
+            let item = object::decode_at(frame.row, stored, revision);
+            let (include, without) = (frame.include, frame.without_columns);
+            let table = table(frame.row, version, include, &[item], revision, without);
+            written(frame.protobuf, frame.kind, &table)
+        }
+        Form::Metadata(version) => {
+            let item = object::decode_at(frame.row, stored, revision);
+            written(
+                frame.protobuf,
+                frame.kind,
+                &printing::partial(&item, version),
+            )
+        }
+    }
+}
+
+fn table(
+    row: &Resource,
+    version: &'static str,
+    include: IncludeObject,
+    items: &[Value],
+    revision: Revision,
+    without_columns: bool,
+) -> Value {
+    let options = TableOptions {
+        version,
+        include,
+        list_metadata: json!({"resourceVersion": revision.0.to_string()}),
+        now: OffsetDateTime::now_utc(),
+        without_columns,
+    };
+    printing::table(row, items, &options)
+}
+
+fn opened(kind: &str, size: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(size + 80);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out
+}
+
+fn written(as_protobuf: bool, kind: &str, object: &Value) -> Vec<u8> {
+    if as_protobuf {
+        let body = protobuf::encode(object).unwrap_or_default();
+        return protobuf::watch_frame(kind, &body);
+    }
+    let mut out = opened(kind, 400);
+    // Writing to a Vec can't fail, and JSON values have text keys only.
+    let _ = serde_json::to_writer(&mut out, object);
+    out.extend_from_slice(b"}\n");
+    out
 }
