@@ -1,0 +1,104 @@
+//! Answers changed so that they fit what the client asked.
+
+use hickory_proto::op::Message;
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::Name;
+use hickory_proto::rr::RData;
+use hickory_proto::rr::Record;
+use hickory_proto::rr::rdata::opt::EdnsCode;
+
+use super::AnswerRule;
+use super::name::Pattern;
+
+/// What is to be done to the answer.
+pub(super) enum Revert {
+    /// Owners of this name get that name.
+    Owner(Name, Name),
+    /// Names in data that end in the first get the second in its place.
+    Value(Name, Name),
+    OwnerPattern(Pattern),
+    ValuePattern(Pattern),
+    Ttl(u32, u32),
+    Code {
+        from: Option<ResponseCode>,
+        to: ResponseCode,
+    },
+    /// The option is taken out of the answer.
+    Option(u16),
+    /// Done before the others, since it asks.
+    Cname(Name),
+}
+
+impl Revert {
+    pub(super) fn of(rule: &AnswerRule, _pattern: &Pattern, before: &Name, after: &Name) -> Self {
+        match rule {
+            AnswerRule::AutoName => Self::Owner(after.clone(), before.clone()),
+            AnswerRule::AutoValue => Self::Value(after.clone(), before.clone()),
+            AnswerRule::Name(pattern) => Self::OwnerPattern(pattern.clone()),
+            AnswerRule::Value(pattern) => Self::ValuePattern(pattern.clone()),
+        }
+    }
+
+    pub(super) fn apply(&self, message: &mut Message) {
+        match self {
+            Self::Owner(after, before) => each(message, |record| {
+                if record.name == *after {
+                    record.name = before.clone();
+                }
+            }),
+            Self::Value(after, before) => each(message, |record| {
+                if let Some(name) = value(record)
+                    && *name == *after
+                {
+                    *name = before.clone();
+                }
+            }),
+            Self::OwnerPattern(pattern) => each(message, |record| {
+                if let Some(Ok(name)) = pattern.rewrite(&record.name) {
+                    record.name = name;
+                }
+            }),
+            Self::ValuePattern(pattern) => each(message, |record| {
+                if let Some(name) = value(record)
+                    && let Some(Ok(after)) = pattern.rewrite(name)
+                {
+                    *name = after;
+                }
+            }),
+            Self::Ttl(least, most) => each(message, |record| {
+                record.ttl = record.ttl.clamp(*least, *most);
+            }),
+            Self::Code { from, to } => {
+                if from.is_none_or(|from| from == message.metadata.response_code) {
+                    message.metadata.response_code = *to;
+                }
+            }
+            Self::Option(code) => {
+                if let Some(edns) = &mut message.edns {
+                    edns.options_mut().remove(EdnsCode::from(*code));
+                }
+            }
+            Self::Cname(_) => {}
+        }
+    }
+}
+
+fn each(message: &mut Message, change: impl Fn(&mut Record)) {
+    message.answers.iter_mut().for_each(&change);
+    message.authorities.iter_mut().for_each(&change);
+    message.additionals.iter_mut().for_each(&change);
+}
+
+/// The name in a record's data.
+fn value(record: &mut Record) -> Option<&mut Name> {
+    match &mut record.data {
+        RData::CNAME(name) => Some(&mut name.0),
+        RData::NS(name) => Some(&mut name.0),
+        RData::PTR(name) => Some(&mut name.0),
+        RData::MX(mx) => Some(&mut mx.exchange),
+        RData::SRV(srv) => Some(&mut srv.target),
+        RData::NAPTR(naptr) => Some(&mut naptr.replacement),
+        RData::SOA(soa) => Some(&mut soa.mname),
+        _ => None,
+    }
+}

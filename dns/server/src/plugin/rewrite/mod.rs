@@ -1,0 +1,237 @@
+//! `rewrite`: changes questions on their way in and answers on their way out, so that a client sees the name that
+//! it asked for.
+
+mod answer;
+mod config;
+mod edns;
+mod name;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use hickory_proto::op::Message;
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::DNSClass;
+use hickory_proto::rr::Name;
+use hickory_proto::rr::RData;
+use hickory_proto::rr::Record;
+use hickory_proto::rr::RecordType;
+use hickory_proto::rr::rdata::CNAME;
+
+use self::answer::Revert;
+use self::name::Pattern;
+use super::Next;
+use super::Plugin;
+use super::setup::Made;
+use super::setup::Setup;
+use crate::message::Outcome;
+use crate::message::Request;
+use crate::message::Served;
+
+/// What a rule changes.
+enum Change {
+    Name {
+        pattern: Pattern,
+        answers: Vec<AnswerRule>,
+    },
+    Kind {
+        from: RecordType,
+        to: RecordType,
+    },
+    Class {
+        from: DNSClass,
+        to: DNSClass,
+    },
+    Edns(edns::Edns),
+    /// TTLs of answers to names that the pattern holds, within bounds.
+    Ttl {
+        pattern: Pattern,
+        least: u32,
+        most: u32,
+    },
+    /// Codes of answers to names that the pattern holds.
+    Code {
+        pattern: Pattern,
+        from: Option<ResponseCode>,
+        to: ResponseCode,
+    },
+    /// An alias in the answer is replaced by another.
+    Cname {
+        pattern: Pattern,
+        target: Name,
+    },
+}
+
+/// How answers are changed back.
+#[derive(Clone)]
+enum AnswerRule {
+    /// The new name becomes the old one again, in owners.
+    AutoName,
+    /// The same in data.
+    AutoValue,
+    Name(Pattern),
+    Value(Pattern),
+}
+
+struct Rule {
+    change: Change,
+    /// The rules after this one are looked at even if it fits.
+    goes_on: bool,
+}
+
+struct Rewrite {
+    rules: Vec<Rule>,
+}
+
+/// Reads `rewrite [continue|stop] FIELD ...`.
+pub(super) fn make(setup: &mut Setup<'_>) -> Made {
+    let mut rules = Vec::new();
+    for line in setup.lines {
+        rules.push(config::rule(line)?);
+    }
+    Ok(Some(Arc::new(Rewrite { rules })))
+}
+
+impl Plugin for Rewrite {
+    fn name(&self) -> &'static str {
+        "rewrite"
+    }
+
+    fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
+        Box::pin(async move {
+            let original = request.message.clone();
+            let mut reverts = Vec::new();
+            for rule in &self.rules {
+                match rule.apply(request, &mut reverts) {
+                    Applied::Fits if !rule.goes_on => break,
+                    Applied::Fits | Applied::Not => {}
+                    Applied::TooLong => {
+                        request.message = original;
+                        let code = ResponseCode::YXDomain;
+                        return Ok(Outcome::answer("rewrite", request.reply(code)));
+                    }
+                }
+            }
+            let mut served = next.serve(request).await;
+            for revert in &reverts {
+                if let Revert::Cname(target) = revert
+                    && let Ok(outcome) = &mut served
+                {
+                    alias(request, target, outcome).await;
+                }
+            }
+            // Who stands before this plugin sees what the client asked.
+            request.message = original;
+            match &mut served {
+                Ok(Outcome::Answer(response)) => {
+                    self.put_back(request, &reverts, &mut response.message)
+                }
+                Ok(Outcome::Stream(messages)) => {
+                    for message in messages {
+                        message.metadata.id = request.message.metadata.id;
+                    }
+                }
+                Ok(Outcome::Silence(_)) => {}
+                Err(failure) => {
+                    for revert in &reverts {
+                        if let Revert::Code { from, to } = revert
+                            && from.is_none_or(|from| from == failure.code)
+                        {
+                            failure.code = *to;
+                        }
+                    }
+                }
+            }
+            served
+        })
+    }
+}
+
+impl Rewrite {
+    fn put_back(&self, request: &Request, reverts: &[Revert], message: &mut Message) {
+        message.queries.clone_from(&request.message.queries);
+        // The last change is undone first.
+        for revert in reverts.iter().rev() {
+            revert.apply(message);
+        }
+    }
+}
+
+/// Whether a rule fitted a request.
+enum Applied {
+    Fits,
+    Not,
+    /// It would have made a name that is none.
+    TooLong,
+}
+
+impl Rule {
+    fn apply(&self, request: &mut Request, reverts: &mut Vec<Revert>) -> Applied {
+        let Some(question) = request.message.queries.first_mut() else {
+            return Applied::Not;
+        };
+        match &self.change {
+            Change::Name { pattern, answers } => {
+                let before = question.name.clone();
+                let after = match pattern.rewrite(&before) {
+                    None => return Applied::Not,
+                    Some(Err(())) => return Applied::TooLong,
+                    Some(Ok(after)) => after,
+                };
+                question.name = after.clone();
+                for answer in answers {
+                    reverts.push(Revert::of(answer, pattern, &before, &after));
+                }
+            }
+            Change::Kind { from, to } if question.query_type == *from => question.query_type = *to,
+            Change::Class { from, to } if question.query_class == *from => {
+                question.query_class = *to
+            }
+            Change::Kind { .. } | Change::Class { .. } => return Applied::Not,
+            Change::Edns(edns) => {
+                let revert = edns.apply(request);
+                if let Some(code) = revert {
+                    reverts.push(Revert::Option(code));
+                }
+            }
+            Change::Ttl {
+                pattern,
+                least,
+                most,
+            } if pattern.holds(&question.name) => {
+                reverts.push(Revert::Ttl(*least, *most));
+            }
+            Change::Code { pattern, from, to } if pattern.holds(&question.name) => {
+                reverts.push(Revert::Code {
+                    from: *from,
+                    to: *to,
+                });
+            }
+            Change::Cname { pattern, target } if pattern.holds(&question.name) => {
+                reverts.push(Revert::Cname(target.clone()));
+            }
+            Change::Ttl { .. } | Change::Code { .. } | Change::Cname { .. } => return Applied::Not,
+        }
+        Applied::Fits
+    }
+}
+
+/// Replaces an answer's alias by one to another target, with what this server says of the target.
+async fn alias(request: &Request, target: &Name, outcome: &mut Outcome) {
+    let Some(message) = outcome.message_mut() else {
+        return;
+    };
+    let ttl = message.answers.first().map(|record| record.ttl);
+    let Some(ttl) = ttl else {
+        return;
+    };
+    let name = request.name().clone();
+    message.answers = vec![Record::from_rdata(
+        name,
+        ttl,
+        RData::CNAME(CNAME(target.clone())),
+    )];
+    if request.kind() != RecordType::CNAME {
+        super::file::follow(request, target.clone(), message).await;
+    }
+}

@@ -1,0 +1,58 @@
+//! Which names a rule fits and what they become.
+
+use hickory_proto::rr::Name;
+use regex::Regex;
+
+use crate::names;
+
+/// A pattern over names as text, in lower case, with the dot at their end.
+#[derive(Clone)]
+pub(super) enum Pattern {
+    Exact(String, String),
+    Prefix(String, String),
+    Suffix(String, String),
+    Substring(String, String),
+    /// The replacement holds `{1}` for the first group.
+    Regex(Regex, String),
+}
+
+impl Pattern {
+    /// True if the name fits.
+    pub(super) fn holds(&self, name: &Name) -> bool {
+        let text = name.to_lowercase().to_ascii();
+        match self {
+            Self::Exact(from, _) => text == *from,
+            Self::Prefix(from, _) => text.starts_with(from),
+            Self::Suffix(from, _) => text.ends_with(from),
+            Self::Substring(from, _) => text.contains(from),
+            Self::Regex(regex, _) => regex.is_match(&text),
+        }
+    }
+
+    /// What the name becomes: nothing if it does not fit, an error if the result is no name.
+    pub(super) fn rewrite(&self, name: &Name) -> Option<Result<Name, ()>> {
+        let text = name.to_lowercase().to_ascii();
+        let after = match self {
+            Self::Exact(from, to) => (text == *from).then(|| to.clone())?,
+            Self::Prefix(from, to) => format!("{to}{}", text.strip_prefix(from)?),
+            Self::Suffix(from, to) => format!("{}{to}", text.strip_suffix(from)?),
+            Self::Substring(from, to) => {
+                text.contains(from).then_some(())?;
+                text.replace(from, to)
+            }
+            Self::Regex(regex, to) => substitute(regex, &text, to)?,
+        };
+        Some(names::parse(&after).map_err(|_| ()))
+    }
+}
+
+/// Fills the groups of a match into a replacement.
+pub(super) fn substitute(regex: &Regex, text: &str, to: &str) -> Option<String> {
+    let groups = regex.captures(text)?;
+    let mut after = to.to_owned();
+    for index in 0..groups.len() {
+        let group = groups.get(index).map_or("", |group| group.as_str());
+        after = after.replace(&format!("{{{index}}}"), group);
+    }
+    Some(after)
+}
