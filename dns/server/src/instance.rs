@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
@@ -39,6 +41,16 @@ use crate::plugin::setup::Setup;
 use crate::plugin::setup::Timeouts;
 use crate::plugin::table;
 
+/// The family of queries that got no answer so that others get theirs.
+pub const SHED: &str = "coredns_shed_dropped_total";
+/// Its help.
+pub const SHED_HELP: &str =
+    "Counter of queries and answers dropped to keep work and memory bounded, by reason.";
+
+/// Queries on their way down the chains at a time: each holds memory until it is answered, and one that waits for
+/// an upstream waits for seconds. What comes beyond this is dropped; clients ask again.
+pub const QUERIES_MAX: usize = 20_000;
+
 /// What lives as long as the process and is shared by its configurations.
 pub struct Environment {
     /// All metrics.
@@ -47,6 +59,8 @@ pub struct Environment {
     pub http: Servers,
     /// The port of plain DNS where a key gives none (`--dns.port`).
     pub port: u16,
+    /// Queries on their way down the chains now.
+    pub queries: AtomicUsize,
     /// Set when the process is about to end: `ready` and `health` say so.
     pub ending: AtomicBool,
     /// How long to go on answering after the end was asked for (`health { lameduck }`).
@@ -65,6 +79,7 @@ impl Environment {
             metrics: Registry::default(),
             http: Servers::default(),
             port,
+            queries: AtomicUsize::new(0),
             ending: AtomicBool::new(false),
             lameduck: Mutex::default(),
             reload: Mutex::default(),
@@ -223,8 +238,22 @@ impl Instance {
         child
     }
 
-    /// Answers a request that came in by a listener.
+    /// Answers a request that came in by a listener, unless too many others are being answered.
     pub async fn serve(self: &Arc<Self>, listen: &Listen, request: &mut Request) -> Outcome {
+        let Some(_place) = Place::take(&self.environment.queries) else {
+            let shed = self.environment.metrics.family(
+                SHED,
+                SHED_HELP,
+                crate::metrics::Kind::Counter,
+                &["reason"],
+            );
+            shed.with(&["queries"]).increment();
+            return Outcome::Silence("queries");
+        };
+        self.serve_within(listen, request).await
+    }
+
+    async fn serve_within(self: &Arc<Self>, listen: &Listen, request: &mut Request) -> Outcome {
         let Some((block, zone)) = self.block(listen, request) else {
             return Outcome::answer("server", request.reply(ResponseCode::Refused));
         };
@@ -246,10 +275,27 @@ impl Instance {
     ) -> futures_util::future::BoxFuture<'a, Outcome> {
         Box::pin(async move {
             match request.listen.clone() {
-                Some(listen) => self.serve(&listen, request).await,
+                // Within the place of the query that needs it.
+                Some(listen) => self.serve_within(&listen, request).await,
                 None => Outcome::answer("server", request.reply(ResponseCode::Refused)),
             }
         })
+    }
+}
+
+/// A query's place among those being answered.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(queries: &'a AtomicUsize) -> Option<Self> {
+        let place = Self(queries);
+        (queries.fetch_add(1, Ordering::Relaxed) < QUERIES_MAX).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

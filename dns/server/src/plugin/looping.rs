@@ -30,8 +30,8 @@ use crate::message::Served;
 use crate::message::Transport;
 use crate::names;
 
-/// The probe is seen by its own sender once; more often means that it came back.
-const SEEN_MAX: u32 = 2;
+/// The probe passes once on its way out; more often means that it came back.
+const SEEN_MAX: u32 = 1;
 
 /// A found loop is looked at again after this: what caused it may have been mended.
 const AGAIN: Duration = Duration::from_secs(60);

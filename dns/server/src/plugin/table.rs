@@ -25,11 +25,15 @@ pub const PLUGINS: &[(&str, Make)] = &[
     ("prometheus", super::prometheus::make),
     ("errors", super::errors::make),
     ("log", super::log::make),
+    ("rrl", super::rrl::make),
     ("local", super::local::make),
+    ("dns64", super::dns64::make),
     ("any", super::any::make),
     ("chaos", super::chaos::make),
     ("loadbalance", super::loadbalance::make),
+    ("tsig", super::tsig::make),
     ("rewrite", super::rewrite::make),
+    ("autopath", super::autopath::make),
     ("acl", super::acl::make),
     ("cache", super::cache::make),
     ("header", super::header::make),
@@ -44,6 +48,7 @@ pub const PLUGINS: &[(&str, Make)] = &[
     ("loop", super::looping::make),
     ("forward", super::forward::make),
     ("whoami", super::whoami::make),
+    ("view", super::view::make),
 ];
 
 /// All names, for the error about one that is not among them.

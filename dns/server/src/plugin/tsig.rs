@@ -1,10 +1,508 @@
-//! `tsig`: signed queries and answers (RFC 8945).
+//! `tsig`: signed queries and answers (RFC 8945). A query's signature is checked over the octets as they came; the
+//! transport signs the answer's octets with what [`Verified`] holds.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::future::BoxFuture;
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::Name;
+use hickory_proto::rr::RecordType;
 
-/// The key that signed a query, once its signature was found good.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use super::Next;
+use super::Plugin;
+use super::setup::Made;
+use super::setup::Setup;
+use super::setup::matching;
+use crate::corefile::ConfigError;
+use crate::corefile::Token;
+use crate::message::Outcome;
+use crate::message::Request;
+use crate::message::Served;
+use crate::names;
+
+/// Seconds that the clocks may differ where the query does not say (RFC 8945, 10).
+const FUDGE: u16 = 300;
+
+const TSIG: u16 = 250;
+
+/// The errors of RFC 8945, 3.
+const BADSIG: u16 = 16;
+const BADKEY: u16 = 17;
+const BADTIME: u16 = 18;
+
+/// The key that signed a query, once its signature was found good, and what the answer's signature needs.
+#[derive(Clone, Debug)]
 pub struct Verified {
     /// The key's name.
     pub key: Name,
+    algorithm: Algorithm,
+    secret: Arc<Vec<u8>>,
+    /// The query's signature, which the answer's covers.
+    mac: Vec<u8>,
+    error: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Algorithm {
+    Sha1,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl Algorithm {
+    fn of(name: &[u8]) -> Option<Self> {
+        match name {
+            b"\x09hmac-sha1\0" => Some(Self::Sha1),
+            b"\x0bhmac-sha256\0" => Some(Self::Sha256),
+            b"\x0bhmac-sha384\0" => Some(Self::Sha384),
+            b"\x0bhmac-sha512\0" => Some(Self::Sha512),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Sha1 => b"\x09hmac-sha1\0",
+            Self::Sha256 => b"\x0bhmac-sha256\0",
+            Self::Sha384 => b"\x0bhmac-sha384\0",
+            Self::Sha512 => b"\x0bhmac-sha512\0",
+        }
+    }
+
+    fn key(self, secret: &[u8]) -> hmac::Key {
+        let algorithm = match self {
+            Self::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+            Self::Sha256 => hmac::HMAC_SHA256,
+            Self::Sha384 => hmac::HMAC_SHA384,
+            Self::Sha512 => hmac::HMAC_SHA512,
+        };
+        hmac::Key::new(algorithm, secret)
+    }
+}
+
+struct Tsig {
+    zones: Vec<Name>,
+    keys: BTreeMap<Vec<u8>, Arc<Vec<u8>>>,
+    /// Types of questions that must be signed; nothing means all of them.
+    required: Option<Vec<RecordType>>,
+}
+
+/// Reads `tsig [ZONE...] { secret NAME KEY; secrets FILE; require all|none|TYPE... }`.
+pub(super) fn make(setup: &mut Setup<'_>) -> Made {
+    let line = setup.once()?;
+    let mut keys = BTreeMap::new();
+    let mut required = Some(Vec::new());
+    for option in &line.block {
+        match option.name.text.as_str() {
+            "secret" => {
+                let [name, secret] = option.exactly()?;
+                keys.insert(owner(name)?, decode(secret, &secret.text)?);
+            }
+            "secrets" => {
+                let [file] = option.exactly()?;
+                let text = std::fs::read_to_string(setup.path(&file.text)).map_err(|error| {
+                    file.error(
+                        format!("tsig: {}: {error}", file.text),
+                        "name a file of keys as BIND writes them",
+                    )
+                })?;
+                for (name, secret) in bind_keys(&text) {
+                    let name = names::parse(&name)
+                        .map_err(|error| file.error(error, "mend the key's name"))?;
+                    keys.insert(names::wire(&name), decode(file, &secret)?);
+                }
+            }
+            "require" => {
+                let words = option.between(1, usize::MAX)?;
+                required = match words {
+                    [all] if all.text == "all" => None,
+                    [none] if none.text == "none" => Some(Vec::new()),
+                    words => Some(words.iter().map(kind).collect::<Result<_, _>>()?),
+                };
+            }
+            "require_opcode" => {}
+            _ => return Err(option.unknown("tsig", &["require", "secret", "secrets"])),
+        }
+    }
+    Ok(Some(Arc::new(Tsig {
+        zones: setup.zones_of(&line.args)?,
+        keys,
+        required,
+    })))
+}
+
+fn kind(word: &Token) -> Result<RecordType, ConfigError> {
+    word.text.to_ascii_uppercase().parse().map_err(|_| {
+        word.error(
+            format!("tsig: {} is not a type", word.text),
+            "write all, none, or types such as AXFR",
+        )
+    })
+}
+
+fn owner(word: &Token) -> Result<Vec<u8>, ConfigError> {
+    let name =
+        names::parse(&word.text).map_err(|error| word.error(error, "write secret NAME KEY"))?;
+    Ok(names::wire(&name))
+}
+
+fn decode(word: &Token, secret: &str) -> Result<Arc<Vec<u8>>, ConfigError> {
+    let octets = STANDARD.decode(secret).map_err(|error| {
+        word.error(
+            format!("tsig: the key is not base 64: {error}"),
+            "write the key as tsig-keygen prints it",
+        )
+    })?;
+    Ok(Arc::new(octets))
+}
+
+/// `key "NAME" { algorithm ...; secret "KEY"; };` as BIND writes it.
+fn bind_keys(text: &str) -> Vec<(String, String)> {
+    let spaced = text.replace(['{', '}', ';', '"'], " ");
+    let words: Vec<&str> = spaced.split_whitespace().collect();
+    let (mut keys, mut name) = (Vec::new(), None);
+    for pair in words.windows(2) {
+        match pair {
+            ["key", found] => name = Some((*found).to_owned()),
+            ["secret", secret] => keys.extend(name.take().map(|name| (name, (*secret).to_owned()))),
+            _ => {}
+        }
+    }
+    keys
+}
+
+impl Plugin for Tsig {
+    fn name(&self) -> &'static str {
+        "tsig"
+    }
+
+    fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
+        if matching(&self.zones, request.name()).is_none() {
+            return next.serve(request);
+        }
+        let signed = match Signed::read(&request.raw) {
+            Ok(Some(signed)) => signed,
+            Ok(None) => {
+                let needed = match &self.required {
+                    None => true,
+                    Some(kinds) => kinds.contains(&request.kind()),
+                };
+                if needed {
+                    return refuse(request, ResponseCode::Refused);
+                }
+                return next.serve(request);
+            }
+            Err(()) => return refuse(request, ResponseCode::FormErr),
+        };
+        let (verified, good) = self.verify(&signed, &request.raw);
+        request.tsig = verified.map(Arc::new);
+        if !good {
+            return refuse(request, ResponseCode::NotAuth);
+        }
+        next.serve(request)
+    }
+}
+
+fn refuse<'a>(request: &'a Request, code: ResponseCode) -> BoxFuture<'a, Served> {
+    Box::pin(async move { Ok(Outcome::answer("tsig", request.reply(code))) })
+}
+
+impl Tsig {
+    /// What the answer is signed with, and whether the query's signature is good.
+    fn verify(&self, signed: &Signed<'_>, raw: &[u8]) -> (Option<Verified>, bool) {
+        let Ok(mut key) = wire_name(&signed.owner) else {
+            return (None, false);
+        };
+        key.set_fqdn(true);
+        let of = |algorithm, secret, error| Verified {
+            key: key.clone(),
+            algorithm,
+            secret,
+            mac: signed.mac.to_vec(),
+            error,
+        };
+        let found = self
+            .keys
+            .get(&signed.owner)
+            .zip(Algorithm::of(&signed.algorithm));
+        let Some((secret, algorithm)) = found else {
+            // Unknown keys get an unsigned error (RFC 8945, 5.2.1).
+            return (
+                Some(of(Algorithm::Sha256, Arc::new(Vec::new()), BADKEY)),
+                false,
+            );
+        };
+        let data = signed.digest_input(raw);
+        if hmac::verify(&algorithm.key(secret), &data, signed.mac).is_err() {
+            return (Some(of(algorithm, Arc::new(Vec::new()), BADSIG)), false);
+        }
+        let fresh = now().abs_diff(signed.time) <= u64::from(signed.fudge);
+        let error = if fresh { 0 } else { BADTIME };
+        (Some(of(algorithm, Arc::clone(secret), error)), fresh)
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+fn wire_name(octets: &[u8]) -> Result<Name, String> {
+    use hickory_proto::serialize::binary::BinDecodable as _;
+    let mut decoder = hickory_proto::serialize::binary::BinDecoder::new(octets);
+    Name::read(&mut decoder).map_err(|error| error.to_string())
+}
+
+impl Verified {
+    /// The answer's octets with its signature appended. `previous` is the signature of the message before in the
+    /// same stream, of which only the first covers the query's (RFC 8945, 5.3.1). Gives octets and signature.
+    #[must_use]
+    pub fn sign(&self, answer: &[u8], previous: Option<&[u8]>) -> (Vec<u8>, Vec<u8>) {
+        let (time, owner) = (now(), names::wire(&self.key));
+        let mut timers = time.to_be_bytes().get(2..).unwrap_or_default().to_vec();
+        timers.extend(FUDGE.to_be_bytes());
+        let mac = if self.secret.is_empty() {
+            Vec::new()
+        } else {
+            let before = previous.unwrap_or(&self.mac);
+            let mut data = length(before).to_be_bytes().to_vec();
+            data.extend_from_slice(before);
+            data.extend_from_slice(answer);
+            if previous.is_none() {
+                data.extend_from_slice(&owner);
+                data.extend([0, 255, 0, 0, 0, 0]);
+                data.extend_from_slice(self.algorithm.name());
+                data.extend_from_slice(&timers);
+                data.extend(self.error.to_be_bytes());
+                data.extend([0, 0]);
+            } else {
+                data.extend_from_slice(&timers);
+            }
+            hmac::sign(&self.algorithm.key(&self.secret), &data)
+                .as_ref()
+                .to_vec()
+        };
+        let mut record = self.algorithm.name().to_vec();
+        record.extend_from_slice(&timers);
+        record.extend(length(&mac).to_be_bytes());
+        record.extend_from_slice(&mac);
+        record.extend_from_slice(answer.get(..2).unwrap_or_default());
+        record.extend(self.error.to_be_bytes());
+        record.extend([0, 0]);
+        let mut signed = answer.to_vec();
+        if let Some(count) = signed.get_mut(10..12) {
+            let counted: [u8; 2] = [count[0], count[1]];
+            let more = u16::from_be_bytes(counted).saturating_add(1);
+            count.copy_from_slice(&more.to_be_bytes());
+        }
+        signed.extend_from_slice(&owner);
+        signed.extend(TSIG.to_be_bytes());
+        signed.extend([0, 255, 0, 0, 0, 0]);
+        signed.extend(length(&record).to_be_bytes());
+        signed.extend_from_slice(&record);
+        (signed, mac)
+    }
+}
+
+fn length(octets: &[u8]) -> u16 {
+    u16::try_from(octets.len()).unwrap_or(u16::MAX)
+}
+
+/// The TSIG record of a message, with where it begins.
+struct Signed<'m> {
+    start: usize,
+    /// The key's name, lower case, in wire form.
+    owner: Vec<u8>,
+    algorithm: Vec<u8>,
+    time: u64,
+    fudge: u16,
+    mac: &'m [u8],
+    original_id: u16,
+    error: u16,
+    other: &'m [u8],
+}
+
+impl<'m> Signed<'m> {
+    /// The record at the end of a message, nothing if there is none, an error if the message is malformed.
+    fn read(raw: &'m [u8]) -> Result<Option<Self>, ()> {
+        let number = |at: usize| Some(u16::from_be_bytes([*raw.get(at)?, *raw.get(at + 1)?]));
+        let count = |at| number(at).map(usize::from).ok_or(());
+        let records = count(6)? + count(8)? + count(10)?;
+        let mut at = 12;
+        for _ in 0..count(4)? {
+            at = skip_name(raw, at).ok_or(())? + 4;
+        }
+        for index in 1..=records {
+            let start = at;
+            let fixed = skip_name(raw, at).ok_or(())?;
+            let kind = number(fixed).ok_or(())?;
+            let data = fixed + 10;
+            at = data + usize::from(number(fixed + 8).ok_or(())?);
+            if kind != TSIG {
+                continue;
+            }
+            // It must be the last (RFC 8945, 5.1).
+            if index != records || at != raw.len() || count(10)? == 0 {
+                return Err(());
+            }
+            let owner = plain_name(raw, start).ok_or(())?;
+            let algorithm = plain_name(raw, data).ok_or(())?;
+            let rest = data + algorithm.len();
+            let time = raw.get(rest..rest + 6).ok_or(())?;
+            let time = time
+                .iter()
+                .fold(0u64, |time, octet| time << 8 | u64::from(*octet));
+            let fudge = number(rest + 6).ok_or(())?;
+            let mac_end = rest + 10 + usize::from(number(rest + 8).ok_or(())?);
+            let other_end = mac_end + 6 + usize::from(number(mac_end + 4).ok_or(())?);
+            if other_end != at {
+                return Err(());
+            }
+            return Ok(Some(Self {
+                start,
+                owner,
+                algorithm,
+                time,
+                fudge,
+                mac: raw.get(rest + 10..mac_end).ok_or(())?,
+                original_id: number(mac_end).ok_or(())?,
+                error: number(mac_end + 2).ok_or(())?,
+                other: raw.get(mac_end + 6..other_end).ok_or(())?,
+            }));
+        }
+        Ok(None)
+    }
+
+    /// The message as it was before it was signed, then the record's own fields (RFC 8945, 4.3).
+    fn digest_input(&self, raw: &[u8]) -> Vec<u8> {
+        let mut data = raw.get(..self.start).unwrap_or_default().to_vec();
+        if let Some(id) = data.get_mut(..2) {
+            id.copy_from_slice(&self.original_id.to_be_bytes());
+        }
+        if let Some(count) = data.get_mut(10..12) {
+            let counted: [u8; 2] = [count[0], count[1]];
+            let fewer = u16::from_be_bytes(counted).saturating_sub(1);
+            count.copy_from_slice(&fewer.to_be_bytes());
+        }
+        data.extend_from_slice(&self.owner);
+        data.extend([0, 255, 0, 0, 0, 0]);
+        data.extend_from_slice(&self.algorithm);
+        data.extend_from_slice(self.time.to_be_bytes().get(2..).unwrap_or_default());
+        data.extend(self.fudge.to_be_bytes());
+        data.extend(self.error.to_be_bytes());
+        data.extend(length(self.other).to_be_bytes());
+        data.extend_from_slice(self.other);
+        data
+    }
+}
+
+/// Where a name ends. A pointer ends it.
+fn skip_name(raw: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        let length = *raw.get(at)?;
+        match length {
+            0 => return Some(at + 1),
+            0xc0.. => return Some(at + 2),
+            1..=63 => at += usize::from(length) + 1,
+            _ => return None,
+        }
+    }
+}
+
+/// A name without pointers, in lower case.
+fn plain_name(raw: &[u8], at: usize) -> Option<Vec<u8>> {
+    let end = skip_name(raw, at)?;
+    let octets = raw.get(at..end)?;
+    (octets.last() == Some(&0)).then(|| octets.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plugin() -> Tsig {
+        let name = names::parse("key.example").unwrap();
+        Tsig {
+            zones: vec![Name::root()],
+            keys: [(names::wire(&name), Arc::new(b"secret".to_vec()))].into(),
+            required: None,
+        }
+    }
+
+    /// A query as [`Verified::sign`] would sign an answer to nothing: the first message of a conversation has no
+    /// signature before it, which is what a prior signature of zero length would add two octets for.
+    fn signed_query(secret: &[u8], time: u64) -> Vec<u8> {
+        let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        query.extend(b"\x07example\0\0\x01\0\x01");
+        let owner = b"\x03key\x07example\0";
+        let mut data = query.clone();
+        data.extend(owner);
+        data.extend([0, 255, 0, 0, 0, 0]);
+        data.extend(b"\x0bhmac-sha256\0");
+        data.extend(&time.to_be_bytes()[2..]);
+        data.extend(FUDGE.to_be_bytes());
+        data.extend([0, 0, 0, 0]);
+        let mac = hmac::sign(&Algorithm::Sha256.key(secret), &data);
+        let mut record = b"\x0bhmac-sha256\0".to_vec();
+        record.extend(&time.to_be_bytes()[2..]);
+        record.extend(FUDGE.to_be_bytes());
+        record.extend(length(mac.as_ref()).to_be_bytes());
+        record.extend(mac.as_ref());
+        record.extend([0, 7, 0, 0, 0, 0]);
+        query[11] = 1;
+        query.extend(owner);
+        query.extend([0, 250, 0, 255, 0, 0, 0, 0]);
+        query.extend(length(&record).to_be_bytes());
+        query.extend(record);
+        query
+    }
+
+    #[test]
+    fn signatures_are_checked() {
+        let table = [
+            (signed_query(b"secret", now()), 0, true),
+            (signed_query(b"guess", now()), BADSIG, false),
+            (signed_query(b"secret", now() - 1000), BADTIME, false),
+        ];
+        for (query, error, good) in table {
+            let signed = Signed::read(&query).unwrap().unwrap();
+            let (verified, found) = plugin().verify(&signed, &query);
+            assert_eq!((verified.unwrap().error, found), (error, good));
+        }
+    }
+
+    #[test]
+    fn a_changed_octet_is_found() {
+        let query = signed_query(b"secret", now());
+        for at in [0, 2, 13, 22] {
+            let mut changed = query.clone();
+            changed[at] ^= 1;
+            // The identifier may change on the way: the original one is in the record.
+            let expected = at == 0;
+            let signed = Signed::read(&changed).unwrap().unwrap();
+            assert_eq!(plugin().verify(&signed, &changed).1, expected, "octet {at}");
+        }
+    }
+
+    #[test]
+    fn no_octets_are_too_strange() {
+        let query = signed_query(b"secret", now());
+        for length in 0..query.len() {
+            let _ = Signed::read(&query[..length]);
+        }
+        for at in 0..query.len() {
+            for octet in [0, 1, 0x3f, 0xc0, 0xff] {
+                let mut changed = query.clone();
+                changed[at] = octet;
+                let _ = Signed::read(&changed);
+            }
+        }
+    }
 }

@@ -1,0 +1,50 @@
+//! `view`: a block serves only requests for which an expression is true; others go to the next block of the zone.
+
+mod expression;
+
+use std::sync::Arc;
+
+use self::expression::Expression;
+use super::setup::Made;
+use super::setup::Setup;
+
+/// Reads `view NAME { expr EXPRESSION }`; several expressions must all be true.
+pub(super) fn make(setup: &mut Setup<'_>) -> Made {
+    let line = setup.once()?;
+    let [name] = line.exactly()?;
+    let mut expressions = Vec::new();
+    for option in &line.block {
+        if option.name.text != "expr" {
+            return Err(option.unknown("view", &["expr"]));
+        }
+        let words: Vec<String> = option
+            .args
+            .iter()
+            .map(|word| match word.quoted && option.args.len() > 1 {
+                // Within an unquoted expression a quoted word is a string of it.
+                true => format!("{:?}", word.text),
+                false => word.text.clone(),
+            })
+            .collect();
+        let expression = Expression::parse(&words.join(" ")).map_err(|error| {
+            option.error(
+                format!("view: {error}"),
+                "write an expression such as incidr(client_ip(), '10.0.0.0/8') && type() == 'A'",
+            )
+        })?;
+        expressions.push(expression);
+    }
+    if expressions.is_empty() {
+        return Err(line.error("view: no expression", "add a line `expr EXPRESSION`"));
+    }
+    let filter = move |request: &crate::message::Request| {
+        expressions.iter().all(|expression| {
+            expression.holds(request).unwrap_or_else(|error| {
+                tracing::warn!(%error, "view: an expression failed; the block is passed over");
+                false
+            })
+        })
+    };
+    setup.draft.view = Some((name.text.clone(), Arc::new(filter)));
+    Ok(None)
+}
