@@ -12,8 +12,10 @@ mod auth;
 mod body;
 mod bootstrap;
 mod cursor;
+mod defaults;
 mod definitions;
 mod describe;
+mod dial;
 mod error;
 mod events;
 mod handlers;
@@ -296,6 +298,7 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
     let app = App(Arc::new(state));
     bootstrap::namespaces_and_service(&app.0).await?;
     roles::reconcile(&app.0).await?;
+    defaults::make(&app.0).await?;
     Ok(app)
 }
 

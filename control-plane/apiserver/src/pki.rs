@@ -15,10 +15,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
+use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
@@ -94,6 +96,25 @@ impl Pki {
         })
     }
 
+    /// Towards nodes and Pods; `identified`: as the administrator.
+    pub(crate) fn client_tls(&self, identified: bool) -> Result<Arc<rustls::ClientConfig>, Error> {
+        let config = rustls::ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(Error::certificate)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyNode(provider())));
+        if !identified {
+            return Ok(Arc::new(config.with_no_client_auth()));
+        }
+        let key =
+            PrivateKeyDer::from_pem_slice(self.admin.key.as_bytes()).map_err(Error::certificate)?;
+        let chain = certificates(&self.admin.cert, Path::new("admin.crt"))?;
+        let config = config
+            .with_client_auth_cert(chain, key)
+            .map_err(Error::certificate)?;
+        Ok(Arc::new(config))
+    }
+
     /// TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1; a client certificate is asked for and may be left out.
     /// `more` names a file of authorities whose client certificates are accepted too.
     pub(crate) fn tls(&self, more: Option<&Path>) -> Result<rustls::ServerConfig, Error> {
@@ -125,6 +146,48 @@ impl Pki {
             .map_err(Error::certificate)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
+    }
+}
+
+/// Nodes prove that they hold the key of the certificate that they show; whose certificate it is is not asked, as with
+/// kube-apiserver without `--kubelet-certificate-authority`: nodes make their own.
+#[derive(Debug)]
+struct AnyNode(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyNode {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

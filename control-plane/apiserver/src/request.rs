@@ -22,6 +22,8 @@ pub(crate) struct At<'a> {
     pub(crate) resource: &'a str,
     pub(crate) name: Option<&'a str>,
     pub(crate) subresource: Option<&'a str>,
+    /// What follows the subresource `proxy`, with its slash: a path of somebody else's.
+    pub(crate) tail: &'a str,
 }
 
 impl<'a> Target<'a> {
@@ -31,6 +33,14 @@ impl<'a> Target<'a> {
     }
 
     fn resource(path: &'a str) -> Option<At<'a>> {
+        let (head, tail) = proxied(path).unwrap_or((path, ""));
+        Some(At {
+            tail,
+            ..Self::own(head)?
+        })
+    }
+
+    fn own(path: &'a str) -> Option<At<'a>> {
         let mut segments = path.strip_prefix('/')?.trim_end_matches('/').split('/');
         let (group, version) = match segments.next()? {
             "api" => ("", segments.next()?),
@@ -48,6 +58,7 @@ impl<'a> Target<'a> {
             resource,
             name: tail.first().copied(),
             subresource: tail.get(1).copied(),
+            tail: "",
         };
         match rest.as_slice() {
             // `namespaces/X/status` and `/finalize` are of the namespace itself; any other third segment is a
@@ -67,6 +78,23 @@ impl<'a> Target<'a> {
             [] => None,
         }
     }
+}
+
+/// Cuts a path behind the subresource `proxy` of a node, Pod or Service.
+fn proxied(path: &str) -> Option<(&str, &str)> {
+    let rest = path.strip_prefix("/api/v1/")?;
+    let segments: Vec<&str> = rest.splitn(6, '/').collect();
+    let own = match segments.as_slice() {
+        ["namespaces", _, "pods" | "services", _, "proxy", ..] => 5,
+        ["nodes", _, "proxy", ..] => 3,
+        _ => return None,
+    };
+    let length: usize = segments[..own]
+        .iter()
+        .map(|segment| segment.len() + 1)
+        .sum();
+    let end = path.len() - rest.len() + length - 1;
+    Some(path.split_at(end))
 }
 
 /// The API verb of a request, in the words of Kubernetes' authorisation.
@@ -94,6 +122,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_follows_proxy_is_left_alone() {
+        for (path, tail) in [
+            ("/api/v1/nodes/n/proxy", ""),
+            ("/api/v1/nodes/n/proxy/", "/"),
+            (
+                "/api/v1/namespaces/a/pods/p/proxy//a/../%2f/",
+                "//a/../%2f/",
+            ),
+            ("/api/v1/namespaces/a/pods/p/status", ""),
+        ] {
+            let Target::Resource(at) = Target::parse(path) else {
+                panic!("{path} is a resource")
+            };
+            assert_eq!(at.tail, tail, "{path}");
+        }
+    }
+
+    #[test]
     fn paths_read_as_kubernetes_reads_them() {
         #[rustfmt::skip]
         let cases = [
@@ -114,6 +160,9 @@ mod tests {
             ("/api/v1/namespaces/a/pods", Some(["", "v1", "a", "pods", "", ""])),
             ("/api/v1/namespaces/a/pods/p/status", Some(["", "v1", "a", "pods", "p", "status"])),
             ("/apis/apps/v1/namespaces/a/deployments/d", Some(["apps", "v1", "a", "deployments", "d", ""])),
+            ("/api/v1/namespaces/a/pods/p/proxy", Some(["", "v1", "a", "pods", "p", "proxy"])),
+            ("/api/v1/namespaces/a/services/s:80/proxy/x//y/", Some(["", "v1", "a", "services", "s:80", "proxy"])),
+            ("/api/v1/nodes/n/proxy/healthz", Some(["", "v1", "", "nodes", "n", "proxy"])),
             ("/api/v1/namespaces//pods", None),
             ("/api/v1/namespaces/a/pods/p/exec/more", None),
         ];

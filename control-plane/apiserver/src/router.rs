@@ -135,6 +135,18 @@ async fn resource(
         None => None,
         Some(sub) => Some(row.subresource(sub).ok_or_else(Status::unknown_resource)?),
     };
+    if let Some(subresource) = subresource.filter(|sub| handlers::connect::is_passed_on(sub)) {
+        let ask = handlers::connect::Ask {
+            state: &state,
+            row,
+            subresource,
+            namespace: &namespace,
+            name: &name,
+            tail: at.tail,
+            query: &query,
+        };
+        return handlers::connect::connect(ask, parts, body).await;
+    }
     let writes = !matches!(verb, "get" | "list" | "watch");
     if writes && row.namespaced && namespace.is_empty() {
         return Err(Status::method_not_allowed());

@@ -131,7 +131,10 @@ impl Connection {
                 Ok::<_, std::convert::Infallible>(answer.await?.map(|body| open.through(body)))
             }
         });
-        let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
+        let mut connection = pin!(
+            self.builder
+                .serve_connection_with_upgrades(TokioIo::new(stream), service)
+        );
         let closed = async move {
             // It fails where the sender is gone, which means the same.
             let _ = closing.wait_for(|closing| *closing).await;

@@ -23,23 +23,23 @@ fn service(name: &str, spec: &Value) -> Value {
 
 /// The keys of what is given out, without their prefix.
 async fn held(storage: &dyn Storage) -> BTreeSet<String> {
-    let page = storage
-        .list(Range {
-            prefix: "/registry/ranges/".into(),
+    let mut held = BTreeSet::new();
+    for (prefix, kind) in [
+        ("/registry/ipaddresses/", "serviceips"),
+        ("/registry/ranges/servicenodeports/", "servicenodeports"),
+    ] {
+        let range = Range {
+            prefix: prefix.into(),
             ..Range::default()
-        })
-        .await
-        .unwrap();
-    page.entries
-        .iter()
-        .map(|entry| {
-            entry
-                .key
-                .strip_prefix("/registry/ranges/")
-                .unwrap()
-                .to_owned()
-        })
-        .collect()
+        };
+        let page = storage.list(range).await.unwrap();
+        held.extend(
+            page.entries
+                .iter()
+                .map(|entry| format!("{kind}/{}", &entry.key[prefix.len()..])),
+        );
+    }
+    held
 }
 
 async fn small(storage: Arc<dyn Storage>) -> Server {

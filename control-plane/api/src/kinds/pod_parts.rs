@@ -401,7 +401,7 @@ mod tests {
         };
         assert_eq!(grow(json!({"requests": {"cpu": "2"}})), 0);
         assert_eq!(
-            grow(json!({"requests": {"cpu": "1", "example.com/gpu": "1"}})),
+            grow(json!({"requests": {"cpu": "1", "ephemeral-storage": "1Gi"}})),
             1
         );
         // Taking the request away makes it a Pod of another class.

@@ -25,7 +25,8 @@ use crate::handlers::storage_failure;
 use address::AddressRange;
 use port::PortRange;
 
-const ADDRESSES: &str = "/registry/ranges/serviceips/";
+/// An address that is in use is an IPAddress object, as in Kubernetes since 1.33.
+const ADDRESSES: &str = "/registry/ipaddresses/";
 const PORTS: &str = "/registry/ranges/servicenodeports/";
 
 /// Something that one Service holds and no other may.
@@ -49,6 +50,24 @@ impl Claim {
         }
         key.strip_prefix(PORTS)?.parse().ok().map(Claim::Port)
     }
+}
+
+/// The object that says whose the address is; `owner` is the Service's namespace and name.
+fn ip_address(address: IpAddr, owner: &str) -> bytes::Bytes {
+    let (namespace, name) = owner.split_once('/').unwrap_or(("", owner));
+    crate::object::encode(&json!({
+        "kind": "IPAddress", "apiVersion": "networking.k8s.io/v1",
+        "metadata": {
+            "name": address.to_string(),
+            "uid": uuid::Uuid::new_v4().to_string(),
+            "creationTimestamp": meta::timestamp(time::OffsetDateTime::now_utc()),
+            "labels": {
+                "ipaddress.kubernetes.io/ip-family": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+                "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+            },
+        },
+        "spec": {"parentRef": {"group": "", "resource": "services", "namespace": namespace, "name": name}},
+    }))
 }
 
 /// The first address of a range, which belongs to the API itself.
@@ -106,10 +125,12 @@ pub(crate) struct Grant {
 impl Grant {
     /// To be written together with the Service.
     pub(crate) fn writes(&self) -> Vec<Write> {
-        let value = bytes::Bytes::from(json!({"service": self.owner}).to_string());
         let taken = self.taken.iter().map(|claim| Write::Create {
             key: claim.key(),
-            value: value.clone(),
+            value: match claim {
+                Claim::Address(address) => ip_address(*address, &self.owner),
+                Claim::Port(_) => bytes::Bytes::from(json!({"service": self.owner}).to_string()),
+            },
         });
         let freed = self.freed.iter().map(|(claim, at)| Write::Delete {
             key: claim.key(),

@@ -45,12 +45,15 @@ pub(crate) async fn create(call: &Call) -> Result<Answer, Status> {
 /// Stores a new object.
 pub(crate) async fn insert(
     call: &Call,
-    object: Value,
+    mut object: Value,
     dry_run: bool,
     managers: Managers,
 ) -> Result<Written, Status> {
     match_namespace(call, &object)?;
     admit::ready(call, &object).await?;
+    if call.row.kind == "CertificateSigningRequest" {
+        sign(call, &mut object);
+    }
     let generated = meta::name(&object).is_empty();
     let mut taken = String::new();
     for _ in 0..if generated { NAME_TRIES } else { 1 } {
@@ -120,6 +123,27 @@ async fn store(call: &Call, mut new: Value, dry_run: bool) -> Result<Option<Writ
             Err(error) => return Err(storage_failure(&error)),
         }
         new = asked.clone();
+    }
+}
+
+/// A request for a certificate says who asks.
+fn sign(call: &Call, request: &mut Value) {
+    let Some(spec) = api::value::object_mut(request, "spec") else {
+        return;
+    };
+    let user = &call.user;
+    for key in ["uid", "groups", "extra"] {
+        api::value::remove(spec, key);
+    }
+    api::value::set(spec, "username", user.name.as_str());
+    if !user.uid.is_empty() {
+        api::value::set(spec, "uid", user.uid.as_str());
+    }
+    if !user.groups.is_empty() {
+        api::value::set(spec, "groups", user.groups.clone());
+    }
+    if !user.extra.is_empty() {
+        api::value::set(spec, "extra", serde_json::json!(user.extra));
     }
 }
 

@@ -17,7 +17,8 @@ use crate::options::{self, ListOptions};
 use crate::respond::{self, Answer};
 use crate::write::{self, Next, Written};
 
-struct Deleted {
+/// What became of the object.
+pub(crate) struct Deleted {
     written: Written,
     uid: String,
     removed: bool,
@@ -82,7 +83,12 @@ pub(crate) async fn delete_collection(call: &Call) -> Result<Answer, Status> {
     ))
 }
 
-async fn remove(call: &Call, deletion: &Deletion, dry_run: bool) -> Result<Deleted, Status> {
+/// Deletes what the call names.
+pub(crate) async fn remove(
+    call: &Call,
+    deletion: &Deletion,
+    dry_run: bool,
+) -> Result<Deleted, Status> {
     let (mut uid, mut removed) = (String::new(), false);
     let written = write::modify(call, dry_run, |current| {
         deletion.check(call.row, current)?;

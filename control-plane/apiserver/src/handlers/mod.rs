@@ -1,11 +1,14 @@
 //! The verbs of a resource.
 
 pub(crate) mod apply;
+pub(crate) mod components;
+pub(crate) mod connect;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod patch;
+pub(crate) mod pods;
 pub(crate) mod review;
 pub(crate) mod scale;
 pub(crate) mod token;
@@ -108,6 +111,13 @@ pub(crate) async fn answer(call: Call, method: &Method) -> Result<Answer, Status
     }
     if call.subresource.is_some_and(|sub| sub.name == "token") {
         return token::create(&call).await;
+    }
+    match (call.row.kind, call.subresource.map_or("", |sub| sub.name)) {
+        ("Pod", "binding") | ("Binding", "") => return pods::bind(&call).await,
+        ("Pod", "eviction") => return pods::evict(&call).await,
+        ("ComponentStatus", _) if verb == "get" => return components::get(&call).await,
+        ("ComponentStatus", _) => return components::list(&call).await,
+        _ => {}
     }
     if let Some(answer) = review::answer(&call).await {
         return answer;

@@ -55,6 +55,9 @@ pub(crate) fn part(call: &Call) -> Part {
     match call.subresource.map_or("", |sub| sub.name) {
         "status" => Part::Status,
         "finalize" => Part::Finalize,
+        "approval" => Part::Approval,
+        "ephemeralcontainers" => Part::Ephemeral,
+        "resize" => Part::Resize,
         _ => Part::Main,
     }
 }

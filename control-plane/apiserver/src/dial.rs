@@ -1,0 +1,118 @@
+//! Requests to nodes and Pods: one connection for each, over TLS where the other side has it.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+/// How long connecting and the handshake may take together.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whom a request goes to.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    /// Address or host name.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) tls: bool,
+    /// Whether it is the agent of a node, to whom this server shows who it is.
+    pub(crate) agent: bool,
+}
+
+impl Peer {
+    /// As in a URL: an IPv6 address stands in brackets.
+    pub(crate) fn authority(&self) -> String {
+        match self.host.parse::<IpAddr>() {
+            Ok(IpAddr::V6(address)) => format!("[{address}]:{}", self.port),
+            _ => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority())
+    }
+}
+
+/// Why there is no answer, in the words that clients know.
+#[derive(Debug)]
+pub(crate) struct Failure(String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Failure {
+    fn dial(peer: &Peer, error: &io::Error) -> Self {
+        let why = match error.kind() {
+            io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+            io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
+            io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
+            io::ErrorKind::TimedOut => "i/o timeout".to_owned(),
+            _ => error.to_string(),
+        };
+        Failure(format!("dial tcp {}: {why}", peer.authority()))
+    }
+}
+
+/// Sends the request over a connection of its own, which lives as long as the answer or what it is upgraded to.
+pub(crate) async fn send(
+    peer: &Peer,
+    tls: Arc<rustls::ClientConfig>,
+    request: Request<Body>,
+) -> Result<Response<Incoming>, Failure> {
+    let connected = timeout(PATIENCE, open(peer, tls)).await;
+    let mut sender =
+        connected.unwrap_or_else(|_| Err(Failure::dial(peer, &io::ErrorKind::TimedOut.into())))?;
+    sender
+        .send_request(request)
+        .await
+        .map_err(|error| Failure(error.to_string()))
+}
+
+async fn open(peer: &Peer, tls: Arc<rustls::ClientConfig>) -> Result<SendRequest<Body>, Failure> {
+    let stream = TcpStream::connect((peer.host.as_str(), peer.port))
+        .await
+        .map_err(|error| Failure::dial(peer, &error))?;
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(peer = peer.authority(), %error, "can't set TCP_NODELAY");
+    }
+    if !peer.tls {
+        return handshake(TokioIo::new(stream)).await;
+    }
+    let name = ServerName::try_from(peer.host.clone())
+        .map_err(|error| Failure(format!("{}: {error}", peer.host)))?;
+    let stream = TlsConnector::from(tls)
+        .connect(name, stream)
+        .await
+        .map_err(|error| Failure(format!("tls: {error}")))?;
+    handshake(TokioIo::new(stream)).await
+}
+
+async fn handshake<S>(stream: S) -> Result<SendRequest<Body>, Failure>
+where
+    S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (sender, connection) = hyper::client::conn::http1::handshake(stream)
+        .await
+        .map_err(|error| Failure(error.to_string()))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a connection to a node or Pod ended");
+        }
+    });
+    Ok(sender)
+}
