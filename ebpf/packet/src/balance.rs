@@ -458,7 +458,7 @@ pub fn begin<F: Family, T: Tables<F>>(
         if attempt != 0 || beginning.snat {
             answer.set_dport(range.candidate(random, attempt));
         }
-        match claim(tables, &answer, &state) {
+        match tables.claim(&answer, &state) {
             Inserted::Done => {
                 to.set_sport(answer.dport());
                 state.redirect(to, snat);
@@ -474,9 +474,10 @@ pub fn begin<F: Family, T: Tables<F>>(
     Decision::Drop(Counter::DropSnatExhausted)
 }
 
-/// Writes the entry of a flow's answers, unless their tuple is that of another flow that has not ended.
+/// Writes the entry of a flow's answers, unless their tuple is that of another flow that has not ended. Called through
+/// [`Tables::claim`].
 #[inline(always)]
-fn claim<F: Family, T: Tables<F>>(tables: &T, answer: &F::Flow, state: &F::State) -> Inserted {
+pub fn claim<F: Family, T: Tables<F>>(tables: &T, answer: &F::Flow, state: &F::State) -> Inserted {
     match tables.claim_flow(answer, state) {
         Inserted::Taken => match tables.flow(answer, false) {
             Some(other) if other.to().is(state.to()) || other.flags() & flags::CLOSING != 0 => {

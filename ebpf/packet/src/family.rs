@@ -34,6 +34,9 @@ pub trait Family: Copy + Eq + core::fmt::Debug {
     /// Reads the IP header at `l3` and what follows.
     fn headers<B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Headers<Self>;
 
+    /// The same, into headers of which nothing is read yet.
+    fn read<B: Bytes + ?Sized>(bytes: &B, headers: &mut Headers<Self>);
+
     /// Builds a key of the frontends table.
     fn frontend_key(addr: Self::Address, port: U16, proto: u8, scope: Scope) -> Self::FrontendKey;
 
@@ -144,7 +147,7 @@ pub struct V6;
 
 macro_rules! family {
     ($family:ident, $len:literal, $number:expr, $flow:ident, $state:ident, $key:ident, $node:ident,
-     $parse:path, $addresses:literal, $ttl:literal, $check:expr, $icmp:path) => {
+     $parse:path, $read:path, $addresses:literal, $ttl:literal, $check:expr, $icmp:path) => {
         impl Family for $family {
             type Address = [u8; $len];
             type Flow = $flow;
@@ -160,6 +163,11 @@ macro_rules! family {
             #[inline(always)]
             fn headers<B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Headers<Self> {
                 $parse(bytes, l3)
+            }
+
+            #[inline(always)]
+            fn read<B: Bytes + ?Sized>(bytes: &B, headers: &mut Headers<Self>) {
+                $read(bytes, headers);
             }
 
             #[inline(always)]
@@ -275,6 +283,7 @@ family!(
     FrontendKey4,
     addr4,
     parse::ipv4,
+    parse::read_ipv4,
     12,
     8,
     Some(10),
@@ -289,6 +298,7 @@ family!(
     FrontendKey6,
     addr6,
     parse::ipv6,
+    parse::read_ipv6,
     8,
     7,
     None,

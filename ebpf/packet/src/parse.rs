@@ -149,14 +149,22 @@ pub fn link<B: Bytes + ?Sized>(bytes: &B) -> Link {
 #[inline(always)]
 pub fn ipv4<B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Headers<V4> {
     let mut headers = Headers::unread(l3);
+    read_ipv4(bytes, &mut headers);
+    headers
+}
+
+/// As [`ipv4`], into headers of which nothing is read yet.
+#[inline(always)]
+pub fn read_ipv4<B: Bytes + ?Sized>(bytes: &B, headers: &mut Headers<V4>) {
+    let l3 = headers.l3;
     let Some([first, second, third, saddr, daddr]) = bytes.words::<5>(l3) else {
-        return headers;
+        return;
     };
     let [version_ihl, _, total_high, total_low] = first.to_ne_bytes();
     let [id_high, id_low, fragment_high, fragment_low] = second.to_ne_bytes();
     let [ttl, proto, _, _] = third.to_ne_bytes();
     if version_ihl >> 4 != 4 {
-        return headers;
+        return;
     }
     let header_len = u32::from(version_ihl & 0xf) * 4;
     let stated = u16::from_be_bytes([total_high, total_low]).into();
@@ -165,7 +173,7 @@ pub fn ipv4<B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Headers<V4> {
     headers.set_addresses(saddr.to_ne_bytes(), daddr.to_ne_bytes());
     if header_len < IPV4_LEN || headers.bytes < header_len {
         headers.fault = Fault::Malformed;
-        return headers;
+        return;
     }
     headers.l4 = l3 + header_len;
     headers.fragment = fragment(
@@ -177,20 +185,27 @@ pub fn ipv4<B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Headers<V4> {
         proto,
     };
     headers.transport(bytes, proto);
-    headers
 }
 
 /// Reads the IPv6 header at `l3` and what follows.
 #[inline(always)]
 pub fn ipv6<B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Headers<V6> {
     let mut headers = Headers::unread(l3);
+    read_ipv6(bytes, &mut headers);
+    headers
+}
+
+/// As [`ipv6`], into headers of which nothing is read yet.
+#[inline(always)]
+pub fn read_ipv6<B: Bytes + ?Sized>(bytes: &B, headers: &mut Headers<V6>) {
+    let l3 = headers.l3;
     let Some([first, second, s0, s1, s2, s3, d0, d1, d2, d3]) = bytes.words::<10>(l3) else {
-        return headers;
+        return;
     };
     let [version, _, _, _] = first.to_ne_bytes();
     let [payload_high, payload_low, proto, hop_limit] = second.to_ne_bytes();
     if version >> 4 != 6 {
-        return headers;
+        return;
     }
     let payload = u32::from(u16::from_be_bytes([payload_high, payload_low]));
     let stated = if payload == 0 { 0 } else { IPV6_LEN + payload };
@@ -211,13 +226,12 @@ pub fn ipv6<B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Headers<V6> {
     };
     if matches!(proto, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) && !walk.extensions(bytes) {
         headers.fault = Fault::Truncated;
-        return headers;
+        return;
     }
     headers.l4 = walk.l4;
     headers.fragment = walk.fragment;
     headers.fragment_id = walk.fragment_id;
     headers.transport(bytes, walk.proto);
-    headers
 }
 
 /// A walk through IPv6's extension headers.

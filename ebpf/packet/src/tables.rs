@@ -43,8 +43,8 @@ pub trait Tables<F: Family>: Shared {
     /// Writes a flow over whatever is there.
     fn put_flow(&self, key: &F::Flow, state: &F::State) -> Inserted;
 
-    // The two halves of beginning a flow. The kernel programs make each a function of its own that the verifier walks
-    // once, whatever led there, and whose stack does not lie there for every packet: a program has 512 bytes.
+    // The parts of beginning a flow. The kernel programs make each a function of its own that the verifier walks once,
+    // whatever led there, and whose stack does not lie there for every packet: a program has 512 bytes.
 
     /// [`balance::choose`].
     fn choose(
@@ -60,6 +60,14 @@ pub trait Tables<F: Family>: Shared {
         balance::choose(self, frontend, tuple, beginning, to)
     }
 
+    /// [`balance::claim`].
+    fn claim(&self, answer: &F::Flow, state: &F::State) -> Inserted
+    where
+        Self: Sized,
+    {
+        balance::claim(self, answer, state)
+    }
+
     /// [`balance::begin`].
     fn begin(&self, tuple: &F::Flow, beginning: &Beginning, to: &mut F::Flow) -> Decision
     where
@@ -71,6 +79,7 @@ pub trait Tables<F: Family>: Shared {
 
 /// What became of an insertion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
 pub enum Inserted {
     /// It is there.
     Done,

@@ -68,7 +68,7 @@ const ETHERNET_LEN: u32 = 14;
 /// Reads a frame; false where that is left to TC.
 #[inline(always)]
 pub(crate) fn read<F: Family>(frame: Frame, plan: &mut Plan<F>) -> bool {
-    plan.headers = F::headers(&frame, plan.headers.l3);
+    F::read(&frame, &mut plan.headers);
     plan.to = plan.headers.tuple;
     // Headers beyond the first buffer can be read by TC.
     plan.headers.fault == Fault::None || frame.is_one_buffer()

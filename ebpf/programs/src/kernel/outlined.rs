@@ -4,10 +4,10 @@
 //!
 //! Kernel 5.13 (e5069b9c23b3).
 
-use abi::{Flow4, Flow6, Frontend};
+use abi::{Flow4, Flow6, FlowState4, FlowState6, Frontend};
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use packet::balance::{self, Beginning, code};
-use packet::{Family, Headers, V4, V6, reply};
+use packet::{Family, Headers, Inserted, V4, V6, reply};
 
 use super::frame::Frame;
 use super::skb::Skb;
@@ -53,7 +53,7 @@ pub(crate) mod place {
 }
 
 macro_rules! outlined {
-    ($family:ty, $flow:ty, $choose:ident, $begin:ident, $read:ident, $read_frame:ident, $decide:ident,
+    ($family:ty, $flow:ty, $state:ty, $choose:ident, $claim:ident, $begin:ident, $read:ident, $read_frame:ident, $decide:ident,
      $answers:ident, $carry:ident, $answer:ident, $refuse:ident, $forward:ident) => {
         /// [`balance::choose`], as [`code`].
         #[unsafe(no_mangle)]
@@ -81,6 +81,19 @@ macro_rules! outlined {
             ))
         }
 
+        /// [`balance::claim`]; an [`Inserted`] as a number.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $claim(answer: *const $flow, state: *const $state) -> u32 {
+            // SAFETY: as above.
+            match unsafe { (answer.as_ref(), state.as_ref()) } {
+                (Some(answer), Some(state)) => {
+                    balance::claim::<$family, _>(&Maps, answer, state) as u32
+                }
+                _ => Inserted::Full as u32,
+            }
+        }
+
         /// [`balance::begin`], as [`code`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -103,7 +116,7 @@ macro_rules! outlined {
         pub(crate) extern "C" fn $read(ctx: *mut __sk_buff, plan: *mut Plan<$family>) -> u32 {
             // SAFETY: as above.
             if let Some(plan) = unsafe { plan.as_mut() } {
-                plan.headers = <$family>::headers(&Skb::of(ctx), plan.headers.l3);
+                <$family>::read(&Skb::of(ctx), &mut plan.headers);
                 plan.to = plan.headers.tuple;
             }
             0
@@ -208,7 +221,9 @@ macro_rules! outlined {
 outlined!(
     V4,
     Flow4,
+    FlowState4,
     choose4,
+    claim4,
     begin4,
     skb_read4,
     xdp_read4,
@@ -222,7 +237,9 @@ outlined!(
 outlined!(
     V6,
     Flow6,
+    FlowState6,
     choose6,
+    claim6,
     begin6,
     skb_read6,
     xdp_read6,

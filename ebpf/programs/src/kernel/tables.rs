@@ -117,7 +117,7 @@ pub(crate) fn routes_here<F: Family>() -> bool {
 }
 
 macro_rules! tables {
-    ($family:ty, $frontends:ident, $flows:ident, $key:ty, $flow:ty, $state:ty, $choose:path, $begin:path) => {
+    ($family:ty, $frontends:ident, $flows:ident, $key:ty, $flow:ty, $state:ty, $choose:path, $claim:path, $begin:path) => {
         impl Tables<$family> for Maps {
             #[inline(always)]
             fn frontend(&self, key: &$key) -> Option<&Frontend> {
@@ -165,6 +165,17 @@ macro_rules! tables {
             }
 
             #[inline(always)]
+            fn claim(&self, answer: &$flow, state: &$state) -> Inserted {
+                const DONE: u32 = Inserted::Done as u32;
+                const TAKEN: u32 = Inserted::Taken as u32;
+                match $claim(answer, state) {
+                    DONE => Inserted::Done,
+                    TAKEN => Inserted::Taken,
+                    _ => Inserted::Full,
+                }
+            }
+
+            #[inline(always)]
             fn begin(&self, tuple: &$flow, beginning: &Beginning, to: &mut $flow) -> Decision {
                 code::beginning($begin(tuple, beginning, to))
             }
@@ -188,6 +199,7 @@ tables!(
     Flow4,
     FlowState4,
     outlined::choose4,
+    outlined::claim4,
     outlined::begin4
 );
 tables!(
@@ -198,5 +210,6 @@ tables!(
     Flow6,
     FlowState6,
     outlined::choose6,
+    outlined::claim6,
     outlined::begin6
 );
