@@ -38,8 +38,8 @@ impl Fault {
 }
 
 const SYMBOLS: [&str; 25] = [
-    "&&", "||", "==", "!=", "<=", ">=", "[?", "{?", ".?", "<", ">", "+", "-", "*", "/", "%", "!", "?", ":", ".", ",",
-    "(", ")", "[", "]",
+    "&&", "||", "==", "!=", "<=", ">=", "[?", "{?", ".?", "<", ">", "+", "-", "*", "/", "%", "!",
+    "?", ":", ".", ",", "(", ")", "[", "]",
 ];
 
 pub(crate) fn tokens(source: &str) -> Result<Vec<Token>, Fault> {
@@ -88,7 +88,8 @@ fn token(rest: &str, at: usize, c: char) -> Result<(TokenKind, usize), Fault> {
     }
     if c == '`' {
         let length = rest[1..].find('`').map(|end| end + 2);
-        let length = length.ok_or_else(|| Fault::new(at, "Syntax error: unterminated identifier"))?;
+        let length =
+            length.ok_or_else(|| Fault::new(at, "Syntax error: unterminated identifier"))?;
         return Ok((TokenKind::Ident(rest[1..length - 1].into()), length));
     }
     for symbol in SYMBOLS.iter().chain(&["{", "}"]) {
@@ -97,13 +98,19 @@ fn token(rest: &str, at: usize, c: char) -> Result<(TokenKind, usize), Fault> {
             return Ok((TokenKind::Symbol(symbol), symbol.len()));
         }
     }
-    Err(Fault::new(at, format!("Syntax error: token recognition error at: '{c}'")))
+    Err(Fault::new(
+        at,
+        format!("Syntax error: token recognition error at: '{c}'"),
+    ))
 }
 
 fn number(rest: &str, at: usize) -> Result<(TokenKind, usize), Fault> {
-    let invalid = |what: &str, text: &str| Fault::new(at, format!("invalid {what} literal: {text}"));
+    let invalid =
+        |what: &str, text: &str| Fault::new(at, format!("invalid {what} literal: {text}"));
     if let Some(hex) = rest.strip_prefix("0x").or_else(|| rest.strip_prefix("0X")) {
-        let length = hex.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(hex.len());
+        let length = hex
+            .find(|c: char| !c.is_ascii_hexdigit())
+            .unwrap_or(hex.len());
         let digits = &hex[..length];
         if hex[length..].starts_with(['u', 'U']) {
             let value = u64::from_str_radix(digits, 16).map_err(|_| invalid("uint", digits))?;
@@ -163,7 +170,11 @@ fn string(rest: &str, at: usize) -> Result<Option<(Literal, usize)>, Fault> {
     let body = &rest[prefix..];
     let quote = &body[..1];
     let triple = quote.repeat(3);
-    let delimiter = if body.starts_with(&triple) { triple.as_str() } else { quote };
+    let delimiter = if body.starts_with(&triple) {
+        triple.as_str()
+    } else {
+        quote
+    };
     let inner = &body[delimiter.len()..];
     let mut end = 0;
     loop {
@@ -174,11 +185,20 @@ fn string(rest: &str, at: usize) -> Result<Option<(Literal, usize)>, Fault> {
         match tail.chars().next() {
             Some('\\') if !raw => end += 1 + tail[1..].chars().next().map_or(0, char::len_utf8),
             Some('\n' | '\r') if delimiter.len() == 1 => {
-                return Err(Fault::new(at, format!("Syntax error: token recognition error at: '{quote}{}'", &inner[..end])));
+                return Err(Fault::new(
+                    at,
+                    format!(
+                        "Syntax error: token recognition error at: '{quote}{}'",
+                        &inner[..end]
+                    ),
+                ));
             }
             Some(c) => end += c.len_utf8(),
             None => {
-                return Err(Fault::new(at, format!("Syntax error: token recognition error at: '{quote}{inner}'")));
+                return Err(Fault::new(
+                    at,
+                    format!("Syntax error: token recognition error at: '{quote}{inner}'"),
+                ));
             }
         }
         if end > inner.len() {
@@ -190,7 +210,8 @@ fn string(rest: &str, at: usize) -> Result<Option<(Literal, usize)>, Fault> {
     let literal = if bytes {
         Literal::Bytes(content.into())
     } else {
-        let text = String::from_utf8(content).map_err(|_| Fault::new(at, "invalid string literal"))?;
+        let text =
+            String::from_utf8(content).map_err(|_| Fault::new(at, "invalid string literal"))?;
         Literal::String(text.into())
     };
     Ok(Some((literal, length)))
@@ -203,7 +224,7 @@ fn unescape(text: &str, raw: bool, bytes: bool) -> Result<Vec<u8>, String> {
     let mut out = Vec::with_capacity(text.len());
     let mut chars = text.chars();
     let bad = || "unable to unescape string".to_owned();
-    let mut push = |code: u32, octet: bool, out: &mut Vec<u8>| -> Result<(), String> {
+    let push = |code: u32, octet: bool, out: &mut Vec<u8>| -> Result<(), String> {
         if bytes && octet {
             out.push(u8::try_from(code).map_err(|_| bad())?);
         } else {
@@ -235,7 +256,10 @@ fn unescape(text: &str, raw: bool, bytes: bool) -> Result<Vec<u8>, String> {
             'x' | 'X' => (digits(&mut chars.by_ref().clone(), 2, 16, "")?, true),
             'u' => (digits(&mut chars.by_ref().clone(), 4, 16, "")?, false),
             'U' => (digits(&mut chars.by_ref().clone(), 8, 16, "")?, false),
-            '0'..='3' => (digits(&mut chars.by_ref().clone(), 2, 8, &escaped.to_string())?, true),
+            '0'..='3' => (
+                digits(&mut chars.by_ref().clone(), 2, 8, &escaped.to_string())?,
+                true,
+            ),
             _ => return Err(bad()),
         };
         let skipped = match escaped {

@@ -8,17 +8,20 @@ use crate::lex::{Fault, Token, TokenKind, tokens};
 /// The longest source, in bytes.
 const SOURCE_MAX: usize = 100_000;
 /// The deepest tree.
-const DEPTH_MAX: usize = 200;
+const DEPTH_MAX: usize = 96;
 
 /// Reads an expression.
 ///
 /// # Errors
 /// The first fault of syntax.
-pub fn parse(source: &str) -> Result<Expr, Fault> {
+pub(crate) fn parse(source: &str) -> Result<Expr, Fault> {
     if source.len() > SOURCE_MAX {
         return Err(Fault::new(
             0,
-            format!("expression code point size exceeds limit: size: {}, limit {SOURCE_MAX}", source.len()),
+            format!(
+                "expression code point size exceeds limit: size: {}, limit {SOURCE_MAX}",
+                source.len()
+            ),
         ));
     }
     let mut parser = Parser {
@@ -83,13 +86,19 @@ impl Parser {
             TokenKind::Ident(name) => name.to_string(),
             TokenKind::Literal(_) => "literal".to_owned(),
         };
-        Fault::new(self.at(), format!("Syntax error: mismatched input '{met}' expecting {wanted}"))
+        Fault::new(
+            self.at(),
+            format!("Syntax error: mismatched input '{met}' expecting {wanted}"),
+        )
     }
 
     fn deeper(&mut self) -> Result<(), Fault> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(Fault::new(self.at(), format!("expression recursion limit exceeded: {DEPTH_MAX}")));
+            return Err(Fault::new(
+                self.at(),
+                format!("expression recursion limit exceeded: {DEPTH_MAX}"),
+            ));
         }
         Ok(())
     }
@@ -118,13 +127,15 @@ impl Parser {
         let mut terms = Vec::new();
         let first_at;
         loop {
-            terms.push(if and { self.binary(0)? } else { self.logic(true)? });
-            let at = self.at();
+            terms.push(if and {
+                self.binary(0)?
+            } else {
+                self.logic(true)?
+            });
             if !self.take(if and { "&&" } else { "||" }) {
                 first_at = terms[0].at;
                 break;
             }
-            let _ = at;
         }
         if terms.len() == 1 {
             return terms.pop().ok_or_else(|| self.unexpected("an expression"));
@@ -169,7 +180,8 @@ impl Parser {
                 continue;
             }
             if symbol == "-"
-                && let TokenKind::Literal(literal @ (Literal::Int(_) | Literal::Double(_))) = self.peek().kind.clone()
+                && let TokenKind::Literal(literal @ (Literal::Int(_) | Literal::Double(_))) =
+                    self.peek().kind.clone()
             {
                 let negated = match literal {
                     Literal::Int(i64::MIN) => Literal::Int(i64::MIN),
@@ -217,7 +229,7 @@ impl Parser {
             let name = self.name()?;
             if !optional && self.take("(") {
                 let args = self.args(")")?;
-                operand = crate::parse::member_call(at, operand, &name, args)?;
+                operand = member_call(at, operand, &name, args)?;
             } else {
                 operand = Expr {
                     kind: Kind::Select {
@@ -423,7 +435,11 @@ fn member_call(at: usize, target: Expr, name: &str, mut args: Vec<Expr>) -> Resu
         return Ok(call(at, Some(target), name, args));
     };
     let first = variable(&args[0])?;
-    let second = if variables == 2 { Some(variable(&args[1])?) } else { None };
+    let second = if variables == 2 {
+        Some(variable(&args[1])?)
+    } else {
+        None
+    };
     let Some(body) = args.pop() else {
         return Err(Fault::new(at, "a macro without a body"));
     };

@@ -28,7 +28,6 @@ pub struct Custom {
     /// JSON of the definition, as stored.
     definition: Bytes,
     merge: OnceLock<Arc<Value>>,
-    decls: rules::Compiled,
 }
 
 impl Custom {
@@ -45,7 +44,7 @@ impl Custom {
             .find(|v| v.name == version)?
             .clone();
         let mut schema = Schema::parse(body(object, &version.name));
-        let decls = rules::Compiled::new(&mut schema);
+        rules::compile(&mut schema);
         let storage_version = definition
             .storage_version()
             .map_or_else(String::new, |v| v.name.clone());
@@ -66,7 +65,6 @@ impl Custom {
             version,
             fields,
             stable,
-            decls,
         })
     }
 }
@@ -93,8 +91,18 @@ impl Rules for Custom {
         if old.is_none_or(|old| lists::duplicates(&self.schema, old).is_empty()) {
             wrong.extend(lists::duplicates(&self.schema, object));
         }
-        if wrong.is_empty() {
-            wrong.extend(self.decls.validate(&self.schema, object, old));
+        if !self.schema.has_rules {
+            return wrong;
+        }
+        if wrong.iter().any(blocks_rules) {
+            wrong.push(FieldError::invalid(
+                "<nil>",
+                &Value::Null,
+                "some validation rules were not checked because the object was invalid; correct the existing errors to \
+                 complete validation",
+            ));
+        } else {
+            wrong.extend(rules::validate(&self.schema, object, old));
         }
         wrong
     }
@@ -150,6 +158,19 @@ impl Rules for Custom {
     fn webhook(&self) -> Option<&Value> {
         self.webhook.as_ref()
     }
+}
+
+/// A rule may count on types, required fields and sizes.
+fn blocks_rules(fault: &FieldError) -> bool {
+    use api::field::Fault;
+    matches!(
+        fault.fault,
+        Fault::Required
+            | Fault::NotSupported(_)
+            | Fault::TooLong
+            | Fault::TooMany(_)
+            | Fault::TypeInvalid(_)
+    )
 }
 
 /// What of a schema says how values merge.

@@ -9,6 +9,7 @@ pub mod columns;
 pub mod conditions;
 mod correlate;
 pub mod custom;
+mod declare;
 mod defaults;
 pub mod definition;
 mod extensions;
