@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value, json};
 
 use crate::schema;
-use crate::table::RESOURCES;
+use crate::table::{RESOURCES, Resource};
 
 /// A document, ready to send.
 #[derive(Debug)]
@@ -53,12 +53,18 @@ static SWAGGER: LazyLock<Swagger> = LazyLock::new(|| {
         .values()
         .filter_map(|d| serde_json::from_slice(&d.bytes).ok())
         .collect();
-    let swagger = v2::document(&v3);
-    Swagger {
-        json: Document::new(swagger.to_string().into_bytes()),
-        protobuf: Document::new(v2::encode(&swagger)),
-    }
+    Swagger::new(&v3)
 });
+
+impl Swagger {
+    fn new(v3: &[Value]) -> Self {
+        let swagger = v2::document(v3);
+        Swagger {
+            json: Document::new(swagger.to_string().into_bytes()),
+            protobuf: Document::new(v2::encode(&swagger)),
+        }
+    }
+}
 
 /// `/openapi/v2`.
 pub fn v2_document() -> &'static Swagger {
@@ -67,7 +73,7 @@ pub fn v2_document() -> &'static Swagger {
 
 impl Document {
     fn new(bytes: Vec<u8>) -> Self {
-        let hash = format!("{:016X}", hash(&bytes));
+        let hash = fingerprint(&bytes);
         Document { bytes, hash }
     }
 }
@@ -90,6 +96,30 @@ pub fn v3_document(root: &str) -> Option<&'static Document> {
     DOCUMENTS.get(root)
 }
 
+/// The document of rows of one group version that is not in the table. `own` are the definitions of custom resources
+/// by name; `hash` stands for all that it is made of.
+pub fn added_document(rows: &[&Resource], own: Map<String, Value>, hash: String) -> Document {
+    Document {
+        bytes: document_of(rows, own).to_string().into_bytes(),
+        hash,
+    }
+}
+
+/// `/openapi/v2` with these documents of version 3 besides those of the table.
+pub fn v2_with<'a>(added: impl IntoIterator<Item = &'a Document>) -> Swagger {
+    let v3: Vec<Value> = DOCUMENTS
+        .values()
+        .chain(added)
+        .filter_map(|d| serde_json::from_slice(&d.bytes).ok())
+        .collect();
+    Swagger::new(&v3)
+}
+
+/// A short text that differs where the bytes do.
+pub fn fingerprint(bytes: &[u8]) -> String {
+    format!("{:016X}", hash(bytes))
+}
+
 /// FNV-1a, 64 bits: the same in every build.
 pub(crate) fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -98,19 +128,24 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
 }
 
 fn document(group: &str, version: &str) -> Value {
-    let mut wanted: Vec<&str> = paths::DEFINITIONS.to_vec();
-    let parts: Vec<String> = RESOURCES
+    let rows: Vec<&Resource> = RESOURCES
         .iter()
+        .copied()
         .filter(|r| r.group == group && r.version == version)
+        .collect();
+    document_of(&rows, Map::new())
+}
+
+fn document_of(rows: &[&Resource], own: Map<String, Value>) -> Value {
+    let mut wanted: Vec<&str> = paths::DEFINITIONS.to_vec();
+    let parts: Vec<String> = rows
+        .iter()
         .flat_map(|r| r.subresources.iter().map(move |sub| (r, sub)))
         .filter_map(|(row, sub)| paths::definition_of(row, sub))
         .collect();
     wanted.extend(parts.iter().map(String::as_str));
     let mut served = Map::new();
-    for row in RESOURCES
-        .iter()
-        .filter(|r| r.group == group && r.version == version)
-    {
+    for row in rows {
         wanted.push(row.definition);
         paths::add(&mut served, row);
     }
@@ -120,12 +155,14 @@ fn document(group: &str, version: &str) -> Value {
         .filter(|d| schema::find(d).is_some())
         .collect();
     wanted.extend(lists.iter().map(String::as_str));
+    let mut schemas = components::of(&wanted);
+    schemas.extend(own);
     json!({
         "openapi": "3.0.0",
         "info": {"title": "Fairlead", "version": env!("CARGO_PKG_VERSION")},
         "paths": served,
         "components": {
-            "schemas": components::of(&wanted),
+            "schemas": schemas,
             "securitySchemes": {"BearerToken": {
                 "type": "apiKey", "name": "authorization", "in": "header",
                 "description": "Bearer token",

@@ -1,9 +1,9 @@
 //! What the server says about itself: version, discovery, schema.
 
 use api::discovery::{self, Aggregated};
-use api::openapi::Document;
 use api::status::Status;
 use api::table::Resource;
+use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use http::request::Parts;
@@ -60,9 +60,11 @@ pub(crate) fn answer(state: &State, path: &str, parts: &Parts, query: &Query) ->
             group,
             version,
         )),
-        ["openapi", "v2"] => swagger(parts),
-        ["openapi", "v3"] => respond::value(200, Encoding::Json, &api::openapi::v3_index()),
-        ["openapi", "v3", rest @ ..] => schema(&rest.join("/"), parts, query),
+        ["openapi", "v2"] => swagger(state, parts),
+        ["openapi", "v3"] => {
+            respond::value(200, Encoding::Json, &state.documents.index(&state.registry))
+        }
+        ["openapi", "v3", rest @ ..] => schema(state, &rest.join("/"), parts, query),
         _ => not_found(),
     }
 }
@@ -125,8 +127,8 @@ fn groups(
 const SWAGGER_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// The schema of everything in one document, in protobuf for those who ask for it.
-fn swagger(parts: &Parts) -> Answer {
-    let both = api::openapi::v2_document();
+fn swagger(state: &State, parts: &Parts) -> Answer {
+    let both = state.documents.swagger(&state.registry);
     let asked = negotiate::ranges(&parts.headers).into_iter().next();
     let (content_type, document) = match asked {
         Some(range) if range.media == SWAGGER_PROTOBUF => (
@@ -135,7 +137,8 @@ fn swagger(parts: &Parts) -> Answer {
         ),
         _ => ("application/json", &both.json),
     };
-    let mut response = unless_known(document, content_type, parts);
+    let body = Bytes::copy_from_slice(&document.bytes);
+    let mut response = unless_known(&document.hash, body, content_type, parts);
     response
         .headers_mut()
         .insert(VARY, HeaderValue::from_static("Accept"));
@@ -143,8 +146,8 @@ fn swagger(parts: &Parts) -> Answer {
 }
 
 /// The document, or 304 where the client has it.
-fn unless_known(document: &'static Document, content_type: &'static str, parts: &Parts) -> Answer {
-    let etag = format!("\"{}\"", document.hash);
+fn unless_known(hash: &str, body: Bytes, content_type: &'static str, parts: &Parts) -> Answer {
+    let etag = format!("\"{hash}\"");
     let known = parts
         .headers
         .get(IF_NONE_MATCH)
@@ -152,7 +155,7 @@ fn unless_known(document: &'static Document, content_type: &'static str, parts: 
     let mut response = if known {
         respond::bytes(304, content_type, Vec::new())
     } else {
-        respond::bytes(200, content_type, document.bytes.as_slice())
+        respond::bytes(200, content_type, body)
     };
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         response.headers_mut().insert(ETAG, etag);
@@ -161,12 +164,16 @@ fn unless_known(document: &'static Document, content_type: &'static str, parts: 
 }
 
 /// The schema of a group version. Its address in the index carries a hash, so that it may be cached for ever.
-fn schema(group_version: &str, parts: &Parts, query: &Query) -> Answer {
-    let Some(document) = api::openapi::v3_document(group_version) else {
+fn schema(state: &State, group_version: &str, parts: &Parts, query: &Query) -> Answer {
+    let found = match api::openapi::v3_document(group_version) {
+        Some(document) => Some((document.hash.clone(), Bytes::from_static(&document.bytes))),
+        None => state.documents.get(&state.registry, group_version),
+    };
+    let Some((hash, body)) = found else {
         return respond::refusal(&Status::unknown_resource());
     };
-    let mut response = unless_known(document, "application/json", parts);
-    if query.text("hash") == document.hash {
+    let mut response = unless_known(&hash, body, "application/json", parts);
+    if query.text("hash") == hash {
         response.headers_mut().insert(
             CACHE_CONTROL,
             HeaderValue::from_static("public, immutable, max-age=31536000"),

@@ -16,6 +16,7 @@ mod defaults;
 mod definitions;
 mod describe;
 mod dial;
+mod documents;
 mod error;
 mod events;
 mod handlers;
@@ -234,6 +235,7 @@ pub(crate) struct State {
     pub(crate) port: AtomicU16,
     pub(crate) namespaces: &'static api::table::Resource,
     pub(crate) registry: Arc<registry::Registry>,
+    pub(crate) documents: documents::Documents,
 }
 
 /// Reads or makes certificates and tokens, learns which addresses and ports are taken, and puts what every cluster
@@ -288,6 +290,7 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
         closing: tokio::sync::watch::Sender::new(false),
         namespaces,
         registry: Arc::default(),
+        documents: documents::Documents::default(),
     };
     // It ends with the state: nothing in it keeps the state alive.
     tokio::spawn(definitions::follow(

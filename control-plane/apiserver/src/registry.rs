@@ -44,7 +44,7 @@ pub(crate) struct Rows {
 pub(crate) struct Served {
     pub(crate) row: &'static Resource,
     /// The definition's revision.
-    revision: Revision,
+    pub(crate) revision: Revision,
     /// JSON of the definition.
     pub(crate) definition: Bytes,
     /// What clients of a deprecated version are warned with.

@@ -396,7 +396,9 @@ impl Checker {
                 Some(range.element()),
             ),
             (Type::Map(keys, _), two) => {
-                let size = matches!(**keys, Type::String).then_some(Range::UNKNOWN);
+                // No schema bounds the keys of a map, and Kubernetes counts them as nothing.
+                let declared = range.decl.is_some();
+                let size = declared.then_some(Range::fixed(0));
                 let key = Known::new((**keys).clone(), size, Range::ONE);
                 (key, two.then(|| range.element()))
             }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
 use regex::{Regex, RegexBuilder};
+use regex_syntax::hir::{Class, Hir, HirKind};
 
 /// The most bytes that a compiled expression may take.
 const SIZE_MAX: usize = 4 << 20;
@@ -76,18 +77,20 @@ fn compile(source: &str) -> Result<Regex, regex::Error> {
         .build()
 }
 
-/// Whether it can be compiled. The syntax alone is looked at where that is enough: compiling costs more.
+/// The most states that an expression may stand for.
+const STATES_MAX: u64 = 60_000;
+
+/// Whether it can be compiled, told from its syntax: compiling costs more.
 fn check(source: &str) -> Result<(), String> {
-    let repeats = source.contains('{') || source.contains("\\p") || source.contains("\\P");
     let parsed = regex_syntax::ParserBuilder::new()
         .nest_limit(200)
         .build()
         .parse(&translate(source));
     match parsed {
-        Ok(_) if !repeats => Ok(()),
-        Ok(_) => compile(source)
-            .map(drop)
-            .map_err(|_| format!("error parsing regexp: expression is too large: `{source}`")),
+        Ok(hir) if states(&hir) <= STATES_MAX => Ok(()),
+        Ok(_) => Err(format!(
+            "error parsing regexp: expression is too large: `{source}`"
+        )),
         Err(regex_syntax::Error::Parse(error)) => Err(words(
             &error.kind().to_string(),
             source,
@@ -97,6 +100,27 @@ fn check(source: &str) -> Result<(), String> {
             "error parsing regexp: {}: `{source}`",
             first_line(&error.to_string())
         )),
+    }
+}
+
+/// About how many states an expression stands for; a repetition is as many copies.
+fn states(hir: &Hir) -> u64 {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => 1,
+        HirKind::Literal(literal) => literal.0.len() as u64,
+        HirKind::Class(Class::Unicode(class)) => class.ranges().len() as u64 + 1,
+        HirKind::Class(Class::Bytes(class)) => class.ranges().len() as u64 + 1,
+        HirKind::Repetition(repetition) => {
+            let times = repetition
+                .max
+                .unwrap_or_else(|| repetition.min.saturating_add(1))
+                .max(1);
+            states(&repetition.sub).saturating_mul(times.into())
+        }
+        HirKind::Capture(capture) => states(&capture.sub).saturating_add(2),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => {
+            parts.iter().map(states).fold(1, u64::saturating_add)
+        }
     }
 }
 

@@ -17,6 +17,7 @@ pub mod fill;
 pub mod formats;
 pub mod jsonpath;
 pub mod lists;
+pub mod openapi;
 pub mod path;
 mod review;
 mod review_rules;

@@ -1,6 +1,7 @@
 //! Rows of the resource table: that of the definitions themselves, and those that definitions add.
 
-use api::table::{ALL_VERBS, BASE, Column, NameRule, Resource, STATUS, Subresource};
+use api::scale::Scale;
+use api::table::{ALL_VERBS, BASE, Column, NameRule, Resource, SCALE, STATUS, Subresource};
 use api::value::at;
 use serde_json::Value;
 
@@ -56,14 +57,6 @@ pub static DEFINITIONS: Resource = Resource {
     ..BASE
 };
 
-/// `scale` of a custom resource.
-const SCALE: Subresource = Subresource {
-    name: "scale",
-    kind: "Scale",
-    group_version: Some(("autoscaling", "v1")),
-    verbs: &["get", "patch", "update"],
-};
-
 /// The row of one version of a definition. It lives for ever, which is why equal ones are made once.
 ///
 /// Its words are leaked: some hundred bytes for each set of names that was ever established.
@@ -94,6 +87,14 @@ pub fn make(definition: &Definition, version: &Version) -> &'static Resource {
         create_on_update: false,
         returns_deleted: false,
         prepare_create: if version.status { drop_status } else { |_| {} },
+        definition: leak(&crate::openapi::definition_name(definition, version)),
+        scale: version.scale.as_ref().map(|paths| -> &'static Scale {
+            Box::leak(Box::new(Scale {
+                wanted: leak_all(&paths.spec_replicas),
+                current: leak_all(&paths.status_replicas),
+                selector: leak_all(&paths.selector),
+            }))
+        }),
         custom: Some(Box::leak(Box::default())),
         ..BASE
     }))
@@ -127,5 +128,13 @@ pub fn same(row: &Resource, definition: &Definition, version: &Version) -> bool 
         && texts(row.categories, &names.categories)
         && row.namespaced == definition.namespaced
         && row.subresource("status").is_some() == version.status
-        && row.subresource("scale").is_some() == version.scale.is_some()
+        && match (row.scale, &version.scale) {
+            (Some(scale), Some(paths)) => {
+                texts(scale.wanted, &paths.spec_replicas)
+                    && texts(scale.current, &paths.status_replicas)
+                    && texts(scale.selector, &paths.selector)
+            }
+            (None, None) => true,
+            _ => false,
+        }
 }

@@ -24,33 +24,91 @@ fn with_spec(spec: &Value) -> Value {
 fn schemas_that_are_not_structural_are_refused() {
     let root = "spec.validation.openAPIV3Schema";
     let cases = [
-        (json!({}), "type: Required value: must not be empty for specified object fields"),
-        (json!({"type": "array"}), "items: Required value: must be specified"),
-        (json!({"type": "thing"}), "type: Unsupported value: \"thing\": supported values: \"array\", \"boolean\", \"integer\", \"number\", \"object\", \"string\""),
-        (json!({"type": "string", "pattern": "("}), "pattern: Invalid value: \"(\": must be a valid regular expression, but isn't: error parsing regexp: missing closing ): `(`"),
-        (json!({"type": "object", "anyOf": [{"properties": {"a": {"minimum": 1}}}]}), "properties[a]: Required value: because it is defined in spec.validation.openAPIV3Schema.properties[spec].anyOf[0].properties[a]"),
-        (json!({"type": "object", "not": {"type": "object"}}), "not.type: Forbidden: must be empty to be structural"),
-        (json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": {"type": "string"}}), "additionalProperties: Forbidden: additionalProperties and properties are mutual exclusive"),
-        (json!({"type": "array", "items": {"type": "string"}, "uniqueItems": true}), "uniqueItems: Forbidden: uniqueItems cannot be set to true since the runtime complexity becomes quadratic"),
-        (json!({"type": "object", "$ref": "#/x"}), "$ref: Forbidden: $ref is not supported"),
-        (json!({"type": "integer", "default": "x"}), "default: Invalid value: \"string\": spec.validation.openAPIV3Schema.properties[spec].default in body must be of type integer: \"string\""),
-        (json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["a"], "items": {"type": "object", "properties": {"a": {"type": "string"}}}}), "items.properties[a].default: Required value: this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"),
-        (json!({"type": "object", "x-kubernetes-embedded-resource": true}), "properties: Required value: must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields"),
-        (json!({"type": "object", "x-kubernetes-preserve-unknown-fields": false}), "x-kubernetes-preserve-unknown-fields: Invalid value: false: must be true or undefined"),
-        (json!({"type": "string", "x-kubernetes-validations": [{"rule": "self.size()"}]}), "x-kubernetes-validations[0].rule: Invalid value: {\"rule\":\"self.size()\"}: must evaluate to a bool"),
-        (json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-validations": [{"rule": "self.all(x, x.contains('gpu'))"}]}), "x-kubernetes-validations[0].rule: Forbidden: estimated rule cost exceeds budget by factor of more than 100x (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)"),
-        (json!({"type": "array", "items": {"type": "string", "maxLength": 5, "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}, "maxItems": 5}), "items.x-kubernetes-validations[0].rule: Invalid value: \"self == oldSelf\": oldSelf cannot be used on the uncorrelatable portion of the schema within spec.validation.openAPIV3Schema.properties[spec]"),
+        (
+            json!({}),
+            "type: Required value: must not be empty for specified object fields",
+        ),
+        (
+            json!({"type": "array"}),
+            "items: Required value: must be specified",
+        ),
+        (
+            json!({"type": "thing"}),
+            "type: Unsupported value: \"thing\": supported values: \"array\", \"boolean\", \"integer\", \"number\", \"object\", \"string\"",
+        ),
+        (
+            json!({"type": "string", "pattern": "("}),
+            "pattern: Invalid value: \"(\": must be a valid regular expression, but isn't: error parsing regexp: missing closing ): `(`",
+        ),
+        (
+            json!({"type": "object", "anyOf": [{"properties": {"a": {"minimum": 1}}}]}),
+            "properties[a]: Required value: because it is defined in spec.validation.openAPIV3Schema.properties[spec].anyOf[0].properties[a]",
+        ),
+        (
+            json!({"type": "object", "not": {"type": "object"}}),
+            "not.type: Forbidden: must be empty to be structural",
+        ),
+        (
+            json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": {"type": "string"}}),
+            "additionalProperties: Forbidden: additionalProperties and properties are mutual exclusive",
+        ),
+        (
+            json!({"type": "array", "items": {"type": "string"}, "uniqueItems": true}),
+            "uniqueItems: Forbidden: uniqueItems cannot be set to true since the runtime complexity becomes quadratic",
+        ),
+        (
+            json!({"type": "object", "$ref": "#/x"}),
+            "$ref: Forbidden: $ref is not supported",
+        ),
+        (
+            json!({"type": "integer", "default": "x"}),
+            "default: Invalid value: \"string\": spec.validation.openAPIV3Schema.properties[spec].default in body must be of type integer: \"string\"",
+        ),
+        (
+            json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["a"], "items": {"type": "object", "properties": {"a": {"type": "string"}}}}),
+            "items.properties[a].default: Required value: this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
+        ),
+        (
+            json!({"type": "object", "x-kubernetes-embedded-resource": true}),
+            "properties: Required value: must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields",
+        ),
+        (
+            json!({"type": "object", "x-kubernetes-preserve-unknown-fields": false}),
+            "x-kubernetes-preserve-unknown-fields: Invalid value: false: must be true or undefined",
+        ),
+        (
+            json!({"type": "string", "x-kubernetes-validations": [{"rule": "self.size()"}]}),
+            "x-kubernetes-validations[0].rule: Invalid value: {\"rule\":\"self.size()\"}: must evaluate to a bool",
+        ),
+        (
+            json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-validations": [{"rule": "self.all(x, x.contains('gpu'))"}]}),
+            "x-kubernetes-validations[0].rule: Forbidden: estimated rule cost exceeds budget by factor of more than 100x (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)",
+        ),
+        (
+            json!({"type": "array", "items": {"type": "string", "maxLength": 5, "x-kubernetes-validations": [{"rule": "self == oldSelf"}]}, "maxItems": 5}),
+            "items.x-kubernetes-validations[0].rule: Invalid value: \"self == oldSelf\": oldSelf cannot be used on the uncorrelatable portion of the schema within spec.validation.openAPIV3Schema.properties[spec]",
+        ),
     ];
     for (spec, expected) in cases {
-        let found: Vec<String> = review(&definition(&with_spec(&spec)), None).iter().map(ToString::to_string).collect();
+        let found: Vec<String> = review(&definition(&with_spec(&spec)), None)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         let expected = format!("{root}.properties[spec].{expected}");
-        assert!(found.contains(&expected), "{spec}\nexpected {expected}\nfound {found:#?}");
+        assert!(
+            found.contains(&expected),
+            "{spec}\nexpected {expected}\nfound {found:#?}"
+        );
     }
-    assert_eq!(review(&definition(&with_spec(&json!({"type": "object"}))), None), []);
+    assert_eq!(
+        review(&definition(&with_spec(&json!({"type": "object"}))), None),
+        []
+    );
 }
 
 fn schema() -> Schema {
-    let mut schema = Schema::parse(&json!({"type": "object", "properties": {"spec": {"type": "object",
+    let mut schema = Schema::parse(
+        &json!({"type": "object", "properties": {"spec": {"type": "object",
         "properties": {
             "min": {"type": "integer", "default": 0}, "max": {"type": "integer", "default": 10, "maximum": 100},
             "mode": {"type": "string", "default": "a", "enum": ["a", "b"]},
@@ -64,7 +122,8 @@ fn schema() -> Schema {
         "x-kubernetes-validations": [
             {"rule": "self.min <= self.max", "messageExpression": "'min %d is above max %d'.format([self.min, self.max])", "fieldPath": ".min", "reason": "FieldValueForbidden"},
             {"rule": "!has(self.many) || self.many.all(m, m.a != 'bad')"},
-        ]}}}));
+        ]}}}),
+    );
     rules::compile(&mut schema);
     schema
 }
@@ -74,16 +133,41 @@ fn rules_are_kept() {
     let schema = schema();
     let cases = [
         (json!({"min": 1, "max": 2}), None, vec![]),
-        (json!({"min": 3, "max": 2}), None, vec!["spec.min: Forbidden: min 3 is above max 2"]),
-        (json!({"min": 1, "max": 2, "many": [{"a": "bad"}]}), None, vec!["spec: Invalid value: \"object\": failed rule: !has(self.many) || self.many.all(m, m.a != 'bad')"]),
-        (json!({"min": 1, "max": 2, "name": "x"}), Some(json!({"min": 1, "max": 2, "name": "y"})), vec!["spec.name: Invalid value: \"string\": name is immutable"]),
-        (json!({"min": 1, "max": 2, "name": "x"}), Some(json!({"min": 1, "max": 2})), vec![]),
+        (
+            json!({"min": 3, "max": 2}),
+            None,
+            vec!["spec.min: Forbidden: min 3 is above max 2"],
+        ),
+        (
+            json!({"min": 1, "max": 2, "many": [{"a": "bad"}]}),
+            None,
+            vec![
+                "spec: Invalid value: \"object\": failed rule: !has(self.many) || self.many.all(m, m.a != 'bad')",
+            ],
+        ),
+        (
+            json!({"min": 1, "max": 2, "name": "x"}),
+            Some(json!({"min": 1, "max": 2, "name": "y"})),
+            vec!["spec.name: Invalid value: \"string\": name is immutable"],
+        ),
+        (
+            json!({"min": 1, "max": 2, "name": "x"}),
+            Some(json!({"min": 1, "max": 2})),
+            vec![],
+        ),
         // What was wrong before and did not change is let pass.
-        (json!({"min": 3, "max": 2}), Some(json!({"min": 3, "max": 2})), vec![]),
+        (
+            json!({"min": 3, "max": 2}),
+            Some(json!({"min": 3, "max": 2})),
+            vec![],
+        ),
     ];
     for (spec, old, expected) in cases {
         let old = old.map(|old| json!({"spec": old}));
-        let found: Vec<String> = rules::validate(&schema, &json!({"spec": spec}), old.as_ref()).iter().map(ToString::to_string).collect();
+        let found: Vec<String> = rules::validate(&schema, &json!({"spec": spec}), old.as_ref())
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(found, expected, "{spec}");
     }
 }
@@ -106,12 +190,18 @@ fn objects_are_pruned_and_filled() {
 fn values_are_checked_unless_nothing_changed() {
     let schema = schema();
     let bad = json!({"spec": {"max": 101, "one": {"a": "x", "b": "y"}, "many": [{}, {}, {}, {}]}});
-    let found: Vec<String> = validate::validate(&schema, &bad, None).iter().map(ToString::to_string).collect();
-    assert_eq!(found, [
-        "spec.many: Too many: 4: must have at most 3 items",
-        "spec.max: Invalid value: 101: spec.max in body should be less than or equal to 100",
-        "<nil>: Invalid value: \"\": \"spec.one\" must validate one and only one schema (oneOf). Found 2 valid alternatives",
-    ]);
+    let found: Vec<String> = validate::validate(&schema, &bad, None)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "spec.many: Too many: 4: must have at most 3 items",
+            "spec.max: Invalid value: 101: spec.max in body should be less than or equal to 100",
+            "<nil>: Invalid value: \"\": \"spec.one\" must validate one and only one schema (oneOf). Found 2 valid alternatives",
+        ]
+    );
     let mut changed = bad.clone();
     changed["spec"]["mode"] = "b".into();
     assert_eq!(validate::validate(&schema, &changed, Some(&bad)), []);
@@ -137,7 +227,12 @@ fn paths_of_columns_lead_where_kubectl_goes() {
         (".none.at.all", json!([])),
     ];
     for (path, expected) in cases {
-        let found: Vec<Value> = JsonPath::parse(path).unwrap().find(&object).into_iter().cloned().collect();
+        let found: Vec<Value> = JsonPath::parse(path)
+            .unwrap()
+            .find(&object)
+            .into_iter()
+            .cloned()
+            .collect();
         assert_eq!(Value::Array(found), expected, "{path}");
     }
     for bad in [".a[", ".a[x]", ".a[?(@.b", ".a[1:2:0]"] {
@@ -146,12 +241,21 @@ fn paths_of_columns_lead_where_kubectl_goes() {
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
-    let key = prop::sample::select(vec!["spec", "min", "max", "mode", "name", "free", "known", "many", "a", "labels", "one", "nothing", "x"]);
-    let leaf = prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), (-5_i64..200).prop_map(Value::from), "[ab]{0,12}".prop_map(Value::from)];
+    let key = prop::sample::select(vec![
+        "spec", "min", "max", "mode", "name", "free", "known", "many", "a", "labels", "one",
+        "nothing", "x",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-5_i64..200).prop_map(Value::from),
+        "[ab]{0,12}".prop_map(Value::from)
+    ];
     leaf.prop_recursive(5, 48, 6, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-            prop::collection::btree_map(key.clone().prop_map(str::to_owned), inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect())),
+            prop::collection::btree_map(key.clone().prop_map(str::to_owned), inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
         ]
     })
 }
