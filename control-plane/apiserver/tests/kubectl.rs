@@ -346,6 +346,11 @@ fn reading() {
 }
 
 #[test]
+fn access() {
+    play(&kubectl(), "access.txt");
+}
+
+#[test]
 fn refusals() {
     play(&kubectl(), "refusals.txt");
 }

@@ -34,7 +34,7 @@ async fn reviewed(call: &Call) -> Result<Answer, Status> {
         "SelfSubjectRulesReview" => rules_review(call, &review)?,
         "SelfSubjectAccessReview" => {
             let spec = at(&review, &["spec"]);
-            refuse(call, unclear(spec))?;
+            refuse(call, &unclear(spec))?;
             access(call, &call.user, spec)
         }
         _ => subject_access(call, &review)?,
@@ -144,7 +144,7 @@ fn subject_access(call: &Call, review: &Value) -> Result<Value, Status> {
             "disallowed on this kind of request",
         ));
     }
-    refuse(call, wrong)?;
+    refuse(call, &wrong)?;
     if call.row.namespaced {
         let namespace = text(spec, &["resourceAttributes", "namespace"]);
         if namespace != call.namespace {
@@ -179,11 +179,11 @@ fn unclear(spec: &Value) -> Vec<FieldError> {
     vec![FieldError::new(field, fault, why)]
 }
 
-fn refuse(call: &Call, wrong: Vec<FieldError>) -> Result<(), Status> {
+fn refuse(call: &Call, wrong: &[FieldError]) -> Result<(), Status> {
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(Status::invalid(call.row.group, call.row.kind, "", &wrong))
+    Err(Status::invalid(call.row.group, call.row.kind, "", wrong))
 }
 
 fn access(call: &Call, user: &User, spec: &Value) -> Value {
