@@ -11,6 +11,9 @@ use crate::status::Status;
 /// The most operations in a JSON patch.
 const OPERATIONS_MAX: usize = 10_000;
 
+/// The most bytes that the copies of a JSON patch may make: each can double what the one before made.
+const COPIES_MAX: usize = 3 << 20;
+
 /// Carries out a JSON patch (RFC 6902).
 ///
 /// # Errors
@@ -25,8 +28,53 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, Status> {
         )));
     }
     let mut patched = original.clone();
-    json_patch::patch(&mut patched, &patch.0).map_err(|_| Status::unprocessable())?;
+    let mut copied = 0;
+    for operation in &patch.0 {
+        if let json_patch::PatchOperation::Copy(copy) = operation {
+            let from = copy.from.resolve(&patched);
+            copied += from.map_or(0, |value| size(value, COPIES_MAX - copied));
+            if copied >= COPIES_MAX {
+                return Err(Status::unprocessable());
+            }
+        }
+        let one = std::slice::from_ref(operation);
+        json_patch::patch(&mut patched, one).map_err(|_| Status::unprocessable())?;
+    }
     Ok(patched)
+}
+
+/// About how many bytes of JSON a value is; counting stops at `most`.
+fn size(value: &Value, most: usize) -> usize {
+    let own = match value {
+        Value::String(text) => text.len() + 2,
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+        Value::Array(_) | Value::Object(_) => 2,
+    };
+    let mut sum = own;
+    let add = |sum: usize, key: usize, inner: &Value| match most.checked_sub(sum) {
+        Some(left) if left > 0 => sum + key + size(inner, left),
+        _ => sum,
+    };
+    match value {
+        Value::Array(items) => {
+            for item in items {
+                sum = add(sum, 1, item);
+                if sum >= most {
+                    break;
+                }
+            }
+        }
+        Value::Object(fields) => {
+            for (key, inner) in fields {
+                sum = add(sum, key.len() + 4, inner);
+                if sum >= most {
+                    break;
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+    sum
 }
 
 /// Carries out a merge patch (RFC 7386): objects are merged, null removes, anything else replaces.

@@ -77,6 +77,40 @@ fn json_patches() {
     }
 }
 
+#[test]
+fn copies_do_not_grow_without_bound() {
+    // Each copy doubles the list.
+    let mut patch = vec![json!({"op": "add", "path": "/a", "value": ["0123456789"]})];
+    patch.extend(std::iter::repeat_n(
+        json!({"op": "copy", "from": "/a", "path": "/a/-"}),
+        60,
+    ));
+    let refused = json_patch(&json!({}), &patch.into()).unwrap_err();
+    assert_eq!(refused.code, 422);
+    let few = json!([{"op": "copy", "from": "/a", "path": "/b"}, {"op": "copy", "from": "/b", "path": "/a/c"}]);
+    let copied = json_patch(&json!({"a": {"x": 1}}), &few).unwrap();
+    assert_eq!(copied, json!({"a": {"x": 1, "c": {"x": 1}}, "b": {"x": 1}}));
+}
+
+#[test]
+fn long_lists_merge_in_good_time() {
+    let list = |n: usize| -> Value { (0..n).map(|i| json!({"name": format!("c{i}")})).collect() };
+    let schema = schema::find("io.k8s.api.core.v1.Pod").unwrap();
+    let pod = |containers: Value| json!({"spec": {"containers": containers}});
+    let begin = std::time::Instant::now();
+    let merged = strategic_merge(schema, &pod(list(10_000)), &pod(list(20_000))).unwrap();
+    assert_eq!(merged, pod(list(20_000)));
+    let finalizers: Value = (0..20_000).map(|i| Value::from(format!("x/{i}"))).collect();
+    let object = json!({"metadata": {"finalizers": finalizers}});
+    let merged = strategic_merge(schema, &object, &object).unwrap();
+    assert_eq!(merged, object);
+    let remove = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": finalizers}});
+    let merged = strategic_merge(schema, &object, &remove).unwrap();
+    assert_eq!(merged, json!({"metadata": {"finalizers": []}}));
+    // Some tenths of a second; comparing each with each takes minutes.
+    assert!(begin.elapsed() < std::time::Duration::from_secs(20));
+}
+
 fn json_values() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

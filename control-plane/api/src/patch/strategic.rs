@@ -3,6 +3,9 @@
 //! Directives inside a patch: `$patch: replace|merge|delete` on objects and on items of lists,
 //! `$deleteFromPrimitiveList/<field>`, `$setElementOrder/<field>`, `$retainKeys`.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use serde_json::{Map, Value};
 
 use crate::schema::{Field, Schema, Shape};
@@ -111,9 +114,9 @@ fn merge_object(
     }
     for (key, removed) in patch {
         if let Some(name) = key.strip_prefix(DELETE_FROM) {
-            let removed = list_of(key, removed)?;
+            let removed = places(list_of(key, removed)?, None);
             if let Some(Value::Array(items)) = original.get_mut(name) {
-                items.retain(|item| !removed.contains(item));
+                items.retain(|item| !removed.contains_key(&identity(item, None)));
             }
         }
     }
@@ -167,50 +170,62 @@ fn merge_list(
             .map(cleaned)
             .collect());
     }
-    let mut items = old;
-    let Some(merge_key) = field.and_then(|f| f.merge_key) else {
+    let mut items: Vec<Option<Value>> = old.into_iter().map(Some).collect();
+    let merge_key = field.and_then(|f| f.merge_key);
+    // Where the items with each identity stand, the first of them first.
+    let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (i, item) in items.iter().flatten().enumerate() {
+        places.entry(identity(item, merge_key)).or_default().push(i);
+    }
+    let Some(merge_key) = merge_key else {
         for item in new {
-            if !items.contains(item) {
-                items.push(item.clone());
+            if let Entry::Vacant(place) = places.entry(identity(item, None)) {
+                place.insert(vec![items.len()]);
+                items.push(Some(item.clone()));
             }
         }
-        return Ok(items);
+        return Ok(items.into_iter().flatten().collect());
     };
     for item in new.iter().filter(|item| !is_bare_directive(item)) {
         let object = item
             .as_object()
             .ok_or_else(|| Status::bad_request(format!("items of {name} must be objects")))?;
-        let key = object.get(merge_key).ok_or_else(|| {
-            Status::bad_request(format!(
+        if !object.contains_key(merge_key) {
+            return Err(Status::bad_request(format!(
                 "map: {item} does not contain declared merge key: {merge_key}"
-            ))
-        })?;
-        let same = |other: &Value| other.get(merge_key) == Some(key);
+            )));
+        }
+        let key = identity(item, Some(merge_key));
         if object.get(PATCH).and_then(Value::as_str) == Some("delete") {
-            items.retain(|other| !same(other));
+            for i in places.remove(&key).unwrap_or_default() {
+                items[i] = None;
+            }
             continue;
         }
-        let at = items.iter().position(same);
-        let before = match at.map(|i| items[i].take()) {
+        let at = places.get(&key).and_then(|places| places.first().copied());
+        let before = match at.and_then(|i| items[i].take()) {
             Some(Value::Object(before)) => before,
             _ => Map::new(),
         };
-        let merged = Value::Object(merge_object(before, object, below.items())?);
+        let merged = Some(Value::Object(merge_object(before, object, below.items())?));
         match at {
             Some(i) => items[i] = merged,
-            None => items.push(merged),
+            None => {
+                places.insert(key, vec![items.len()]);
+                items.push(merged);
+            }
         }
     }
-    Ok(items)
+    Ok(items.into_iter().flatten().collect())
 }
 
 /// The order that a patch gives to a list, by a directive or by its own items.
 struct ElementOrder {
     merge_key: Option<&'static str>,
-    /// As wanted.
-    wanted: Vec<Value>,
-    /// As it stands.
-    before: Vec<Value>,
+    /// The place of each item as wanted.
+    wanted: BTreeMap<String, usize>,
+    /// The place of each item as it stands.
+    before: BTreeMap<String, usize>,
 }
 
 fn element_orders<'a>(
@@ -232,59 +247,63 @@ fn element_orders<'a>(
             (None, _) => continue,
         };
         let merge_key = fields.field(name).and_then(|f| f.merge_key);
-        let wanted = order.iter().map(|item| identity(item, merge_key)).collect();
-        let before = match original.get(name) {
-            Some(Value::Array(items)) => {
-                items.iter().map(|item| identity(item, merge_key)).collect()
-            }
-            _ => Vec::new(),
+        let before = original.get(name).and_then(Value::as_array);
+        let order = ElementOrder {
+            merge_key,
+            wanted: places(order, merge_key),
+            before: places(before.map_or(&[], Vec::as_slice), merge_key),
         };
-        orders.push((
-            name,
-            ElementOrder {
-                merge_key,
-                wanted,
-                before,
-            },
-        ));
+        orders.push((name, order));
     }
     Ok(orders)
+}
+
+/// Where each item stands first.
+fn places(items: &[Value], merge_key: Option<&str>) -> BTreeMap<String, usize> {
+    let mut places = BTreeMap::new();
+    for (i, item) in items.iter().enumerate() {
+        places.entry(identity(item, merge_key)).or_insert(i);
+    }
+    places
 }
 
 impl ElementOrder {
     /// Items that the patch names come in its order. Each of the others goes before the first named one that it stood
     /// before; new items come before those others.
     fn apply(&self, items: Vec<Value>) -> Vec<Value> {
-        let place = |order: &[Value], item: &Value| {
-            let id = identity(item, self.merge_key);
-            order.iter().position(|w| *w == id)
-        };
-        let (mut named, others): (Vec<Value>, Vec<Value>) = items
-            .into_iter()
-            .partition(|item| place(&self.wanted, item).is_some());
-        named.sort_by_key(|item| place(&self.wanted, item));
+        let mut named = Vec::new();
+        let mut others = Vec::new();
+        for item in items {
+            let id = identity(&item, self.merge_key);
+            let was = self.before.get(&id).copied();
+            match self.wanted.get(&id) {
+                Some(at) => named.push((*at, was, item)),
+                None => others.push((was, item)),
+            }
+        }
+        named.sort_by_key(|(at, _, _)| *at);
         let mut merged = Vec::with_capacity(named.len() + others.len());
         let mut others = others.into_iter().peekable();
-        for item in named {
-            if let Some(at) = place(&self.before, &item) {
-                while let Some(other) =
-                    others.next_if(|o| place(&self.before, o).is_some_and(|was| was < at))
+        for (_, stood, item) in named {
+            if let Some(at) = stood {
+                while let Some((_, other)) =
+                    others.next_if(|(was, _)| was.is_some_and(|was| was < at))
                 {
                     merged.push(other);
                 }
             }
             merged.push(item);
         }
-        merged.extend(others);
+        merged.extend(others.map(|(_, item)| item));
         merged
     }
 }
 
-/// What tells an item of a list apart.
-fn identity(item: &Value, merge_key: Option<&str>) -> Value {
+/// What tells an item of a list apart, as JSON; lists are long, and comparing each with each would take long.
+fn identity(item: &Value, merge_key: Option<&str>) -> String {
     match merge_key {
-        Some(key) => item.get(key).cloned().unwrap_or(Value::Null),
-        None => item.clone(),
+        Some(key) => item.get(key).map_or_else(String::new, Value::to_string),
+        None => item.to_string(),
     }
 }
 
