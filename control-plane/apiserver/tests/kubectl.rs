@@ -357,6 +357,16 @@ fn refusals() {
 
 #[test]
 fn every_version() {
+    play_all("versions.txt");
+}
+
+#[test]
+fn every_version_applies_on_the_server() {
+    play_all("managers.txt");
+}
+
+/// Plays a transcript with each kubectl that there is.
+fn play_all(name: &str) {
     let kubectl = kubectl();
     let beside = fs::read_dir(kubectl.parent().unwrap()).unwrap();
     let mut versions: Vec<PathBuf> = beside
@@ -370,7 +380,7 @@ fn every_version() {
     versions.sort();
     let differences: String = versions
         .iter()
-        .map(|version| differences(version, "versions.txt"))
+        .map(|version| differences(version, name))
         .collect();
     assert!(differences.is_empty(), "{differences}");
 }
