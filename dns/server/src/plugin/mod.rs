@@ -24,6 +24,7 @@ pub(crate) mod forward;
 mod header;
 mod health;
 mod hosts;
+pub mod k8s_external;
 mod loadbalance;
 mod local;
 mod log;

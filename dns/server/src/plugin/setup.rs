@@ -46,6 +46,8 @@ pub struct Draft {
     pub notify: super::transfer::Notify,
     /// Who can tell a client's search path, by plugin name.
     pub search_paths: Arc<Mutex<Vec<(&'static str, Arc<dyn super::autopath::SearchPath>)>>>,
+    /// What `k8s_external` asks of `kubernetes`, which comes after it.
+    pub outside: super::k8s_external::Place,
     /// The chain once it is complete, for plugins that ask about the others.
     pub chain: Arc<std::sync::OnceLock<std::sync::Weak<[Arc<dyn Plugin>]>>>,
 }

@@ -42,6 +42,7 @@ pub const PLUGINS: &[(&str, Make)] = &[
     ("template", super::template::make),
     ("transfer", super::transfer::make),
     ("hosts", super::hosts::make),
+    ("k8s_external", super::k8s_external::make),
     ("file", super::file::make),
     ("auto", super::auto::make),
     ("secondary", super::secondary::make),
