@@ -31,17 +31,45 @@ const BURST_MAX: usize = 1000;
 /// The longest wait for a server that does not say what it has.
 const DISCOVERY_WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// How often the server is asked whether it has other resources than before.
+const DISCOVERY_EVERY: Duration = Duration::from_secs(2);
+
 /// Runs every controller against an API server until `shutdown` resolves. Loss of the server is waited out.
 pub async fn run(client: Client, shutdown: impl Future<Output = ()>) {
     let mut shutdown = std::pin::pin!(shutdown);
-    let others = tokio::select! {
-        () = &mut shutdown => return,
-        others = discover(&client) => others,
-    };
+    // Resources come and go with their definitions; with other resources everything begins anew.
+    loop {
+        let others = tokio::select! {
+            () = &mut shutdown => return,
+            others = discover(&client) => others,
+        };
+        tokio::select! {
+            biased;
+            () = &mut shutdown => return,
+            () = changed(&client, &others) => {}
+            () = follow(client.clone(), &others) => {}
+        }
+    }
+}
+
+/// Resolves when the server has other resources than these.
+async fn changed(client: &Client, others: &[Origin]) {
+    loop {
+        tokio::time::sleep(DISCOVERY_EVERY).await;
+        match feed::others(client).await {
+            Ok(now) if now != others => return,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "cannot ask what the server has"),
+        }
+    }
+}
+
+/// Runs every controller over these resources.
+async fn follow(client: Client, others: &[Origin]) {
     let mut snapshot = Snapshot::default();
     snapshot.expect(others.iter().cloned());
     let mut manager = Manager {
-        feed: Feed::new(&client, &others),
+        feed: Feed::new(&client, others),
         client,
         snapshot,
         queue: Queue::default(),
@@ -57,7 +85,6 @@ pub async fn run(client: Client, shutdown: impl Future<Output = ()>) {
         };
         tokio::select! {
             biased;
-            () = &mut shutdown => return,
             Some(said) = manager.feed.next() => manager.listen(said),
             Some(work) = manager.workers.join_next() => match work {
                 Ok(work) => manager.finish(work),

@@ -75,7 +75,12 @@ fn patched(
         Kind::Merge => {
             let mut patched = current.clone();
             patch::merge_patch(&mut patched, patch);
-            (patched, Some(decode::unknown_in_patch(call.row, patch)))
+            // Of a custom resource, what pruning takes out of the whole is what nobody knows.
+            let built_in = call.row.custom.is_none();
+            (
+                patched,
+                built_in.then(|| decode::unknown_in_patch(call.row, patch)),
+            )
         }
         Kind::Strategic => {
             let schema = schema::of(call.row).ok_or_else(Status::unsupported_patch_type)?;
