@@ -3,9 +3,10 @@
 //! This crate knows nothing about BPF programs or Services: it tells what is there.
 #![allow(
     unsafe_code,
-    reason = "leaving a network namespace is unsafe in rustix"
+    reason = "leaving a network namespace is unsafe in rustix, and no safe wrapper sends datagrams in batches"
 )]
 
+mod datagrams;
 mod error;
 mod host;
 mod links;
@@ -15,6 +16,7 @@ mod netns;
 mod paths;
 mod routes;
 
+pub use datagrams::{BATCH, Batch, Datagrams, RECEIVE_MAX, SEND_MAX};
 pub use error::Error;
 pub use host::{Capability, hostname, missing_capabilities};
 pub use links::{Address, Change, Link, Links};
