@@ -22,6 +22,9 @@ pub struct Config {
     pub ignore_empty_service: bool,
     /// Names of headless endpoints by topology zone.
     pub zonal: bool,
+    /// Names that do not exist below these zones are left to whoever is asked next. Nothing here reads this but
+    /// who answers.
+    pub fallthrough: Vec<Name>,
     /// Addresses of `ns.dns.<zone>`, where no DNS Service of the cluster gives them.
     pub nameservers: Vec<IpAddr>,
 }
@@ -53,6 +56,7 @@ impl Config {
             namespaces: Vec::new(),
             ignore_empty_service: false,
             zonal: false,
+            fallthrough: Vec::new(),
             nameservers: Vec::new(),
         }
     }

@@ -106,6 +106,12 @@ impl Store {
         self.changed
     }
 
+    /// Whether everything that exists was heard of once.
+    #[must_use]
+    pub fn synced(&self) -> bool {
+        self.next.synced
+    }
+
     /// Folds what the watch of Services said.
     pub fn service(&mut self, event: Event<objects::Service>) {
         match event {
