@@ -35,7 +35,6 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bpf", &["abi", "plan"]),
     ("net", &[]),
     // Shells.
-    ("dns-server", &[]),
     ("storage-embedded", &["storage"]),
     ("client", &["api", "view"]),
     (
@@ -49,6 +48,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "storage",
         ],
     ),
+    ("dns-server", &["api", "client", "net", "view", "zone"]),
+    ("apiserver", &["api", "authorization", "storage"]),
     ("manager", &["api", "client", "reconcile", "view"]),
     (
         "proxy",
@@ -63,6 +64,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "apiserver",
             "bpf",
             "client",
+            "dns-server",
             "manager",
             "model",
             "net",

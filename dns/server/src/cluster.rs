@@ -52,7 +52,9 @@ pub struct Clusters {
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// No API server was named.
-    #[error("no API server is known: start with --kubeconfig FILE, or name one in the block with `kubeconfig FILE`")]
+    #[error(
+        "no API server is known: start with --kubeconfig FILE, or name one in the block with `kubeconfig FILE`"
+    )]
     NoServer,
     /// The file cannot be used.
     #[error("kubeconfig {file}")]
@@ -133,9 +135,9 @@ impl Cluster {
     #[must_use]
     pub fn fixed(snapshot: Snapshot) -> Arc<Self> {
         let nobody = tower::service_fn(|_| async {
-            Ok::<_, std::convert::Infallible>(http::Response::new(
-                http_body_util::Empty::<bytes::Bytes>::new(),
-            ))
+            Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Empty::<
+                bytes::Bytes,
+            >::new()))
         });
         Arc::new(Cluster {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
@@ -187,8 +189,7 @@ async fn run(client: Client, wanted: Wanted, out: Arc<ArcSwap<Snapshot>>) {
     let mut namespaces = pin!(client.watch::<objects::Namespace>(Params::default()));
     let mut pods = pin!(client.watch::<objects::Pod>(living));
     let mut imports = pin!(client.watch::<objects::ServiceImport>(Params::default()));
-    let (endpoints, with_pods, with_imports) =
-        (!wanted.no_endpoints, wanted.pods, wanted.imports);
+    let (endpoints, with_pods, with_imports) = (!wanted.no_endpoints, wanted.pods, wanted.imports);
     let mut synced = false;
     loop {
         // Every stream goes on for ever.

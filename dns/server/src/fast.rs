@@ -119,7 +119,12 @@ impl Table {
     }
 
     /// Answers into `buffer`; gives the answer's length, or nothing when the query must go down the chain.
-    pub fn answer(&self, query: &Query<'_>, arrival: &Arrival<'_>, buffer: &mut [u8]) -> Option<usize> {
+    pub fn answer(
+        &self,
+        query: &Query<'_>,
+        arrival: &Arrival<'_>,
+        buffer: &mut [u8],
+    ) -> Option<usize> {
         let question = &query.question;
         let in_zone = |(zone, _): &&(Vec<u8>, _)| question.labels_above(zone).is_some();
         let block = self.blocks.iter().find(in_zone)?.1.as_ref()?;
@@ -241,14 +246,20 @@ impl Counts {
             seconds: families.seconds.with(&labels),
             request_octets: families.request_octets.with(&sized),
             response_octets: families.response_octets.with(&sized),
-            responses: [of_code(ResponseCode::NoError), of_code(ResponseCode::NXDomain)],
+            responses: [
+                of_code(ResponseCode::NoError),
+                of_code(ResponseCode::NXDomain),
+            ],
             dnssec: families.dnssec.with(&labels),
         }
     }
 
     fn count(&self, query: &Query<'_>, arrival: &Arrival<'_>, rcode: u8, length: usize) {
         let kind = RecordType::from(query.question.qtype);
-        let kind = KINDS.iter().position(|k| *k == kind).unwrap_or(KINDS.len() - 1);
+        let kind = KINDS
+            .iter()
+            .position(|k| *k == kind)
+            .unwrap_or(KINDS.len() - 1);
         if let Some(series) = self.requests[usize::from(arrival.v6)].get(kind) {
             series.increment();
         }

@@ -57,6 +57,8 @@ pub struct Environment {
     pub metrics: Registry,
     /// The HTTP servers of `health`, `ready` and `prometheus`.
     pub http: Servers,
+    /// Clusters that are followed.
+    pub clusters: crate::cluster::Clusters,
     /// The port of plain DNS where a key gives none (`--dns.port`).
     pub port: u16,
     /// Queries on their way down the chains now.
@@ -78,6 +80,7 @@ impl Environment {
         Self {
             metrics: Registry::default(),
             http: Servers::default(),
+            clusters: crate::cluster::Clusters::default(),
             port,
             queries: AtomicUsize::new(0),
             ending: AtomicBool::new(false),
@@ -163,10 +166,15 @@ impl Instance {
     /// When an address of an HTTP server cannot be listened on; the configuration before is still in service.
     pub fn start(&self) -> Result<(), (SocketAddr, std::io::Error)> {
         self.environment.http.apply(&self.routes)?;
+        self.start_plugins();
+        Ok(())
+    }
+
+    /// Has plugins start their tasks, without the HTTP servers. Call it inside the runtime.
+    pub fn start_plugins(&self) {
         for plugin in self.chains.iter().flat_map(|chain| chain.iter()) {
             plugin.start();
         }
-        Ok(())
     }
 
     /// The process's environment.
@@ -192,6 +200,17 @@ impl Instance {
         self.groups
             .get(listen)
             .map_or_else(Timeouts::default, |group| group.timeouts)
+    }
+
+    /// The zones of a listener in wire form, with the blocks of each.
+    pub fn blocks(&self, listen: &Listen) -> impl Iterator<Item = (&[u8], &[Arc<Block>])> {
+        let groups = self.groups.get(listen).into_iter();
+        groups.flat_map(|group| {
+            group
+                .zones
+                .iter()
+                .map(|(zone, blocks)| (&**zone, &**blocks))
+        })
     }
 
     /// Every chain, each once.
@@ -296,6 +315,11 @@ impl<'a> Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+impl Block {
+    /// Whether a view chooses its queries.
+    #[must_use]
+    pub fn has_filter(&self) -> bool {
+        self.filter.is_some()
     }
 }
 

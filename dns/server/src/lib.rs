@@ -8,7 +8,9 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod cluster;
 pub mod corefile;
+pub mod fast;
 pub mod http;
 pub mod instance;
 pub mod interface;
@@ -17,4 +19,5 @@ pub mod metrics;
 pub mod names;
 pub mod plugin;
 pub mod reload;
+pub mod transport;
 pub mod watch;

@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Server(Server),
     /// The kube-proxy replacement, for any Kubernetes API server
     Proxy(Proxy),
+    /// The DNS server of a cluster, with CoreDNS's configuration
+    Dns(Dns),
     /// Create or update the objects of YAML files, where there is no kubectl
     Apply(Apply),
     /// What the kernel holds of Services
@@ -239,6 +241,12 @@ pub(crate) struct Up {
     /// Read further flags from this YAML file, by their long names; flags win over the file
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Port of this host that the cluster's DNS listens on, behind the Service kube-dns; 0 takes a free one
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) cluster_dns_port: u16,
+    /// Somebody else answers the cluster's names: no DNS server, and no Service for it
+    #[arg(long)]
+    pub(crate) no_cluster_dns: bool,
 }
 
 /// `fairlead server`
@@ -267,6 +275,52 @@ pub(crate) struct Proxy {
     /// Detach every program, remove every pin, and exit
     #[arg(long)]
     pub(crate) cleanup: bool,
+}
+
+/// `fairlead dns`
+#[derive(Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Dns {
+    #[command(subcommand)]
+    pub(crate) command: Option<DnsCommand>,
+    /// Kubeconfig file of the API server that `kubernetes` asks; a pod's own unless given
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The Corefile; without one every query is told who asks
+    #[arg(long, value_name = "COREFILE")]
+    pub(crate) conf: Option<PathBuf>,
+    /// Port where a block of the Corefile names none
+    #[arg(long = "dns.port", value_name = "N", default_value_t = 53)]
+    pub(crate) port: u16,
+}
+
+/// What else can be done with DNS.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum DnsCommand {
+    /// Ask a server, or with --explain a Corefile, and show what made the answer
+    Query(DnsQuery),
+}
+
+/// `fairlead dns query`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DnsQuery {
+    /// The name; always taken as a whole, as if it ended in a dot
+    pub(crate) name: String,
+    /// The type of records
+    #[arg(default_value = "A", value_name = "TYPE")]
+    pub(crate) kind: String,
+    /// Which server to ask
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:53")]
+    pub(crate) server: SocketAddr,
+    /// Answer in this process, and say which plugin and object made the answer
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Kubeconfig file of the API server that `kubernetes` asks, for --explain
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The Corefile, for --explain
+    #[arg(long, value_name = "COREFILE")]
+    pub(crate) conf: Option<PathBuf>,
 }
 
 /// Which API server, as whom.

@@ -147,7 +147,10 @@ impl Datagrams {
             let error = io::Error::last_os_error();
             return match error.raw_os_error() {
                 Some(
-                    libc::EAGAIN | libc::EINTR | libc::ECONNREFUSED | libc::EHOSTUNREACH
+                    libc::EAGAIN
+                    | libc::EINTR
+                    | libc::ECONNREFUSED
+                    | libc::EHOSTUNREACH
                     | libc::ENETUNREACH,
                 ) => Ok(0),
                 _ => Err(error),
@@ -233,8 +236,13 @@ impl Datagrams {
         }
         // SAFETY: the header points at locals and at `octets`, all alive until the call returns, with their
         // lengths; the kernel only reads what a message to be sent points at.
-        let sent =
-            unsafe { libc::sendmsg(self.socket.as_raw_fd(), &raw const header, libc::MSG_DONTWAIT) };
+        let sent = unsafe {
+            libc::sendmsg(
+                self.socket.as_raw_fd(),
+                &raw const header,
+                libc::MSG_DONTWAIT,
+            )
+        };
         if sent < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -306,7 +314,8 @@ impl Default for Batch {
 impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut out = f.debug_struct("Batch");
-        out.field("received", &self.received).finish_non_exhaustive()
+        out.field("received", &self.received)
+            .finish_non_exhaustive()
     }
 }
 

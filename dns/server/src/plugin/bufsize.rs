@@ -32,6 +32,10 @@ impl Plugin for Bufsize {
         "bufsize"
     }
 
+    fn fast(&self) -> crate::fast::Fast {
+        crate::fast::Fast::Bounds(self.0)
+    }
+
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
         if let Some(edns) = &mut request.message.edns {
             let size = edns.max_payload().min(self.0);

@@ -34,6 +34,10 @@ impl Plugin for Cancel {
         "cancel"
     }
 
+    fn fast(&self) -> crate::fast::Fast {
+        crate::fast::Fast::Passes
+    }
+
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
         Box::pin(async move {
             match tokio::time::timeout(self.0, next.serve(request)).await {

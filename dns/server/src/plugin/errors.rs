@@ -104,6 +104,10 @@ impl Plugin for Errors {
         "errors"
     }
 
+    fn fast(&self) -> crate::fast::Fast {
+        crate::fast::Fast::Passes
+    }
+
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
         Box::pin(async move {
             let (name, kind) = (request.name().clone(), request.kind());

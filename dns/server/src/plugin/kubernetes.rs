@@ -118,7 +118,10 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
                 ));
             }
             // The client paces itself, and a query before the first list is told SERVFAIL at once.
-            "apiserver_qps" | "apiserver_burst" | "apiserver_max_inflight" | "startup_timeout"
+            "apiserver_qps"
+            | "apiserver_burst"
+            | "apiserver_max_inflight"
+            | "startup_timeout"
             | "upstream" => {}
             _ => return Err(option.unknown(NAME, OPTIONS)),
         }
@@ -139,7 +142,10 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     let cluster = setup.environment.clusters.follow(wanted).map_err(|error| {
         let causes = std::iter::successors(std::error::Error::source(&error), |e| e.source());
         let text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-        line.error(text, "see `kubectl config view` for what a kubeconfig holds")
+        line.error(
+            text,
+            "see `kubectl config view` for what a kubeconfig holds",
+        )
     })?;
     let plugin = Arc::new(Kubernetes {
         source: Arc::new(Source { config, cluster }),
@@ -190,7 +196,9 @@ impl Kubernetes {
             Found::NxDomain(_) if config.fallthrough.iter().any(falls) => {
                 return next.serve(request).await;
             }
-            Found::Unsynced => return Err(Failure::new(NAME, "the cluster's names are not known yet")),
+            Found::Unsynced => {
+                return Err(Failure::new(NAME, "the cluster's names are not known yet"));
+            }
             Found::Transfer => {
                 let cause = "zones are transferred by the plugin `transfer`";
                 return Err(Failure::code(NAME, ResponseCode::Refused, cause));
@@ -291,8 +299,15 @@ impl SearchPath for Kubernetes {
             return None;
         };
         let zone = self.source.config.primary()?;
-        let suffixes = [format!("{}.svc.{zone}", pod.namespace), format!("svc.{zone}"), zone.to_string()];
-        suffixes.iter().map(|text| names::parse(text).ok()).collect()
+        let suffixes = [
+            format!("{}.svc.{zone}", pod.namespace),
+            format!("svc.{zone}"),
+            zone.to_string(),
+        ];
+        suffixes
+            .iter()
+            .map(|text| names::parse(text).ok())
+            .collect()
     }
 }
 
@@ -322,7 +337,9 @@ fn question_octets(request: &Request) -> Vec<u8> {
 /// The object behind an answer, in words: `Service default/web`.
 fn origin(query: &zone::Query<'_>, config: &Config) -> Option<String> {
     let zones = config.zones.iter();
-    let above = zones.filter_map(|zone| query.question.labels_above(zone.wire())).min()?;
+    let above = zones
+        .filter_map(|zone| query.question.labels_above(zone.wire()))
+        .min()?;
     let label = |n: usize| String::from_utf8_lossy(query.question.label(n)).into_owned();
     let kind = query.question.label(above.checked_sub(1)?);
     match (kind, above) {
@@ -335,7 +352,9 @@ fn origin(query: &zone::Query<'_>, config: &Config) -> Option<String> {
 
 fn wire_names(names: &[Name]) -> Vec<zone::Name> {
     let wires = names.iter().map(names::wire);
-    wires.filter_map(|wire| zone::Name::from_wire(&wire)).collect()
+    wires
+        .filter_map(|wire| zone::Name::from_wire(&wire))
+        .collect()
 }
 
 /// A selector may be written in several words.

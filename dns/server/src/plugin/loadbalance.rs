@@ -66,6 +66,13 @@ impl Plugin for Loadbalance {
         "loadbalance"
     }
 
+    fn fast(&self) -> crate::fast::Fast {
+        match &self.weights {
+            None if self.prefer.is_empty() => crate::fast::Fast::Shuffles,
+            _ => crate::fast::Fast::Blocks,
+        }
+    }
+
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
         Box::pin(async move {
             let mut served = next.serve(request).await;

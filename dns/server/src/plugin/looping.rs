@@ -80,6 +80,10 @@ impl Plugin for Loop {
         "loop"
     }
 
+    fn fast(&self) -> crate::fast::Fast {
+        crate::fast::Fast::Passes
+    }
+
     fn ready(&self) -> bool {
         !self.state.found.load(Ordering::Relaxed)
     }

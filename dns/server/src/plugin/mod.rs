@@ -25,6 +25,7 @@ mod header;
 mod health;
 mod hosts;
 pub mod k8s_external;
+pub mod kubernetes;
 mod loadbalance;
 mod local;
 mod log;
@@ -63,6 +64,11 @@ pub trait Plugin: Send + Sync + 'static {
     /// True if the plugin itself would answer this now: what it knows is not kept in a cache in front of it.
     fn holds(&self, _request: &Request) -> bool {
         false
+    }
+
+    /// What it does to an answer about the cluster: see [`crate::fast`].
+    fn fast(&self) -> crate::fast::Fast {
+        crate::fast::Fast::Blocks
     }
 
     /// Called once when the chain goes into service, inside the runtime. Tasks that it starts end when the plugin

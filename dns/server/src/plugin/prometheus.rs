@@ -27,12 +27,12 @@ use crate::metrics::SECONDS;
 
 /// The families of queries and answers.
 pub struct Families {
-    requests: Arc<Family>,
-    seconds: Arc<Family>,
-    request_octets: Arc<Family>,
-    response_octets: Arc<Family>,
-    responses: Arc<Family>,
-    dnssec: Arc<Family>,
+    pub(crate) requests: Arc<Family>,
+    pub(crate) seconds: Arc<Family>,
+    pub(crate) request_octets: Arc<Family>,
+    pub(crate) response_octets: Arc<Family>,
+    pub(crate) responses: Arc<Family>,
+    pub(crate) dnssec: Arc<Family>,
     panics: Arc<Family>,
 }
 
@@ -238,6 +238,10 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
 impl Plugin for Prometheus {
     fn name(&self) -> &'static str {
         "prometheus"
+    }
+
+    fn fast(&self) -> crate::fast::Fast {
+        crate::fast::Fast::Counts
     }
 
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {

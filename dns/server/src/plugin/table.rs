@@ -46,6 +46,7 @@ pub const PLUGINS: &[(&str, Make)] = &[
     ("file", super::file::make),
     ("auto", super::auto::make),
     ("secondary", super::secondary::make),
+    ("kubernetes", super::kubernetes::make),
     ("loop", super::looping::make),
     ("forward", super::forward::make),
     ("whoami", super::whoami::make),

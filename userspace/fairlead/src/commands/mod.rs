@@ -8,8 +8,10 @@ use client::Client;
 use crate::cli::{Command, List};
 
 mod apply;
+mod cluster_dns;
 mod control_plane;
 mod datapath;
+mod dns;
 mod list;
 mod names;
 mod node;
@@ -25,6 +27,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Up(flags) => runtime()?.block_on(up::run(flags)),
         Command::Server(flags) => runtime()?.block_on(server::run(flags)),
         Command::Proxy(flags) => runtime()?.block_on(proxy::run(flags)),
+        Command::Dns(flags) => runtime()?.block_on(dns::run(flags)),
         Command::Apply(flags) => runtime()?.block_on(apply::run(&flags)),
         Command::Service(List::List(listing)) => list::services(&listing),
         Command::Backend(List::List(listing)) => list::backends(&listing),

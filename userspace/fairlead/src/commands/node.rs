@@ -60,6 +60,17 @@ pub(crate) async fn register(
     Ok(())
 }
 
+/// This host's addresses as its Node object has them.
+pub(crate) async fn own_addresses(devices: &[String]) -> anyhow::Result<Vec<IpAddr>> {
+    let links = Links::open()?.list().await?;
+    let found = addresses("", &links, devices);
+    let texts = found.as_array().into_iter().flatten();
+    Ok(texts
+        .filter(|address| address["type"] == "InternalIP")
+        .filter_map(|address| address["address"].as_str()?.parse().ok())
+        .collect())
+}
+
 /// Addresses of the named devices; without any, those of every link that does not lead to a pod.
 fn addresses(name: &str, links: &[Link], devices: &[String]) -> Value {
     let chosen = links.iter().filter(|link| {

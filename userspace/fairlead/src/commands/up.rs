@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 
-use super::{control_plane, datapath, node};
+use super::{cluster_dns, control_plane, datapath, dns, node};
 use crate::cli::Up;
 use crate::shutdown;
 
@@ -18,6 +18,20 @@ pub(crate) async fn run(flags: Up) -> anyhow::Result<()> {
     )
     .await
     .context("register this node")?;
+    if !flags.no_cluster_dns {
+        let addresses = node::own_addresses(&settings.devices).await?;
+        let port = flags.cluster_dns_port;
+        let started = cluster_dns::start(&control_plane.client, &flags.server, port, &addresses);
+        match started.await {
+            Ok(server) => {
+                let stopping = stopping.clone();
+                let serving = dns::serve(server, stopping);
+                control_plane.tasks.spawn(serving);
+            }
+            // A host without DNS is still a cluster.
+            Err(error) => tracing::error!("the cluster has no DNS here: {error:#}"),
+        }
+    }
     let client = control_plane.proxy;
     control_plane.tasks.spawn(async move {
         proxy::run(client, settings, stopping)

@@ -134,6 +134,10 @@ impl Plugin for Cache {
         "cache"
     }
 
+    fn fast(&self) -> crate::fast::Fast {
+        crate::fast::Fast::Passes
+    }
+
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
         let shared = &self.shared;
         let known_here = || next.rest().iter().any(|plugin| plugin.holds(request));

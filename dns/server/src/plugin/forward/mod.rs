@@ -87,6 +87,10 @@ impl Plugin for Forward {
         "forward"
     }
 
+    fn fast(&self) -> crate::fast::Fast {
+        crate::fast::Fast::Passes
+    }
+
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
         Box::pin(async move {
             for group in &self.groups {

@@ -1,0 +1,177 @@
+//! DNS over HTTPS (RFC 8484): GET with the query in `dns`, POST with it as the body, on HTTP/2 and HTTP/1.1.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::{Arrived, Shared, Turn, stream};
+use crate::message::Transport;
+
+/// Where queries go.
+const PATH: &str = "/dns-query";
+
+/// What queries and answers are.
+const MESSAGE: &str = "application/dns-message";
+
+/// Requests of one connection at a time.
+const STREAMS_MAX: u32 = 64;
+
+/// Listens.
+pub(super) fn open(
+    shared: &Arc<Shared>,
+    address: SocketAddr,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> std::io::Result<JoinHandle<()>> {
+    let listener = stream::listen(address)?;
+    let shared = Arc::clone(shared);
+    Ok(tokio::spawn(async move {
+        stream::accept(&listener, |stream, peer, local| {
+            let shared = Arc::clone(&shared);
+            let tls = shared.current.load().tls(&shared.listen).or(tls.clone());
+            async move {
+                let Some(tls) = tls else { return };
+                let mut tls = (*tls).clone();
+                tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+                let limits = shared.current.load().timeouts(&shared.listen);
+                let accepting = TlsAcceptor::from(Arc::new(tls)).accept(stream);
+                let Ok(Ok(stream)) = timeout(limits.read, accepting).await else {
+                    return;
+                };
+                let service = service_fn(move |request| {
+                    let shared = Arc::clone(&shared);
+                    async move { Ok::<_, Infallible>(answer(&shared, request, peer, local).await) }
+                });
+                let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                server
+                    .http1()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(limits.read);
+                server
+                    .http2()
+                    .timer(TokioTimer::new())
+                    .max_concurrent_streams(STREAMS_MAX)
+                    .keep_alive_interval(Some(limits.idle));
+                let connection = server.serve_connection(TokioIo::new(stream), service);
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection ended");
+                }
+            }
+            .boxed()
+        })
+        .await;
+    }))
+}
+
+async fn answer(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    local: SocketAddr,
+) -> Response<Full<Bytes>> {
+    let octets = match query(request).await {
+        Ok(octets) => octets,
+        Err(status) => return plain(status),
+    };
+    let at = Arrived {
+        peer,
+        local,
+        transport: Transport::Https,
+        when: Instant::now(),
+    };
+    let mut buffer = vec![0; usize::from(u16::MAX)];
+    let table = shared.fast.load_full();
+    let answer = match shared.quick(&octets, &at, &table, &mut buffer) {
+        Turn::Answered(length) => {
+            buffer.truncate(length);
+            Some(buffer)
+        }
+        Turn::Silence => None,
+        Turn::Slow => {
+            let Ok(_permit) = shared.slow.try_acquire() else {
+                shared.shed("too_many");
+                return plain(StatusCode::SERVICE_UNAVAILABLE);
+            };
+            shared.slow(octets, &at).await.into_iter().next()
+        }
+    };
+    let Some(answer) = answer else {
+        return plain(StatusCode::BAD_REQUEST);
+    };
+    let age = format!("max-age={}", lifetime(&answer));
+    let mut response = Response::new(Full::new(Bytes::from(answer)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(MESSAGE));
+    if let Ok(age) = HeaderValue::from_str(&age) {
+        headers.insert(CACHE_CONTROL, age);
+    }
+    response
+}
+
+/// The query's octets, or the status that says why there are none.
+async fn query(request: Request<Incoming>) -> Result<Bytes, StatusCode> {
+    if request.uri().path() != PATH {
+        return Err(StatusCode::NOT_FOUND);
+    }
+    match *request.method() {
+        Method::GET => {
+            let query = request.uri().query().unwrap_or_default();
+            let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+            let dns = pairs
+                .filter(|(key, _)| *key == "dns")
+                .map(|(_, value)| value)
+                .next();
+            let dns = dns.ok_or(StatusCode::BAD_REQUEST)?;
+            let octets = URL_SAFE_NO_PAD
+                .decode(dns.trim_end_matches('='))
+                .map_err(|_| StatusCode::BAD_REQUEST)?;
+            Ok(octets.into())
+        }
+        Method::POST => {
+            let kind = request.headers().get(CONTENT_TYPE);
+            if kind.is_none_or(|kind| kind.as_bytes() != MESSAGE.as_bytes()) {
+                return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+            }
+            let body = Limited::new(request.into_body(), usize::from(u16::MAX));
+            let body = body
+                .collect()
+                .await
+                .map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
+            Ok(body.to_bytes())
+        }
+        _ => Err(StatusCode::METHOD_NOT_ALLOWED),
+    }
+}
+
+fn plain(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::new()));
+    *response.status_mut() = status;
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        let allowed = HeaderValue::from_static("GET, POST");
+        response.headers_mut().insert(ALLOW, allowed);
+    }
+    response
+}
+
+/// How long an HTTP cache may keep an answer: the shortest life of its records (RFC 8484 section 5.1).
+fn lifetime(answer: &[u8]) -> u32 {
+    let Ok(message) = hickory_proto::op::Message::from_vec(answer) else {
+        return 0;
+    };
+    let records = message.answers.iter().chain(&message.authorities);
+    records.map(|record| record.ttl).min().unwrap_or(0)
+}

@@ -1,0 +1,190 @@
+//! The cluster's DNS in the process of `up`: the Service `kube-dns` at the tenth address of the service range, as
+//! kubeadm gives it, with this host behind it.
+//!
+//! The server listens on a port of its own choosing, since port 53 of a host often has an owner: the Service
+//! leads there. A host without DNS is still a cluster, so what fails here is said and does not end the process.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::Context as _;
+use client::{Client, PatchKind, Resource};
+use dns_server::corefile::Scheme;
+use dns_server::transport::Server;
+use ipnet::IpNet;
+use serde_json::{Value, json};
+use view::objects::{EndpointSlice, Namespace, Service};
+
+use super::dns;
+use crate::cli::ServerFlags;
+
+/// What kubeadm calls them.
+const NAMESPACE: &str = "kube-system";
+const NAME: &str = "kube-dns";
+
+/// Begins to serve; `addresses` are this host's.
+pub(crate) async fn start(
+    client: &Client,
+    flags: &ServerFlags,
+    port: u16,
+    addresses: &[IpAddr],
+) -> anyhow::Result<Server> {
+    let file = flags.data_dir.join("Corefile");
+    if !file.exists() {
+        std::fs::write(&file, corefile(&flags.cluster_domain, has_upstream()))
+            .with_context(|| format!("write {}", file.display()))?;
+    }
+    let server = dns::open(Some(client.clone()), Some(file), port)?;
+    let plain = |(listen, local): (dns_server::instance::Listen, std::net::SocketAddr)| {
+        (listen.scheme == Scheme::Dns).then_some(local.port())
+    };
+    let port = server.local_addresses().into_iter().find_map(plain);
+    let port = port.context("the Corefile has no block for plain DNS")?;
+    let cluster_ip = flags.service_cluster_ip_range.first().and_then(tenth);
+    let cluster_ip = cluster_ip.context("the service range has no tenth address")?;
+    publish(client, cluster_ip, addresses, port).await?;
+    tracing::info!(%cluster_ip, port, "the cluster's DNS answers");
+    Ok(server)
+}
+
+/// kubeadm's, without the HTTP servers that would want ports of the host.
+fn corefile(domain: &str, upstream: bool) -> String {
+    let forward = match upstream {
+        true => "    forward . /etc/resolv.conf {\n        max_concurrent 1000\n    }\n",
+        false => "",
+    };
+    format!(
+        ". {{\n    errors\n    kubernetes {domain} in-addr.arpa ip6.arpa {{\n        pods insecure\n        \
+         fallthrough in-addr.arpa ip6.arpa\n        ttl 30\n    }}\n{forward}    cache 30\n    loop\n    reload\n    \
+         loadbalance\n}}\n"
+    )
+}
+
+/// Whether this host knows a resolver to send other names to.
+fn has_upstream() -> bool {
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    text.lines()
+        .any(|line| line.split_whitespace().next() == Some("nameserver"))
+}
+
+/// The tenth address of a range, if it has so many.
+fn tenth(range: &IpNet) -> Option<IpAddr> {
+    let addr: IpAddr = match range.network() {
+        IpAddr::V4(v4) => Ipv4Addr::from(u32::from(v4).checked_add(10)?).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6).checked_add(10)?).into(),
+    };
+    range.contains(&addr).then_some(addr)
+}
+
+/// Writes the Service and what is behind it.
+async fn publish(
+    client: &Client,
+    cluster_ip: IpAddr,
+    addresses: &[IpAddr],
+    port: u16,
+) -> anyhow::Result<()> {
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    let namespaces = Resource::of::<Namespace>().everywhere();
+    create(client, &namespaces, &namespace)
+        .await
+        .context("create the namespace")?;
+    let labels = json!({
+        "k8s-app": NAME,
+        "kubernetes.io/cluster-service": "true",
+        "kubernetes.io/name": "CoreDNS",
+    });
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": labels},
+        "spec": {
+            "clusterIP": cluster_ip,
+            "ports": [
+                {"name": "dns", "protocol": "UDP", "port": 53},
+                {"name": "dns-tcp", "protocol": "TCP", "port": 53},
+            ],
+        },
+    });
+    let services = Resource::of::<Service>().within(NAMESPACE);
+    create(client, &services, &service)
+        .await
+        .with_context(|| format!("create the Service {NAMESPACE}/{NAME}"))?;
+    let v4 = addresses
+        .iter()
+        .filter(|addr| addr.is_ipv4() == cluster_ip.is_ipv4());
+    let endpoints: Vec<Value> = v4
+        .take(1)
+        .map(|addr| json!({"addresses": [addr], "conditions": {"ready": true}}))
+        .collect();
+    let ports = json!([
+        {"name": "dns", "protocol": "UDP", "port": port},
+        {"name": "dns-tcp", "protocol": "TCP", "port": port},
+    ]);
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kube-dns-host",
+            "namespace": NAMESPACE,
+            "labels": {
+                "kubernetes.io/service-name": NAME,
+                "endpointslice.kubernetes.io/managed-by": "fairlead",
+            },
+        },
+        "addressType": if cluster_ip.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": endpoints,
+        "ports": ports,
+    });
+    let slices = Resource::of::<EndpointSlice>();
+    if !create(client, &slices.within(NAMESPACE), &slice)
+        .await
+        .context("create the endpoints")?
+    {
+        let path = slices.object(NAMESPACE, "kube-dns-host");
+        let change = json!({"endpoints": endpoints, "ports": ports});
+        client
+            .patch::<Value>(&path, PatchKind::Merge, &change)
+            .await
+            .context("bring the endpoints up to date")?;
+    }
+    Ok(())
+}
+
+/// Whether it was made; an object that exists stays as somebody may have changed it.
+async fn create(client: &Client, path: &client::Path, object: &Value) -> anyhow::Result<bool> {
+    match client.create::<Value>(path, object).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_already_exists() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tenth_address() {
+        let cases = [
+            ("10.96.0.0/12", Some("10.96.0.10")),
+            ("fd00:1::/108", Some("fd00:1::a")),
+            ("10.0.0.0/29", None),
+        ];
+        for (range, want) in cases {
+            let found = tenth(&range.parse().unwrap()).map(|addr| addr.to_string());
+            assert_eq!(found.as_deref(), want, "{range}");
+        }
+    }
+
+    #[test]
+    fn the_first_corefile_is_understood() {
+        for upstream in [true, false] {
+            let text = corefile("cluster.local", upstream);
+            let read =
+                dns_server::corefile::read(std::path::Path::new("Corefile"), &text, &|_| None);
+            let blocks = read.unwrap().servers;
+            assert_eq!(blocks.len(), 1, "{text}");
+            assert_eq!(blocks[0].keys[0].text, ".", "{text}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! `fairlead dns`: a DNS server with CoreDNS's configuration, and `fairlead dns query`, which asks it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use client::Client;
+use dns_server::cluster::Clusters;
+use dns_server::instance::Environment;
+use dns_server::reload::Reloader;
+use dns_server::transport::Server;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::connect;
+use crate::cli::Dns;
+use crate::output;
+use crate::shutdown;
+
+mod query;
+
+pub(crate) async fn run(flags: Dns) -> anyhow::Result<()> {
+    if let Some(crate::cli::DnsCommand::Query(flags)) = &flags.command {
+        return query::run(flags).await;
+    }
+    let stopping = shutdown::on_signal()?;
+    let client = match &flags.kubeconfig {
+        Some(file) => Some(connect(file)?),
+        None => None,
+    };
+    let server = open(client, flags.conf, flags.port)?;
+    for (listen, local) in server.local_addresses() {
+        output::emit(&format!("listening {}://{local}\n", listen.scheme.text()))?;
+    }
+    server.run(stopping).await;
+    Ok(())
+}
+
+/// Reads the Corefile, opens its sockets, and follows changes of it. Call it inside the runtime.
+pub(crate) fn open(
+    client: Option<Client>,
+    corefile: Option<PathBuf>,
+    port: u16,
+) -> anyhow::Result<Server> {
+    let mut environment = Environment::new(port);
+    environment.clusters = Clusters::new(client);
+    let reloader =
+        Reloader::start(Arc::new(environment), corefile).context("start the DNS server")?;
+    tokio::spawn(Arc::clone(&reloader).watch());
+    let mut hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    let mut users = signal(SignalKind::user_defined1()).context("listen for SIGUSR1")?;
+    let by_hand = Arc::clone(&reloader);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = hangups.recv() => {}
+                _ = users.recv() => {}
+            }
+            let reloader = Arc::clone(&by_hand);
+            // What came of it is logged; a wrong file changes nothing.
+            let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+        }
+    });
+    Server::open(reloader).context("open the sockets of the DNS server")
+}
+
+/// Serves until the process stops.
+pub(crate) async fn serve(server: Server, stopping: watch::Receiver<bool>) -> anyhow::Result<()> {
+    server.run(stopping).await;
+    Ok(())
+}
