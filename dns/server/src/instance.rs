@@ -315,6 +315,9 @@ impl<'a> Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Block {
     /// Whether a view chooses its queries.
     #[must_use]
