@@ -11,6 +11,7 @@ mod allocate;
 mod auth;
 mod body;
 mod bootstrap;
+mod compress;
 mod cursor;
 mod defaults;
 mod definitions;

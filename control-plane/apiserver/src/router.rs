@@ -21,7 +21,7 @@ use crate::negotiate;
 use crate::query::{self, Query};
 use crate::request::{self, At, Target};
 use crate::respond::{self, Answer};
-use crate::{State, describe, health};
+use crate::{State, compress, describe, health};
 
 /// The most bytes in a request's body, as with kube-apiserver.
 const BODY_MAX: usize = 3 << 20;
@@ -58,7 +58,7 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Answer {
         .unwrap_or_else(|_| Err(Status::internal("the server failed to answer; see its log")));
     let response = result.unwrap_or_else(|status| respond::refusal(&status));
     metrics.answered(verb, row, response.status().as_u16());
-    response
+    compress::compress(&parts.method, &parts.headers, response).await
 }
 
 async fn respond_to(

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::parse::Path;
 use crate::duration::parse_time;
 use crate::quantity::Quantity;
-use crate::schema::{Schema, Shape};
+use crate::schema::{Field, Keep, Schema, Shape};
 
 /// The first value of another type than its field's, if there is one.
 pub(super) fn mismatch(schema: &'static Schema, object: &Value) -> Option<String> {
@@ -16,12 +16,16 @@ pub(super) fn mismatch(schema: &'static Schema, object: &Value) -> Option<String
     walk.value(&schema.shape, object, Some(schema))
 }
 
-/// Gives values the one spelling in which they are stored: known fields that are null are absent, quantities are
-/// canonical. What the schema does not know is left as it is.
+/// Gives values the one spelling in which they are stored: known fields that are null are absent, as are those that
+/// Kubernetes does not tell from absent ones; quantities are canonical. What the schema does not know is left as it is.
 pub(super) fn normalise(shape: &Shape, value: &mut Value) {
     match (shape.resolve().1, &mut *value) {
         (Shape::Struct(fields), Value::Object(map)) => {
-            map.retain(|key, value| !value.is_null() || !fields.contains_key(key.as_str()));
+            map.retain(|key, value| {
+                fields
+                    .get(key.as_str())
+                    .is_none_or(|field| !value.is_null() && !is_omitted(field, value))
+            });
             for (key, value) in map {
                 if let Some(field) = fields.get(key.as_str()) {
                     normalise(&field.shape, value);
@@ -46,6 +50,18 @@ pub(super) fn normalise(shape: &Shape, value: &mut Value) {
         }
         _ => {}
     }
+}
+
+/// Whether Kubernetes leaves the field out of JSON: nothing in a field that is neither a pointer nor required.
+fn is_omitted(field: &Field, value: &Value) -> bool {
+    let omits = match (&field.shape, field.keep) {
+        (Shape::List(_) | Shape::Map(_), Keep::Full) => true,
+        (Shape::Text { .. } | Shape::Flag | Shape::Integer { .. } | Shape::Number, Keep::Full) => {
+            true
+        }
+        _ => false,
+    };
+    omits && crate::value::is_empty(value)
 }
 
 /// The fields that the schema lacks. Directives of strategic merge patches are no fields.
