@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use crate::schema::{self, Schema, Shape};
+use crate::schema::{self, Role, Schema, Shape};
 
 static WORDS: LazyLock<Map<String, Value>> =
     LazyLock::new(|| schema::read(include_str!("../../schema/descriptions.json")));
@@ -23,7 +23,11 @@ pub(super) fn of_definition(schema: &Schema, name: &str) -> Option<String> {
     if let Some(first) = words.get_mut(..1) {
         first.make_ascii_uppercase();
     }
-    Some(format!("{words}."))
+    if schema.role == Role::Part {
+        Some(format!("{words}."))
+    } else {
+        Some(format!("{words}, an object of its own."))
+    }
 }
 
 /// What a field is for. `name` is the full name of the definition that it is in.
