@@ -149,9 +149,6 @@ fn prepare_create(object: &mut Value) {
         return;
     }
     let (uid, name) = (meta::uid(object).to_owned(), meta::name(object).to_owned());
-    let shared = at(object, &["metadata", "labels"])
-        == at(object, &["spec", "template", "metadata", "labels"]);
-    let mut filled = None;
     if let Some(spec) = object_mut(object, "spec") {
         if let Some(template) = object_mut(spec, "template")
             && let Some(metadata) = object_mut(template, "metadata")
@@ -164,7 +161,6 @@ fn prepare_create(object: &mut Value) {
             {
                 set_default(labels, key, value.clone());
             }
-            filled = Some(labels.clone());
         }
         if at(spec, &["selector"]).is_null() {
             set(spec, "selector", json!({}));
@@ -174,12 +170,5 @@ fn prepare_create(object: &mut Value) {
         {
             set_default(labels, UID_LABELS[1], uid);
         }
-    }
-    // A Job without labels of its own shares those of its Pods.
-    if let Some(labels) =
-        filled.filter(|_| shared && !at(object, &["metadata", "labels"]).is_null())
-        && let Some(metadata) = object_mut(object, "metadata")
-    {
-        set(metadata, "labels", labels);
     }
 }

@@ -6,6 +6,41 @@ use crate::value::{self, at, items_mut, list, number, object_mut, set, set_defau
 
 /// Fills a Pod.
 pub(crate) fn default(object: &mut Value) {
+    default_template(object);
+    let Some(spec) = object_mut(object, "spec") else {
+        return;
+    };
+    set_default(spec, "enableServiceLinks", true);
+    let host_network = value::flag(spec, &["hostNetwork"]);
+    for key in ["initContainers", "containers", "ephemeralContainers"] {
+        for container in items_mut(spec, key) {
+            default_requests(container);
+            for port in items_mut(container, "ports") {
+                let number = number(port, &["containerPort"]);
+                if host_network && number != 0 && at(port, &["hostPort"]).is_null() {
+                    set(port, "hostPort", number);
+                }
+            }
+        }
+    }
+}
+
+/// What is limited is asked for as much, where nothing was said.
+fn default_requests(container: &mut Value) {
+    let limits = at(container, &["resources", "limits"]).clone();
+    if let Some(limits) = limits.as_object().filter(|l| !l.is_empty())
+        && let Some(requests) = container
+            .get_mut("resources")
+            .and_then(|r| object_mut(r, "requests"))
+    {
+        for (name, limit) in limits {
+            set_default(requests, name, limit.clone());
+        }
+    }
+}
+
+/// Fills the template of Pods: a Pod made from it is given the rest.
+pub(crate) fn default_template(object: &mut Value) {
     let Some(spec) = object_mut(object, "spec") else {
         return;
     };
@@ -13,7 +48,6 @@ pub(crate) fn default(object: &mut Value) {
     set_default(spec, "dnsPolicy", "ClusterFirst");
     set_default(spec, "terminationGracePeriodSeconds", 30);
     set_default(spec, "schedulerName", "default-scheduler");
-    set_default(spec, "enableServiceLinks", true);
     object_mut(spec, "securityContext");
     // The older name of the account says the same.
     match (
@@ -24,10 +58,9 @@ pub(crate) fn default(object: &mut Value) {
         (_, old) if !old.is_empty() => set(spec, "serviceAccountName", old),
         _ => {}
     }
-    let host_network = value::flag(spec, &["hostNetwork"]);
     for key in ["initContainers", "containers", "ephemeralContainers"] {
         for container in items_mut(spec, key) {
-            default_container(container, host_network);
+            default_container(container);
         }
     }
     for volume in items_mut(spec, "volumes") {
@@ -39,8 +72,12 @@ pub(crate) fn default(object: &mut Value) {
     }
 }
 
-/// `Always` for an image that may change under its name, else `IfNotPresent`.
+/// `Always` for an image that may change under its name, else `IfNotPresent`, as for what is no image's name.
 fn pull_policy(image: &str) -> &'static str {
+    let known = |c: char| c.is_ascii_alphanumeric() || "._-/:@+".contains(c);
+    if image.is_empty() || !image.chars().all(known) {
+        return "IfNotPresent";
+    }
     let untagged = image.rsplit('/').next().unwrap_or(image);
     let latest = match (image.contains('@'), untagged.split_once(':')) {
         (true, _) => false,
@@ -50,7 +87,7 @@ fn pull_policy(image: &str) -> &'static str {
     if latest { "Always" } else { "IfNotPresent" }
 }
 
-fn default_container(container: &mut Value, host_network: bool) {
+fn default_container(container: &mut Value) {
     if !container.is_object() {
         return;
     }
@@ -59,23 +96,8 @@ fn default_container(container: &mut Value, host_network: bool) {
     set_default(container, "terminationMessagePath", "/dev/termination-log");
     set_default(container, "terminationMessagePolicy", "File");
     object_mut(container, "resources");
-    // What is limited is asked for as much, where nothing was said.
-    let limits = at(container, &["resources", "limits"]).clone();
-    if let Some(limits) = limits.as_object().filter(|l| !l.is_empty())
-        && let Some(requests) = container
-            .get_mut("resources")
-            .and_then(|r| object_mut(r, "requests"))
-    {
-        for (name, limit) in limits {
-            set_default(requests, name, limit.clone());
-        }
-    }
     for port in items_mut(container, "ports") {
         set_default(port, "protocol", "TCP");
-        let number = number(port, &["containerPort"]);
-        if host_network && number != 0 && at(port, &["hostPort"]).is_null() {
-            set(port, "hostPort", number);
-        }
     }
     for env in items_mut(container, "env") {
         if let Some(field) = env.get_mut("valueFrom").and_then(|v| v.get_mut("fieldRef")) {
