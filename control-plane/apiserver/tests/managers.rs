@@ -318,3 +318,46 @@ async fn what_makes_no_sense_is_refused() {
         "Operation cannot be fulfilled on configmaps \"new\": uid mismatch: the provided object specified uid u, and no existing object was found"
     );
 }
+
+#[tokio::test]
+async fn replicas_are_applied_through_the_scale() {
+    let server = Server::new().await;
+    let sets = "/apis/apps/v1/namespaces/default/replicasets";
+    let set = json!({
+        "metadata": {"name": "r"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+                 "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}},
+    });
+    server
+        .post(&format!("{sets}?fieldManager=maker"), &set)
+        .await
+        .ok();
+    let path = format!("{sets}/r/scale");
+    let scale = |n: i32| {
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "r"}, "spec": {"replicas": n}}).to_string()
+    };
+    assert_eq!(
+        apply(&server, &path, "fieldManager=scaler", scale(3))
+            .await
+            .refused(409),
+        "Apply failed with 1 conflict: conflict with \"maker\" using apps/v1: .spec.replicas"
+    );
+    let scaled = apply(&server, &path, "fieldManager=scaler&force=true", scale(3))
+        .await
+        .ok();
+    assert_eq!(
+        (scaled["kind"].as_str(), &scaled["spec"]["replicas"]),
+        (Some("Scale"), &json!(3))
+    );
+    let stored = server.get(&format!("{sets}/r")).await.ok();
+    let entry = &stored["metadata"]["managedFields"][0];
+    assert_eq!(
+        (entry["manager"].as_str(), entry["subresource"].as_str()),
+        (Some("scaler"), Some("scale"))
+    );
+    assert_eq!(entry["fieldsV1"], json!({"f:spec": {"f:replicas": {}}}));
+    assert_eq!(
+        stored["metadata"]["managedFields"][1]["fieldsV1"]["f:spec"].get("f:replicas"),
+        None
+    );
+}

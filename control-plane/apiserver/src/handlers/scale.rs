@@ -6,11 +6,12 @@ use api::status::Status;
 use api::write::Part;
 use api::{meta, patch, schema, value};
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use storage::Revision;
 
 use super::{Call, storage_failure};
 use crate::body;
+use crate::managers;
 use crate::object;
 use crate::options::WriteOptions;
 use crate::respond::{self, Answer};
@@ -31,7 +32,11 @@ pub(crate) async fn answer(
             Ok(respond::warn(answer, &warnings))
         }
         Method::PATCH => {
-            let options = WriteOptions::parse(&call.query, "PatchOptions")?;
+            let applies = body::content_type(&call.headers) == "application/apply-patch+yaml";
+            let options = WriteOptions::of_patch(&call.query, applies)?;
+            if applies {
+                return apply(call, replicas, &options).await;
+            }
             let change = Change::read(call)?;
             let make = |current: &Value| change.on(current);
             set(call, replicas, options.dry_run, make).await
@@ -74,7 +79,6 @@ impl Change {
             "application/strategic-merge-patch+json" => {
                 decode::untyped_json(&call.body).map(Change::Strategic)
             }
-            "application/apply-patch+yaml" => decode::untyped_yaml(&call.body).map(Change::Merge),
             _ => Err(Status::unsupported_patch_type()),
         }
     }
@@ -96,6 +100,48 @@ impl Change {
     }
 }
 
+/// Applies a Scale: the applier owns the replicas of the object that is scaled.
+async fn apply(
+    call: &Call,
+    replicas: &'static Scale,
+    options: &WriteOptions,
+) -> Result<Answer, Status> {
+    let (config, _) = decode::apply_patch(&call.body)?;
+    let config = decode::check(&SCALES, config, FieldValidation::Ignore)?.object;
+    refuse_wrong(call, &config)?;
+    let mut wish = json!({
+        "apiVersion": call.row.api_version(), "kind": call.row.kind,
+        "metadata": {"name": call.name, "namespace": call.namespace},
+    });
+    for key in ["uid", "resourceVersion"] {
+        value::keep(&mut wish["metadata"], &config["metadata"], key);
+    }
+    if !value::at(&config, &["spec", "replicas"]).is_null() {
+        replicas.apply(&config, &mut wish);
+    }
+    let written = write::modify(call, options.dry_run, |current| {
+        let applied = managers::apply(call, Some(current), &wish, options.force)?;
+        write::prepare(call, Part::Main, applied, current, Managers::Known)
+    })
+    .await?;
+    let object = object::decode_at(call.row, &written.stored, written.revision);
+    Ok(show(call, &replicas.of(&object), written.revision))
+}
+
+fn refuse_wrong(call: &Call, scale: &Value) -> Result<(), Status> {
+    let sent = meta::name(scale);
+    if sent != call.name && !sent.is_empty() {
+        let why = api::write::name_mismatch(sent, &call.name);
+        return Err(Status::bad_request(why));
+    }
+    let wrong = scale::validate(scale);
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid_object(&SCALES, &call.name, &wrong))
+    }
+}
+
 async fn set(
     call: &Call,
     replicas: &'static Scale,
@@ -104,15 +150,7 @@ async fn set(
 ) -> Result<Answer, Status> {
     let written = write::modify(call, dry_run, |current| {
         let wanted = make(&replicas.of(current))?;
-        let sent = meta::name(&wanted);
-        if sent != call.name && !sent.is_empty() {
-            let why = api::write::name_mismatch(sent, &call.name);
-            return Err(Status::bad_request(why));
-        }
-        let wrong = scale::validate(&wanted);
-        if !wrong.is_empty() {
-            return Err(Status::invalid_object(&SCALES, &call.name, &wrong));
-        }
+        refuse_wrong(call, &wanted)?;
         let mut new = current.clone();
         replicas.apply(&wanted, &mut new);
         // What the Scale says of the version that it replaces holds for the object.
