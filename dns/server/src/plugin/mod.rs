@@ -18,6 +18,7 @@ mod cache;
 mod cancel;
 mod chaos;
 mod dns64;
+mod dnstap;
 mod errors;
 pub mod file;
 pub(crate) mod forward;

@@ -25,6 +25,7 @@ pub const PLUGINS: &[(&str, Make)] = &[
     ("prometheus", super::prometheus::make),
     ("errors", super::errors::make),
     ("log", super::log::make),
+    ("dnstap", super::dnstap::make),
     ("rrl", super::rrl::make),
     ("local", super::local::make),
     ("dns64", super::dns64::make),
