@@ -179,6 +179,14 @@ fn translate(source: &str) -> String {
                 at += 2;
                 continue;
             }
+            // A name or a number in braces, such as \p{L} or \x{e9}, stays as it is.
+            ('\\', Some('p' | 'P' | 'x')) if chars.get(at + 2) == Some(&'{') => {
+                let end = chars[at..].iter().position(|c| *c == '}');
+                let end = end.map_or(chars.len(), |len| at + len + 1);
+                out.extend(&chars[at..end]);
+                at = end;
+                continue;
+            }
             ('\\', Some(escaped)) => {
                 escape(escaped, class, &mut out);
                 at += 2;
@@ -272,12 +280,12 @@ fn repetition(chars: &[char]) -> bool {
     !low.is_empty() && digits(low) && digits(high)
 }
 
-/// Whether the brace after these characters ends a repetition or a name.
+/// Whether the brace after these characters ends a repetition.
 fn closes_repetition(before: &[char]) -> bool {
     before.iter().rposition(|c| *c == '{').is_some_and(|open| {
         let mut whole = before[open..].to_vec();
         whole.push('}');
-        repetition(&whole) || open > 0 && matches!(before[open - 1], 'p' | 'P' | 'x')
+        repetition(&whole)
     })
 }
 

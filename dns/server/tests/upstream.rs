@@ -81,9 +81,14 @@ fn answer(query: &Message, manner: Manner, by_stream: bool) -> Message {
 }
 
 async fn upstream(manner: Manner) -> Server {
-    let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    // A port that is free for both; what is free for one may be taken for the other.
+    let (socket, listener) = loop {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(listener) = TcpListener::bind(socket.local_addr().unwrap()).await {
+            break (Arc::new(socket), listener);
+        }
+    };
     let address = socket.local_addr().unwrap();
-    let listener = TcpListener::bind(address).await.unwrap();
     let server = Server {
         address,
         asked: Arc::default(),

@@ -122,7 +122,7 @@ fn a_server_that_is_gone_is_named() -> Result<()> {
     ended.assert_refused(1, &["no answer from https://172.31.0.1:6443", "refused"]);
     let ended = stage.show(&["service", "list"])?;
     ended.assert_done();
-    assert!(ended.stdout.contains("10.96.0.10:80"), "{ended:?}");
+    assert!(ended.stdout.contains("10.96.0.30:80"), "{ended:?}");
     assert!(ended.stderr.contains("names are not shown"), "{ended:?}");
     wait_for("the lock to be let go", PATIENCE, || {
         let status = stage.show(&["status"]).ok()?;

@@ -150,7 +150,7 @@ fn table() -> Vec<Refused> {
             SERVICES,
             &service("x", json!({"clusterIP": GOOD.ip(), "ports": port})),
             422,
-            &["spec.clusterIPs", "10.96.0.10", "already allocated"],
+            &["spec.clusterIPs", "10.96.0.30", "already allocated"],
         ),
         post(
             SERVICES,

@@ -18,7 +18,7 @@ use testbed::{Node, Pod, Process, wait_for};
 
 /// Where the good Service is reached.
 pub(crate) const GOOD: SocketAddr =
-    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 10)), 80);
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 30)), 80);
 /// No start or end takes longer, in a debug build on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -332,13 +332,15 @@ pub(crate) fn start_up(node: &Node, flags: &[&str]) -> Result<Running> {
     Ok(running)
 }
 
-/// The usual flags of `up` in a node: its own data, pins and cgroup.
+/// The usual flags of `up` in a node: its own data, pins and cgroup, and no Services in the tables but the test's and
+/// the API server's own.
 pub(crate) fn up_flags(node: &Node) -> Vec<String> {
     let mut flags = datapath_flags(node);
     flags.extend([
         format!("--bind-address={NODE4}"),
         format!("--data-dir={}", data_dir(node).display()),
         format!("--write-kubeconfig={}", kubeconfig(node).display()),
+        "--no-cluster-dns".to_owned(),
     ]);
     flags
 }
