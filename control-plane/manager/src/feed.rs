@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 use client::{Client, Event, Params, Resource};
 use futures_util::stream::{self, BoxStream, SelectAll};
 use futures_util::{Stream, StreamExt};
-use reconcile::{Bare, Key, Origin, Snapshot};
+use reconcile::{Bare, Key, Origin, Protected, Snapshot, Stored};
+use serde::de::DeserializeOwned;
 use view::objects::{EndpointSlice, Endpoints, Namespace, Node, Pod, Service};
 use view::{Object, ServiceAccount};
 
@@ -22,6 +23,7 @@ pub(crate) enum Said {
     Namespaces(Event<Namespace>),
     Accounts(Event<ServiceAccount>),
     Others(Origin, Event<Bare>),
+    Stored(Origin, Event<Stored>),
 }
 
 impl Said {
@@ -36,6 +38,7 @@ impl Said {
             Said::Namespaces(event) => snapshot.fold_namespaces(event),
             Said::Accounts(event) => snapshot.fold_accounts(event),
             Said::Others(origin, event) => snapshot.fold_others(&origin, event),
+            Said::Stored(origin, event) => snapshot.fold_stored(&origin, event),
         }
     }
 }
@@ -46,7 +49,8 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Watches what controllers look at, and `others` for the sake of ownership.
+    /// Watches what controllers look at, and `others` for the sake of ownership, and of protection where their
+    /// objects are protected.
     pub(crate) fn new(client: &Client, others: &[Origin]) -> Feed {
         let mut watches = stream::select_all([
             watch(client, Said::Namespaces),
@@ -58,12 +62,10 @@ impl Feed {
             watch(client, Said::Accounts),
         ]);
         for origin in others {
-            let bare = client.watch_resource::<Bare>(&resource_at(origin), Params::default());
-            let origin = origin.clone();
-            watches.push(
-                bare.map(move |event| Said::Others(origin.clone(), event))
-                    .boxed(),
-            );
+            watches.push(match Protected::at(origin) {
+                Some(_) => watch_at(client, origin, Said::Stored),
+                None => watch_at(client, origin, Said::Others),
+            });
         }
         Feed { watches }
     }
@@ -104,4 +106,14 @@ impl Stream for Feed {
 
 fn watch<T: Object>(client: &Client, say: fn(Event<T>) -> Said) -> BoxStream<'static, Said> {
     client.watch::<T>(Params::default()).map(say).boxed()
+}
+
+fn watch_at<T: DeserializeOwned + Send + 'static>(
+    client: &Client,
+    origin: &Origin,
+    say: fn(Origin, Event<T>) -> Said,
+) -> BoxStream<'static, Said> {
+    let watch = client.watch_resource::<T>(&resource_at(origin), Params::default());
+    let origin = origin.clone();
+    watch.map(move |event| say(origin.clone(), event)).boxed()
 }

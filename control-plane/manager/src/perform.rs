@@ -1,11 +1,11 @@
 //! Writes as requests.
 
 use client::{Client, Event, ListParams, PatchKind, Path, Resource};
-use reconcile::{Key, Name, Origin, Snapshot, Target, Write};
+use reconcile::{Claim, Key, Name, Origin, Snapshot, Target, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use view::ServiceAccount;
-use view::objects::{EndpointSlice, Endpoints, Namespace, OwnerReference};
+use view::objects::{EndpointSlice, Endpoints, Namespace, OwnerReference, Pod};
 
 /// What the server answered to a write: the newest there is to know.
 pub(crate) enum Answer {
@@ -40,13 +40,16 @@ pub(crate) enum Error {
         resource: String,
         count: usize,
     },
+    /// A claim cannot go yet.
+    #[error("pod {pod} uses the claim")]
+    Used { pod: String },
 }
 
 impl Error {
     /// Whether it is how concurrent writers find out about each other.
     pub(crate) fn is_expected(&self) -> bool {
         match self {
-            Error::Remaining { .. } => true,
+            Error::Remaining { .. } | Error::Used { .. } => true,
             Error::Request(error) => {
                 error.is_conflict() || error.is_not_found() || error.is_already_exists()
             }
@@ -165,7 +168,11 @@ pub(crate) async fn perform(client: &Client, write: &Write) -> Result<Option<Ans
             uid,
             resource_version,
             finalizers,
+            unless_used,
         } => {
+            if let Some(claim) = unless_used {
+                unused(client, claim).await?;
+            }
             let finalizers = list_or_null(finalizers.iter().map(|text| json!(text)).collect());
             let meta =
                 json!({"uid": uid, "resourceVersion": resource_version, "finalizers": finalizers});
@@ -235,6 +242,24 @@ async fn exists(client: &Client, namespace: &str, owner: &OwnerReference) -> Res
         Ok(found) => Ok(found["metadata"]["uid"] == owner.uid.as_str()),
         Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// That no pod uses the claim is asked for once more before it goes: one may be so new that its watch has not told of
+/// it. The watch will, and then the claim is decided about again; until then it is asked about now and then.
+async fn unused(client: &Client, claim: &Claim) -> Result<(), Error> {
+    let pods = Resource::of::<Pod>().within(&claim.name.namespace);
+    let mut params = ListParams::default();
+    loop {
+        let page = client.page::<Pod>(&pods, &params).await?;
+        if let Some(pod) = page.items.into_iter().find(|pod| claim.is_used_by(pod)) {
+            let pod = pod.metadata.name;
+            return Err(Error::Used { pod });
+        }
+        if page.continue_token.is_empty() {
+            return Ok(());
+        }
+        params.continue_token = page.continue_token;
     }
 }
 

@@ -1,6 +1,9 @@
 //! The controllers against the API server, in one process, over the store in memory.
 #![forbid(unsafe_code)]
 
+#[path = "controllers/protection.rs"]
+mod protection;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;

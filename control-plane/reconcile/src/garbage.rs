@@ -227,6 +227,7 @@ impl Item {
             uid: uid.to_string(),
             resource_version: self.resource_version.clone(),
             finalizers: rest.cloned().collect(),
+            unless_used: None,
         }
     }
 }

@@ -13,6 +13,7 @@ mod leaving;
 mod mirror;
 mod namespaces;
 mod pods;
+mod protection;
 mod render;
 mod slices;
 mod snapshot;
@@ -20,7 +21,8 @@ mod write;
 
 use std::sync::Arc;
 
-pub use snapshot::{Bare, Name, Snapshot};
+pub use protection::{Claim, Protected};
+pub use snapshot::{Bare, Name, Snapshot, Stored};
 pub use write::{Origin, Target, Write};
 
 /// What is decided about as a whole.
@@ -38,6 +40,8 @@ pub enum Key {
     Pod(Name),
     /// An object of any kind, by uid: it goes when its owners are gone, and its dependents when it goes.
     Owned(Arc<str>),
+    /// An object of storage, which stays while it is in use.
+    Protected(Protected, Name),
 }
 
 /// What to write so that what belongs to `key` is as it should be; nothing when it is. The writes are to be done in
@@ -50,5 +54,6 @@ pub fn reconcile(key: &Key, snapshot: &Snapshot) -> Vec<Write> {
         Key::Namespace(name) => namespaces::reconcile(name, snapshot),
         Key::Pod(name) => leaving::reconcile(name, snapshot),
         Key::Owned(uid) => garbage::reconcile(uid, snapshot),
+        Key::Protected(kind, name) => protection::reconcile(*kind, name, snapshot),
     }
 }

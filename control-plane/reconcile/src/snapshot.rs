@@ -1,5 +1,7 @@
 //! What the watches said so far, and which keys a change touches.
 
+mod stored;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +16,9 @@ use crate::index::LabelIndex;
 use crate::pods::selects;
 use crate::slices::SERVICE_NAME;
 use crate::write::Origin;
+
+pub use stored::Stored;
+use stored::Uses;
 
 /// Namespace and name of an object.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -57,6 +62,7 @@ pub struct Snapshot {
     accounts: Store<ServiceAccount>,
     others: BTreeMap<Origin, Store<Bare>>,
     graph: Graph,
+    uses: Uses,
     pods_by_label: LabelIndex,
     /// Services by the first pair of their selector.
     services_by_selector: LabelIndex,
@@ -126,6 +132,7 @@ impl Snapshot {
         let mut touched = BTreeSet::new();
         let mut closing = BTreeSet::new();
         let mut leaving = Vec::new();
+        let mut released = Vec::new();
         for (name, before) in self
             .pods
             .fold(slim(event, |object| &mut object.metadata), &mut self.graph)
@@ -135,6 +142,7 @@ impl Snapshot {
                 closing.insert(Arc::clone(&name.namespace));
             }
             if let Some(before) = &before {
+                self.uses.remove_pod(&name, before, &mut released);
                 self.selecting(&name.namespace, before, &mut touched);
                 for (key, value) in &before.metadata.labels {
                     self.pods_by_label
@@ -145,6 +153,7 @@ impl Snapshot {
                 if after.metadata.deletion_timestamp.is_some() {
                     leaving.push(Key::Pod(name.clone()));
                 }
+                self.uses.insert_pod(&name, after);
                 self.selecting(&name.namespace, after, &mut touched);
                 for (key, value) in &after.metadata.labels {
                     self.pods_by_label
@@ -155,6 +164,7 @@ impl Snapshot {
         let mut keys = endpoint_keys(touched);
         keys.extend(closing.into_iter().map(Key::Namespace));
         keys.extend(leaving);
+        keys.extend(self.leaving_claims(released));
         keys.extend(self.graph.take_touched());
         keys
     }
@@ -256,6 +266,7 @@ impl Snapshot {
     pub fn expect(&mut self, origins: impl IntoIterator<Item = Origin>) {
         for origin in origins {
             let store = Store::new(origin.clone());
+            self.uses.expect(&origin);
             self.others.insert(origin, store);
         }
     }
@@ -263,11 +274,7 @@ impl Snapshot {
     /// Folds objects of a kind that was announced to [`Snapshot::expect`].
     pub fn fold_others(&mut self, origin: &Origin, event: Event<Bare>) -> Vec<Key> {
         if let Some(store) = self.others.get_mut(origin) {
-            let mut event = slim(event, |bare| &mut bare.metadata);
-            if let Event::Applied(bare) = &mut event {
-                bare.metadata.labels = BTreeMap::new();
-            }
-            store.fold(event, &mut self.graph);
+            store.fold(slim_more(event), &mut self.graph);
         }
         self.graph.take_touched()
     }
@@ -376,6 +383,15 @@ impl Snapshot {
 fn slim<T>(mut event: Event<T>, meta: fn(&mut T) -> &mut ObjectMeta) -> Event<T> {
     if let Event::Applied(object) = &mut event {
         meta(object).annotations = BTreeMap::new();
+    }
+    event
+}
+
+/// Leaves out the labels too.
+fn slim_more(event: Event<Bare>) -> Event<Bare> {
+    let mut event = slim(event, |bare| &mut bare.metadata);
+    if let Event::Applied(bare) = &mut event {
+        bare.metadata.labels = BTreeMap::new();
     }
     event
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use view::objects::OwnerReference;
 
+use crate::protection::Claim;
 use crate::snapshot::Name;
 
 /// The kinds that controllers write.
@@ -113,8 +114,10 @@ pub enum Write {
         uid: String,
         /// Of the object that was looked at.
         resource_version: String,
-        /// All that are left.
+        /// All that it is to have.
         finalizers: Vec<String>,
+        /// It stays as it is if a pod turns out to use this claim.
+        unless_used: Option<Claim>,
     },
     /// Delete every object of every kind in a namespace, pods first; done when nothing is left.
     Empty {

@@ -82,7 +82,11 @@ fn picture(model: &Model) -> String {
         match kind.as_str() {
             "EndpointSlice" => picture_slice(&mut out, name, object),
             "Endpoints" => picture_endpoints(&mut out, name, object),
-            "ServiceAccount" | "ConfigMap" => writeln!(out, "{kind} {name}").unwrap(),
+            "ServiceAccount"
+            | "ConfigMap"
+            | "PersistentVolumeClaim"
+            | "PersistentVolume"
+            | "VolumeAttributesClass" => writeln!(out, "{kind} {name}").unwrap(),
             _ => {}
         }
     }

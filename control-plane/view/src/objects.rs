@@ -1,10 +1,14 @@
 //! Typed views of the objects that the platform reads: the fields that somebody asks for and no others, each
 //! optional or defaulted, `null` read as absent. What is unknown is skipped, so a view is never written back.
 
+mod volumes;
+
 use std::collections::BTreeMap;
 
 use api::Kind;
 use serde::{Deserialize, Deserializer};
+
+pub use volumes::{ClaimVolumeSource, EphemeralVolumeSource, Volume};
 
 /// `v1` Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -191,6 +195,8 @@ pub struct ObjectMeta {
     pub creation_timestamp: Option<String>,
     /// RFC 3339, UTC: set while deletion waits for something.
     pub deletion_timestamp: Option<String>,
+    /// How long deletion waits for a pod to stop; zero when it waits no more.
+    pub deletion_grace_period_seconds: Option<i64>,
     /// What selectors match.
     #[serde(deserialize_with = "or_default")]
     pub labels: BTreeMap<String, String>,
@@ -527,6 +533,9 @@ pub struct PodSpec {
     /// What runs before; those that restart always keep running beside the containers.
     #[serde(deserialize_with = "or_default")]
     pub init_containers: Vec<Container>,
+    /// Those of its volumes that are claims.
+    #[serde(deserialize_with = "volumes::claims")]
+    pub volumes: Vec<Volume>,
 }
 
 /// A container of a Pod.

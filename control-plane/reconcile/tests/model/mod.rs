@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use reconcile::{Key, Name, Origin, Snapshot, Target, Write, reconcile};
+use reconcile::{Key, Name, Origin, Protected, Snapshot, Target, Write, reconcile};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use view::Event;
+use view::objects::Pod;
 
 /// Kind, namespace, name.
 type Id = (String, String, String);
@@ -27,6 +29,7 @@ impl Model {
             counter: 0,
         };
         model.snapshot.expect([config_maps()]);
+        model.snapshot.expect([claims(), volumes(), classes()]);
         assert!(!model.snapshot.is_complete());
         for kind in KINDS {
             model.tell(kind, None, &Event::Restarted);
@@ -114,6 +117,15 @@ impl Model {
                 }
                 "Namespace" => {
                     keys.insert(Key::Namespace(name.as_str().into()));
+                }
+                "PersistentVolumeClaim" => {
+                    keys.insert(Key::Protected(Protected::Claim, Name::new(namespace, name)));
+                }
+                "PersistentVolume" => {
+                    keys.insert(Key::Protected(Protected::Volume, Name::new("", name)));
+                }
+                "VolumeAttributesClass" => {
+                    keys.insert(Key::Protected(Protected::Class, Name::new("", name)));
                 }
                 _ => {}
             }
@@ -212,7 +224,13 @@ impl Model {
                 uid,
                 resource_version,
                 finalizers,
+                unless_used,
             } => {
+                if let Some(claim) = unless_used {
+                    let pods = self.objects.values().filter(|o| o["kind"] == "Pod");
+                    let mut pods = pods.map(|pod| Pod::deserialize(pod).unwrap());
+                    assert!(!pods.any(|pod| claim.is_used_by(&pod)), "{claim:?}");
+                }
                 let id = self.at(&origin, &name, &uid, &resource_version);
                 let mut object = self.objects[&id].clone();
                 object["metadata"]["finalizers"] = json!(finalizers);
@@ -241,7 +259,9 @@ impl Model {
     fn at(&self, origin: &Origin, name: &Name, uid: &str, version: &str) -> Id {
         let wanted = (name.namespace.to_string(), name.name.to_string());
         let mut found = self.objects.iter().filter(|((kind, namespace, name), _)| {
-            let plural = format!("{}s", kind.to_lowercase()).replace("endpointss", "endpoints");
+            let plural = format!("{}s", kind.to_lowercase())
+                .replace("endpointss", "endpoints")
+                .replace("classs", "classes");
             plural == *origin.plural && (namespace, name) == (&wanted.0, &wanted.1)
         });
         let (id, object) = found.next().unwrap();
@@ -276,13 +296,16 @@ impl Model {
             "Endpoints" => snapshot.fold_endpoints(typed(event, object)),
             "Namespace" => snapshot.fold_namespaces(typed(event, object)),
             "ServiceAccount" => snapshot.fold_accounts(typed(event, object)),
+            "PersistentVolumeClaim" => snapshot.fold_stored(&claims(), typed(event, object)),
+            "PersistentVolume" => snapshot.fold_stored(&volumes(), typed(event, object)),
+            "VolumeAttributesClass" => snapshot.fold_stored(&classes(), typed(event, object)),
             "ConfigMap" => snapshot.fold_others(&config_maps(), typed(event, object)),
             kind => panic!("kind {kind} is not followed"),
         });
     }
 }
 
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 11] = [
     "Service",
     "Pod",
     "Node",
@@ -291,14 +314,33 @@ const KINDS: [&str; 8] = [
     "Namespace",
     "ServiceAccount",
     "ConfigMap",
+    "PersistentVolumeClaim",
+    "PersistentVolume",
+    "VolumeAttributesClass",
 ];
 
 fn config_maps() -> Origin {
+    origin("", "configmaps", true)
+}
+
+fn claims() -> Origin {
+    origin("", "persistentvolumeclaims", true)
+}
+
+fn volumes() -> Origin {
+    origin("", "persistentvolumes", false)
+}
+
+fn classes() -> Origin {
+    origin("storage.k8s.io", "volumeattributesclasses", false)
+}
+
+fn origin(group: &str, plural: &str, namespaced: bool) -> Origin {
     Origin {
-        group: "".into(),
+        group: group.into(),
         version: "v1".into(),
-        plural: "configmaps".into(),
-        namespaced: true,
+        plural: plural.into(),
+        namespaced,
     }
 }
 
