@@ -145,7 +145,8 @@ fn damage_in_the_middle_is_named_with_its_place_and_a_torn_tail_is_not_damage() 
         .map_or(0, |last| last + 1);
 
     let mut damaged = whole.clone();
-    let middle = used / 2;
+    // Among what was filled in, a frame each. What a cluster begins with is one long frame before that.
+    let middle = used - 5_000;
     damaged[middle] ^= 0x10;
     std::fs::write(&log, &damaged)?;
     let ended = folder.refused()?;
