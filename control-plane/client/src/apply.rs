@@ -64,8 +64,7 @@ impl Client {
             Ok(before) => before,
             Err(error) if error.is_not_found() => {
                 let json = "application/json";
-                let created =
-                    self.write(Method::POST, &path.collection, json, document, STRICT);
+                let created = self.write(Method::POST, &path.collection, json, document, STRICT);
                 match created.await {
                     Ok(created) => return Ok(Applied::Created(created)),
                     Err(error) if error.is_already_exists() => Value::Null,
