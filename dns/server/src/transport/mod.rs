@@ -154,6 +154,7 @@ impl Server {
             }
         }
         self.listeners.retain(|listen, _| wanted.contains(listen));
+        instance.listening();
         failed
     }
 }
