@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("view", &["api", "model"]),
     ("reconcile", &["api", "model", "view"]),
     ("authorization", &["api"]),
-    ("admission", &["api", "authorization"]),
+    ("admission", &["api", "authorization", "cel"]),
     ("field-manager", &["api"]),
     ("zone", &["api", "view"]),
     ("cel", &[]),
