@@ -6,7 +6,6 @@
 //! write) has its place in the table and is carried out by who calls: see [`quota`].
 #![forbid(unsafe_code)]
 
-pub mod hook;
 mod plugins;
 mod pod;
 pub mod quota;
@@ -62,7 +61,7 @@ impl Attributes<'_> {
     }
 
     /// The refusal in the words of Kubernetes.
-    pub(crate) fn forbid(&self, why: impl AsRef<str>) -> Status {
+    fn forbid(&self, why: impl AsRef<str>) -> Status {
         let subject = Subject {
             group: self.group,
             name: self.resource,
@@ -120,9 +119,7 @@ pub static PLUGINS: &[Plugin] = &[
     plugins::certificate::CERTIFICATE_SIGNING,
     plugins::certificate::CERTIFICATE_SUBJECT_RESTRICTION,
     plugins::ingress::DEFAULT_INGRESS_CLASS,
-    hook::MUTATING_WEBHOOK,
-    hook::VALIDATING_POLICY,
-    hook::VALIDATING_WEBHOOK,
+    // Mutating policies and webhooks, validating policies and webhooks stand here, in this order.
     quota::RESOURCE_QUOTA,
 ];
 

@@ -4,8 +4,9 @@ use serde_json::{Map, Value, json};
 
 use crate::field::FieldError;
 use crate::meta;
+use crate::selector::selector_text;
 use crate::table::{AGE, BASE, Column, NAME, Resource, column};
-use crate::value::{at, number, set, text};
+use crate::value::{at, number, set};
 
 /// Where in an object the numbers stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,35 +122,13 @@ pub fn validate(scale: &Value) -> Vec<FieldError> {
     wrong
 }
 
-/// A selector as the query parameter `labelSelector` has it.
+/// A selector as the query parameter `labelSelector` has it; that of a ReplicationController is nothing but labels.
 fn as_text(selector: &Value) -> String {
-    let labels = match selector.get("matchLabels") {
-        Some(labels) => labels,
-        None if selector.get("matchExpressions").is_some() => &Value::Null,
-        None => selector,
-    };
-    let mut parts: Vec<(String, String)> = crate::value::entries(labels, &[])
-        .filter_map(|(key, value)| Some((key.clone(), format!("{key}={}", value.as_str()?))))
-        .collect();
-    for one in crate::value::list(selector, &["matchExpressions"]) {
-        let key = text(one, &["key"]);
-        let mut values: Vec<&str> = crate::value::list(one, &["values"])
-            .iter()
-            .filter_map(Value::as_str)
-            .collect();
-        values.sort_unstable();
-        let values = values.join(",");
-        let part = match text(one, &["operator"]) {
-            "In" => format!("{key} in ({values})"),
-            "NotIn" => format!("{key} notin ({values})"),
-            "DoesNotExist" => format!("!{key}"),
-            _ => key.to_owned(),
-        };
-        parts.push((key.to_owned(), part));
+    if selector.get("matchLabels").is_some() || selector.get("matchExpressions").is_some() {
+        selector_text(selector)
+    } else {
+        selector_text(&json!({"matchLabels": selector}))
     }
-    parts.sort();
-    let parts: Vec<String> = parts.into_iter().map(|(_, part)| part).collect();
-    parts.join(",")
 }
 
 #[cfg(test)]

@@ -432,3 +432,32 @@ fn unescape(value: &str) -> Option<String> {
     }
     Some(plain)
 }
+
+/// A LabelSelector object as the query parameter `labelSelector` has it, in order of keys.
+pub(crate) fn selector_text(selector: &Value) -> String {
+    let mut parts: Vec<(&str, String)> = entries(selector, &["matchLabels"])
+        .map(|(key, value)| {
+            let value = value.as_str().unwrap_or_default();
+            (key.as_str(), format!("{key}={value}"))
+        })
+        .collect();
+    for one in list(selector, &["matchExpressions"]) {
+        let key = text(one, &["key"]);
+        let mut values: Vec<&str> = list(one, &["values"])
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        values.sort_unstable();
+        let values = values.join(",");
+        let part = match text(one, &["operator"]) {
+            "In" => format!("{key} in ({values})"),
+            "NotIn" => format!("{key} notin ({values})"),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.to_owned(),
+        };
+        parts.push((key, part));
+    }
+    parts.sort();
+    let parts: Vec<String> = parts.into_iter().map(|(_, part)| part).collect();
+    parts.join(",")
+}

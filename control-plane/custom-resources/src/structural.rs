@@ -380,26 +380,7 @@ fn completeness(
     if depth > DEPTH_MAX {
         return;
     }
-    for word in ["anyOf", "allOf", "oneOf"] {
-        for (index, below) in list(body, &[word]).iter().enumerate() {
-            covered(
-                structure,
-                below,
-                Place::Index(&place, word, index),
-                depth + 1,
-                wrong,
-            );
-        }
-    }
-    if let Some(not) = body.get("not").filter(|not| not.is_object()) {
-        covered(
-            structure,
-            not,
-            Place::Child(&place, "not"),
-            depth + 1,
-            wrong,
-        );
-    }
+    combined_covered(structure, body, place, depth, wrong);
     if let Some(items) = body.get("items").filter(|items| items.is_object()) {
         completeness(
             items,
@@ -462,25 +443,26 @@ fn covered(
             )),
         }
     }
+    combined_covered(structure, body, place, depth, wrong);
+}
+
+/// What `anyOf`, `allOf`, `oneOf` and `not` of a body name must be in the structure as well.
+fn combined_covered(
+    structure: &Value,
+    body: &Value,
+    place: Place<'_>,
+    depth: usize,
+    wrong: &mut Vec<FieldError>,
+) {
+    let mut below =
+        |value: &Value, place: Place<'_>| covered(structure, value, place, depth + 1, wrong);
     for word in ["anyOf", "allOf", "oneOf"] {
-        for (index, below) in list(body, &[word]).iter().enumerate() {
-            covered(
-                structure,
-                below,
-                Place::Index(&place, word, index),
-                depth + 1,
-                wrong,
-            );
+        for (index, value) in list(body, &[word]).iter().enumerate() {
+            below(value, Place::Index(&place, word, index));
         }
     }
     if let Some(not) = body.get("not").filter(|not| not.is_object()) {
-        covered(
-            structure,
-            not,
-            Place::Child(&place, "not"),
-            depth + 1,
-            wrong,
-        );
+        below(not, Place::Child(&place, "not"));
     }
 }
 

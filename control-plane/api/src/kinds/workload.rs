@@ -9,7 +9,7 @@ use crate::duration::age;
 use crate::field::FieldError;
 use crate::meta;
 use crate::names;
-use crate::selector::LabelSelector;
+use crate::selector::{LabelSelector, selector_text};
 use crate::table::{Column, wide};
 use crate::value::{at, entries, list, text};
 
@@ -207,39 +207,10 @@ pub(super) fn containers(template: &Value) -> (Value, Value) {
 
 /// A LabelSelector as people write it.
 pub(super) fn selector(selector: &Value) -> String {
-    if selector.is_null() {
-        return "<none>".to_owned();
+    match selector_text(selector) {
+        text if text.is_empty() => "<none>".to_owned(),
+        text => text,
     }
-    let mut parts: Vec<(String, String)> = entries(selector, &["matchLabels"])
-        .map(|(key, value)| {
-            (
-                key.clone(),
-                format!("{key}={}", value.as_str().unwrap_or("")),
-            )
-        })
-        .collect();
-    for one in list(selector, &["matchExpressions"]) {
-        let key = text(one, &["key"]);
-        let mut values: Vec<&str> = list(one, &["values"])
-            .iter()
-            .filter_map(Value::as_str)
-            .collect();
-        values.sort_unstable();
-        let values = values.join(",");
-        let part = match text(one, &["operator"]) {
-            "In" => format!("{key} in ({values})"),
-            "NotIn" => format!("{key} notin ({values})"),
-            "DoesNotExist" => format!("!{key}"),
-            _ => key.to_owned(),
-        };
-        parts.push((key.to_owned(), part));
-    }
-    if parts.is_empty() {
-        return "<none>".to_owned();
-    }
-    parts.sort();
-    let parts: Vec<String> = parts.into_iter().map(|(_, part)| part).collect();
-    parts.join(",")
 }
 
 /// Labels as people write them.

@@ -3,7 +3,6 @@
 use api::status::Status;
 
 use super::{Call, storage_failure};
-use crate::hooks::conversion;
 use crate::options;
 use crate::respond::{self, Answer};
 
@@ -21,7 +20,6 @@ pub(crate) async fn get(call: &Call) -> Result<Answer, Status> {
         .await
         .map_err(|e| storage_failure(&e))?;
     let entry = entry.ok_or_else(|| call.not_found())?;
-    let entry = conversion::entry(&call.app, call.row, entry).await?;
     Ok(respond::object(
         call.row,
         call.accepted,

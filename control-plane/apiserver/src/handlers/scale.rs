@@ -15,7 +15,7 @@ use crate::managers;
 use crate::object;
 use crate::options::WriteOptions;
 use crate::respond::{self, Answer};
-use crate::write::{self, Managers, Wish};
+use crate::write::{self, Managers};
 
 /// Answers GET, PUT and PATCH.
 pub(crate) async fn answer(
@@ -121,11 +121,7 @@ async fn apply(
     }
     let written = write::modify(call, options.dry_run, |current| {
         let applied = managers::apply(call, Some(current), &wish, options.force)?;
-        Ok(Wish::Change {
-            new: applied,
-            part: Part::Main,
-            managers: Managers::Known,
-        })
+        write::prepare(call, Part::Main, applied, current, Managers::Known)
     })
     .await?;
     let object = object::decode_at(call.row, &written.stored, written.revision);
@@ -167,11 +163,7 @@ async fn set(
                 value::set(metadata, "uid", uid);
             }
         }
-        Ok(Wish::Change {
-            new,
-            part: Part::Main,
-            managers: Managers::Track,
-        })
+        write::prepare(call, Part::Main, new, current, Managers::Track)
     })
     .await?;
     let object = object::decode_at(call.row, &written.stored, written.revision);
