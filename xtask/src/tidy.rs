@@ -25,10 +25,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("view", &["api", "model"]),
     ("reconcile", &["api", "model", "view"]),
     ("authorization", &["api"]),
-    ("cel", &[]),
-    ("admission", &["api", "authorization", "cel"]),
+    ("admission", &["api", "authorization"]),
     ("field-manager", &["api"]),
     ("zone", &["api", "view"]),
+    ("cel", &[]),
     ("custom-resources", &["api", "cel"]),
     // The kernel, and the system around it.
     ("programs", &["abi", "packet"]),

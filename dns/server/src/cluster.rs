@@ -10,20 +10,15 @@ use api::selector::LabelSelector;
 use arc_swap::ArcSwap;
 use client::{Client, Params};
 use futures_util::{FutureExt as _, StreamExt as _};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use view::{Event, objects};
+use view::objects;
 use zone::{Options, Snapshot, Store};
-
-use crate::metrics::{Kind, Registry, Series};
 
 /// What is followed: two plugins that want the same share it, also across a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Wanted {
-    /// Which API server.
-    pub server: Server,
+    /// The API server; nothing for the process's own.
+    pub kubeconfig: Option<PathBuf>,
     /// Services and EndpointSlices with these labels only.
     pub labels: String,
     /// Namespaces with these labels only.
@@ -38,51 +33,12 @@ pub struct Wanted {
     pub imports: bool,
 }
 
-/// An API server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Server {
-    /// The process's own.
-    #[default]
-    Own,
-    /// As a kubeconfig says.
-    Kubeconfig {
-        /// The file.
-        file: PathBuf,
-        /// A context of it other than the current one.
-        context: Option<String>,
-    },
-    /// By its address.
-    Endpoint {
-        /// With its scheme.
-        url: String,
-        /// Files: our certificate, its key, and the certificates of whom we believe.
-        tls: Option<[PathBuf; 3]>,
-    },
-}
-
 /// A cluster as known at each instant.
 pub struct Cluster {
-    shown: Arc<Shown>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
     task: Mutex<Option<JoinHandle<()>>>,
     client: Client,
     wanted: Wanted,
-    /// From the change of a Pod or Service to its answer.
-    latency: Arc<Series>,
-}
-
-/// What those who answer see of a cluster.
-#[derive(Default)]
-struct Shown {
-    snapshot: ArcSwap<Snapshot>,
-    /// Counts the snapshots.
-    changes: watch::Sender<u64>,
-}
-
-impl Shown {
-    fn show(&self, snapshot: Snapshot) {
-        self.snapshot.store(Arc::new(snapshot));
-        self.changes.send_modify(|count| *count += 1);
-    }
 }
 
 /// The clusters that this process follows.
@@ -100,9 +56,15 @@ pub enum ClusterError {
         "no API server is known: start with --kubeconfig FILE, or name one in the block with `kubeconfig FILE`"
     )]
     NoServer,
-    /// What names the API server cannot be used.
-    #[error("the API server cannot be asked")]
-    Server(#[source] client::KubeconfigError),
+    /// The file cannot be used.
+    #[error("kubeconfig {file}")]
+    Kubeconfig {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: client::KubeconfigError,
+    },
     /// Labels that cannot be read.
     #[error("{0}")]
     Labels(String),
@@ -122,7 +84,7 @@ impl Clusters {
     ///
     /// # Errors
     /// When no server can be asked.
-    pub fn follow(&self, wanted: Wanted, metrics: &Registry) -> Result<Arc<Cluster>, ClusterError> {
+    pub fn follow(&self, wanted: Wanted) -> Result<Arc<Cluster>, ClusterError> {
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         followed.retain(|_, cluster| cluster.strong_count() > 0);
         if let Some(cluster) = followed.get(&wanted).and_then(Weak::upgrade) {
@@ -131,33 +93,18 @@ impl Clusters {
         for labels in [&wanted.labels, &wanted.namespace_labels] {
             LabelSelector::parse(labels).map_err(|why| ClusterError::Labels(why.message))?;
         }
-        let client = match (&wanted.server, &self.own) {
-            (
-                Server::Kubeconfig {
-                    file,
-                    context: None,
-                },
-                _,
-            ) => Client::from_kubeconfig(file).map_err(ClusterError::Server)?,
-            (
-                Server::Kubeconfig {
-                    file,
-                    context: Some(context),
-                },
-                _,
-            ) => Client::from_kubeconfig_context(file, context).map_err(ClusterError::Server)?,
-            (Server::Endpoint { url, tls }, _) => {
-                let tls = tls
-                    .as_ref()
-                    .map(|files| files.each_ref().map(|file| &**file));
-                Client::from_endpoint(url, tls).map_err(ClusterError::Server)?
+        let client = match (&wanted.kubeconfig, &self.own) {
+            (Some(file), _) => {
+                Client::from_kubeconfig(file).map_err(|source| ClusterError::Kubeconfig {
+                    file: file.clone(),
+                    source,
+                })?
             }
-            (Server::Own, Some(own)) => own.clone(),
-            (Server::Own, None) => Client::in_cluster().map_err(|_| ClusterError::NoServer)?,
+            (None, Some(own)) => own.clone(),
+            (None, None) => Client::in_cluster().map_err(|_| ClusterError::NoServer)?,
         };
         let cluster = Arc::new(Cluster {
-            shown: Arc::default(),
-            latency: latency(metrics),
+            snapshot: Arc::default(),
             task: Mutex::default(),
             client,
             wanted: wanted.clone(),
@@ -171,22 +118,7 @@ impl Cluster {
     /// The cluster now. Reading it waits for nobody.
     #[must_use]
     pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
-        self.shown.snapshot.load()
-    }
-
-    /// Changes each time that another snapshot is in place.
-    #[must_use]
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.shown.changes.subscribe()
-    }
-
-    /// Ends when everything that exists was heard of once.
-    pub async fn until_synced(&self) {
-        let mut changes = self.changes();
-        // The sender lives as long as `self` does.
-        let _ = changes
-            .wait_for(|_| self.shown.snapshot.load().synced())
-            .await;
+        self.snapshot.load()
     }
 
     /// Begins to follow, unless that has begun. Call it inside the runtime. Ends when the cluster is dropped.
@@ -194,8 +126,8 @@ impl Cluster {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.is_none() {
             let (client, wanted) = (self.client.clone(), self.wanted.clone());
-            let (shown, latency) = (Arc::clone(&self.shown), Arc::clone(&self.latency));
-            *task = Some(tokio::spawn(run(client, wanted, shown, latency)));
+            let snapshot = Arc::clone(&self.snapshot);
+            *task = Some(tokio::spawn(run(client, wanted, snapshot)));
         }
     }
 
@@ -208,11 +140,7 @@ impl Cluster {
             >::new()))
         });
         Arc::new(Cluster {
-            shown: Arc::new(Shown {
-                snapshot: ArcSwap::from_pointee(snapshot),
-                changes: watch::Sender::new(1),
-            }),
-            latency: latency(&Registry::default()),
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             task: Mutex::new(None),
             client: Client::in_process(nobody, ""),
             wanted: Wanted::default(),
@@ -221,7 +149,7 @@ impl Cluster {
 
     /// Puts another snapshot in place, for tests.
     pub fn replace(&self, snapshot: Snapshot) {
-        self.shown.show(snapshot);
+        self.snapshot.store(Arc::new(snapshot));
     }
 }
 
@@ -234,41 +162,10 @@ impl Drop for Cluster {
     }
 }
 
-/// The histogram of how long a change took to be answered (Kubernetes' SLI `DNS programming latency`), of headless
-/// Services with a selector: the others' addresses do not follow their endpoints.
-fn latency(metrics: &Registry) -> Arc<Series> {
-    let family = metrics.family(
-        "coredns_kubernetes_dns_programming_duration_seconds",
-        "Histogram of the time (in seconds) it took to program a dns instance.",
-        Kind::Histogram(PROGRAMMING_SECONDS),
-        &["service_kind"],
-    );
-    family.with(&["headless_with_selector"])
-}
-
-/// 1 ms doubling to 524 s, as CoreDNS has it.
-const PROGRAMMING_SECONDS: &[f64] = &[
-    0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096,
-    8.192, 16.384, 32.768, 65.536, 131.072, 262.144, 524.288,
-];
-
-/// When the change behind an event of a headless Service's slice happened, as who wrote the slice says.
-fn changed_at(event: &Event<objects::EndpointSlice>) -> Option<OffsetDateTime> {
-    let Event::Applied(slice) = event else {
-        return None;
-    };
-    let meta = &slice.metadata;
-    meta.labels.get("service.kubernetes.io/headless")?;
-    let at = meta
-        .annotations
-        .get("endpoints.kubernetes.io/last-change-trigger-time")?;
-    OffsetDateTime::parse(at, &Rfc3339).ok()
-}
-
 /// Events that are folded before what they changed is shown.
 const BATCH: usize = 256;
 
-async fn run(client: Client, wanted: Wanted, out: Arc<Shown>, latency: Arc<Series>) {
+async fn run(client: Client, wanted: Wanted, out: Arc<ArcSwap<Snapshot>>) {
     let selector = (!wanted.namespace_labels.is_empty())
         .then(|| LabelSelector::parse(&wanted.namespace_labels).ok())
         .flatten();
@@ -294,16 +191,11 @@ async fn run(client: Client, wanted: Wanted, out: Arc<Shown>, latency: Arc<Serie
     let mut imports = pin!(client.watch::<objects::ServiceImport>(Params::default()));
     let (endpoints, with_pods, with_imports) = (!wanted.no_endpoints, wanted.pods, wanted.imports);
     let mut synced = false;
-    // Times of the changes that are not shown yet.
-    let mut changed: Vec<OffsetDateTime> = Vec::new();
     loop {
         // Every stream goes on for ever.
         tokio::select! {
             Some(event) = services.next() => store.service(event),
-            Some(event) = slices.next(), if endpoints => {
-                changed.extend(changed_at(&event).filter(|_| synced));
-                store.slice(event);
-            }
+            Some(event) = slices.next(), if endpoints => store.slice(event),
             Some(event) = namespaces.next() => store.namespace(event),
             Some(event) = pods.next(), if with_pods => store.pod(event),
             Some(event) = imports.next(), if with_imports => store.import(event),
@@ -315,7 +207,6 @@ async fn run(client: Client, wanted: Wanted, out: Arc<Shown>, latency: Arc<Serie
                 more = true;
             }
             if endpoints && let Some(Some(event)) = slices.next().now_or_never() {
-                changed.extend(changed_at(&event).filter(|_| synced));
                 store.slice(event);
                 more = true;
             }
@@ -324,7 +215,6 @@ async fn run(client: Client, wanted: Wanted, out: Arc<Shown>, latency: Arc<Serie
             }
         }
         if !store.changed() {
-            changed.clear();
             continue;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -335,11 +225,7 @@ async fn run(client: Client, wanted: Wanted, out: Arc<Shown>, latency: Arc<Serie
                 tracing::info!("every Service has been heard of");
                 synced = true;
             }
-            out.show(store.publish(now));
-            let now = OffsetDateTime::now_utc();
-            for at in changed.drain(..) {
-                latency.observe((now - at).as_seconds_f64().max(0.0));
-            }
+            out.store(Arc::new(store.publish(now)));
         }
     }
 }

@@ -83,8 +83,8 @@ counters! {
     DropNoRoute = 19, "drop_no_route";
     /// Dropped: its time to live ends here.
     DropTtlExceeded = 20, "drop_ttl_exceeded";
-    /// TC sent a packet straight to a pod of this node, past the stack's routing; counted beside what else happened
-    /// to it.
+    /// TC sent a packet past the stack's routing, straight to a pod of this node or from one to its next hop; counted
+    /// beside what else happened to it.
     TcHostRouted = 21, "tc_host_routed";
 }
 

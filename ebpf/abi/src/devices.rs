@@ -27,4 +27,7 @@ pub mod flags {
     /// Our XDP program runs on the device: what arrives at its TC program, XDP has seen, and a packet with the
     /// tuple of a translated one is one that it translated.
     pub const XDP_RUNS: u32 = 1 << 1;
+    /// Answers that leave here get their service's address: our TC program sees what leaves. Pods' packets may be
+    /// sent out of here past the stack.
+    pub const TC_RUNS: u32 = 1 << 2;
 }

@@ -1,4 +1,4 @@
-//! Whether the TC programs send packets straight to pods of this node. Written by the agent, read with every packet
+//! Whether the TC programs send packets on past the host's stack: to pods of this node, and from these to others. Written by the agent, read with every packet
 //! that could go so.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -53,10 +53,12 @@ reasons! {
     NoForwarding = 3, "the host does not forward packets of this family";
     /// Chains or tables hang where forwarded packets pass, and would be passed by.
     Netfilter = 4, "netfilter has chains where forwarded packets pass";
-    /// Rules choose among routing tables.
-    Rules = 5, "the host has routing rules of its own";
+    /// Rules choose among routing tables, or routes go by more than addresses.
+    Rules = 5, "the host has routing rules, or routes with an MTU or type of service, of its own";
     /// The host could not be asked.
-    Unread = 6, "the host's firewall or rules could not be read";
+    Unread = 6, "the host's firewall, rules or IPsec policies could not be read";
+    /// Packets for other hosts might have to be encrypted.
+    Ipsec = 7, "the host has IPsec policies";
 }
 
 /// How long a lease lasts, in seconds: longer than an agent takes to be replaced.

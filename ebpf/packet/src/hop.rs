@@ -3,7 +3,7 @@
 use abi::{Endpoint, endpoints};
 
 use crate::parse::{IPV4_LEN, IPV6_LEN};
-use crate::{Family, Fault, Fragment, Headers, checksum};
+use crate::{Address as _, Family, Fault, Fragment, Headers, checksum};
 
 /// Where the first IP header of an untagged frame begins.
 const ETHERNET_LEN: u32 = 14;
@@ -43,6 +43,27 @@ pub fn is_own_source(source: Option<&Endpoint>, ifindex: u32) -> bool {
 pub fn is_direct(endpoint: &Endpoint, ifindex: u32) -> bool {
     // Back to where it came from only by a hairpin, which is another matter.
     endpoint.flags & endpoints::flags::DIRECT != 0 && endpoint.ifindex != ifindex
+}
+
+/// Whether a packet for an address may be sent on to another link (RFC 4291 section 2.5.6). What else is no host's
+/// address, routing refuses.
+#[inline(always)]
+#[must_use]
+pub fn may_leave_link<F: Family>(destination: F::Address) -> bool {
+    let [first, ..] = destination.words();
+    F::NUMBER == abi::family::V4 || u32::from_be(first) & 0xffc0_0000 != 0xfe80_0000
+}
+
+/// Length of a packet from its network header on, as it is when it leaves: of each segment of one that the device cuts
+/// into segments with `segment` bytes of payload each. `transport_len` is the length of its transport header.
+#[inline(always)]
+#[must_use]
+pub fn len_on_wire<F: Family>(headers: &Headers<F>, segment: u32, transport_len: u32) -> u32 {
+    if segment == 0 {
+        headers.bytes
+    } else {
+        headers.l4 - headers.l3 + transport_len + segment
+    }
 }
 
 /// The word of an IP header that holds its time to live, with one less of it and the checksum right.
@@ -152,6 +173,33 @@ mod tests {
             };
             assert_eq!(is_plain(&parse::ipv4(&frame[..], l3)), plain, "{what}");
         }
+    }
+
+    #[test]
+    fn link_local_destinations_stay_on_their_link() {
+        assert!(may_leave_link::<V4>([169, 254, 1, 1]));
+        for (first, leaves) in [
+            ([0xfe, 0x7f], true),
+            ([0xfe, 0x80], false),
+            ([0xfe, 0xbf], false),
+            ([0xfe, 0xc0], true),
+            ([0x20, 0x01], true),
+        ] {
+            let mut address = [1; 16];
+            address[..2].copy_from_slice(&first);
+            assert_eq!(may_leave_link::<V6>(address), leaves, "{first:02x?}");
+        }
+    }
+
+    #[test]
+    fn a_segment_is_as_long_as_it_leaves() {
+        let headers = Headers::<V4> {
+            l4: 34,
+            bytes: 9000,
+            ..Headers::unread(14)
+        };
+        assert_eq!(len_on_wire(&headers, 0, 32), 9000);
+        assert_eq!(len_on_wire(&headers, 1448, 32), 1500);
     }
 
     #[test]

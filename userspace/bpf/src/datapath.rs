@@ -135,10 +135,12 @@ impl Datapath {
         } else {
             0
         };
-        let with_xdp = abi::Device {
-            flags: transmit | abi::devices::flags::XDP_RUNS,
+        let without_xdp = abi::Device {
+            flags: transmit | abi::devices::flags::TC_RUNS,
         };
-        let without_xdp = abi::Device { flags: transmit };
+        let with_xdp = abi::Device {
+            flags: without_xdp.flags | abi::devices::flags::XDP_RUNS,
+        };
         // TC is told before XDP begins and after it ended: it must never take what XDP translated for a packet
         // that a client sent so.
         if mode != XdpMode::Off {

@@ -163,8 +163,8 @@ pub(crate) struct DatapathFlags {
     /// How XDP is attached to the devices
     #[arg(long, value_enum, default_value_t)]
     pub(crate) xdp: Xdp,
-    /// Which way packets for pods of this node take: straight to them, or through the host's stack. Auto goes straight
-    /// while no firewall and no routing rule of the host would be passed by
+    /// Which way packets for pods of this node, and from them to other hosts, take: straight, or through the host's
+    /// stack. Auto goes straight while no firewall, routing rule or IPsec policy of the host would be passed by
     #[arg(long, value_enum, default_value_t)]
     pub(crate) host_routing: HostRouting,
     /// Serve /healthz and /metrics here

@@ -51,6 +51,9 @@ pub enum Error {
         /// Why not.
         source: rtnetlink::Error,
     },
+    /// IPsec could not be asked.
+    #[error("cannot ask the kernel about IPsec policies: this needs root or CAP_NET_ADMIN")]
+    Ipsec(#[source] io::Error),
     /// Netfilter could not be asked.
     #[error("cannot {action} nftables: this needs root or CAP_NET_ADMIN")]
     Netfilter {

@@ -6,9 +6,11 @@
     reason = "leaving a network namespace is unsafe in rustix, and no safe wrapper sends datagrams in batches"
 )]
 
+mod attributes;
 mod datagrams;
 mod error;
 mod host;
+mod ipsec;
 mod links;
 mod mounts;
 mod netfilter;
@@ -19,6 +21,7 @@ mod routes;
 pub use datagrams::{BATCH, Batch, Datagrams, RECEIVE_MAX, SEND_MAX};
 pub use error::Error;
 pub use host::{Capability, hostname, missing_capabilities};
+pub use ipsec::has_ipsec_policies;
 pub use links::{Address, Change, Link, Links};
 pub use mounts::{cgroup2_mount, ensure_bpffs, is_bpffs};
 pub use netfilter::{Hooked, Netfilter};

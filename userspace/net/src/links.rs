@@ -158,18 +158,22 @@ impl Links {
         paths::neighbours(self.handle.clone())
     }
 
-    /// Whether a family has routing rules beside those that every host has.
+    /// Whether a family is routed by more than destinations: routing rules beside those that every host has, or IPv4
+    /// routes for a type of service or with an MTU of their own.
     ///
     /// # Errors
     ///
     /// [`Error::List`] if the kernel refuses.
-    pub fn has_rules(&self, v6: bool) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
+    pub fn is_routed_by_more(
+        &self,
+        v6: bool,
+    ) -> impl Future<Output = Result<bool, Error>> + Send + use<> {
         let version = if v6 {
             rtnetlink::IpVersion::V6
         } else {
             rtnetlink::IpVersion::V4
         };
-        paths::has_rules(self.handle.clone(), version)
+        paths::is_routed_by_more(self.handle.clone(), version)
     }
 
     /// Waits for the next change; `None` when the kernel closed the conversation.
@@ -228,6 +232,13 @@ fn change(payload: &NetlinkPayload<RouteNetlinkMessage>, replaces: bool) -> Opti
             RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message),
         ) => Some(Change::Addresses {
             ifindex: message.header.index,
+        }),
+        NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message),
+        ) if paths::is_particular(message) => Some(match paths::host_route(message) {
+            // Both the route and the way of all packets.
+            Some(_) => Change::Missed,
+            None => Change::Rules,
         }),
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(message)) => {
             paths::host_route(message).map(|route| Change::Route { route, replaces })

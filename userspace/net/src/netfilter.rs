@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use tokio::io::unix::AsyncFd;
 
 use crate::Error;
+use crate::attributes::{find, u16_at, u32_at};
 
 /// Where a forwarded packet would be seen, by family, in words.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -44,7 +45,6 @@ const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_DUMP: u16 = 0x300;
-const NLA_TYPE_MASK: u16 = 0x3fff;
 /// linux/netfilter.h: families of chains.
 const NFPROTO_INET: u8 = 1;
 const NFPROTO_IPV4: u8 = 2;
@@ -277,26 +277,6 @@ fn chain(family: u8, attributes: &[u8], hooked: &mut Hooked) {
     if name != NFPROTO_IPV4 {
         hooked.ipv6.insert(words);
     }
-}
-
-/// The value of the first attribute of a kind.
-fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    loop {
-        let len = usize::from(u16_at(attributes, 0)?);
-        let value = attributes.get(4..len)?;
-        if u16_at(attributes, 2)? & NLA_TYPE_MASK == kind {
-            return Some(value);
-        }
-        attributes = attributes.get(len.next_multiple_of(4)..)?;
-    }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 #[cfg(test)]

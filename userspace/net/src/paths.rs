@@ -7,7 +7,7 @@ use rtnetlink::Handle;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteType,
 };
 use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
 
@@ -57,11 +57,23 @@ pub(crate) async fn neighbours(handle: Handle) -> Result<Vec<Neighbour>, Error> 
     Ok(neighbours)
 }
 
-/// Whether a family has rules beside those that every host has: the local, main and default tables.
-pub(crate) async fn has_rules(
+/// Whether a family has rules beside those that every host has (the local, main and default tables), or routes that
+/// are [particular](is_particular).
+pub(crate) async fn is_routed_by_more(
     handle: Handle,
     version: rtnetlink::IpVersion,
 ) -> Result<bool, Error> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = match version {
+        rtnetlink::IpVersion::V4 => AddressFamily::Inet,
+        rtnetlink::IpVersion::V6 => AddressFamily::Inet6,
+    };
+    let mut routes = std::pin::pin!(handle.route().get(message).execute());
+    while let Some(message) = routes.try_next().await.map_err(listing("routes"))? {
+        if is_particular(&message) {
+            return Ok(true);
+        }
+    }
     let mut messages = std::pin::pin!(handle.rule().get(version).execute());
     while let Some(message) = messages
         .try_next()
@@ -73,6 +85,29 @@ pub(crate) async fn has_rules(
         }
     }
     Ok(false)
+}
+
+/// Whether a route goes by what `bpf_fib_lookup` does not look at: an IPv4 packet's type of service, or an MTU of the
+/// route's own. (Of IPv4 it minds a locked one alone, where the stack minds any.)
+pub(crate) fn is_particular(message: &RouteMessage) -> bool {
+    const RTAX_MTU: u32 = 2;
+    let metrics = || {
+        message
+            .attributes
+            .iter()
+            .filter_map(|attribute| match attribute {
+                RouteAttribute::Metrics(metrics) => Some(metrics),
+                _ => None,
+            })
+            .flatten()
+    };
+    let has_mtu = metrics().any(|metric| matches!(metric, RouteMetric::Mtu(_)));
+    let locked = metrics()
+        .any(|metric| matches!(metric, RouteMetric::Lock(bits) if bits & 1 << RTAX_MTU != 0));
+    let header = &message.header;
+    header.address_family == AddressFamily::Inet
+        && !header.flags.contains(RouteFlags::Cloned)
+        && (header.tos != 0 || has_mtu && !locked)
 }
 
 fn listing(what: &'static str) -> impl Fn(rtnetlink::Error) -> Error {
@@ -169,6 +204,30 @@ mod tests {
         ];
         edit(&mut message);
         host_route(&message)
+    }
+
+    #[test]
+    fn a_route_with_an_mtu_or_a_type_of_service_is_particular() {
+        let route = |family, tos, metrics: &[RouteMetric]| {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            message.header.tos = tos;
+            message.attributes = vec![RouteAttribute::Metrics(metrics.to_vec())];
+            is_particular(&message)
+        };
+        let (v4, v6) = (AddressFamily::Inet, AddressFamily::Inet6);
+        assert!(!route(v4, 0, &[]));
+        assert!(!route(v4, 0, &[RouteMetric::InitCwnd(10)]));
+        assert!(route(v4, 0, &[RouteMetric::Mtu(1400)]));
+        assert!(route(v4, 4, &[]));
+        let locked = [RouteMetric::Lock(1 << 2), RouteMetric::Mtu(1400)];
+        assert!(!route(v4, 0, &locked));
+        assert!(route(
+            v4,
+            0,
+            &[RouteMetric::Lock(1), RouteMetric::Mtu(1400)]
+        ));
+        assert!(!route(v6, 0, &[RouteMetric::Mtu(1400)]), "it minds those");
     }
 
     #[test]

@@ -199,7 +199,7 @@ impl Attachments {
     async fn read_rules(&mut self) {
         let mut rules = [None, None];
         for (v6, rules) in [false, true].into_iter().zip(&mut rules) {
-            match self.links.has_rules(v6).await {
+            match self.links.is_routed_by_more(v6).await {
                 Ok(has) => *rules = Some(has),
                 Err(error) => warn!(
                     error = &error as &dyn std::error::Error,

@@ -28,8 +28,10 @@ pub enum HostRouting {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Host {
     forwards: bool,
-    /// Has routing rules of its own; unknown where they could not be read.
+    /// Has routing rules, or routes with an MTU or type of service, of its own; unknown where they could not be read.
     rules: Option<bool>,
+    /// Has IPsec policies; unknown where that could not be read.
+    ipsec: Option<bool>,
     /// What hangs in netfilter; unknown where that could not be read.
     hooked: Option<Vec<String>>,
 }
@@ -45,7 +47,10 @@ fn decide(asked: HostRouting, host: &Host) -> Reason {
             },
         ) => Reason::NoForwarding,
         (HostRouting::Bpf, _) => Reason::None,
-        (HostRouting::Auto, Host { hooked: None, .. } | Host { rules: None, .. }) => Reason::Unread,
+        (
+            HostRouting::Auto,
+            Host { hooked: None, .. } | Host { rules: None, .. } | Host { ipsec: None, .. },
+        ) => Reason::Unread,
         (
             HostRouting::Auto,
             Host {
@@ -59,6 +64,12 @@ fn decide(asked: HostRouting, host: &Host) -> Reason {
                 rules: Some(true), ..
             },
         ) => Reason::Rules,
+        (
+            HostRouting::Auto,
+            Host {
+                ipsec: Some(true), ..
+            },
+        ) => Reason::Ipsec,
         (HostRouting::Auto, _) => Reason::None,
     }
 }
@@ -122,7 +133,7 @@ impl Routing {
         }
     }
 
-    /// What `ip rule` says, of IPv4 and IPv6.
+    /// Whether IPv4 and IPv6 are routed by more than destinations: [`net::Links::is_routed_by_more`].
     pub(crate) fn set_rules(&mut self, rules: [Option<bool>; 2]) {
         self.rules = rules;
     }
@@ -184,7 +195,10 @@ impl Routing {
         };
         let mut v6 = [false, true].into_iter();
         let mut rules = self.rules.into_iter();
+        // Both families at once: policies may join them.
+        let ipsec = net::has_ipsec_policies().ok();
         hooked.map(|hooked| Host {
+            ipsec,
             forwards: net::forwards(v6.next().unwrap_or_default()),
             rules: rules.next().flatten(),
             hooked: hooked.map(|hooked| hooked.into_iter().collect()),
@@ -202,9 +216,14 @@ mod tests {
         let host = |forwards, rules, hooked: Option<&[&str]>| Host {
             forwards,
             rules,
+            ipsec: Some(false),
             hooked: hooked.map(|words| words.iter().map(|word| (*word).to_owned()).collect()),
         };
         let plain = host(true, Some(false), Some(&[]));
+        let encrypts = |ipsec| Host {
+            ipsec,
+            ..host(true, Some(false), Some(&[]))
+        };
         let cases = [
             (Auto, plain.clone(), Reason::None),
             (Bpf, plain.clone(), Reason::None),
@@ -224,6 +243,9 @@ mod tests {
             (Auto, host(true, Some(false), None), Reason::Unread),
             (Auto, host(true, None, Some(&[])), Reason::Unread),
             (Bpf, host(true, None, None), Reason::None),
+            (Auto, encrypts(Some(true)), Reason::Ipsec),
+            (Auto, encrypts(None), Reason::Unread),
+            (Bpf, encrypts(Some(true)), Reason::None),
             (
                 Auto,
                 host(false, Some(false), Some(&[])),

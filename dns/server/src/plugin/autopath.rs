@@ -97,7 +97,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
 }
 
 /// The last `search` line of a resolv.conf(5), and the empty suffix.
-pub(super) fn search_of(text: &str) -> Vec<Name> {
+fn search_of(text: &str) -> Vec<Name> {
     let mut path = Vec::new();
     for line in text.lines() {
         let mut words = line.split_whitespace();

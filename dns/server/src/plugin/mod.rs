@@ -62,14 +62,6 @@ pub trait Plugin: Send + Sync + 'static {
         true
     }
 
-    /// Ends when the plugin can answer. Only one that waits for a cluster to be heard of takes any time.
-    fn until_ready(&self) -> BoxFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
-    /// Adds what the plugin knows of a request to its metadata; asked before views are, in blocks with `metadata`.
-    fn describe(&self, _request: &mut Request) {}
-
     /// True if the plugin itself would answer this now: what it knows is not kept in a cache in front of it.
     fn holds(&self, _request: &Request) -> bool {
         false

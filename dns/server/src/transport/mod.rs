@@ -154,7 +154,6 @@ impl Server {
             }
         }
         self.listeners.retain(|listen, _| wanted.contains(listen));
-        instance.listening();
         failed
     }
 }

@@ -1,4 +1,5 @@
-//! Straight to a pod of this node, past the host's stack: the packet appears at the pod's end of its link.
+//! Past the host's stack: straight to a pod of this node, where the packet appears at the pod's end of its link, and
+//! from a pod straight to the next hop.
 //!
 //! The stack would have looked up a route, checked the source, queued the packet on the pod's link and run
 //! `pod_egress` there. The route is in ENDPOINTS; the source must be what a strict reverse-path check takes, or the
@@ -54,6 +55,22 @@ pub(crate) fn deliver<F: Family>(
     count(Counter::TcHostRouted, headers.bytes);
     // SAFETY: the helper takes numbers. Kernel 5.10 (9aa1206e8f48).
     Ok(unsafe { bpf_redirect_peer(pod.ifindex, 0) } as i32)
+}
+
+/// Sends a pod's packet that leaves this node to its next hop, if it may go past the stack. Answers of services get
+/// their address where they leave.
+#[inline(always)]
+pub(crate) fn leave<F: Family>(skb: &Skb, headers: &Headers<F>, to: &F::Flow) -> Option<i32> {
+    let may = hop::is_plain(headers)
+        && skb.is_for_this_device()
+        && hop::may_leave_link::<F>(to.daddr())
+        && hop::is_own_source(endpoint::<F>(headers.tuple.saddr()), skb.ifindex())
+        && routes_here::<F>();
+    let sent = if may { skb.leave(headers, to) } else { None };
+    if sent.is_some() {
+        count(Counter::TcHostRouted, headers.bytes);
+    }
+    sent
 }
 
 /// Whether the way back to the packet's source is the way it came.

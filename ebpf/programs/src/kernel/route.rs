@@ -3,7 +3,8 @@
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,
     bpf_fib_lookup__bindgen_ty_1, bpf_fib_lookup__bindgen_ty_2, bpf_fib_lookup__bindgen_ty_3,
-    bpf_fib_lookup__bindgen_ty_4, bpf_fib_lookup__bindgen_ty_5,
+    bpf_fib_lookup__bindgen_ty_4, bpf_fib_lookup__bindgen_ty_5, bpf_redir_neigh,
+    bpf_redir_neigh__bindgen_ty_1,
 };
 use packet::{Address as _, Family, Flow as _};
 
@@ -57,5 +58,17 @@ pub(crate) fn answer(result: i64) -> Route {
         // The device is set before the neighbour is looked for: kernel 5.12 (d1c362e1dd68).
         NO_NEIGH => Route::NoNeighbour,
         _ => Route::None,
+    }
+}
+
+/// The next hop that a routing table has answered with, in the form that `bpf_redirect_neigh` takes.
+#[inline(always)]
+pub(crate) fn next_hop(answered: &bpf_fib_lookup) -> bpf_redir_neigh {
+    // SAFETY: every bit pattern is four words. IPv4 has the first: of a gateway, or of the destination itself.
+    let words = unsafe { answered.__bindgen_anon_4.ipv6_dst };
+    bpf_redir_neigh {
+        // An IPv4 packet's next hop may have an IPv6 address (RFC 5549).
+        nh_family: answered.family.into(),
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: words },
     }
 }

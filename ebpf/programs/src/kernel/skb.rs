@@ -6,10 +6,12 @@
 use core::mem::offset_of;
 
 use abi::Counter;
+use abi::devices::flags;
 use abi::protocol::TCP;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
     bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_check_mtu_flags::BPF_MTU_CHK_SEGS, bpf_fib_lookup,
+    bpf_redir_neigh,
 };
 use aya_ebpf::helpers::generated::{
     bpf_check_mtu, bpf_csum_update, bpf_fib_lookup as fib_lookup, bpf_l3_csum_replace,
@@ -18,11 +20,12 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::TcContext;
 use packet::checksum::{self, difference};
-use packet::parse::TCP_LEN;
+use packet::parse::{TCP_LEN, UDP_LEN};
 use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, hop, refuse};
 
 use super::mem::{Words, bounds, field, forget};
 use super::route::{self, Route};
+use super::tables::device_has;
 
 /// Checksums of IPv6 need no compensation in a buffer whose whole sum the device computed. Kernel 6.16
 /// (ead7f9b8de65); older ones refuse the bit.
@@ -192,15 +195,49 @@ impl Skb {
             )
         };
         match route::answer(answer) {
-            // The kernel finds or asks for the neighbour itself.
-            Route::Known | Route::NoNeighbour => {
-                // SAFETY: no parameters are passed, the route is looked up again on the device.
-                Ok(
-                    unsafe { bpf_redirect_neigh(query.ifindex, core::ptr::null_mut(), 0, 0) }
-                        as i32,
-                )
-            }
+            Route::Known | Route::NoNeighbour => Ok(redirect(&query)),
             Route::None => Err(Counter::DropNoRoute),
+        }
+    }
+
+    /// Sends a packet to its next hop by this node's routes; `None` where it is not [`TC_RUNS`](flags::TC_RUNS)'s
+    /// device, where the next hop's link address has to be asked for first, or where the packet is too long for the
+    /// route: that the stack does.
+    #[inline(always)]
+    pub(crate) fn leave<F: Family>(&self, headers: &Headers<F>, to: &F::Flow) -> Option<i32> {
+        let mut query = route::query::<F>(to, self.ifindex());
+        let segment = field::<_, { offset_of!(__sk_buff, gso_size) }>(self.skb);
+        let transport_len = match headers.transport {
+            Transport::Tcp => self.tcp_header_len(headers.l4),
+            _ => UDP_LEN,
+        };
+        let len = hop::len_on_wire(headers, segment, transport_len);
+        query.__bindgen_anon_1.tot_len = u16::try_from(len).ok()?;
+        // SAFETY: the helper takes this hook's context and the query with its size.
+        let answer = unsafe {
+            fib_lookup(
+                self.skb.cast(),
+                &raw mut query,
+                size_of::<bpf_fib_lookup>() as i32,
+                0,
+            )
+        };
+        match route::answer(answer) {
+            Route::Known if device_has(query.ifindex, flags::TC_RUNS) => {}
+            Route::Known | Route::NoNeighbour | Route::None => return None,
+        }
+        if query.ifindex == self.ifindex() || self.decrement_ttl(headers).is_err() {
+            return None;
+        }
+        Some(redirect(&query))
+    }
+
+    /// Length of the TCP header at `l4`: its fourth word begins with it, in words.
+    #[inline(always)]
+    fn tcp_header_len(&self, l4: u32) -> u32 {
+        match self.words::<1>(l4 + 12) {
+            Some([word]) => u32::from(word.to_ne_bytes()[0] >> 4) * 4,
+            None => TCP_LEN,
         }
     }
 
@@ -329,6 +366,22 @@ impl Bytes for Skb {
     fn merge_paths(&self, offset: u32) -> u32 {
         forget(offset, self.len())
     }
+}
+
+/// Sends the packet to the next hop of a route that was found. The kernel finds or asks for the neighbour itself, and
+/// sees to it that a known one is still there.
+#[inline(always)]
+fn redirect(found: &bpf_fib_lookup) -> i32 {
+    let mut next = route::next_hop(found);
+    // SAFETY: the helper takes numbers and the next hop with its size. Kernel 5.10 (ba452c9e996d).
+    (unsafe {
+        bpf_redirect_neigh(
+            found.ifindex,
+            &raw mut next,
+            size_of::<bpf_redir_neigh>() as i32,
+            0,
+        )
+    }) as i32
 }
 
 #[inline(always)]

@@ -121,28 +121,32 @@ fn send<F: Family>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> Res
         });
     }
     let source = if ours { Source::Ours } else { Source::Senders };
-    let pod = direct::pod::<F>(&skb, place, headers, to, source);
-    if pod.is_none() {
-        if decision == code::ANSWER || !changes {
-            return Ok(Sent {
-                translated: false,
-                verdict: NEXT,
-            });
+    if let Some(pod) = direct::pod::<F>(&skb, place, headers, to, source) {
+        if changes {
+            skb.rewrite(headers, to)?;
         }
-        if ours {
-            skb.decrement_ttl(headers)?;
-        }
+        return Ok(Sent {
+            translated: changes,
+            verdict: direct::deliver(&skb, headers, pod)?,
+        });
     }
-    if changes {
+    if ours {
+        skb.decrement_ttl(headers)?;
+    }
+    let translated = changes && decision != code::ANSWER;
+    if translated {
         skb.rewrite(headers, to)?;
     }
-    let verdict = match pod {
-        Some(pod) => direct::deliver(&skb, headers, pod)?,
-        None if ours => skb.forward::<F>(to)?,
-        None => NEXT,
+    let verdict = if ours {
+        skb.forward::<F>(to)?
+    } else if place == Place::Pod {
+        let to = if translated { to } else { &headers.tuple };
+        direct::leave(&skb, headers, to).unwrap_or(NEXT)
+    } else {
+        NEXT
     };
     Ok(Sent {
-        translated: changes,
+        translated,
         verdict,
     })
 }

@@ -1,6 +1,6 @@
 //! Straight to a pod of this node, past the stack: who may, where to, and what the packet looks like then.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use abi::Counter;
 use anyhow::Result;
@@ -330,6 +330,170 @@ fn from_outside_only_sources_that_are_routed_back_there() -> Result<()> {
             &own,
             None,
         );
+    }
+    Ok(())
+}
+
+/// The packet as it goes to its next hop; the kernel writes the link header behind the program.
+fn leaving(packet: &Packet, source: SocketAddr, destination: SocketAddr) -> Packet {
+    Packet {
+        ttl: packet.ttl - 1,
+        ..packet.between(source, destination)
+    }
+}
+
+/// Another host, behind the default route, and an address of the link itself.
+fn elsewhere(net: &Net) -> [SocketAddr; 2] {
+    if net.client.is_ipv4() {
+        [
+            SocketAddr::from(([203, 0, 113, 9], 443)),
+            SocketAddr::from(([192, 0, 2, 254], 443)),
+        ]
+    } else {
+        [
+            SocketAddr::from(([0x2001, 0xdb8, 0xf, 0, 0, 0, 0, 9], 443)),
+            SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xfe], 443)),
+        ]
+    }
+}
+
+#[test]
+fn a_pod_s_packet_for_another_host_goes_to_its_next_hop() -> Result<()> {
+    for net in nets() {
+        let mut kernel = two_pods(&net)?;
+        let packets = elsewhere(&net).map(|host| to_us(Packet::tcp(net.client, host, tcp::SYN)));
+        for packet in &packets {
+            expect(&kernel, "a device of nobody's", "pod_ingress", packet, None);
+        }
+        kernel.say_tc_runs()?;
+        for packet in &packets {
+            let out = leaving(packet, packet.source, packet.destination);
+            let straight = Some((&out, &[Counter::TcHostRouted][..]));
+            expect(&kernel, "plain", "pod_ingress", packet, straight);
+            for program in ["device_ingress", "pod_egress", "device_egress"] {
+                expect(&kernel, "no pod's", program, packet, None);
+            }
+            let forged = packet.between(net.backend, packet.destination);
+            expect(
+                &kernel,
+                "another pod's source",
+                "pod_ingress",
+                &forged,
+                None,
+            );
+        }
+        kernel.lease(0)?;
+        expect(&kernel, "no lease", "pod_ingress", &packets[0], None);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_cannot_simply_leave_goes_to_the_stack() -> Result<()> {
+    for net in nets() {
+        let mut kernel = two_pods(&net)?;
+        kernel.say_tc_runs()?;
+        let [host, neighbour] = elsewhere(&net);
+        let plain = to_us(Packet::udp(net.client, host));
+        let (unknown, link_local) = if net.client.is_ipv4() {
+            ([192, 0, 2, 77].into(), None)
+        } else {
+            let link_local = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 9]);
+            kernel.netns().ip(&format!(
+                "neigh add {link_local} lladdr 02:00:00:00:00:fe dev net0"
+            ))?;
+            (
+                [0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x77].into(),
+                Some(link_local),
+            )
+        };
+        let to = |address: IpAddr| plain.between(net.client, SocketAddr::new(address, 9));
+        let mut packets = vec![
+            (
+                "last hop",
+                Packet {
+                    ttl: 1,
+                    ..plain.clone()
+                },
+            ),
+            ("a neighbour that is not known yet", to(unknown)),
+            (
+                "too big for the device",
+                Packet {
+                    payload: vec![0; 1600],
+                    ..plain.clone()
+                },
+            ),
+            ("to the node", plain.between(net.client, net.node_socket())),
+        ];
+        packets.extend(link_local.map(|address| ("link-local", to(address))));
+        for (what, packet) in packets {
+            expect(&kernel, what, "pod_ingress", &packet, None);
+        }
+        // The route may be narrower than its device.
+        let payload = vec![0; 1372 - if host.is_ipv4() { 28 } else { 48 }];
+        let narrow = Packet {
+            payload,
+            ..plain.clone()
+        };
+        let out = leaving(&narrow, net.client, host);
+        let straight = Some((&out, &[Counter::TcHostRouted][..]));
+        let route = |mtu| {
+            // Of IPv4's, an MTU that is not locked makes the agent leave all to the stack.
+            format!(
+                "route replace {} via {} mtu lock {mtu}",
+                host.ip(),
+                neighbour.ip()
+            )
+        };
+        kernel.netns().ip(&route(1372))?;
+        expect(&kernel, "fits the route", "pod_ingress", &narrow, straight);
+        kernel.netns().ip(&route(1371))?;
+        expect(
+            &kernel,
+            "too big for the route",
+            "pod_ingress",
+            &narrow,
+            None,
+        );
+        kernel
+            .netns()
+            .ip(&format!("route replace unreachable {}", host.ip()))?;
+        expect(&kernel, "no route", "pod_ingress", &plain, None);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_service_s_packets_and_answers_leave_without_the_stack() -> Result<()> {
+    for net in nets() {
+        let mut kernel = two_pods(&net)?;
+        kernel.say_tc_runs()?;
+        // A backend on another node.
+        let [far, _] = elsewhere(&net);
+        kernel.service(1, net.service, TCP, Some(far), false)?;
+        let first = to_us(Packet::tcp(net.client, net.service, tcp::SYN));
+        let out = leaving(&first, net.client, far);
+        let begun = [Counter::TcNewFlow, Counter::TcHostRouted];
+        expect(
+            &kernel,
+            "first",
+            "pod_ingress",
+            &first,
+            Some((&out, &begun)),
+        );
+        // An outside client of a backend here: the answer gets the service's address where it leaves.
+        kernel.service(2, net.node_socket(), TCP, Some(net.client), true)?;
+        let asked = Packet::tcp(far, net.node_socket(), tcp::SYN);
+        kernel.run("device_ingress", &asked.bytes())?;
+        let answer = to_us(Packet::tcp(net.client, far, tcp::SYN | tcp::ACK));
+        let out = leaving(&answer, net.client, far);
+        let straight = Some((&out, &[Counter::TcHostRouted][..]));
+        expect(&kernel, "answer", "pod_ingress", &answer, straight);
+        let given = out.between(net.node_socket(), far);
+        let ran = kernel.run("device_egress", &out.bytes())?;
+        assert_eq!(ran.counted, [(Counter::TcReply, 1)]);
+        assert!(ran.packet == given.bytes(), "{:02x?}", ran.packet);
     }
     Ok(())
 }

@@ -182,6 +182,11 @@ impl Kernel {
         self.flag_devices(abi::devices::flags::XDP_RUNS)
     }
 
+    /// Says that pods' packets may leave by them.
+    pub(crate) fn say_tc_runs(&mut self) -> Result<()> {
+        self.flag_devices(abi::devices::flags::TC_RUNS)
+    }
+
     fn flag_devices(&mut self, flags: u32) -> Result<()> {
         let device = abi::Device { flags };
         // Interfaces of a new namespace are numbered from 1 on: lo, then a veth and its peer, in either order.

@@ -1,9 +1,7 @@
-//! Measures Fairlead beside its peers in the same run: the datapath beside the direct path and an nftables ruleset
-//! of the shape that kube-proxy writes, the DNS server beside knot and nsd. `cargo xtask bench NAME` builds what it
-//! starts.
+//! Measures the datapath beside its peers in the same run: the direct path, and an nftables ruleset of the
+//! shape that kube-proxy writes. `cargo xtask bench datapath` builds what it starts.
 #![forbid(unsafe_code)]
 
-mod dns;
 mod figures;
 mod nft;
 mod programming;
@@ -21,7 +19,7 @@ use figures::{Figures, Format};
 #[derive(Parser)]
 struct Options {
     /// Which bench
-    #[arg(default_value = "datapath", value_parser = ["datapath", "dns"])]
+    #[arg(default_value = "datapath", value_parser = ["datapath"])]
     name: String,
     /// The `fairlead` binary
     #[arg(long)]
@@ -66,9 +64,6 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options, figures: &mut Figures) -> Result<()> {
-    if options.name == "dns" {
-        return dns::measure(figures, &options.fairlead, options.quick);
-    }
     let wanted = |part| options.only.is_none_or(|only| only == part);
     if wanted(Part::Programs) {
         programs::measure(figures)?;
