@@ -16,7 +16,7 @@ use crate::toolchain::Toolchain;
 pub(crate) const LLVM: &str = "22";
 
 /// Commands that are started at run time: (command, Debian package, what for).
-const TOOLS: [(&str, &str, &str); 4] = [
+const TOOLS: [(&str, &str, &str); 5] = [
     ("ip", "iproute2", "makes the namespaces' links"),
     (
         "ethtool",
@@ -27,6 +27,11 @@ const TOOLS: [(&str, &str, &str); 4] = [
         "nft",
         "nftables",
         "the bench's peer, a ruleset of kube-proxy's shape",
+    ),
+    (
+        "etcd",
+        "etcd-server",
+        "the store that tests of the etcd engine run on, and the bench's peer",
     ),
     (
         "cc",

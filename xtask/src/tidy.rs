@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("net", &[]),
     // Shells.
     ("storage-embedded", &["storage"]),
+    ("storage-etcd", &["storage"]),
     ("client", &["api", "view"]),
     (
         "apiserver",
@@ -72,6 +73,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "proxy",
             "storage",
             "storage-embedded",
+            "storage-etcd",
             "view",
         ],
     ),
@@ -85,9 +87,11 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Crates that tests of a crate may import beyond its row.
 const TEST_ARROWS: &[(&str, &[&str])] = &[
     ("bpf", &["net"]),
-    ("apiserver", &["client", "storage-embedded"]),
+    ("apiserver", &["client", "storage-embedded", "storage-etcd"]),
     ("manager", &["apiserver", "storage", "storage-embedded"]),
     ("proxy", &["abi", "apiserver", "storage"]),
+    // Itself, with the server that its tests start.
+    ("storage-etcd", &["storage-etcd"]),
 ];
 
 /// The only crates where `unsafe` may be written.

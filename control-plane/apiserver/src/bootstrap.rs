@@ -27,7 +27,8 @@ pub(crate) async fn namespaces_and_service(state: &Arc<State>) -> Result<(), Err
         if !exists(state, &key).await? {
             let namespace =
                 json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            send(state, Method::POST, "/api/v1/namespaces", &namespace).await?;
+            let made = send(state, Method::POST, "/api/v1/namespaces", &namespace).await;
+            unless_there(state, &key, made).await?;
         }
     }
     let services = "/api/v1/namespaces/default/services";
@@ -45,7 +46,8 @@ pub(crate) async fn namespaces_and_service(state: &Arc<State>) -> Result<(), Err
                 "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": target_port(state)}],
             },
         });
-        send(state, Method::POST, services, &service).await?;
+        let made = send(state, Method::POST, services, &service).await;
+        unless_there(state, KEYS[0], made).await?;
     }
     Ok(())
 }
@@ -111,6 +113,14 @@ fn target_port(state: &State) -> u16 {
     match state.config.port {
         0 => 443,
         port => port,
+    }
+}
+
+/// What was refused because another server on the same store made it in the same moment is made.
+async fn unless_there(state: &State, key: &str, made: Result<(), Error>) -> Result<(), Error> {
+    match made {
+        Err(_) if exists(state, key).await? => Ok(()),
+        made => made,
     }
 }
 

@@ -1,71 +1,151 @@
-//! `/healthz`, `/livez` and `/readyz`: whether the server works, in the words that probes and people know.
+//! `/healthz`, `/livez` and `/readyz`: whether the server works, in the words that probes and people know. The checks
+//! have the names of kube-apiserver's where they ask the same.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use crate::State;
 use crate::query::Query;
 use crate::respond::{self, Answer};
-use crate::{State, bootstrap};
 
-/// Answers `ok`, or names what fails. `path` is one of the three, or one check of it such as `/readyz/storage`.
+/// How long the store may take to answer a check, as with kube-apiserver's `--etcd-healthcheck-timeout`.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Check {
+    /// Nothing: who answers has done it before he could answer at all.
+    Done,
+    /// The store reads.
+    Store,
+    /// What decisions are made from is followed.
+    Informers,
+    /// The resources of CustomResourceDefinitions are served.
+    Definitions,
+    /// Nobody asked the server to end.
+    Shutdown,
+}
+
+const ROLES: &str = "poststarthook/rbac/bootstrap-roles";
+const PRIORITIES: &str = "poststarthook/scheduling/bootstrap-system-priority-classes";
+const NAMESPACES: &str = "poststarthook/start-system-namespaces-controller";
+
+/// In the order in which they are told.
+const LIVE: &[(&str, Check)] = &[
+    ("ping", Check::Done),
+    ("log", Check::Done),
+    ("etcd", Check::Store),
+    (NAMESPACES, Check::Done),
+    (ROLES, Check::Done),
+    (PRIORITIES, Check::Done),
+];
+const READY: &[(&str, Check)] = &[
+    ("ping", Check::Done),
+    ("log", Check::Done),
+    ("etcd", Check::Store),
+    ("etcd-readiness", Check::Store),
+    ("informer-sync", Check::Informers),
+    ("poststarthook/crd-informer-synced", Check::Definitions),
+    (NAMESPACES, Check::Done),
+    (ROLES, Check::Done),
+    (PRIORITIES, Check::Done),
+    ("shutdown", Check::Shutdown),
+];
+
+/// Answers `ok`, or names what fails. `path` is one of the three, or one check of it such as `/readyz/etcd`.
 pub(crate) async fn answer(state: &State, path: &str, query: &Query) -> Answer {
     let mut segments = path.trim_matches('/').splitn(2, '/');
-    let name = segments.next().unwrap_or_default();
-    let wanted = segments.next();
-    let mut checks = vec![("ping", Ok(())), ("storage", storage(state).await)];
-    if name == "readyz" {
-        checks.push(("bootstrap", bootstrapped(state).await));
-        let open = if *state.closing.borrow() {
-            Err("the server is shutting down".to_owned())
-        } else {
-            Ok(())
+    let (page, checks) = match segments.next().unwrap_or_default() {
+        "readyz" => ("readyz", READY),
+        "livez" => ("livez", LIVE),
+        _ => ("healthz", LIVE),
+    };
+    if let Some(wanted) = segments.next() {
+        let Some((name, check)) = checks.iter().find(|(check, _)| *check == wanted) else {
+            return respond::text(404, "404 page not found\n");
         };
-        checks.push(("shutdown", open));
-    }
-    if let Some(wanted) = wanted {
-        return match checks.into_iter().find(|(check, _)| *check == wanted) {
-            Some((_, Ok(()))) => respond::text(200, "ok"),
-            Some((_, Err(why))) => respond::text(500, format!("internal server error: {why}\n")),
-            None => respond::text(404, "404 page not found\n"),
+        let result = Seen::default().look(state, *check).await;
+        state.metrics.checked(page, name, result.is_ok());
+        return match result {
+            Ok(()) => respond::text(200, "ok"),
+            Err(why) => respond::text(500, format!("internal server error: {why}\n")),
         };
     }
-    let excluded: Vec<&str> = query.values("exclude").collect();
-    checks.retain(|(check, _)| !excluded.contains(check));
-    let failed = checks.iter().any(|(_, result)| result.is_err());
-    if !failed && query.flag("verbose").is_none() {
-        return respond::text(200, "ok");
-    }
-    let mut page = String::new();
-    for (check, result) in &checks {
-        // Writing to a String can't fail. Causes may tell of paths and peers: they go to the log alone.
+    let mut excluded: Vec<&str> = query.values("exclude").collect();
+    let (mut told, mut failed) = (String::new(), false);
+    let mut seen = Seen::default();
+    for (name, check) in checks {
+        // Writing to a String can't fail, here and below.
+        if excluded.contains(name) {
+            excluded.retain(|excluded| excluded != name);
+            let _ = writeln!(told, "[+]{name} excluded: ok");
+            continue;
+        }
+        let result = seen.look(state, *check).await;
+        state.metrics.checked(page, name, result.is_ok());
         let _ = match result {
-            Ok(()) => writeln!(page, "[+]{check} ok"),
+            Ok(()) => writeln!(told, "[+]{name} ok"),
+            // Causes may tell of paths and peers: they go to the log, and to who may ask for the check by its name.
             Err(why) => {
-                tracing::warn!(check, why, "a health check fails");
-                writeln!(page, "[-]{check} failed: reason withheld")
+                failed = true;
+                tracing::warn!(check = name, why, "a health check fails");
+                writeln!(told, "[-]{name} failed: reason withheld")
             }
         };
     }
-    page.push_str(&format!(
-        "{name} check {}\n",
-        if failed { "failed" } else { "passed" }
-    ));
-    respond::text(if failed { 500 } else { 200 }, page)
+    if !excluded.is_empty() {
+        let quoted: Vec<String> = excluded.iter().map(|name| format!("{name:?}")).collect();
+        let _ = writeln!(
+            told,
+            "warn: some health checks cannot be excluded: no matches for {}",
+            quoted.join(", ")
+        );
+    }
+    if failed {
+        let _ = writeln!(told, "{page} check failed");
+        return respond::text(500, told);
+    }
+    if query.values("verbose").next().is_none() {
+        return respond::text(200, "ok");
+    }
+    let _ = writeln!(told, "{page} check passed");
+    respond::text(200, told)
 }
 
-async fn storage(state: &State) -> Result<(), String> {
-    state
-        .storage
-        .get("/registry/health")
-        .await
-        .map(|_| ())
-        .map_err(|error| error.to_string())
+/// What was found out for one answer: a store that does not answer is not waited for twice.
+#[derive(Default)]
+struct Seen {
+    store: Option<Result<(), String>>,
 }
 
-async fn bootstrapped(state: &State) -> Result<(), String> {
-    let key = state.namespaces.key("", bootstrap::NAMESPACES[0]);
-    match state.storage.get(&key).await {
-        Ok(Some(_)) => Ok(()),
-        Ok(None) => Err(format!("namespace {} is missing", bootstrap::NAMESPACES[0])),
-        Err(error) => Err(error.to_string()),
+impl Seen {
+    async fn look(&mut self, state: &State, check: Check) -> Result<(), String> {
+        match check {
+            Check::Done => Ok(()),
+            Check::Store => self.store(state).await,
+            Check::Informers => state.mirror.complete(),
+            Check::Definitions => match state.registry.generation() {
+                0 => Err("CustomResourceDefinitions are still being read".to_owned()),
+                _ => Ok(()),
+            },
+            Check::Shutdown if *state.stopping.borrow() || *state.closing.borrow() => {
+                Err("process is shutting down".to_owned())
+            }
+            Check::Shutdown => Ok(()),
+        }
+    }
+
+    async fn store(&mut self, state: &State) -> Result<(), String> {
+        if let Some(known) = &self.store {
+            return known.clone();
+        }
+        let asked = tokio::time::timeout(PATIENCE, state.storage.get("/registry/health")).await;
+        let found = match asked {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        };
+        self.store = Some(found.clone());
+        found
     }
 }

@@ -11,6 +11,7 @@ mod allocate;
 mod auth;
 mod body;
 mod bootstrap;
+mod codec;
 mod compress;
 mod cursor;
 mod defaults;
@@ -48,11 +49,13 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use storage::Storage;
 use tokio::net::TcpListener;
 
+pub use codec::KubernetesCodec;
 pub use describe::kubernetes_version;
 pub use error::Error;
 
@@ -62,9 +65,12 @@ use auth::accounts::Accounts;
 use auth::keys::Keys;
 use auth::tokens::Tokens;
 use authorization::User;
-use metrics::Metrics;
+use metrics::{Measured, Metrics};
 use mirror::Mirror;
 use pki::{Names, Pki};
+
+/// How long the start waits for the definitions of custom resources.
+const DEFINITIONS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a server needs to know.
 #[derive(Clone, Debug)]
@@ -104,6 +110,9 @@ pub struct Config {
     pub service_account_signing_key_file: Option<PathBuf>,
     /// What the server calls itself in tokens; the issuer unless given.
     pub api_audiences: Vec<String>,
+    /// How long requests are still answered after the server was asked to end, while `/readyz` fails so that nobody
+    /// sends it more.
+    pub shutdown_delay: Duration,
     /// Admission plugins that are not to run, by name.
     pub disable_admission_plugins: Vec<String>,
 }
@@ -128,6 +137,7 @@ impl Config {
             service_account_key_files: Vec::new(),
             service_account_signing_key_file: None,
             api_audiences: Vec::new(),
+            shutdown_delay: Duration::ZERO,
             disable_admission_plugins: Vec::new(),
         }
     }
@@ -232,6 +242,8 @@ pub(crate) struct State {
     pub(crate) allocator: Allocator,
     /// Becomes true when the server is to end; watches end then.
     pub(crate) closing: tokio::sync::watch::Sender<bool>,
+    /// Becomes true when the server was asked to end: it goes on for [`Config::shutdown_delay`], and is not ready.
+    pub(crate) stopping: tokio::sync::watch::Sender<bool>,
     /// The port that clients reach the server at.
     pub(crate) port: AtomicU16,
     pub(crate) namespaces: &'static api::table::Resource,
@@ -261,6 +273,11 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
         &config.service_account_key_files,
     )?;
     let accounts = Accounts::new(keys, config.issuer(), &config.api_audiences);
+    let metrics = Arc::<Metrics>::default();
+    let storage: Arc<dyn Storage> = Arc::new(Measured {
+        store: storage,
+        metrics: metrics.clone(),
+    });
     let mirror = Mirror::start(&storage)
         .await
         .map_err(|source| Error::Storage {
@@ -285,10 +302,11 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
         anonymous: Arc::new(User::anonymous()),
         mirror,
         admission,
-        metrics: Arc::default(),
+        metrics,
         events: events::Events::default(),
         allocator,
         closing: tokio::sync::watch::Sender::new(false),
+        stopping: tokio::sync::watch::Sender::new(false),
         namespaces,
         registry: Arc::default(),
         documents: documents::Documents::default(),
@@ -299,6 +317,12 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
         state.registry.clone(),
         state.closing.subscribe(),
     ));
+    let mut tries = DEFINITIONS_PATIENCE.as_millis();
+    // Nobody is told that a custom resource is unknown that is only not yet read.
+    while state.registry.generation() == 0 && tries > 0 {
+        tries -= 1;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let app = App(Arc::new(state));
     bootstrap::namespaces_and_service(&app.0).await?;
     roles::reconcile(&app.0).await?;
@@ -349,7 +373,11 @@ impl App {
             current,
             self.router(),
             self.0.closing.clone(),
-            shutdown,
+            async {
+                shutdown.await;
+                self.0.stopping.send_replace(true);
+                tokio::time::sleep(self.0.config.shutdown_delay).await;
+            },
         )
         .await;
         Ok(())

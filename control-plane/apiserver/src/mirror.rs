@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ struct Feed {
     /// The newest revision that is in `objects`.
     seen: watch::Sender<u64>,
     rbac: Arc<RwLock<Rbac>>,
+    /// Read, and its watch goes on.
+    followed: AtomicBool,
 }
 
 impl Mirror {
@@ -73,6 +76,7 @@ impl Mirror {
                 objects: RwLock::default(),
                 seen: watch::Sender::new(0),
                 rbac: rbac.clone(),
+                followed: AtomicBool::new(true),
             });
             let from = feed.load(&**storage).await?;
             following.spawn(follow(feed.clone(), storage.clone(), from));
@@ -138,6 +142,22 @@ impl Mirror {
                 "a write is not seen by the watch that decisions are made from"
             );
         }
+    }
+
+    /// Whether every resource is followed.
+    ///
+    /// # Errors
+    /// Names those that are not.
+    pub(crate) fn complete(&self) -> Result<(), String> {
+        let behind = self
+            .feeds
+            .iter()
+            .filter(|feed| !feed.followed.load(Ordering::Relaxed));
+        let behind: Vec<&str> = behind.map(|feed| feed.row.plural).collect();
+        if behind.is_empty() {
+            return Ok(());
+        }
+        Err(format!("not followed: {}", behind.join(", ")))
     }
 
     /// Told of each change of a kept resource.
@@ -244,6 +264,7 @@ async fn follow(feed: Arc<Feed>, storage: Arc<dyn Storage>, mut from: Revision) 
         let watched = storage.watch(feed.row.key_prefix(""), Some(from)).await;
         match watched {
             Ok(mut events) => {
+                feed.followed.store(true, Ordering::Relaxed);
                 while let Some(event) = events.next().await {
                     match event {
                         Ok(event) => feed.take(event),
@@ -256,6 +277,7 @@ async fn follow(feed: Arc<Feed>, storage: Arc<dyn Storage>, mut from: Revision) 
             }
             Err(error) => tracing::debug!(%error, resource = feed.row.plural, "can't watch"),
         }
+        feed.followed.store(false, Ordering::Relaxed);
         tokio::time::sleep(RETRY).await;
         match feed.load(&*storage).await {
             Ok(revision) => from = revision,

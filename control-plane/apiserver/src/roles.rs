@@ -17,21 +17,34 @@ const TRIES: usize = 5;
 /// Between two looks after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Makes what is missing of the default roles and bindings and mends what grants less than it should, all in one
-/// write.
+/// Objects in one write: an etcd takes 128, unless it was told otherwise.
+const AT_ONCE: usize = 100;
+
+/// Makes what is missing of the default roles and bindings and mends what grants less than it should.
 pub(crate) async fn reconcile(state: &State) -> Result<(), Error> {
-    let failed = |source| Error::Storage {
-        doing: "writing the default roles and bindings",
-        source,
-    };
     let wanted: Vec<_> = bootstrap::objects()
         .into_iter()
         .filter_map(|object| Some((row(&object)?, object)))
         .collect();
+    for wanted in wanted.chunks(AT_ONCE) {
+        reconcile_some(state, wanted).await?;
+    }
+    Ok(())
+}
+
+/// In one write.
+async fn reconcile_some(
+    state: &State,
+    wanted: &[(&'static api::table::Resource, Value)],
+) -> Result<(), Error> {
+    let failed = |source| Error::Storage {
+        doing: "writing the default roles and bindings",
+        source,
+    };
     for _ in 0..TRIES {
         let mut writes = Vec::new();
         let mut rows = Vec::new();
-        for (row, wanted) in &wanted {
+        for (row, wanted) in wanted {
             let key = row.key(meta::namespace(wanted), meta::name(wanted));
             let entry = state.storage.get(&key).await.map_err(failed)?;
             let change = match entry {

@@ -2,21 +2,24 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::printing::IncludeObject;
 use api::status::Status;
+use api::table::Resource;
 use authorization::User;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::Request;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::access;
 use crate::auth;
 use crate::handlers::{self, Call};
+use crate::metrics::Labels;
 use crate::negotiate;
 use crate::query::{self, Query};
 use crate::request::{self, At, Target};
@@ -50,6 +53,8 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Answer {
         Target::Path(_) => None,
     };
     let metrics = state.metrics.clone();
+    let labels = labels(&parts, &query, &target, verb, row);
+    let (began, answering) = (Instant::now(), metrics.answering(&labels));
     // A fault of ours in one answer must not end the watches that share its connection.
     let guarded =
         AssertUnwindSafe(respond_to(state, &parts, query, &target, verb, body)).catch_unwind();
@@ -57,8 +62,62 @@ async fn answer(state: Arc<State>, request: Request<Body>) -> Answer {
         .await
         .unwrap_or_else(|_| Err(Status::internal("the server failed to answer; see its log")));
     let response = result.unwrap_or_else(|status| respond::refusal(&status));
-    metrics.answered(verb, row, response.status().as_u16());
+    drop(answering);
+    metrics.answered(labels, response.status().as_u16(), began.elapsed());
     compress::compress(&parts.method, &parts.headers, response).await
+}
+
+/// How a request is counted.
+fn labels(
+    parts: &Parts,
+    query: &Query,
+    target: &Target<'_>,
+    verb: &str,
+    row: Option<&'static Resource>,
+) -> Labels {
+    let content_type = parts.headers.get(CONTENT_TYPE);
+    let applies =
+        content_type.is_some_and(|t| t.as_bytes().starts_with(b"application/apply-patch"));
+    let at = match target {
+        Target::Resource(at) => Some(at),
+        Target::Path(_) => None,
+    };
+    Labels {
+        verb: match verb {
+            "get" => "GET",
+            "list" => "LIST",
+            "watch" => "WATCH",
+            "create" | "post" => "POST",
+            "update" | "put" => "PUT",
+            "patch" if applies => "APPLY",
+            "patch" => "PATCH",
+            "delete" => "DELETE",
+            "deletecollection" => "DELETECOLLECTION",
+            _ => "other",
+        },
+        dry_run: if query.text("dryRun") == "All" {
+            "All"
+        } else {
+            ""
+        },
+        group: row.map_or("", |row| row.group),
+        version: row.map_or("", |row| row.version),
+        resource: row.map_or("", |row| row.plural),
+        subresource: at
+            .and_then(|at| row?.subresource(at.subresource?))
+            .map_or("", |subresource| subresource.name),
+        scope: match (row, at) {
+            (Some(_), Some(At { name: Some(_), .. })) => "resource",
+            (
+                Some(_),
+                Some(At {
+                    namespace: Some(_), ..
+                }),
+            ) => "namespace",
+            (Some(_), Some(_)) => "cluster",
+            _ => "",
+        },
+    }
 }
 
 async fn respond_to(
@@ -93,7 +152,7 @@ async fn page(state: &State, path: &str, parts: &Parts, query: &Query) -> Answer
         "metrics" => respond::bytes(
             200,
             "text/plain; version=0.0.4",
-            state.metrics.render(state.storage.revision().0),
+            state.metrics.render(state).await,
         ),
         _ => describe::answer(state, path, parts, query),
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use storage::{Change, Entry, Error, Range, Revision, Storage, WatchEvent, Write};
+use time::OffsetDateTime;
 
 use crate::{State, bootstrap};
 
@@ -14,6 +15,10 @@ use crate::{State, bootstrap};
 const HISTORY: Duration = Duration::from_secs(300);
 /// Events that nobody wrote for so many times [`HISTORY`] are removed: an hour, as kube-apiserver's `--event-ttl`.
 const EVENTS_KEPT: usize = 12;
+/// As long, for those whose age is known by what they say alone.
+const EVENTS_LIVE: time::Duration = time::Duration::HOUR;
+/// How many are looked at together.
+const EVENTS_AT_ONCE: usize = 500;
 /// Where Events stand in the store.
 const EVENTS: &str = "/registry/events/";
 /// How many removals are under way at a time, so that the store makes one durable batch of them.
@@ -21,11 +26,24 @@ const REMOVALS: usize = 64;
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Compacts the store and removes old Events from time to time; until it is dropped.
+/// Compacts the store and removes old Events from time to time; until it is dropped. A store that does so itself is
+/// left alone.
 pub(crate) async fn forget(storage: Arc<dyn Storage>) {
+    if storage.keeps_house() {
+        return;
+    }
+    let began = storage.revision();
     // The revision at each waking: what is older than the oldest of these has not been written since.
-    let mut past = VecDeque::from([storage.revision()]);
+    let mut past = VecDeque::from([began]);
     loop {
+        let before = if past.len() > EVENTS_KEPT {
+            past.pop_front().unwrap_or_default()
+        } else {
+            Revision(0)
+        };
+        if let Err(error) = remove_events(&*storage, before, began).await {
+            tracing::warn!(%error, "old Events could not be removed");
+        }
         tokio::time::sleep(HISTORY).await;
         if let Some(before) = past.back().filter(|revision| revision.0 > 0)
             && let Err(error) = storage.compact(*before).await
@@ -33,37 +51,60 @@ pub(crate) async fn forget(storage: Arc<dyn Storage>) {
             tracing::warn!(%error, revision = before.0, "the store's history could not be compacted");
         }
         past.push_back(storage.revision());
-        if past.len() > EVENTS_KEPT
-            && let Some(before) = past.pop_front()
-            && let Err(error) = remove_events(&*storage, before).await
-        {
-            tracing::warn!(%error, "old Events could not be removed");
-        }
     }
 }
 
-/// Removes the Events that were last written at `before` or earlier.
-async fn remove_events(storage: &dyn Storage, before: Revision) -> Result<(), Error> {
-    let range = Range {
+/// Removes the Events that were last written at `before` or earlier. Of those that were written before this process
+/// `began`, only they themselves can tell how old they are.
+async fn remove_events(
+    storage: &dyn Storage,
+    before: Revision,
+    began: Revision,
+) -> Result<(), Error> {
+    let mut range = Range {
         prefix: EVENTS.into(),
+        limit: EVENTS_AT_ONCE,
         ..Range::default()
     };
-    let old = storage.list(range).await?.entries.into_iter();
+    let now = OffsetDateTime::now_utc();
+    let old = |entry: &Entry| {
+        entry.modified <= before
+            || entry.modified <= began
+                && written(&entry.value).is_some_and(|written| now - written > EVENTS_LIVE)
+    };
     let remove = |entry: Entry| {
         let key = entry.key.to_string();
         let expected = entry.modified;
         storage.write(vec![Write::Delete { key, expected }])
     };
-    let mut removals = stream::iter(old.filter(|entry| entry.modified <= before).map(remove))
-        .buffer_unordered(REMOVALS);
-    while let Some(removed) = removals.next().await {
-        match removed {
-            // Somebody wrote or removed it in the meantime.
-            Ok(_) | Err(Error::Conflict { .. } | Error::NotFound { .. }) => {}
-            Err(error) => return Err(error),
+    loop {
+        let page = storage.list(range.clone()).await?;
+        let last = page.entries.last().filter(|_| page.remaining > 0);
+        range.start = last.map(|entry| format!("{}\0", entry.key));
+        let old = page.entries.into_iter().filter(old);
+        let mut removals = stream::iter(old.map(remove)).buffer_unordered(REMOVALS);
+        while let Some(removed) = removals.next().await {
+            match removed {
+                // Somebody wrote or removed it in the meantime.
+                Ok(_) | Err(Error::Conflict { .. } | Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if range.start.is_none() {
+            return Ok(());
         }
     }
-    Ok(())
+}
+
+/// When an object says that it was last written: the newest time among its creation and its managers' writes.
+fn written(stored: &[u8]) -> Option<OffsetDateTime> {
+    let object: serde_json::Value = serde_json::from_slice(stored).ok()?;
+    let metadata = &object["metadata"];
+    let managers = metadata["managedFields"].as_array().into_iter().flatten();
+    let mut times = managers.map(|manager| &manager["time"]).collect::<Vec<_>>();
+    times.push(&metadata["creationTimestamp"]);
+    let times = times.into_iter().filter_map(serde_json::Value::as_str);
+    times.filter_map(api::duration::parse_time).max()
 }
 
 /// Keeps the Service `kubernetes` and its endpoints in being; until it is dropped.
@@ -152,6 +193,29 @@ mod tests {
         );
         tokio::time::sleep(Duration::from_secs(60 * 60)).await;
         assert_eq!((exists(renewed).await, exists(other).await), (false, true));
+        upkeep.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_of_an_earlier_process_tell_their_age() {
+        let storage = Memory::new();
+        let now = OffsetDateTime::now_utc();
+        let at = |minutes| api::meta::timestamp(now - time::Duration::minutes(minutes));
+        for (name, created, written) in [("old", 90, 61), ("new", 90, 50), ("young", 10, 10)] {
+            let event = serde_json::json!({"metadata": {
+                "creationTimestamp": at(created), "managedFields": [{"time": at(written)}],
+            }});
+            let write = Write::Create {
+                key: format!("{EVENTS}a/{name}"),
+                value: event.to_string().into(),
+            };
+            storage.write(vec![write]).await.unwrap();
+        }
+        let upkeep = tokio::spawn(forget(Arc::new(storage.clone())));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let left = storage.list(Range::default()).await.unwrap().entries;
+        let left: Vec<&str> = left.iter().map(|entry| &*entry.key).collect();
+        assert_eq!(left, [format!("{EVENTS}a/new"), format!("{EVENTS}a/young")]);
         upkeep.abort();
     }
 

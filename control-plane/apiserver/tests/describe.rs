@@ -181,19 +181,97 @@ async fn who_asks_decides_what_is_answered() {
 }
 
 #[tokio::test]
-async fn health_and_metrics() {
+async fn health_checks_are_named() {
     let server = Server::new().await;
-    assert_eq!(server.get("/livez").await.body, b"ok");
-    let page = String::from_utf8(server.get("/readyz?verbose").await.body).unwrap();
+    let page = async |path: &str| {
+        let reply = server.get(path).await;
+        (reply.code, String::from_utf8(reply.body).unwrap())
+    };
+    for path in [
+        "/livez",
+        "/readyz",
+        "/healthz",
+        "/readyz/etcd",
+        "/livez/poststarthook/rbac/bootstrap-roles",
+    ] {
+        assert_eq!(page(path).await, (200, "ok".to_owned()), "{path}");
+    }
+    let (_, told) = page("/readyz?verbose").await;
     assert!(
-        page.ends_with("[+]shutdown ok\nreadyz check passed\n"),
-        "{page}"
+        told.starts_with("[+]ping ok\n[+]log ok\n[+]etcd ok\n[+]etcd-readiness ok\n"),
+        "{told}"
     );
-    assert_eq!(server.get("/readyz/nope").await.code, 404);
+    assert!(
+        told.ends_with("[+]shutdown ok\nreadyz check passed\n"),
+        "{told}"
+    );
+    let (_, told) = page("/livez?verbose&exclude=etcd&exclude=none").await;
+    assert!(told.contains("[+]etcd excluded: ok\n"), "{told}");
+    let words = "warn: some health checks cannot be excluded: no matches for \"none\"\nlivez check passed\n";
+    assert!(told.ends_with(words), "{told}");
+    assert_eq!(page("/readyz/nope").await.0, 404);
+    server.app.close();
+    let (code, told) = page("/readyz").await;
+    assert_eq!(code, 500);
+    assert!(
+        told.ends_with("[-]shutdown failed: reason withheld\nreadyz check failed\n"),
+        "{told}"
+    );
+    let (code, told) = page("/readyz/shutdown").await;
+    assert_eq!(
+        (code, told.as_str()),
+        (500, "internal server error: process is shutting down\n")
+    );
+    assert_eq!(page("/readyz?exclude=shutdown").await.0, 200);
+}
+
+#[tokio::test]
+async fn metrics_have_the_names_of_kube_apiserver() {
+    let server = Server::new().await;
     server.get("/api/v1/pods").await.ok();
+    let map = json!({"metadata": {"name": "a"}});
+    let maps = "/api/v1/namespaces/default/configmaps";
+    server.post(maps, &map).await.ok();
+    server
+        .post(&format!("{maps}?dryRun=All"), &map)
+        .await
+        .refused(409);
+    let mut watch = server.watch(&format!("{maps}?watch=1")).await;
+    watch.line().await;
     let metrics = String::from_utf8(server.get("/metrics").await.body).unwrap();
-    let line = "apiserver_request_total{verb=\"list\",group=\"\",version=\"v1\",resource=\"pods\",code=\"200\"} 1\n";
-    assert!(metrics.contains(line), "{metrics}");
+    let list = "verb=\"LIST\",dry_run=\"\",group=\"\",version=\"v1\",resource=\"pods\",subresource=\"\",\
+                scope=\"cluster\",component=\"apiserver\"";
+    let post = "verb=\"POST\",dry_run=\"All\",group=\"\",version=\"v1\",resource=\"configmaps\",subresource=\"\",\
+                scope=\"namespace\",component=\"apiserver\"";
+    for line in [
+        format!("apiserver_request_total{{{list},code=\"200\"}} 1"),
+        format!("apiserver_request_total{{{post},code=\"409\"}} 1"),
+        format!("apiserver_request_duration_seconds_count{{{list}}} 1"),
+        format!("apiserver_request_duration_seconds_bucket{{{list},le=\"+Inf\"}} 1"),
+        "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1".to_owned(),
+        "apiserver_current_inflight_requests{request_kind=\"mutating\"} 0".to_owned(),
+        "apiserver_longrunning_requests{verb=\"WATCH\",group=\"\",version=\"v1\",resource=\"configmaps\",\
+         subresource=\"\",scope=\"namespace\",component=\"apiserver\"} 1"
+            .to_owned(),
+        "apiserver_watch_events_total{group=\"\",version=\"v1\",kind=\"ConfigMap\",resource=\"configmaps\"} 1".to_owned(),
+        "apiserver_storage_objects{resource=\"configmaps\"} 1".to_owned(),
+        "apiserver_storage_objects{resource=\"pods\"} 0".to_owned(),
+        "etcd_requests_total{operation=\"create\",resource=\"configmaps\"} 1".to_owned(),
+        "# TYPE etcd_request_duration_seconds histogram".to_owned(),
+        "# TYPE process_resident_memory_bytes gauge".to_owned(),
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} in {metrics}");
+    }
+    // Every line is a comment or a name, perhaps labels, and a number.
+    for line in metrics.lines().filter(|line| !line.starts_with("# ")) {
+        let value = line.rsplit(' ').next().unwrap();
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn versions_are_told() {
+    let server = Server::new().await;
     let version = server.get("/version").await.ok();
     assert!(
         version["gitVersion"]

@@ -7,13 +7,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use storage::history::{Commit, Tree};
 use storage::{Change, Entry, Error, Revision, Write};
 use tokio::sync::oneshot;
 
 use crate::Shared;
 use crate::disk::Disk;
 use crate::format::Frame;
-use crate::history::{Commit, Tree};
 use crate::log::{self, Log};
 use crate::recover::Recovered;
 use crate::snapshot;
@@ -189,7 +189,7 @@ impl Drop for CloseOnExit {
     fn drop(&mut self) {
         self.1.close();
         self.1.lock().requests.clear();
-        self.0.fanout.close();
+        self.0.replica.close();
     }
 }
 
@@ -237,7 +237,7 @@ impl Committer {
             }
             if self.progress_due().is_some_and(|due| due <= Instant::now()) {
                 self.told = (self.revision, Instant::now());
-                self.shared.fanout.progress();
+                self.shared.replica.progress();
             }
         }
         if let Some(snapshot) = self.snapshot.take() {
@@ -315,7 +315,9 @@ impl Committer {
         self.tree = tree.clone();
         self.revision = revision;
         self.live_bytes = live_bytes.max(0) as u64;
-        self.publish(tree, &commits, compact);
+        self.shared
+            .replica
+            .publish(tree, &commits, revision, compact);
         for decided in decided {
             decided.answer(None);
         }
@@ -371,20 +373,6 @@ impl Committer {
         };
         self.broken = Some(error.clone());
         error
-    }
-
-    /// Lets readers and watchers see the commits.
-    fn publish(&mut self, tree: Tree, commits: &[Arc<Commit>], compact: Revision) {
-        let mut state = self.shared.write();
-        let before = state.revision;
-        let replaced = state.publish(tree, commits);
-        let expired = state.expired(&self.shared.options.history, Instant::now());
-        let forgotten = state.compact(expired.max(compact));
-        let marks = self.shared.marks().step(before, &state);
-        drop(state);
-        // Freed with no lock held.
-        drop((replaced, forgotten, marks));
-        self.shared.fanout.deliver(commits);
     }
 
     /// Begins a snapshot where the log has grown long enough. The writers go on, into a new log.

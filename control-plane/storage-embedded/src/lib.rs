@@ -11,11 +11,10 @@
 //! The engine knows nothing about API objects and nothing about other machines.
 #![forbid(unsafe_code)]
 
+mod backup;
 mod commit;
 mod disk;
-mod fanout;
 mod format;
-mod history;
 mod lock;
 mod log;
 mod recover;
@@ -27,18 +26,18 @@ mod crash;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::BoxStream;
+pub use storage::history::History;
 use storage::memory::WatchLimits;
+use storage::replica::Replica;
 use storage::{Answer, Entry, Error, Page, Range, Revision, Storage, WatchEvent, Write};
 
+pub use crate::backup::{BUMP, Copied, backup, restore};
 use crate::commit::{Committer, Inbox};
 use crate::disk::{Directory, Disk};
-use crate::fanout::Fanout;
-use crate::history::{Marks, State};
 use crate::lock::Lock;
 
 /// How a store behaves. That writes are durable before they are acknowledged is not for choosing.
@@ -61,18 +60,6 @@ impl Default for Options {
             log_bytes: 64 << 20,
         }
     }
-}
-
-/// History that is retained for lists at older revisions and watches from them. A revision is forgotten when it is
-/// beyond `revisions` and older than `age`, or when all of history is larger than `bytes`.
-#[derive(Clone, Copy, Debug)]
-pub struct History {
-    /// So many newest revisions are kept however old they are.
-    pub revisions: u64,
-    /// What is younger is kept however much it is.
-    pub age: Duration,
-    /// The most that history may occupy, in bytes of keys and values; it prevails over the other two.
-    pub bytes: usize,
 }
 
 /// Why a store could not be opened.
@@ -138,6 +125,15 @@ pub enum OpenError {
         /// The data directory.
         directory: PathBuf,
     },
+    /// A backup is to be restored where a store is.
+    #[error(
+        "{} holds a store already; move it away or choose another data directory",
+        directory.display()
+    )]
+    Occupied {
+        /// The data directory.
+        directory: PathBuf,
+    },
     /// A log that must be there is not.
     #[error(
         "the log that follows revision {after} is missing from {}; restore the directory from a backup",
@@ -173,10 +169,8 @@ pub struct Embedded {
 
 /// What readers and the committer share.
 pub(crate) struct Shared {
-    state: RwLock<State>,
-    marks: Mutex<Marks>,
-    fanout: Arc<Fanout>,
-    options: Options,
+    pub(crate) replica: Replica,
+    pub(crate) options: Options,
 }
 
 impl Embedded {
@@ -196,9 +190,7 @@ impl Embedded {
     fn open_on(disk: Arc<dyn Disk>, options: Options) -> Result<Self, OpenError> {
         let recovered = recover::recover(&*disk, &options.history)?;
         let shared = Arc::new(Shared {
-            fanout: Arc::new(Fanout::new(recovered.state.revision)),
-            state: RwLock::new(recovered.state.clone()),
-            marks: Mutex::default(),
+            replica: Replica::new(recovered.state.clone(), options.history, options.watch),
             options,
         });
         let inbox = Arc::new(Inbox::default());
@@ -225,7 +217,7 @@ impl Drop for Embedded {
         {
             tracing::error!("the thread that commits writes had panicked");
         }
-        self.shared.fanout.close();
+        self.shared.replica.close();
     }
 }
 
@@ -239,18 +231,15 @@ impl fmt::Debug for Embedded {
 
 impl Storage for Embedded {
     fn revision(&self) -> Revision {
-        self.shared.read().revision
+        self.shared.replica.revision()
     }
 
     fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Entry>> {
-        let found = self.shared.read().tree.get(key).cloned();
-        Box::pin(std::future::ready(Ok(
-            found.map(|entry| Entry::clone(&entry))
-        )))
+        Box::pin(std::future::ready(Ok(self.shared.replica.get(key))))
     }
 
     fn list(&self, range: Range) -> Answer<'_, Page> {
-        Box::pin(async move { self.shared.list(&range) })
+        Box::pin(async move { self.shared.replica.list(&range) })
     }
 
     fn write(&self, writes: Vec<Write>) -> Answer<'_, Revision> {
@@ -268,49 +257,10 @@ impl Storage for Embedded {
         prefix: String,
         from: Option<Revision>,
     ) -> Answer<'_, BoxStream<'static, Result<WatchEvent, Error>>> {
-        Box::pin(async move {
-            let unread_max = self.shared.options.watch.unread_bytes;
-            let watch = self.shared.fanout.watch(prefix, unread_max, || {
-                let state = self.shared.read();
-                let from = from.unwrap_or(state.revision);
-                state.readable(from)?;
-                Ok((state.revision, state.since(from).into_iter()))
-            })?;
-            Ok(watch.boxed())
-        })
+        Box::pin(async move { self.shared.replica.watch(prefix, from) })
     }
 
     fn compact(&self, revision: Revision) -> Answer<'_, ()> {
         Box::pin(self.inbox.compact(revision))
-    }
-}
-
-impl Shared {
-    fn list(&self, range: &Range) -> Result<Page, Error> {
-        // The state's lock is taken first here and in the committer.
-        let past = {
-            let state = self.read();
-            self.marks().past(&state, range.at)?
-        };
-        let revision = past.at;
-        let tree = past.tree();
-        let page = history::page(&tree, revision, range);
-        if page.remaining > 0 {
-            self.marks().page(revision, &tree);
-        }
-        Ok(page)
-    }
-
-    /// A panic of another holder leaves a whole state behind: publishing only moves values that were made before.
-    fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn marks(&self) -> std::sync::MutexGuard<'_, Marks> {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -118,42 +118,17 @@ impl Log {
         disk: &dyn Disk,
         name: &str,
         newest: bool,
-        mut each: impl FnMut(Record) -> Result<(), String>,
+        each: impl FnMut(Record) -> Result<(), String>,
     ) -> Result<Self, OpenError> {
-        let mut frames = Frames::open(disk, name, Kind::Log)?;
-        let header = frames.header;
-        let end = loop {
-            let offset = frames.offset;
-            let fault = match frames.frame()? {
-                Next::End => break None,
-                Next::Body(body) => {
-                    let unreadable =
-                        || "its checksum matches but it is no row of records".to_owned();
-                    let read = records(&body).ok_or_else(unreadable);
-                    let read = read.and_then(|records| records.into_iter().try_for_each(&mut each));
-                    match read {
-                        Ok(()) => continue,
-                        Err(what) => return Err(frames.corrupt(offset, what)),
-                    }
-                }
-                Next::Damaged(what) => what,
-            };
-            if !newest {
-                return Err(frames.corrupt(offset, format!("{fault}, and a newer log exists")));
-            }
-            if let Some(after) = frames.whole_frame_after(offset)? {
-                let what = format!("{fault}, and a whole record follows at offset {after}");
-                return Err(frames.corrupt(offset, what));
-            }
-            break Some((offset, fault));
-        };
+        let scanned = scan(disk, name, newest, each)?;
         let path = disk.path(name);
         let failed = |doing| OpenError::io(doing, &path);
         let mut file = disk.open(name).map_err(failed("open"))?;
-        let mut room_end = frames.len;
-        if let Some((offset, fault)) = end {
+        let mut room_end = scanned.len;
+        if let Some(fault) = scanned.torn {
+            let offset = scanned.end;
             tracing::warn!(
-                file = %path.display(), offset, bytes = frames.len - offset, fault,
+                file = %path.display(), offset, bytes = scanned.len - offset, fault,
                 "the log ends in an unfinished write that was never acknowledged; cutting it off"
             );
             file.truncate(offset).map_err(failed("truncate"))?;
@@ -162,12 +137,64 @@ impl Log {
         Ok(Self {
             file,
             name: name.to_owned(),
-            salt: header.salt,
-            base: header.revision,
-            len: frames.offset,
+            salt: scanned.header.salt,
+            base: scanned.header.revision,
+            len: scanned.end,
             room_end,
         })
     }
+}
+
+/// What is in a log.
+pub(crate) struct Scanned {
+    pub(crate) header: Header,
+    /// Behind the last whole frame.
+    pub(crate) end: u64,
+    /// Bytes in the file.
+    len: u64,
+    /// Why what follows is no frame, where it is not room.
+    torn: Option<&'static str>,
+}
+
+/// Reads a log without touching it, and hands over its records in order. As with [`Log::replay`], the `newest` one may
+/// end in a frame that is not whole.
+pub(crate) fn scan(
+    disk: &dyn Disk,
+    name: &str,
+    newest: bool,
+    mut each: impl FnMut(Record) -> Result<(), String>,
+) -> Result<Scanned, OpenError> {
+    let mut frames = Frames::open(disk, name, Kind::Log)?;
+    let torn = loop {
+        let offset = frames.offset;
+        let fault = match frames.frame()? {
+            Next::End => break None,
+            Next::Body(body) => {
+                let unreadable = || "its checksum matches but it is no row of records".to_owned();
+                let read = records(&body).ok_or_else(unreadable);
+                let read = read.and_then(|records| records.into_iter().try_for_each(&mut each));
+                match read {
+                    Ok(()) => continue,
+                    Err(what) => return Err(frames.corrupt(offset, what)),
+                }
+            }
+            Next::Damaged(what) => what,
+        };
+        if !newest {
+            return Err(frames.corrupt(offset, format!("{fault}, and a newer log exists")));
+        }
+        if let Some(after) = frames.whole_frame_after(offset)? {
+            let what = format!("{fault}, and a whole record follows at offset {after}");
+            return Err(frames.corrupt(offset, what));
+        }
+        break Some(fault);
+    };
+    Ok(Scanned {
+        header: frames.header,
+        end: frames.offset,
+        len: frames.len,
+        torn,
+    })
 }
 
 /// Reads the frames of a file.

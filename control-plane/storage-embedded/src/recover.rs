@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use storage::history::{Commit, State};
 use storage::{Change, Entry, Revision};
 
 use crate::disk::Disk;
 use crate::format::Record;
-use crate::history::{Commit, State};
 use crate::log::{self, Log};
 use crate::{History, OpenError, snapshot};
 
@@ -115,9 +115,54 @@ pub(crate) fn recover(disk: &dyn Disk, policy: &History) -> Result<Recovered, Op
     })
 }
 
+/// What the directory of a store holds, which may be open elsewhere and being written to. Nothing is touched.
+pub(crate) fn look(disk: &dyn Disk) -> Result<State, OpenError> {
+    let directory = disk.path("");
+    let mut names = disk.names().map_err(OpenError::io("list", &directory))?;
+    names.sort_unstable();
+    let snapshots = names
+        .iter()
+        .filter(|name| snapshot::revision(name).is_some());
+    let mut state = match snapshots.last() {
+        None => State::default(),
+        Some(newest) => {
+            let (tree, revision) = snapshot::read(disk, newest)?;
+            State::new(tree, revision)
+        }
+    };
+    let logs: Vec<(Revision, &String)> = names
+        .iter()
+        .filter_map(|name| Some((log::base(name)?, name)))
+        .collect();
+    let needed = logs.partition_point(|(base, _)| *base <= state.revision);
+    let missing = |after: Revision| OpenError::Missing {
+        directory: directory.clone(),
+        after: after.0,
+    };
+    let first = needed
+        .checked_sub(1)
+        .ok_or_else(|| missing(state.revision))?;
+    // What is wanted is the newest state alone.
+    let policy = History {
+        revisions: 0,
+        age: std::time::Duration::ZERO,
+        bytes: 0,
+    };
+    for (i, (base, name)) in logs.iter().enumerate().skip(first) {
+        if *base > state.revision {
+            return Err(missing(state.revision));
+        }
+        let newest = i + 1 == logs.len();
+        log::scan(disk, name, newest, |record| {
+            replay(&mut state, &policy, record)
+        })?;
+    }
+    Ok(state)
+}
+
 /// Writes the mark, after the first log is durable: a crash between the two leaves a log without a mark, never a mark
 /// without a log.
-fn mark_begun(disk: &dyn Disk) -> Result<(), OpenError> {
+pub(crate) fn mark_begun(disk: &dyn Disk) -> Result<(), OpenError> {
     let path = disk.path(BEGUN);
     let io = |doing| OpenError::io(doing, &path);
     let mut file = disk.create(BEGUN).map_err(io("create"))?;

@@ -4,11 +4,11 @@ use std::io;
 use std::sync::Arc;
 
 use storage::Revision;
+use storage::history::Tree;
 
 use crate::OpenError;
 use crate::disk::Disk;
 use crate::format::{Frame, Header, Kind, entries};
-use crate::history::Tree;
 use crate::log::{self, Frames, Next, numbered};
 
 /// A frame of a snapshot is closed when it is this long, in bytes.
@@ -26,13 +26,23 @@ pub(crate) fn revision(name: &str) -> Option<Revision> {
 
 /// Writes the snapshot of a tree and then removes what it supersedes. It has its name only when it is durable.
 pub(crate) fn write(disk: &dyn Disk, tree: &Tree, revision: Revision) -> io::Result<()> {
+    write_as(disk, &name(revision), tree, revision)?;
+    remove_superseded(disk, revision)
+}
+
+/// Writes the snapshot of a tree under a name.
+pub(crate) fn write_as(
+    disk: &dyn Disk,
+    name: &str,
+    tree: &Tree,
+    revision: Revision,
+) -> io::Result<()> {
     let header = Header {
         kind: Kind::Snapshot,
         salt: fastrand::u64(..),
         revision,
         entries: tree.len() as u64,
     };
-    let name = name(revision);
     let temporary = format!("{name}.tmp");
     let written = write_to(disk, &temporary, tree, &header);
     if let Err(error) = written {
@@ -40,9 +50,8 @@ pub(crate) fn write(disk: &dyn Disk, tree: &Tree, revision: Revision) -> io::Res
         let _ = disk.remove(&temporary);
         return Err(error);
     }
-    disk.rename(&temporary, &name)?;
-    disk.sync_names()?;
-    remove_superseded(disk, revision)
+    disk.rename(&temporary, name)?;
+    disk.sync_names()
 }
 
 fn write_to(disk: &dyn Disk, name: &str, tree: &Tree, header: &Header) -> io::Result<()> {

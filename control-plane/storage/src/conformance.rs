@@ -1,8 +1,10 @@
 //! The suite that every engine runs: `storage::conformance::tests!(make)` in a test file makes one test per case.
 //! `make` is a function from [`WatchLimits`] to an empty store.
 
+mod histories;
 mod random;
 mod reads;
+mod rebased;
 mod watches;
 mod writes;
 
@@ -60,6 +62,10 @@ pub const CASES: &[Case] = &[
     ("many_writers", writes::many_writers),
     ("one_winner_per_revision", writes::one_winner_per_revision),
     ("random_operations", random::random_operations),
+    (
+        "histories_are_linearizable",
+        histories::histories_are_linearizable,
+    ),
 ];
 
 /// One test per case, each over a fresh store of `$make`.
@@ -71,10 +77,11 @@ macro_rules! conformance_tests {
             a_key_is_named_once lists_are_ranges pages_are_of_one_revision lists_at_every_revision
             watch_from_every_revision watch_sees_what_was_before watch_tells_progress compaction_forgets
             compaction_spares_a_watch the_future_is_refused a_slow_watcher_is_cut_off
-            a_backlog_is_not_slowness many_writers one_winner_per_revision random_operations);
+            a_backlog_is_not_slowness many_writers one_winner_per_revision random_operations
+            histories_are_linearizable);
         #[test]
         fn every_case_has_a_test() {
-            assert_eq!($crate::conformance::CASES.len(), 19);
+            assert_eq!($crate::conformance::CASES.len(), 20);
         }
     };
     ($make:expr; $($name:ident)*) => {
@@ -95,7 +102,8 @@ pub use conformance_tests as tests;
 /// Where the store does not do as it should, or there is no such case.
 pub fn run(name: &str, make: Make<'_>) {
     let case = CASES.iter().find(|(known, _)| *known == name);
-    case.expect("the case is in the list").1(make);
+    let from_zero = |limits| -> Arc<dyn Storage> { Arc::new(rebased::Rebased::new(make(limits))) };
+    case.expect("the case is in the list").1(&from_zero);
 }
 
 /// The longest that anything awaited may take before the case fails.

@@ -4,10 +4,15 @@
 //! Bytes in, bytes out: this crate knows nothing about API objects.
 #![forbid(unsafe_code)]
 
+mod fanout;
+pub mod history;
 pub mod memory;
+pub mod replica;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+#[cfg(any(test, feature = "conformance"))]
+pub mod linear;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,7 +21,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-/// A point in the store's history. Grows by one with every acknowledged write; zero is "before everything".
+/// A point in the store's history. Grows with every acknowledged write; zero is "before everything".
+///
+/// Where the store has one writer, it grows by one. In an etcd that others write to as well, their writes take
+/// revisions too, and an empty store need not be at zero: nobody may conclude from one revision which is the next.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Revision(pub u64);
 
@@ -266,11 +274,31 @@ impl Change {
     }
 }
 
+/// How values are written where others read them too: what callers hold against what stands in the store.
+pub trait Codec: Send + Sync + 'static {
+    /// What stands in the store for a value.
+    fn encode(&self, key: &str, value: &Bytes) -> Bytes;
+
+    /// The value that what stands in the store is. What can't be read stays as it is.
+    fn decode(&self, key: &str, stored: Bytes) -> Bytes;
+}
+
 /// A store. A write is durable when its future resolves to `Ok`; a write whose future was dropped may or may not
 /// have happened.
 pub trait Storage: Send + Sync + 'static {
-    /// The newest revision that reads see.
+    /// The newest revision that reads see without asking anybody.
     fn revision(&self) -> Revision;
+
+    /// The newest revision of all that was acknowledged before the call, be it to others who write to the same store.
+    /// Reads see it when this resolves.
+    fn newest(&self) -> Answer<'_, Revision> {
+        Box::pin(std::future::ready(Ok(self.revision())))
+    }
+
+    /// Whether history is forgotten, and what has a time to live removed, by the store itself.
+    fn keeps_house(&self) -> bool {
+        false
+    }
 
     /// The newest value of a key.
     fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Entry>>;

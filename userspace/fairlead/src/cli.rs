@@ -66,6 +66,14 @@ pub(crate) enum Command {
     Dns(Dns),
     /// Create or update the objects of YAML files, where there is no kubectl
     Apply(Apply),
+    /// What became of an object, as far back as the server retains history
+    History(History),
+    /// What differs between two states of an object
+    Diff(Diff),
+    /// Copy everything in the store of a data directory into one file, also while a server runs on it
+    Backup(Backup),
+    /// Make the store of a data directory from such a file
+    Restore(Restore),
     /// What the kernel holds of Services
     #[command(subcommand)]
     Service(List),
@@ -111,13 +119,41 @@ pub(crate) struct ServerFlags {
     #[arg(long, value_name = "NAME", default_value = "cluster.local")]
     pub(crate) cluster_domain: String,
     #[command(flatten)]
+    pub(crate) etcd: EtcdFlags,
+    #[command(flatten)]
     pub(crate) identity: IdentityFlags,
+    /// How many seconds requests are still answered after the server was told to end, while /readyz fails
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) shutdown_delay_duration: u64,
     /// Admission plugins that are not to run, by name
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub(crate) disable_admission_plugins: Vec<String>,
     /// Write a kubeconfig for the administrator here (mode 0600)
     #[arg(long, value_name = "FILE")]
     pub(crate) write_kubeconfig: Option<PathBuf>,
+}
+
+/// An etcd to store in, rather than the data directory. Names and meanings are those of kube-apiserver.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct EtcdFlags {
+    /// Store in this etcd, named by the client URLs of its members, and not in the data directory
+    #[arg(long, value_name = "URL,..", value_delimiter = ',')]
+    pub(crate) etcd_servers: Vec<String>,
+    /// Authority that signed the certificates of etcd's members
+    #[arg(long, value_name = "FILE", requires = "etcd_servers")]
+    pub(crate) etcd_cafile: Option<PathBuf>,
+    /// Certificate that is shown to etcd
+    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
+    pub(crate) etcd_certfile: Option<PathBuf>,
+    /// Key of that certificate
+    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
+    pub(crate) etcd_keyfile: Option<PathBuf>,
+    /// What every key in etcd begins with
+    #[arg(long, value_name = "PREFIX", default_value = "/registry")]
+    pub(crate) etcd_prefix: String,
+    /// How often the history in etcd is compacted, in seconds; 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) etcd_compaction_interval: u64,
 }
 
 /// Who may be whom. Names and meanings are those of kube-apiserver.
@@ -339,6 +375,65 @@ pub(crate) struct Apply {
     /// YAML files, or folders of them
     #[arg(short, long, value_name = "FILE", required = true)]
     pub(crate) filename: Vec<PathBuf>,
+}
+
+/// Which object.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ObjectFlags {
+    #[command(flatten)]
+    pub(crate) kubeconfig: Kubeconfig,
+    /// The object; the kind may be a plural or short name, with its group behind a dot
+    #[arg(value_name = "KIND/NAME")]
+    pub(crate) target: String,
+    /// Its namespace; that of the kubeconfig unless given
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+}
+
+/// `fairlead history`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct History {
+    #[command(flatten)]
+    pub(crate) object: ObjectFlags,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `fairlead diff`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Diff {
+    #[command(flatten)]
+    pub(crate) object: ObjectFlags,
+    /// Resource version of the older state
+    #[arg(long, value_name = "RV")]
+    pub(crate) from: u64,
+    /// Resource version of the newer state; the object as it is now unless given
+    #[arg(long, value_name = "RV")]
+    pub(crate) to: Option<u64>,
+}
+
+/// `fairlead backup`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Backup {
+    /// Where to write it
+    pub(crate) file: PathBuf,
+    /// The data directory of the server. Certificates and tokens in it are not part of the backup
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/fairlead")]
+    pub(crate) data_dir: PathBuf,
+}
+
+/// `fairlead restore`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Restore {
+    /// What `fairlead backup` wrote
+    pub(crate) file: PathBuf,
+    /// The data directory to make a store in
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/fairlead")]
+    pub(crate) data_dir: PathBuf,
+    /// How far the store goes on beyond the revision of the backup, so that no revision that a client has seen comes
+    /// again
+    #[arg(long, value_name = "N", default_value_t = storage_embedded::BUMP)]
+    pub(crate) bump_revision: u64,
 }
 
 /// `fairlead service`, `fairlead backend`, `fairlead flow`

@@ -5,7 +5,7 @@ use api::status::Status;
 use api::table::Resource;
 use storage::{Entry, Error, Range, Revision};
 
-use super::{Call, storage_failure};
+use super::{Call, current, storage_failure};
 use crate::State;
 use crate::cursor::Cursor;
 use crate::negotiate::Encoding;
@@ -89,7 +89,7 @@ pub(crate) enum Page {
 /// The page that the options ask for.
 pub(crate) async fn page(call: &Call, options: &ListOptions) -> Result<Page, Status> {
     let filter = Filter::parse(call, options)?;
-    let (at, start) = position(&call.app, options, &filter)?;
+    let (at, start) = position(&call.app, options, &filter).await?;
     let (revision, items, next, remaining) =
         match read(&call.app, &filter, at, start, options.limit).await {
             Ok(read) => read,
@@ -119,12 +119,11 @@ pub(crate) async fn page(call: &Call, options: &ListOptions) -> Result<Page, Sta
 }
 
 /// At which revision and from which key to read.
-fn position(
+async fn position(
     app: &State,
     options: &ListOptions,
     filter: &Filter,
 ) -> Result<(Option<Revision>, Option<String>), Status> {
-    let current = app.storage.revision().0;
     if !options.continue_token.is_empty() {
         if options.resource_version.is_some_and(|version| version > 0) {
             return Err(Status::bad_request(
@@ -132,8 +131,11 @@ fn position(
             ));
         }
         let cursor = Cursor::decode(&options.continue_token)?;
-        if let Some(revision) = cursor.revision.filter(|revision| revision.0 > current) {
-            return Err(Status::future_version(revision.0, current));
+        if let Some(revision) = cursor.revision {
+            let newest = current(app, Some(revision.0)).await?.0;
+            if revision.0 > newest {
+                return Err(Status::future_version(revision.0, newest));
+            }
         }
         return Ok((
             cursor.revision,
@@ -141,14 +143,19 @@ fn position(
         ));
     }
     let asked = options.resource_version.unwrap_or(0);
-    if asked > current {
-        return Err(Status::future_version(asked, current));
+    let known = current(app, Some(asked)).await?;
+    if asked > known.0 {
+        return Err(Status::future_version(asked, known.0));
     }
     let exact = match options.version_match {
         Match::Exact => true,
         Match::NotOlderThan => false,
         Match::Unset => options.limit > 0 && asked > 0,
     };
+    if options.resource_version.is_some() && !exact {
+        // Anything that is new enough will do; nobody else has to be heard.
+        return Ok((Some(known), None));
+    }
     Ok((exact.then_some(Revision(asked)), None))
 }
 

@@ -23,6 +23,7 @@ use api::table::{Resource, Subresource};
 use authorization::User;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use storage::{Range, Revision};
 
 use crate::State;
 use crate::negotiate::Accepted;
@@ -134,6 +135,31 @@ pub(crate) async fn answer(call: Call, method: &Method) -> Result<Answer, Status
         "patch" => patch::patch(&call).await,
         "delete" => delete::delete(&call).await,
         _ => delete::delete_collection(&call).await,
+    }
+}
+
+/// The newest revision. Where it is asked for, or where a client knows of a later one than this server does, others who
+/// write to the same store are heard first.
+pub(crate) async fn current(app: &State, asked: Option<u64>) -> Result<Revision, Status> {
+    let known = app.storage.revision();
+    if asked.is_some_and(|asked| asked <= known.0) {
+        return Ok(known);
+    }
+    app.storage.newest().await.map_err(|e| storage_failure(&e))
+}
+
+/// The oldest revision that can still be read.
+pub(crate) async fn oldest(app: &State) -> Result<Revision, Status> {
+    let range = Range {
+        prefix: "/registry/namespaces/".into(),
+        limit: 1,
+        at: Some(Revision(1).min(app.storage.revision())),
+        ..Range::default()
+    };
+    match app.storage.list(range).await {
+        Ok(page) => Ok(page.revision),
+        Err(storage::Error::Compacted { oldest, .. }) => Ok(oldest),
+        Err(error) => Err(storage_failure(&error)),
     }
 }
 

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep_until};
 
 use super::list::Filter;
-use super::{Call, storage_failure};
+use super::{Call, current, oldest, storage_failure};
 use crate::State;
 use crate::events::Frame;
 use crate::metrics::Watching;
@@ -40,17 +40,24 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
     let options = ListOptions::parse(&call.query)?;
     let filter = Filter::parse(call, &options)?;
     let app = &call.app;
-    let current = app.storage.revision();
     let asked = options.resource_version.unwrap_or(0);
-    if asked > current.0 {
-        return Err(Status::future_version(asked, current.0));
+    let newest = current(app, Some(asked).filter(|asked| *asked > 0)).await?;
+    if asked > newest.0 {
+        return Err(Status::future_version(asked, newest.0));
     }
+    // Not of Kubernetes: everything that is retained, from the oldest state on, and then the end.
+    let history = call.query.flag("history").unwrap_or(false);
+    let begin = match history {
+        true => Some(oldest(app).await?),
+        false => None,
+    };
 
     // Without a revision a watch begins with the state as it is, unless the client says that it has it.
-    let wants_state = options.initial_events.unwrap_or(asked == 0);
+    let wants_state = history || options.initial_events.unwrap_or(asked == 0);
     let (state, from) = if wants_state {
         let range = Range {
             prefix: filter.prefix.clone(),
+            at: begin,
             ..Range::default()
         };
         let page = app
@@ -60,7 +67,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
             .map_err(|e| storage_failure(&e))?;
         (page.entries, page.revision)
     } else if asked == 0 {
-        (Vec::new(), current)
+        (Vec::new(), newest)
     } else {
         (Vec::new(), Revision(asked))
     };
@@ -75,6 +82,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
         protobuf: call.accepted.encoding == Encoding::Protobuf,
         include: call.include,
         bookmarks: options.bookmarks,
+        history,
         ends_state: options.initial_events == Some(true) && options.bookmarks,
         state: state.into_iter(),
         filter,
@@ -87,7 +95,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
         done,
         closing,
-        _counted: app.metrics.watching(),
+        counted: app.metrics.watching(call.row, !call.namespace.is_empty()),
     };
     match app
         .storage
@@ -131,6 +139,8 @@ struct Watcher {
     filter: Filter,
     /// Whether the client knows what a bookmark is.
     bookmarks: bool,
+    /// Whether it ends once it has told what has happened so far.
+    history: bool,
     /// Whether the end of the state is to be marked.
     ends_state: bool,
     /// What is still to be sent of the state at the beginning.
@@ -147,7 +157,7 @@ struct Watcher {
     next_bookmark: Instant,
     done: bool,
     closing: tokio::sync::watch::Receiver<bool>,
-    _counted: Watching,
+    counted: Watching,
 }
 
 impl Watcher {
@@ -210,6 +220,7 @@ impl Watcher {
     }
 
     fn push(&mut self, bytes: Bytes) {
+        self.counted.event();
         self.waiting += bytes.len();
         self.out.push(bytes);
     }
@@ -230,7 +241,10 @@ impl Watcher {
     fn take(&mut self, event: Option<Result<WatchEvent, Error>>) {
         match event {
             Some(Ok(WatchEvent::Change(change))) => self.change(&change),
-            Some(Ok(WatchEvent::Progress(revision))) => self.last = self.last.max(revision),
+            Some(Ok(WatchEvent::Progress(revision))) => {
+                self.last = self.last.max(revision);
+                self.done |= self.history;
+            }
             Some(Err(Error::Slow)) => {
                 tracing::debug!(
                     resource = self.row.plural,

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use client::{Client, Path};
+use storage::Storage;
 use storage_embedded::Embedded;
+use storage_etcd::Etcd;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -36,11 +38,7 @@ pub(crate) async fn start(
             format!("make {}, where --write-kubeconfig points", folder.display())
         })?;
     }
-    let store = Embedded::open(
-        flags.data_dir.join("store"),
-        storage_embedded::Options::default(),
-    )
-    .with_context(|| format!("open the store in --data-dir {}", flags.data_dir.display()))?;
+    let store = open_store(flags).await?;
     let identity = flags.identity.clone();
     let config = apiserver::Config {
         anonymous_auth: identity.anonymous_auth,
@@ -51,6 +49,7 @@ pub(crate) async fn start(
         service_account_signing_key_file: identity.service_account_signing_key_file,
         api_audiences: identity.api_audiences,
         disable_admission_plugins: flags.disable_admission_plugins.clone(),
+        shutdown_delay: Duration::from_secs(flags.shutdown_delay_duration),
         bind_address: flags.bind_address,
         port: flags.secure_port,
         service_cidrs: flags.service_cluster_ip_range.clone(),
@@ -59,7 +58,7 @@ pub(crate) async fn start(
         advertise_address: flags.advertise_address,
         ..apiserver::Config::new(&flags.data_dir)
     };
-    let app = apiserver::build(config, Arc::new(store))
+    let app = apiserver::build(config, store)
         .await
         .context("start the API server")?;
     let url = app.url(listener.local_addr().context("address of the listener")?);
@@ -86,6 +85,38 @@ pub(crate) async fn start(
         proxy,
         tasks,
     })
+}
+
+/// The store that the flags name.
+async fn open_store(flags: &ServerFlags) -> anyhow::Result<Arc<dyn Storage>> {
+    let etcd = &flags.etcd;
+    if etcd.etcd_servers.is_empty() {
+        let store = Embedded::open(
+            flags.data_dir.join("store"),
+            storage_embedded::Options::default(),
+        );
+        let store = store.with_context(|| {
+            format!("open the store in --data-dir {}", flags.data_dir.display())
+        })?;
+        return Ok(Arc::new(store));
+    }
+    let seconds = etcd.etcd_compaction_interval;
+    let options = storage_etcd::Options {
+        ca_file: etcd.etcd_cafile.clone(),
+        cert_file: etcd.etcd_certfile.clone(),
+        key_file: etcd.etcd_keyfile.clone(),
+        prefix: etcd.etcd_prefix.clone(),
+        compaction: (seconds > 0).then(|| Duration::from_secs(seconds)),
+        ..storage_etcd::Options::new(etcd.etcd_servers.clone())
+    };
+    let store = Etcd::connect(options, Arc::new(apiserver::KubernetesCodec)).await;
+    let store = store.with_context(|| {
+        format!(
+            "use the etcd of --etcd-servers {}",
+            etcd.etcd_servers.join(",")
+        )
+    })?;
+    Ok(Arc::new(store))
 }
 
 /// Waits until every part has ended; the first failure is the whole's.

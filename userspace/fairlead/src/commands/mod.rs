@@ -8,10 +8,12 @@ use client::Client;
 use crate::cli::{Command, List};
 
 mod apply;
+mod backup;
 mod cluster_dns;
 mod control_plane;
 mod datapath;
 mod dns;
+mod history;
 mod list;
 mod names;
 mod node;
@@ -29,6 +31,10 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Proxy(flags) => runtime()?.block_on(proxy::run(flags)),
         Command::Dns(flags) => runtime()?.block_on(dns::run(flags)),
         Command::Apply(flags) => runtime()?.block_on(apply::run(&flags)),
+        Command::History(flags) => runtime()?.block_on(history::history(&flags)),
+        Command::Diff(flags) => runtime()?.block_on(history::diff(&flags)),
+        Command::Backup(flags) => backup::backup(&flags),
+        Command::Restore(flags) => backup::restore(&flags),
         Command::Service(List::List(listing)) => list::services(&listing),
         Command::Backend(List::List(listing)) => list::backends(&listing),
         Command::Flow(List::List(listing)) => list::flows(&listing),

@@ -8,13 +8,23 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::{Change, Entry, Error, Page, Range, Revision};
 use imbl::{OrdMap, Vector};
-use storage::{Change, Entry, Error, Page, Range, Revision};
 
-use crate::History;
+/// History that is retained for lists at older revisions and watches from them. A revision is forgotten when it is
+/// beyond `revisions` and older than `age`, or when all of history is larger than `bytes`.
+#[derive(Clone, Copy, Debug)]
+pub struct History {
+    /// So many newest revisions are kept however old they are.
+    pub revisions: u64,
+    /// What is younger is kept however much it is.
+    pub age: Duration,
+    /// The most that history may occupy, in bytes of keys and values; it prevails over the other two.
+    pub bytes: usize,
+}
 
 /// Everything that stands at one revision.
-pub(crate) type Tree = OrdMap<Arc<str>, Arc<Entry>>;
+pub type Tree = OrdMap<Arc<str>, Arc<Entry>>;
 
 /// A tree is kept at every so many revisions, which bounds the changes that a list has to undo.
 const STEP: u64 = 4096;
@@ -27,16 +37,20 @@ const COMMIT_OVERHEAD: usize = 256;
 
 /// One atomic write as it was carried out.
 #[derive(Debug)]
-pub(crate) struct Commit {
-    pub(crate) revision: Revision,
-    pub(crate) changes: Box<[Change]>,
+pub struct Commit {
+    /// What it made.
+    pub revision: Revision,
+    /// What it changed, in the order in which it was asked for.
+    pub changes: Box<[Change]>,
     /// Of keys and values, with what they replaced, and of the commit itself.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
     at: Instant,
 }
 
 impl Commit {
-    pub(crate) fn new(revision: Revision, changes: Vec<Change>) -> Self {
+    /// A write that was carried out now.
+    #[must_use]
+    pub fn new(revision: Revision, changes: Vec<Change>) -> Self {
         let bytes = changes.iter().map(Change::bytes).sum::<usize>() + COMMIT_OVERHEAD;
         Self {
             revision,
@@ -47,7 +61,7 @@ impl Commit {
     }
 
     /// Carries the commit out on the tree before it.
-    pub(crate) fn apply(&self, tree: &mut Tree) {
+    pub fn apply(&self, tree: &mut Tree) {
         for change in &self.changes {
             match change {
                 Change::Put { entry, .. } => {
@@ -82,19 +96,24 @@ impl Commit {
     }
 }
 
-/// The published state. Commits follow each other without a gap from `oldest` to `revision`.
+/// The published state: what stands at `revision`, and every commit between `oldest` and there. A revision without a
+/// commit changed nothing here: it was taken by somebody else who writes to the same store.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct State {
-    pub(crate) tree: Tree,
-    pub(crate) revision: Revision,
-    pub(crate) oldest: Revision,
+pub struct State {
+    /// Everything that stands at `revision`.
+    pub tree: Tree,
+    /// The newest.
+    pub revision: Revision,
+    /// The oldest that can be read.
+    pub oldest: Revision,
     commits: Vector<Arc<Commit>>,
     commit_bytes: usize,
 }
 
 impl State {
     /// A state without history.
-    pub(crate) fn new(tree: Tree, revision: Revision) -> Self {
+    #[must_use]
+    pub fn new(tree: Tree, revision: Revision) -> Self {
         Self {
             tree,
             revision,
@@ -104,7 +123,10 @@ impl State {
     }
 
     /// Whether lists at the revision and watches from it can be answered.
-    pub(crate) fn readable(&self, at: Revision) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Future`] and [`Error::Compacted`].
+    pub fn readable(&self, at: Revision) -> Result<(), Error> {
         if at > self.revision {
             return Err(Error::Future {
                 asked: at,
@@ -121,7 +143,7 @@ impl State {
     }
 
     /// Takes in the commits that lead to `tree`.
-    pub(crate) fn publish(&mut self, tree: Tree, commits: &[Arc<Commit>]) -> Tree {
+    pub fn publish(&mut self, tree: Tree, commits: &[Arc<Commit>]) -> Tree {
         for commit in commits {
             self.revision = commit.revision;
             self.commit_bytes += commit.bytes;
@@ -131,7 +153,7 @@ impl State {
     }
 
     /// Forgets what is older than `to`. Returns what was forgotten, to be dropped where nobody waits.
-    pub(crate) fn compact(&mut self, to: Revision) -> Vector<Arc<Commit>> {
+    pub fn compact(&mut self, to: Revision) -> Vector<Arc<Commit>> {
         if to <= self.oldest {
             return Vector::new();
         }
@@ -143,7 +165,8 @@ impl State {
     }
 
     /// The revision that the policy lets history be forgotten up to.
-    pub(crate) fn expired(&self, policy: &History, now: Instant) -> Revision {
+    #[must_use]
+    pub fn expired(&self, policy: &History, now: Instant) -> Revision {
         let mut bytes = self.commit_bytes;
         let mut to = self.oldest;
         for commit in &self.commits {
@@ -159,14 +182,32 @@ impl State {
     }
 
     /// The commits after a readable revision.
-    pub(crate) fn since(&self, from: Revision) -> Vector<Arc<Commit>> {
+    #[must_use]
+    pub fn since(&self, from: Revision) -> Vector<Arc<Commit>> {
         let mut commits = self.commits.clone();
         commits.split_off(self.index(from))
     }
 
     /// Where in the commits the first one after `revision` stands.
     fn index(&self, revision: Revision) -> usize {
-        (revision.0 - self.oldest.0) as usize
+        // Found at once where revisions follow each other, which they do unless others write to the store too.
+        let guess = revision.0.saturating_sub(self.oldest.0) as usize;
+        let at = |index: usize| self.commits.get(index).map(|commit| commit.revision);
+        let before = guess.checked_sub(1).map(at);
+        if before.is_none_or(|found| found == Some(revision))
+            && at(guess).is_none_or(|next| next > revision)
+        {
+            return guess;
+        }
+        let found = self
+            .commits
+            .binary_search_by(|commit| commit.revision.cmp(&revision));
+        found.map_or_else(|place| place, |place| place + 1)
+    }
+
+    /// The store moved on without a change here.
+    pub fn advance(&mut self, revision: Revision) {
+        self.revision = self.revision.max(revision);
     }
 }
 
@@ -222,7 +263,7 @@ impl Marks {
                 .unwrap_or_else(newest)
         };
         let mut commits = state.since(at);
-        commits.truncate((from.0 - at.0) as usize);
+        commits.truncate(state.index(from) - state.index(at));
         Ok(Past {
             at,
             tree,

@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use futures_util::Stream;
-use storage::{Change, Error, Revision, WatchEvent};
-
 use crate::history::Commit;
+use crate::{Change, Error, Revision, WatchEvent};
+use futures_util::Stream;
 
 /// All watches of a store.
 #[derive(Debug, Default)]
@@ -95,8 +94,8 @@ impl Fanout {
         })
     }
 
-    /// Hands out commits that were published.
-    pub(crate) fn deliver(&self, commits: &[Arc<Commit>]) {
+    /// Hands out commits that were published. They lead to `revision`.
+    pub(crate) fn deliver(&self, commits: &[Arc<Commit>], revision: Revision) {
         let watchers = lock(&self.watchers);
         for commit in commits {
             for change in &commit.changes {
@@ -105,9 +104,7 @@ impl Fanout {
                 }
             }
         }
-        if let Some(last) = commits.last() {
-            self.delivered.store(last.revision.0, Ordering::Release);
-        }
+        self.delivered.store(revision.0, Ordering::Release);
     }
 
     /// Lets every watcher that has nothing to read know how far the store has got.
@@ -117,6 +114,18 @@ impl Fanout {
             queue.progress = true;
             queue.wake();
         }
+    }
+
+    /// Cuts every watcher off: what follows can't be told without a gap. `revision` is where the store is now.
+    pub(crate) fn cut(&self, revision: Revision) {
+        let watchers = lock(&self.watchers);
+        for watcher in watchers.by_prefix.values().flatten() {
+            let mut queue = lock(&watcher.queue);
+            queue.slow = true;
+            queue.commits = VecDeque::new();
+            queue.wake();
+        }
+        self.delivered.store(revision.0, Ordering::Release);
     }
 
     /// Ends every watch.
@@ -288,10 +297,9 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::task::Wake;
 
-    use bytes::Bytes;
-    use storage::Entry;
-
     use super::*;
+    use crate::Entry;
+    use bytes::Bytes;
 
     fn commit(revision: u64, keys: &[&str]) -> Arc<Commit> {
         let put = |key: &&str| Change::Put {
@@ -365,7 +373,7 @@ mod tests {
             (&["/b/x", "/a/3"], 4),
         ];
         for (i, (keys, concerned)) in commits.into_iter().enumerate() {
-            fanout.deliver(&[commit(i as u64 + 1, keys)]);
+            fanout.deliver(&[commit(i as u64 + 1, keys)], Revision(i as u64 + 1));
             let woken: usize = watches
                 .iter()
                 .map(|(_, w)| w.0.swap(0, Ordering::Relaxed))
@@ -403,7 +411,7 @@ mod tests {
         let one = commit(1, &["/a"]).bytes;
         let mut watch = watch(&fanout, "/a", 3 * one);
         for revision in 1..=3 {
-            fanout.deliver(&[commit(revision, &["/a"])]);
+            fanout.deliver(&[commit(revision, &["/a"])], Revision(revision));
         }
         assert_eq!(lock(&watch.watcher.queue).bytes, 3 * one);
         let wakes = Arc::default();
@@ -412,7 +420,7 @@ mod tests {
             ["progress 0", "1 /a", "2 /a", "3 /a"]
         );
         for revision in 4..=9 {
-            fanout.deliver(&[commit(revision, &["/a"])]);
+            fanout.deliver(&[commit(revision, &["/a"])], Revision(revision));
         }
         let queue = lock(&watch.watcher.queue);
         assert!(
@@ -434,7 +442,7 @@ mod tests {
                 Ok((Revision(3), backlog.into_iter()))
             })
             .expect("nothing stands against it");
-        fanout.deliver(&commits[2..]);
+        fanout.deliver(&commits[2..], Revision(4));
         let seen = drain(&mut watch, &Arc::default());
         assert_eq!(seen, ["1 /a", "2 /a", "3 /a", "progress 3", "4 /a"]);
     }

@@ -1,0 +1,115 @@
+//! How objects stand in an etcd, where a kube-apiserver can read them and what it wrote can be read: the kinds built into
+//! Kubernetes as protobuf, all else (objects of custom resources, our own records) as JSON.
+
+use bytes::Bytes;
+use serde_json::Value;
+use storage::Codec;
+
+use crate::object;
+
+/// What protobuf values begin with, as in bodies of that type.
+const MAGIC: &[u8] = b"k8s\0";
+/// What JSON begins with as [`object::encode`] writes it.
+const OURS: &[u8] = b"{\"kind\":\"";
+
+/// Between what the server works with and what stands in an etcd. What protobuf has no field for is lost, as with
+/// kube-apiserver.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KubernetesCodec;
+
+impl Codec for KubernetesCodec {
+    fn encode(&self, _key: &str, value: &Bytes) -> Bytes {
+        // Only an object says what it is; a record of ours stays as it is.
+        if !value.starts_with(OURS) {
+            return value.clone();
+        }
+        let object: Value = match serde_json::from_slice(value) {
+            Ok(object) => object,
+            Err(_) => return value.clone(),
+        };
+        api::protobuf::encode(&object).map_or_else(|| value.clone(), Bytes::from)
+    }
+
+    fn decode(&self, key: &str, stored: Bytes) -> Bytes {
+        let object = if stored.starts_with(MAGIC) {
+            api::protobuf::decode(&stored).map_err(|error| error.to_string())
+        } else if stored.starts_with(b"{") && !stored.starts_with(OURS) {
+            match serde_json::from_slice::<Value>(&stored) {
+                // Written by somebody else in another order.
+                Ok(object) if object.get("kind").is_some() => Ok(object),
+                Ok(_) => return stored,
+                Err(error) => Err(error.to_string()),
+            }
+        } else {
+            return stored;
+        };
+        match object {
+            Ok(object) => object::encode(&object),
+            Err(why) => {
+                tracing::warn!(key, why, "a value in etcd can't be read");
+                stored
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn there_and_back(object: &Value) -> (Bytes, Value) {
+        let value = object::encode(object);
+        let stored = KubernetesCodec.encode("/registry/x", &value);
+        let back = KubernetesCodec.decode("/registry/x", stored.clone());
+        (stored, serde_json::from_slice(&back).unwrap())
+    }
+
+    #[test]
+    fn built_in_kinds_are_protobuf() {
+        let pod = json!({
+            "kind": "Pod", "apiVersion": "v1",
+            "metadata": {
+                "name": "a", "namespace": "b", "uid": "u", "creationTimestamp": "2026-01-02T03:04:05Z",
+                "labels": {"x": "y"}, "managedFields": [{
+                    "manager": "m", "operation": "Update", "apiVersion": "v1", "time": "2026-01-02T03:04:05Z",
+                    "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:nodeName": {}}},
+                }],
+            },
+            "spec": {"containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": "1"}}}]},
+            "status": {"phase": "Pending"},
+        });
+        let (stored, back) = there_and_back(&pod);
+        assert!(stored.starts_with(MAGIC));
+        assert_eq!(back, pod);
+        // Once read, it is written as it was.
+        let again = KubernetesCodec.encode("/registry/x", &object::encode(&back));
+        assert_eq!(again, stored);
+    }
+
+    #[test]
+    fn all_else_is_json() {
+        let custom = json!({
+            "kind": "Widget", "apiVersion": "example.com/v1", "metadata": {"name": "a"}, "size": 1.5,
+        });
+        let (stored, back) = there_and_back(&custom);
+        assert!(stored.starts_with(OURS));
+        assert_eq!(back, custom);
+        // As kube-apiserver orders it.
+        let theirs = Bytes::from(custom.to_string());
+        let read = KubernetesCodec.decode("/registry/x", theirs);
+        assert_eq!(read, object::encode(&custom));
+        for record in [
+            "{\"service\":\"a/b\"}",
+            "17",
+            "",
+            "k8s\0\x01",
+            "k8s:enc:aescbc:v1:",
+        ] {
+            let record = Bytes::from(record);
+            assert_eq!(KubernetesCodec.encode("/k", &record), record);
+            assert_eq!(KubernetesCodec.decode("/k", record.clone()), record);
+        }
+    }
+}

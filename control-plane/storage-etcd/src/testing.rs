@@ -1,0 +1,125 @@
+//! For tests: a real etcd on free ports of the loopback, with a directory that goes away with it. Everything panics
+//! where it fails.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// One member, alone in its cluster.
+#[derive(Debug)]
+pub struct Server {
+    /// Where clients reach it.
+    pub url: String,
+    arguments: Vec<String>,
+    directory: TempDir,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// Starts one without TLS, and waits until it listens.
+    ///
+    /// # Panics
+    /// Where it does not work out.
+    pub fn start() -> Self {
+        Self::start_with("http", |_| Vec::new())
+    }
+
+    /// Starts one whose clients speak `scheme`, with flags that may name files in its directory.
+    ///
+    /// # Panics
+    /// Where it does not work out.
+    pub fn start_with(scheme: &str, flags: impl FnOnce(&std::path::Path) -> Vec<String>) -> Self {
+        let directory = tempfile::tempdir().expect("tests have a file system and ports");
+        let (client, peer) = (free_port(), free_port());
+        let url = format!("{scheme}://127.0.0.1:{client}");
+        let peers = format!("http://127.0.0.1:{peer}");
+        let data = directory.path().join("data").display().to_string();
+        let mut arguments: Vec<String> = [
+            ("--data-dir", data.as_str()),
+            ("--listen-client-urls", &url),
+            ("--advertise-client-urls", &url),
+            ("--listen-peer-urls", &peers),
+            ("--initial-advertise-peer-urls", &peers),
+            ("--initial-cluster", &format!("default={peers}")),
+            ("--log-level", "error"),
+            // What is tested is what we make of etcd, not the disk.
+            ("--heartbeat-interval", "50"),
+            ("--election-timeout", "250"),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()])
+        .collect();
+        arguments.extend(flags(directory.path()));
+        let mut server = Self {
+            url,
+            arguments,
+            directory,
+            child: None,
+        };
+        server.run();
+        server
+    }
+
+    /// A file of the server's.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Runs it, on what it had when it was killed.
+    ///
+    /// # Panics
+    /// Where it does not work out.
+    pub fn run(&mut self) {
+        let child = Command::new("etcd")
+            .args(&self.arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("etcd is on PATH: install Debian's etcd-server, as `cargo xtask setup` does");
+        self.child = Some(child);
+        let port = self
+            .url
+            .rsplit(':')
+            .next()
+            .expect("tests have a file system and ports")
+            .to_owned();
+        let began = Instant::now();
+        while std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(30), "etcd listens");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Panics
+    /// Where it does not work out.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("tests have a file system and ports");
+            child.wait().expect("tests have a file system and ports");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that nobody listens on.
+///
+/// # Panics
+/// Where there is none.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("tests have a file system and ports");
+    listener
+        .local_addr()
+        .expect("tests have a file system and ports")
+        .port()
+}
