@@ -49,7 +49,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "storage",
         ],
     ),
-    ("dns-server", &["api", "client", "net", "view", "zone"]),
+    (
+        "dns-server",
+        &["abi", "api", "client", "net", "view", "zone"],
+    ),
     ("apiserver", &["api", "authorization", "storage"]),
     ("manager", &["api", "client", "reconcile", "view"]),
     (
@@ -86,6 +89,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Crates that tests of a crate may import beyond its row.
 const TEST_ARROWS: &[(&str, &[&str])] = &[
+    ("dns-server", &["packet"]),
     ("bpf", &["net"]),
     ("apiserver", &["client", "storage-embedded", "storage-etcd"]),
     ("manager", &["apiserver", "storage", "storage-embedded"]),

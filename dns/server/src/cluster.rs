@@ -33,9 +33,21 @@ pub struct Wanted {
     pub imports: bool,
 }
 
+/// Hears of each snapshot, so that who answers elsewhere is never behind who answers from here. It must be quick.
+pub trait Follower: Send + Sync {
+    /// This snapshot is shown now; nothing is known of the one before.
+    fn all(&self, snapshot: &Snapshot);
+    /// This snapshot is about to be shown; these Services may have changed (see [`Store::take_rendered`]).
+    fn changed(&self, snapshot: &Snapshot, services: &[Arc<[u8]>]);
+}
+
+/// The follower of a cluster, if it has one.
+type Following = Arc<Mutex<Option<Arc<dyn Follower>>>>;
+
 /// A cluster as known at each instant.
 pub struct Cluster {
     snapshot: Arc<ArcSwap<Snapshot>>,
+    follower: Following,
     task: Mutex<Option<JoinHandle<()>>>,
     client: Client,
     wanted: Wanted,
@@ -105,6 +117,7 @@ impl Clusters {
         };
         let cluster = Arc::new(Cluster {
             snapshot: Arc::default(),
+            follower: Arc::default(),
             task: Mutex::default(),
             client,
             wanted: wanted.clone(),
@@ -126,9 +139,22 @@ impl Cluster {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.is_none() {
             let (client, wanted) = (self.client.clone(), self.wanted.clone());
-            let snapshot = Arc::clone(&self.snapshot);
-            *task = Some(tokio::spawn(run(client, wanted, snapshot)));
+            let out = Out {
+                snapshot: Arc::clone(&self.snapshot),
+                follower: Arc::clone(&self.follower),
+            };
+            *task = Some(tokio::spawn(run(client, wanted, out)));
         }
+    }
+
+    /// Has `follower` hear of each snapshot from now on, in place of the one before; it hears of the present one at
+    /// once.
+    pub fn follow(&self, follower: Option<Arc<dyn Follower>>) {
+        let mut following = locked(&self.follower);
+        if let Some(follower) = &follower {
+            follower.all(&self.snapshot.load());
+        }
+        *following = follower;
     }
 
     /// A cluster that never changes, for tests.
@@ -141,6 +167,7 @@ impl Cluster {
         });
         Arc::new(Cluster {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            follower: Arc::default(),
             task: Mutex::new(None),
             client: Client::in_process(nobody, ""),
             wanted: Wanted::default(),
@@ -165,7 +192,35 @@ impl Drop for Cluster {
 /// Events that are folded before what they changed is shown.
 const BATCH: usize = 256;
 
-async fn run(client: Client, wanted: Wanted, out: Arc<ArcSwap<Snapshot>>) {
+/// Where snapshots go.
+struct Out {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    follower: Following,
+}
+
+impl Out {
+    fn show(&self, snapshot: Snapshot, services: &[Arc<[u8]>], first: bool) {
+        let following = locked(&self.follower);
+        match &*following {
+            // All names at once take their time, and nobody answers from them yet.
+            Some(follower) if first => {
+                self.snapshot.store(Arc::new(snapshot));
+                follower.all(&self.snapshot.load());
+            }
+            Some(follower) => {
+                follower.changed(&snapshot, services);
+                self.snapshot.store(Arc::new(snapshot));
+            }
+            None => self.snapshot.store(Arc::new(snapshot)),
+        }
+    }
+}
+
+fn locked(following: &Following) -> std::sync::MutexGuard<'_, Option<Arc<dyn Follower>>> {
+    following.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn run(client: Client, wanted: Wanted, out: Out) {
     let selector = (!wanted.namespace_labels.is_empty())
         .then(|| LabelSelector::parse(&wanted.namespace_labels).ok())
         .flatten();
@@ -221,11 +276,13 @@ async fn run(client: Client, wanted: Wanted, out: Arc<ArcSwap<Snapshot>>) {
         let now = now.map_or(0, |since| since.as_secs());
         // A list in progress is not shown: a copy of each intermediate state would cost more than the list.
         if synced || store.synced() {
-            if !synced {
+            let first = !synced;
+            if first {
                 tracing::info!("every Service has been heard of");
                 synced = true;
             }
-            out.store(Arc::new(store.publish(now)));
+            let rendered = store.take_rendered();
+            out.show(store.publish(now), &rendered, first);
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod fast;
 pub mod http;
 pub mod instance;
 pub mod interface;
+pub mod kernel;
 pub mod message;
 pub mod metrics;
 pub mod names;

@@ -73,6 +73,11 @@ impl Snapshot {
         self.services.get(&key).cloned().map(ServiceView)
     }
 
+    /// The first two labels, in wire form, of the name of every Service, in no order.
+    pub fn service_keys(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        self.services.keys()
+    }
+
     /// Whether a namespace exists and is exposed.
     #[must_use]
     pub fn namespace(&self, name: &str) -> bool {
@@ -104,6 +109,17 @@ impl Snapshot {
 }
 
 impl ServiceView {
+    /// Its own addresses; none of a headless Service's.
+    #[must_use]
+    pub fn cluster_ips(&self) -> &[IpAddr] {
+        match &self.0.declared.kind {
+            crate::service::Kind::ClusterIp(ips) => ips,
+            crate::service::Kind::Headless
+            | crate::service::Kind::External(_)
+            | crate::service::Kind::Nothing => &[],
+        }
+    }
+
     /// Where it is reached from outside.
     #[must_use]
     pub fn external(&self) -> &[External] {

@@ -33,6 +33,8 @@ pub struct Store {
     options: Options,
     next: Snapshot,
     changed: bool,
+    /// Services of our own that were rendered since [`Store::take_rendered`].
+    rendered: BTreeSet<Key>,
     ours: Side,
     imported: Side,
     slice_owners: BTreeMap<Object, Owned>,
@@ -98,6 +100,11 @@ impl Store {
             };
         }
         self.next.clone()
+    }
+
+    /// Services whose answers may differ from those when this was asked last: the name's first two labels of each.
+    pub fn take_rendered(&mut self) -> Vec<Arc<[u8]>> {
+        std::mem::take(&mut self.rendered).into_iter().collect()
     }
 
     /// Whether something changed since the last snapshot.
@@ -353,6 +360,7 @@ impl Store {
         }
         self.changed = true;
         if !imported {
+            self.rendered.insert(key.clone());
             self.reverse(key, before.as_deref(), entry.as_deref());
         }
     }

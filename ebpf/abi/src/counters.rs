@@ -86,6 +86,10 @@ counters! {
     /// TC sent a packet past the stack's routing, straight to a pod of this node or from one to its next hop; counted
     /// beside what else happened to it.
     TcHostRouted = 21, "tc_host_routed";
+    /// TC answered a DNS query.
+    TcDnsAnswer = 22, "tc_dns_answer";
+    /// XDP answered a DNS query.
+    XdpDnsAnswer = 23, "xdp_dns_answer";
 }
 
 const _: () = assert!(Counter::ALL.len() <= CAPACITY as usize);

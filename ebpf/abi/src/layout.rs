@@ -4,9 +4,9 @@
 use core::mem::{offset_of, size_of};
 
 use crate::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, Device, Endpoint, Flow4, Flow6,
-    FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6,
-    HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, Device, DnsAnswer, DnsControl, DnsName,
+    Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend,
+    FrontendKey4, FrontendKey6, HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot,
 };
 
 /// FNV-1a over the bytes of a word and a number.
@@ -83,7 +83,7 @@ const COUNTERS: usize = 21;
 /// What came to this version since: tables by name, with a fingerprint of what they hold. A table that is added
 /// changes none that is there: an older process leaves it alone, a newer one makes it where it is not pinned yet,
 /// and the programs of both run on the same tables. So the version stays, and flows live on.
-pub const ADDED: [(&str, u64); 3] = [
+pub const ADDED: [(&str, u64); 6] = [
     (
         crate::endpoints::NAME4,
         fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } },
@@ -96,6 +96,23 @@ pub const ADDED: [(&str, u64); 3] = [
         crate::host_routing::NAME,
         fingerprint! { HostRouting { until_secs4, until_secs6, reason4, reason6 } },
     ),
+    (
+        crate::dns::NAMES,
+        fingerprint! {
+            DnsName { words }
+            DnsAnswer { addr4, addr6, ttl, zone_at, flags, _pad }
+        },
+    ),
+    (
+        crate::dns::CONTROL,
+        fingerprint! {
+            DnsControl {
+                service4, service6, local4, local6, service_port, local_port, answers_reason,
+                local_reason, left_out, generation, serial, answers_until_secs, local_until_secs
+            }
+        },
+    ),
+    (crate::dns::SCRATCH, crate::dns::SCRATCH_LEN as u64),
 ];
 
 /// The fingerprint of this build's layout, without what was [`ADDED`].
@@ -124,6 +141,9 @@ mod tests {
         ("ENDPOINTS4", 12_015_523_427_939_503_309),
         ("ENDPOINTS6", 12_015_523_427_939_503_309),
         ("HOST_ROUTING", 15_631_183_993_857_336_407),
+        ("DNS_NAMES", 3_255_989_796_858_737_159),
+        ("DNS_CONTROL", 13_756_120_172_235_810_200),
+        ("DNS_SCRATCH", 512),
     ];
 
     #[test]

@@ -10,6 +10,7 @@ pub mod balance;
 pub mod bytes;
 pub mod checksum;
 pub mod choose;
+pub mod dns;
 pub mod family;
 pub mod hop;
 #[cfg(test)]

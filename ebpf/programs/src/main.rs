@@ -21,6 +21,7 @@ mod kernel {
     mod device_ingress;
     mod device_xdp;
     mod direct;
+    mod dns;
     mod frame;
     mod getpeername;
     mod maps;

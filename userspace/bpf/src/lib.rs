@@ -13,6 +13,7 @@
 )]
 
 mod datapath;
+mod dns;
 mod error;
 mod link;
 mod netlink;
@@ -28,12 +29,15 @@ mod table;
 mod view;
 
 pub use datapath::{Datapath, Settings};
+pub use dns::DnsTable;
 pub use error::{ApplyError, Error};
 pub use link::{DeviceReport, XdpMode};
 pub use pass::XdpPass;
 pub use probe::Probe;
 pub use spec::Capacities;
-pub use status::{HostRoutingStatus, LinkStatus, Place, ProgramStatus, RoutingMode, Status};
+pub use status::{
+    DnsStatus, HostRoutingStatus, LinkStatus, Place, ProgramStatus, RoutingMode, Status,
+};
 pub use view::{Fill, Flow, TestRun, View};
 
 /// The clock that the programs read: seconds of `CLOCK_MONOTONIC`.

@@ -231,8 +231,17 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
+    /// Of everything.
     pub(crate) fn acquire(pins: &Pins) -> Result<Lock, Error> {
-        let path = pins.root();
+        Self::of(pins, pins.root())
+    }
+
+    /// Of the tables that the holder of the DNS zone writes, who may be another process than the agent.
+    pub(crate) fn acquire_maps(pins: &Pins) -> Result<Lock, Error> {
+        Self::of(pins, &pins.base.join("maps"))
+    }
+
+    fn of(pins: &Pins, path: &Path) -> Result<Lock, Error> {
         let dir = rustix::fs::open(
             path,
             OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
@@ -249,7 +258,7 @@ impl Lock {
                 Err(rustix::io::Errno::WOULDBLOCK) => {
                     return Err(Error::Owned {
                         path: pins.root().to_owned(),
-                        pid: owner(pins),
+                        pid: owner_of(path),
                     });
                 }
                 Err(error) => return Err(Error::path("lock", path)(error.into())),
@@ -260,7 +269,11 @@ impl Lock {
 
 /// The process that owns the pins, if one runs.
 pub(crate) fn owner(pins: &Pins) -> Option<u32> {
-    let stat = fs::metadata(pins.root()).ok()?;
+    owner_of(pins.root())
+}
+
+fn owner_of(path: &Path) -> Option<u32> {
+    let stat = fs::metadata(path).ok()?;
     let locks = fs::read_to_string("/proc/locks").ok()?;
     lock_holder(
         &locks,

@@ -6,6 +6,7 @@ use abi::{
     AffinityKey, Flow4, Flow6, FragmentKey, FrontendKey4, FrontendKey6, ReverseSocketKey, family,
     protocol,
 };
+use zerocopy::IntoBytes as _;
 
 /// A key as people write it.
 pub(crate) trait Show {
@@ -96,6 +97,22 @@ impl Show for FragmentKey {
     }
 }
 
+impl Show for abi::DnsName {
+    fn show(&self) -> String {
+        let mut rest = self.words.as_bytes();
+        let mut text = String::new();
+        while let Some((length, after)) = rest.split_first()
+            && let Some((label, after)) = after.split_at_checked(usize::from(*length))
+            && !label.is_empty()
+        {
+            text.push_str(&String::from_utf8_lossy(label));
+            text.push('.');
+            rest = after;
+        }
+        text
+    }
+}
+
 impl Show for u32 {
     fn show(&self) -> String {
         self.to_string()
@@ -134,5 +151,7 @@ mod tests {
             scope: abi::Scope::External as u8,
         };
         assert_eq!(six.show(), "[::1]:53/UDP from outside");
+        let name = abi::DnsName::new(b"\x03web\x07default\x00").unwrap();
+        assert_eq!(name.show(), "web.default.");
     }
 }

@@ -78,6 +78,9 @@ specs! {
     ENDPOINTS4 = abi::endpoints::NAME4, [u8; 4] => abi::Endpoint, "", None;
     ENDPOINTS6 = abi::endpoints::NAME6, [u8; 16] => abi::Endpoint, "", None;
     HOST_ROUTING = abi::host_routing::NAME, u32 => abi::HostRouting, "", None;
+    DNS_NAMES = abi::dns::NAMES, abi::DnsName => abi::DnsAnswer, "", None;
+    DNS_CONTROL = abi::dns::CONTROL, u32 => abi::DnsControl, "", None;
+    DNS_SCRATCH = abi::dns::SCRATCH, u32 => [u8; abi::dns::SCRATCH_LEN], "", None;
     COUNTERS = abi::counters::NAME, u32 => abi::CounterValue, "", None;
 }
 

@@ -26,6 +26,8 @@ pub struct Status {
     pub kernel: Probe,
     /// Which way packets for pods of this node take.
     pub host_routing: HostRoutingStatus,
+    /// Who answers DNS queries of this node's pods.
+    pub dns: DnsStatus,
     /// Loaded programs.
     pub programs: Vec<ProgramStatus>,
     /// What they are attached to.
@@ -71,6 +73,51 @@ pub(crate) fn host_routing(lease: &abi::HostRouting) -> HostRoutingStatus {
     HostRoutingStatus {
         ipv4: mode(lease.until_secs4, lease.reason4),
         ipv6: mode(lease.until_secs6, lease.reason6),
+    }
+}
+
+/// Who answers DNS queries of this node's pods.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsStatus {
+    /// `bpf`: the programs answer for names of Services. `server`: nobody does before the server.
+    pub answers: RoutingMode,
+    /// `local`: queries go to this node's own instance. `service`: to any endpoint of the DNS Service.
+    pub queries: RoutingMode,
+    /// Names that found no room in the table and are answered by the server.
+    pub names_left_out: u16,
+}
+
+/// Reads what the holder of the DNS zone says.
+pub(crate) fn dns(control: &abi::DnsControl) -> DnsStatus {
+    use abi::dns::Reason;
+    let now_secs = crate::now_secs();
+    let mode = |until_secs: u32, reason: u8, [with, without]: [&'static str; 2]| {
+        let (mode, reason) = if until_secs > now_secs {
+            (with, Reason::None.label())
+        } else if until_secs != 0 {
+            (
+                without,
+                "the DNS server of this node does not answer for itself",
+            )
+        } else {
+            let known = Reason::ALL.iter().find(|known| **known as u8 == reason);
+            (without, known.map_or("unknown", |reason| reason.label()))
+        };
+        RoutingMode { mode, reason }
+    };
+    DnsStatus {
+        answers: mode(
+            control.answers_until_secs,
+            control.answers_reason,
+            ["bpf", "server"],
+        ),
+        queries: mode(
+            control.local_until_secs,
+            control.local_reason,
+            ["local", "service"],
+        ),
+        names_left_out: control.left_out,
     }
 }
 

@@ -7,9 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use abi::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, Device, Endpoint, Flow4, Flow6,
-    FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6,
-    HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot,
+    Affinity, AffinityKey, Backend, Counter, CounterValue, Device, DnsAnswer, DnsControl, DnsName,
+    Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend,
+    FrontendKey4, FrontendKey6, HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot,
 };
 use plan::{FrontendKey, Tables};
 use serde::Serialize;
@@ -60,6 +60,8 @@ pub struct View {
     pub(crate) endpoints4: Hash<[u8; 4], Endpoint>,
     pub(crate) endpoints6: Hash<[u8; 16], Endpoint>,
     host_routing: OwnedFd,
+    dns_names: Hash<DnsName, DnsAnswer>,
+    dns_control: Array<DnsControl>,
     config: OwnedFd,
     counters: OwnedFd,
     cpus: usize,
@@ -93,6 +95,8 @@ impl View {
             endpoints4: Hash::open(&pins, spec::ENDPOINTS4, read_only)?,
             endpoints6: Hash::open(&pins, spec::ENDPOINTS6, read_only)?,
             host_routing: open_pinned(&pins, &spec::HOST_ROUTING, read_only)?.0,
+            dns_names: Hash::open(&pins, spec::DNS_NAMES, true)?,
+            dns_control: Array::open(&pins, spec::DNS_CONTROL, true)?,
             config: open_pinned(&pins, &spec::CONFIG, read_only)?.0,
             counters: open_pinned(&pins, &spec::COUNTERS, true)?.0,
             cpus,
@@ -191,6 +195,22 @@ impl View {
         Ok(lease)
     }
 
+    /// What the holder of the DNS zone says of names that are answered here and of its own instance.
+    #[must_use]
+    pub fn dns(&self) -> DnsControl {
+        let found = self.dns_control.entries().next();
+        found.map_or_else(DnsControl::default, |(_, control)| control)
+    }
+
+    /// Names that are answered here.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn dns_names(&self) -> Result<Vec<(DnsName, DnsAnswer)>, Error> {
+        self.dns_names.entries(usize::MAX)
+    }
+
     pub(crate) fn set_host_routing(&self, lease: &HostRouting) -> Result<(), Error> {
         let fd = self.host_routing.as_fd();
         sys::update(fd, &0_u32.to_ne_bytes(), lease.as_bytes())
@@ -257,6 +277,7 @@ impl View {
             hash!(DEVICES, devices),
             hash!(ENDPOINTS4, endpoints4),
             hash!(ENDPOINTS6, endpoints6),
+            hash!(DNS_NAMES, dns_names),
         ])
     }
 
@@ -272,6 +293,7 @@ impl View {
             agent_pid: pins::owner(&self.pins),
             kernel: Probe::read(),
             host_routing: status::host_routing(&self.host_routing()?),
+            dns: status::dns(&self.dns()),
             programs: status::programs(&self.pins)?,
             links: status::links(&self.pins)?,
             tables: self.fill()?,

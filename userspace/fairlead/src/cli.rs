@@ -283,6 +283,8 @@ pub(crate) struct Up {
     /// Somebody else answers the cluster's names: no DNS server, and no Service for it
     #[arg(long)]
     pub(crate) no_cluster_dns: bool,
+    #[command(flatten)]
+    pub(crate) node_dns: NodeDnsFlags,
 }
 
 /// `fairlead server`
@@ -328,6 +330,36 @@ pub(crate) struct Dns {
     /// Port where a block of the Corefile names none
     #[arg(long = "dns.port", value_name = "N", default_value_t = 53)]
     pub(crate) port: u16,
+    #[command(flatten)]
+    pub(crate) bpffs: BpffsFlags,
+    #[command(flatten)]
+    pub(crate) node: NodeDnsFlags,
+}
+
+/// How a DNS server and this node's BPF programs, which `fairlead proxy` or `fairlead up` loads, work together.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NodeDnsFlags {
+    /// Have the BPF programs answer queries for A and AAAA records of Services to the DNS Service's address
+    #[arg(long)]
+    pub(crate) kernel_answers: bool,
+    /// Have the BPF programs send queries of this node's pods to this process while it answers
+    #[arg(long)]
+    pub(crate) node_local_dns: bool,
+    /// The DNS Service
+    #[arg(long, value_name = "NAMESPACE/NAME", default_value = "kube-system/kube-dns", value_parser = service_name)]
+    pub(crate) dns_service: (String, String),
+    /// Addresses of this node that pods reach this process at, one of each family; its interfaces' unless given
+    #[arg(long, value_name = "IP,..", value_delimiter = ',')]
+    pub(crate) dns_node_addresses: Vec<std::net::IpAddr>,
+}
+
+fn service_name(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err("write NAMESPACE/NAME".to_owned()),
+    }
 }
 
 /// What else can be done with DNS.

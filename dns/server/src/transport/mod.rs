@@ -72,6 +72,7 @@ struct Listener {
 pub struct Server {
     reloader: Arc<Reloader>,
     listeners: BTreeMap<Listen, Listener>,
+    addresses: Arc<ArcSwap<Vec<(Listen, SocketAddr)>>>,
 }
 
 impl Server {
@@ -83,6 +84,7 @@ impl Server {
         let mut server = Server {
             reloader,
             listeners: BTreeMap::new(),
+            addresses: Arc::default(),
         };
         server.apply()?;
         Ok(server)
@@ -95,6 +97,18 @@ impl Server {
         listeners
             .map(|(listen, open)| (listen.clone(), open.local))
             .collect()
+    }
+
+    /// As [`Server::local_addresses`], at each instant.
+    #[must_use]
+    pub fn addresses(&self) -> Arc<ArcSwap<Vec<(Listen, SocketAddr)>>> {
+        Arc::clone(&self.addresses)
+    }
+
+    /// The configuration that it follows.
+    #[must_use]
+    pub fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
     }
 
     /// Follows the configuration until `stopping` turns true; sockets that stay wanted are never closed.
@@ -154,6 +168,7 @@ impl Server {
             }
         }
         self.listeners.retain(|listen, _| wanted.contains(listen));
+        self.addresses.store(Arc::new(self.local_addresses()));
         failed
     }
 }

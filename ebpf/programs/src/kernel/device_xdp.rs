@@ -11,6 +11,7 @@ use packet::balance::{code, source_changes};
 use packet::{Family, Fault, Link, parse};
 
 use super::count::{count, count_number};
+use super::dns;
 use super::frame::Frame;
 use super::outlined::{self, Plan, place};
 use super::route::{self, Route};
@@ -30,10 +31,16 @@ pub(crate) fn device_xdp(ctx: XdpContext) -> u32 {
 pub(crate) const NEXT: u32 = XDP_PASS;
 
 macro_rules! arriving {
-    ($frame:expr, $l3:expr, $read:ident, $decide:ident, $carry:ident) => {{
+    ($frame:expr, $l3:expr, $read:ident, $decide:ident, $carry:ident, $dns:ident) => {{
         let mut plan = Plan::new($l3);
         if outlined::$read($frame.ctx(), &mut plan) == 0 {
             return NEXT;
+        }
+        if dns::asks(&plan.headers) {
+            let verdict = outlined::$dns($frame.ctx(), &plan);
+            if verdict != dns::LEFT {
+                return verdict as u32;
+            }
         }
         let decision = outlined::$decide(&mut plan, place::WIRE, $frame.ifindex());
         if decision >= code::DROP {
@@ -55,12 +62,12 @@ macro_rules! arriving {
 
 #[inline(never)]
 fn frame4(frame: Frame, l3: u32) -> u32 {
-    arriving!(frame, l3, xdp_read4, decide4, xdp_carry4)
+    arriving!(frame, l3, xdp_read4, decide4, xdp_carry4, xdp_dns4)
 }
 
 #[inline(never)]
 fn frame6(frame: Frame, l3: u32) -> u32 {
-    arriving!(frame, l3, xdp_read6, decide6, xdp_carry6)
+    arriving!(frame, l3, xdp_read6, decide6, xdp_carry6, xdp_dns6)
 }
 
 const ETHERNET_LEN: u32 = 14;
@@ -145,6 +152,6 @@ fn send<F: Family>(frame: Frame, to: &F::Flow) -> u32 {
 }
 
 #[inline(always)]
-fn transmits(ifindex: u32) -> bool {
+pub(crate) fn transmits(ifindex: u32) -> bool {
     device_has(ifindex, devices::flags::XDP_TRANSMIT)
 }

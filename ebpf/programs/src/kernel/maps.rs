@@ -1,18 +1,18 @@
 //! All maps beside each other. The names are those of [`abi`]; the capacities are its defaults, which the loader
 //! may override.
 //!
-//! Concurrency: the agent writes FRONTENDS, RINGS, BACKENDS, CONFIG, DEVICES, ENDPOINTS and HOST_ROUTING; programs
-//! only read them. A hash
-//! update replaces the whole element (a reader keeps the old one or finds the new one). RINGS and BACKENDS are
+//! Concurrency: the agent writes FRONTENDS, RINGS, BACKENDS, CONFIG, DEVICES, ENDPOINTS and HOST_ROUTING, the
+//! holder of the cluster's DNS zone DNS_NAMES and DNS_CONTROL; programs only read them. A hash update replaces the whole element (a reader keeps the old one or finds the new one). RINGS and BACKENDS are
 //! memory shared with the agent: it writes an element before anything points at it and clears it after nothing
 //! does any more, so that no reader meets an element half written. The LRU tables are written by programs on
 //! any CPU: insertions are atomic per entry, and what is changed in place is a single aligned word.
 
 use abi::{
-    Affinity, AffinityKey, Backend, CounterValue, Device, Endpoint, Flow4, Flow6, FlowState4,
-    FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, HostRouting,
-    NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot, affinity, backends, counters, devices,
-    endpoints, flows, fragments, frontends, reverse_sockets, rings,
+    Affinity, AffinityKey, Backend, CounterValue, Device, DnsAnswer, DnsControl, DnsName, Endpoint,
+    Flow4, Flow6, FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4,
+    FrontendKey6, HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot, affinity,
+    backends, counters, devices, dns, endpoints, flows, fragments, frontends, reverse_sockets,
+    rings,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
@@ -109,6 +109,23 @@ pub(crate) static ENDPOINTS6: HashMap<
 /// Replaced whole by the agent; either half is one aligned word.
 #[btf_map]
 pub(crate) static HOST_ROUTING: Array<HostRouting, 1> = Array::new();
+
+/// Replaced whole by the holder of the DNS zone, one entry at a time; see `abi::DnsControl::generation`.
+#[btf_map]
+pub(crate) static DNS_NAMES: HashMap<
+    DnsName,
+    DnsAnswer,
+    { dns::NAMES_CAPACITY as usize },
+    NO_PREALLOC,
+> = HashMap::new();
+
+/// Memory shared with the holder of the DNS zone, which writes it in words.
+#[btf_map]
+pub(crate) static DNS_CONTROL: Array<DnsControl, 1, MMAPABLE> = Array::new();
+
+/// One copy for each CPU; packet programs are not preempted by each other.
+#[btf_map]
+pub(crate) static DNS_SCRATCH: PerCpuArray<packet::dns::Scratch, 1> = PerCpuArray::new();
 
 /// One copy for each CPU. Packet programs are not preempted by each other; a socket hook may be, between reading
 /// and writing, and a count is lost then.

@@ -133,6 +133,16 @@ pub(crate) fn forget(offset: u32, len: u32) -> u32 {
     offset.wrapping_shl(len >> 27) & OFFSET_MASK
 }
 
+/// A number of octets below 256 in a register of its own, so that the verifier knows its bounds when a helper takes it;
+/// of 64 bits, because it does not follow them through a conversion.
+#[inline(always)]
+pub(crate) fn octets(len: u32) -> u64 {
+    let mut len = u64::from(len);
+    // SAFETY: changes a register.
+    unsafe { asm!("{0} &= 255", inout(reg) len, options(pure, nomem, nostack)) };
+    len
+}
+
 /// Keeps the compiler from splitting the address in two: the verifier knows a range only for the very register
 /// that was compared.
 #[inline(always)]

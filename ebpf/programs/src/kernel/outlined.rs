@@ -12,7 +12,7 @@ use packet::{Family, Headers, Inserted, V4, V6, reply};
 use super::frame::Frame;
 use super::skb::Skb;
 use super::tables::Maps;
-use super::{device_xdp, tc};
+use super::{device_xdp, dns, tc};
 
 /// A packet as it came and as it shall leave.
 #[repr(C)]
@@ -54,7 +54,8 @@ pub(crate) mod place {
 
 macro_rules! outlined {
     ($family:ty, $flow:ty, $state:ty, $choose:ident, $claim:ident, $begin:ident, $read:ident, $read_frame:ident, $decide:ident,
-     $answers:ident, $carry:ident, $answer:ident, $refuse:ident, $forward:ident) => {
+     $answers:ident, $carry:ident, $answer:ident, $refuse:ident, $forward:ident,
+     $skb_dns:ident, $xdp_dns:ident) => {
         /// [`balance::choose`], as [`code`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -215,6 +216,32 @@ macro_rules! outlined {
                 None => device_xdp::NEXT,
             }
         }
+
+        /// Answers a DNS query at a [`place`]; [`dns::LEFT`] where it goes on.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $skb_dns(
+            ctx: *mut __sk_buff,
+            plan: *const Plan<$family>,
+            place: u32,
+        ) -> i32 {
+            // SAFETY: as above.
+            match unsafe { plan.as_ref() } {
+                Some(plan) => dns::answer_skb(Skb::of(ctx), &plan.headers, place == place::POD),
+                None => dns::LEFT,
+            }
+        }
+
+        /// As above, in a frame.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $xdp_dns(ctx: *mut xdp_md, plan: *const Plan<$family>) -> i32 {
+            // SAFETY: as above.
+            match unsafe { plan.as_ref() } {
+                Some(plan) => dns::answer_frame(Frame::of(ctx), &plan.headers),
+                None => dns::LEFT,
+            }
+        }
     };
 }
 
@@ -232,7 +259,9 @@ outlined!(
     skb_carry4,
     skb_answer4,
     skb_refuse4,
-    xdp_carry4
+    xdp_carry4,
+    skb_dns4,
+    xdp_dns4
 );
 outlined!(
     V6,
@@ -248,5 +277,7 @@ outlined!(
     skb_carry6,
     skb_answer6,
     skb_refuse6,
-    xdp_carry6
+    xdp_carry6,
+    skb_dns6,
+    xdp_dns6
 );

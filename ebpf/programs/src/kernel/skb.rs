@@ -7,7 +7,7 @@ use core::mem::offset_of;
 
 use abi::Counter;
 use abi::devices::flags;
-use abi::protocol::TCP;
+use abi::protocol::{TCP, UDP};
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
     bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_check_mtu_flags::BPF_MTU_CHK_SEGS, bpf_fib_lookup,
@@ -16,14 +16,15 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{
     bpf_check_mtu, bpf_csum_update, bpf_fib_lookup as fib_lookup, bpf_l3_csum_replace,
     bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
-    bpf_skb_change_tail, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use packet::checksum::{self, difference};
+use packet::dns::{Answered, MESSAGE_AT, Scratch, TAIL_MAX};
 use packet::parse::{TCP_LEN, UDP_LEN};
 use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, hop, refuse};
 
-use super::mem::{Words, bounds, field, forget};
+use super::mem::{Words, bounds, field, forget, octets};
 use super::route::{self, Route};
 use super::tables::device_has;
 
@@ -284,6 +285,97 @@ impl Skb {
             &refuse::header::<F>(&flow, F::ICMP, payload_len),
         )?;
         self.store(headers.l3 + own_len, &icmp, 0)?;
+        self.bounce()
+    }
+
+    /// Copies `len` octets of a DNS message from `offset` on.
+    #[inline(always)]
+    pub(crate) fn load(&self, offset: u32, scratch: &mut Scratch, len: u32) -> bool {
+        let len = octets(len);
+        let Some(to) = scratch.message.get_mut(MESSAGE_AT..).filter(|_| len != 0) else {
+            return false;
+        };
+        // SAFETY: the helper checks the offset; the message fits the room (see `packet::dns::message_len`), which the
+        // verifier holds.
+        let done = unsafe {
+            bpf_skb_load_bytes(self.skb.cast(), offset, to.as_mut_ptr().cast(), len as u32)
+        };
+        done == 0
+    }
+
+    /// Turns a DNS query into its answer and sends it back; `None` where there is no room for it, and the packet is as
+    /// it was.
+    ///
+    /// Checksums are updated, not computed: a buffer whose checksum is left to a device keeps that state, and a query
+    /// that was damaged on its way does not become an answer that looks whole.
+    #[inline(always)]
+    pub(crate) fn turn<F: Family>(
+        &self,
+        headers: &Headers<F>,
+        scratch: &Scratch,
+        head_len: u32,
+        answered: &Answered,
+        udp_len: u32,
+    ) -> Option<Result<i32, Counter>> {
+        let l4 = headers.l4;
+        let [_, len_check] = self.words::<2>(l4)?;
+        let [l0, l1, c0, c1] = len_check.to_ne_bytes();
+        if F::CHECK_OFFSET.is_none() && [c0, c1] == [0, 0] {
+            return None; // RFC 8200 section 8.1: not for us to answer
+        }
+        // SAFETY: the helper checks the length.
+        if unsafe { bpf_skb_change_tail(self.skb, l4 + udp_len, 0) } != 0 {
+            return None;
+        }
+        Some(self.turned(headers, scratch, head_len, answered, udp_len, [l0, l1]))
+    }
+
+    #[inline(always)]
+    fn turned<F: Family>(
+        &self,
+        headers: &Headers<F>,
+        scratch: &Scratch,
+        head_len: u32,
+        answered: &Answered,
+        udp_len: u32,
+        old_len: [u8; 2],
+    ) -> Result<i32, Counter> {
+        let l4 = headers.l4;
+        let message = l4 + UDP_LEN;
+        self.store(message + 2, &answered.header, 0)?;
+        let tail_len = octets(answered.tail_len);
+        if tail_len == 0 || tail_len > u64::from(TAIL_MAX) {
+            return Err(Counter::DropRewrite);
+        }
+        // SAFETY: the helper checks the offset; the verifier holds that the tail is as long.
+        done(unsafe {
+            bpf_skb_store_bytes(
+                self.skb,
+                message + head_len,
+                scratch.tail.as_ptr().cast(),
+                tail_len as u32,
+                0,
+            )
+        })?;
+        let flow = headers.tuple.reversed();
+        let [p0, p1, p2, p3] = flow.ports().to_ne_bytes();
+        let [n0, n1] = (udp_len as u16).to_be_bytes();
+        self.store(l4, &[p0, p1, p2, p3, n0, n1], 0)?;
+        let grown = difference(
+            u16::from_ne_bytes(old_len).into(),
+            u16::from_ne_bytes([n0, n1]).into(),
+        );
+        // The length counts twice: in the pseudo-header and in the header.
+        let flags = u64::from(BPF_F_MARK_MANGLED_0);
+        let pseudo = checksum::kernel_difference(grown);
+        let rest = checksum::kernel_difference(grown + answered.change);
+        let check = l4 + 6;
+        let pseudo_flags = flags | u64::from(BPF_F_PSEUDO_HDR);
+        // SAFETY: the helper checks the offset.
+        done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, pseudo, pseudo_flags) })?;
+        // SAFETY: as above.
+        done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, rest, flags) })?;
+        self.store_header::<F>(headers.l3, &refuse::header::<F>(&flow, UDP, udp_len))?;
         self.bounce()
     }
 

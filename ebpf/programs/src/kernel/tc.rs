@@ -8,6 +8,7 @@ use packet::{Family, Headers, Link, Place, Transport, parse};
 
 use super::count::{count, count_number};
 use super::direct::{self, Source};
+use super::dns;
 use super::outlined::{self, Plan};
 use super::skb::Skb;
 
@@ -15,9 +16,15 @@ use super::skb::Skb;
 pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
 
 macro_rules! arriving {
-    ($skb:expr, $place:expr, $l3:expr, $read:ident, $decide:ident, $carry:ident, $refuse:ident) => {{
+    ($skb:expr, $place:expr, $l3:expr, $read:ident, $decide:ident, $carry:ident, $refuse:ident, $dns:ident) => {{
         let mut plan = Plan::new($l3);
         outlined::$read($skb.ctx(), &mut plan);
+        if dns::asks(&plan.headers) {
+            let verdict = outlined::$dns($skb.ctx(), &plan, $place);
+            if verdict != dns::LEFT {
+                return verdict;
+            }
+        }
         let decision = outlined::$decide(&mut plan, $place, $skb.ifindex());
         if decision >= code::DROP {
             dropped(decision - code::DROP, plan.headers.bytes)
@@ -65,12 +72,30 @@ pub(crate) fn egress(skb: Skb) -> i32 {
 
 #[inline(never)]
 fn ingress4(skb: Skb, place: u32, l3: u32) -> i32 {
-    arriving!(skb, place, l3, skb_read4, decide4, skb_carry4, skb_refuse4)
+    arriving!(
+        skb,
+        place,
+        l3,
+        skb_read4,
+        decide4,
+        skb_carry4,
+        skb_refuse4,
+        skb_dns4
+    )
 }
 
 #[inline(never)]
 fn ingress6(skb: Skb, place: u32, l3: u32) -> i32 {
-    arriving!(skb, place, l3, skb_read6, decide6, skb_carry6, skb_refuse6)
+    arriving!(
+        skb,
+        place,
+        l3,
+        skb_read6,
+        decide6,
+        skb_carry6,
+        skb_refuse6,
+        skb_dns6
+    )
 }
 
 #[inline(never)]

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use client::Client;
 use dns_server::cluster::Clusters;
 use dns_server::instance::Environment;
+use dns_server::kernel::Kernel;
 use dns_server::reload::Reloader;
 use dns_server::transport::Server;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +18,7 @@ use crate::cli::Dns;
 use crate::output;
 use crate::shutdown;
 
+pub(crate) mod node;
 mod query;
 
 pub(crate) async fn run(flags: Dns) -> anyhow::Result<()> {
@@ -29,11 +31,11 @@ pub(crate) async fn run(flags: Dns) -> anyhow::Result<()> {
         None => None,
     };
     let server = open(client, flags.conf, flags.port)?;
+    let kernel = node::start(&flags.node, &flags.bpffs.bpffs_root, &server, Vec::new());
     for (listen, local) in server.local_addresses() {
         output::emit(&format!("listening {}://{local}\n", listen.scheme.text()))?;
     }
-    server.run(stopping).await;
-    Ok(())
+    serve(server, kernel, stopping).await
 }
 
 /// Reads the Corefile, opens its sockets, and follows changes of it. Call it inside the runtime.
@@ -64,8 +66,19 @@ pub(crate) fn open(
     Server::open(reloader).context("open the sockets of the DNS server")
 }
 
-/// Serves until the process stops.
-pub(crate) async fn serve(server: Server, stopping: watch::Receiver<bool>) -> anyhow::Result<()> {
-    server.run(stopping).await;
+/// Serves until the process stops; what the kernel does in its stead ends first.
+pub(crate) async fn serve(
+    server: Server,
+    kernel: Option<Arc<Kernel>>,
+    mut stopping: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let serving = server.run(stopping.clone());
+    if let Some(kernel) = kernel {
+        tokio::spawn(async move {
+            let _ = stopping.wait_for(|stop| *stop).await;
+            kernel.end();
+        });
+    }
+    serving.await;
     Ok(())
 }

@@ -72,6 +72,12 @@ fn notes(kernel: &bpf::Status) -> Vec<String> {
             ));
         }
     }
+    let left_out = kernel.dns.names_left_out;
+    if left_out > 0 {
+        notes.push(format!(
+            "table DNS_NAMES is full: the server answers for {left_out} names of Services"
+        ));
+    }
     notes
 }
 
@@ -89,6 +95,10 @@ fn text(status: &Status) -> String {
     let routing = &kernel.host_routing;
     for (family, way) in [("IPv4", &routing.ipv4), ("IPv6", &routing.ipv6)] {
         out += &format!("to pods  {family} {}: {}\n", way.mode, way.reason);
+    }
+    let dns = &kernel.dns;
+    for (what, way) in [("answers", &dns.answers), ("queries", &dns.queries)] {
+        out += &format!("dns      {what} {}: {}\n", way.mode, way.reason);
     }
     out.push('\n');
     let links: Vec<Vec<String>> = kernel

@@ -25,7 +25,9 @@ pub(crate) async fn run(flags: Up) -> anyhow::Result<()> {
         match started.await {
             Ok(server) => {
                 let stopping = stopping.clone();
-                let serving = dns::serve(server, stopping);
+                let root = &settings.datapath.bpffs_root;
+                let kernel = dns::node::start(&flags.node_dns, root, &server, addresses);
+                let serving = dns::serve(server, kernel, stopping);
                 control_plane.tasks.spawn(serving);
             }
             // A host without DNS is still a cluster.

@@ -8,7 +8,7 @@ use abi::{
     Scope, endpoints, family,
 };
 use anyhow::Result;
-use bpf::{Capacities, Datapath, Settings};
+use bpf::{Capacities, Datapath, DnsTable, Settings};
 use plan::{FrontendKey, Step, Store as _};
 use testbed::Netns;
 use testbed::bpffs::Bpffs;
@@ -18,9 +18,10 @@ use testbed::packet::Packet;
 pub(crate) const NEXT: u32 = u32::MAX;
 pub(crate) const SHOT: u32 = 2;
 pub(crate) const REDIRECT: u32 = 7;
-/// XDP: drop, carry on.
+/// XDP: drop, carry on, send back.
 pub(crate) const XDP_DROP: u32 = 1;
 pub(crate) const XDP_PASS: u32 = 2;
+pub(crate) const XDP_TX: u32 = 3;
 
 /// Link address of the node's device, and of the neighbour that its default route leads to.
 pub(crate) const NODE_LINK: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
@@ -38,7 +39,7 @@ pub(crate) const VETH: u32 = 2;
 pub(crate) struct Kernel {
     pub(crate) datapath: Datapath,
     netns: Netns,
-    _bpffs: Bpffs,
+    bpffs: Bpffs,
 }
 
 /// What a run did.
@@ -122,7 +123,7 @@ impl Kernel {
         let mut kernel = Self {
             datapath,
             netns,
-            _bpffs: bpffs,
+            bpffs,
         };
         let (v4, v6) = ([192, 0, 2, 1], nets()[1].node);
         let IpAddr::V6(v6) = v6 else { unreachable!() };
@@ -209,6 +210,11 @@ impl Kernel {
             until_secs6: until_secs,
             ..HostRouting::default()
         })?)
+    }
+
+    /// The table of DNS names.
+    pub(crate) fn dns_table(&self) -> Result<DnsTable> {
+        Ok(DnsTable::open(&self.bpffs.path().join("fairlead"))?)
     }
 
     /// The node's namespace.

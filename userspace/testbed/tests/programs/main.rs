@@ -3,6 +3,7 @@
 
 mod balancing;
 mod direct;
+mod dns;
 mod fragments;
 mod hostile;
 mod kernel;
