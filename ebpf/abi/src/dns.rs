@@ -22,6 +22,10 @@ pub const SCRATCH: &str = "DNS_SCRATCH";
 /// Octets of an element of [`SCRATCH`].
 pub const SCRATCH_LEN: usize = 512;
 
+/// Table of one socket, which its process only holds open: the kernel takes it out at the moment that the process ends,
+/// and nothing goes by [`DnsControl`] any more.
+pub const ALIVE: &str = "DNS_ALIVE";
+
 /// How long a lease lasts, in seconds. It is renewed every second.
 pub const LEASE_SECS: u32 = 3;
 
@@ -108,7 +112,8 @@ pub struct DnsControl {
     pub serial: U32,
     /// Names are answered until then: seconds of `CLOCK_MONOTONIC`. Zero leaves all to the server.
     pub answers_until_secs: u32,
-    /// Pods' queries go to this node's own instance until then. Zero spreads them over the Service's endpoints.
+    /// Pods' queries go to this node's own instance until then, afterwards to other endpoints of the Service. Zero where
+    /// nobody asked for it: the instance is an endpoint like any other.
     pub local_until_secs: u32,
 }
 

@@ -83,7 +83,7 @@ const COUNTERS: usize = 21;
 /// What came to this version since: tables by name, with a fingerprint of what they hold. A table that is added
 /// changes none that is there: an older process leaves it alone, a newer one makes it where it is not pinned yet,
 /// and the programs of both run on the same tables. So the version stays, and flows live on.
-pub const ADDED: [(&str, u64); 6] = [
+pub const ADDED: [(&str, u64); 7] = [
     (
         crate::endpoints::NAME4,
         fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } },
@@ -113,6 +113,7 @@ pub const ADDED: [(&str, u64); 6] = [
         },
     ),
     (crate::dns::SCRATCH, crate::dns::SCRATCH_LEN as u64),
+    (crate::dns::ALIVE, 0),
 ];
 
 /// The fingerprint of this build's layout, without what was [`ADDED`].
@@ -144,6 +145,7 @@ mod tests {
         ("DNS_NAMES", 3_255_989_796_858_737_159),
         ("DNS_CONTROL", 13_756_120_172_235_810_200),
         ("DNS_SCRATCH", 512),
+        ("DNS_ALIVE", 0),
     ];
 
     #[test]

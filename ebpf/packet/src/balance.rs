@@ -8,6 +8,7 @@ use abi::{
 use zerocopy::network_endian::U16;
 
 use crate::choose::{self, Refused};
+use crate::dns;
 use crate::parse::tcp;
 use crate::{
     Address, Family, Fault, Flow, Fragment, Headers, Inserted, Shared, State, Tables, Transport,
@@ -166,7 +167,12 @@ pub fn balance<F: Family, T: Tables<F>>(
         }
         was_direct = state.service() == DIRECT;
     }
-    let found = frontend(tables, place, &headers.tuple);
+    let found = match frontend(tables, place, &headers.tuple) {
+        None if place == Place::Pod && headers.transport == Transport::Udp => {
+            bereft(tables, &headers.tuple)
+        }
+        found => found,
+    };
     let mut beginning = Beginning {
         service: DIRECT,
         backend: 0,
@@ -361,8 +367,13 @@ fn hears<F: Family, T: Tables<F>>(tables: &T, tuple: &F::Flow, state: &F::State)
 #[inline(always)]
 fn serves<F: Family, T: Tables<F>>(tables: &T, state: &F::State) -> bool {
     match tables.backend(state.backend()) {
-        Some(backend) => backend.service == state.service(),
-        None => false,
+        Some(backend) if backend.service == state.service() => true,
+        // A service's flow without a backend of the tables goes to this node's instance of DNS.
+        Some(_) | None if state.backend() == 0 => match tables.local_dns() {
+            Some(control) => tables.dns_answers(control),
+            None => false,
+        },
+        Some(_) | None => false,
     }
 }
 
@@ -380,6 +391,17 @@ fn frontend<'a, F: Family, T: Tables<F>>(
         return Some(frontend);
     }
     tables.frontend(&key(Scope::Any))
+}
+
+/// The DNS Service, for queries to this node's instance of it while that does not answer: sockets that were connected
+/// to it go on asking there.
+#[inline(always)]
+fn bereft<'a, F: Family, T: Tables<F>>(tables: &'a T, tuple: &F::Flow) -> Option<&'a Frontend> {
+    let control = tables.local_dns()?;
+    if !dns::is_local::<F>(control, tuple.daddr(), tuple.dport()) || tables.dns_answers(control) {
+        return None;
+    }
+    tables.frontend(&dns::service_key::<F>(control, tuple.proto()))
 }
 
 /// What a flow begins with.
@@ -407,8 +429,27 @@ pub fn choose<F: Family, T: Tables<F>>(
         service: frontend.service,
         client_kind: affinity::client::ADDRESS,
     };
+    let mut dead = None;
+    if beginning.place == Place::Pod
+        && let Some(control) = tables.local_dns()
+        && let Some((addr, port)) = dns::local::<F>(control)
+        && (dns::is_service::<F>(control, tuple.daddr(), tuple.dport())
+            || dns::is_local::<F>(control, tuple.daddr(), tuple.dport()))
+    {
+        if tables.dns_answers(control) {
+            *to = F::Flow::new(tuple.saddr(), addr, tuple.sport(), port, tuple.proto());
+            return Decision::Rewrite(Kind::New);
+        }
+        dead = Some((addr, port));
+    }
     let random = tables.random();
-    let (id, backend) = match choose::choose(tables, frontend, client, random, beginning.now_secs) {
+    let chosen = match dead {
+        None => choose::choose(tables, frontend, client, random, beginning.now_secs),
+        Some((addr, port)) => choose::other(tables, frontend, random, |backend| {
+            backend.port != port || !F::Address::from_padded(&backend.addr).is(addr)
+        }),
+    };
+    let (id, backend) = match chosen {
         Ok(chosen) => chosen,
         Err(Refused::NoEndpoint) => return Decision::Refuse,
         Err(Refused::NoBackend) => return Decision::Drop(Counter::DropNoBackend),

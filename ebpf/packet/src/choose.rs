@@ -53,6 +53,41 @@ pub fn choose<'a, T: Shared>(
     Ok(chosen)
 }
 
+/// The first backend behind the slot that `random` picks for which `fits` holds: of the few that are looked at, the last
+/// one where none does.
+///
+/// # Errors
+///
+/// As [`choose`].
+#[inline(always)]
+pub fn other<'a, T: Shared>(
+    tables: &'a T,
+    frontend: &Frontend,
+    random: u32,
+    fits: impl Fn(&Backend) -> bool,
+) -> Result<(BackendId, &'a Backend), Refused> {
+    const TRIES: u32 = 4;
+    let len = frontend.ring_len;
+    if len == 0 {
+        return Err(Refused::NoEndpoint);
+    }
+    let mut at = slot(0, len, random);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        at = if at + 1 < len { at + 1 } else { 0 };
+        let slot = frontend.ring_offset.wrapping_add(at);
+        let found = match tables.slot(slot) {
+            Some(id) => member(tables, id, frontend),
+            None => Err(Refused::NoBackend),
+        };
+        match found {
+            Ok((_, backend)) if tries < TRIES && !fits(backend) => {}
+            found => return found,
+        }
+    }
+}
+
 /// The slot that `random` picks out of a ring: uniform over the ring, and the same for the same number.
 #[inline(always)]
 #[must_use]

@@ -5,10 +5,11 @@
 //! (RFC 6891), nothing behind it. The rest is the server's.
 
 use abi::dns::{NAME_MAX, SCRATCH_LEN, flags};
-use abi::{DnsAnswer, DnsControl, DnsName};
+use abi::{DnsAnswer, DnsControl, DnsName, Scope};
+use zerocopy::network_endian::U16;
 
 use crate::checksum::{difference, fold};
-use crate::{Address as _, Family, Flow as _, Headers, Transport, V4, hop};
+use crate::{Address, Family, Flow as _, Headers, Transport, V4, hop};
 
 /// Octets of a message's header (RFC 1035 section 4.1.1).
 pub const HEADER: u32 = 12;
@@ -107,6 +108,46 @@ pub struct Answered {
     pub change: u64,
 }
 
+/// Whether an address and port are the DNS Service's.
+#[inline(always)]
+pub fn is_service<F: Family>(control: &DnsControl, addr: F::Address, port: U16) -> bool {
+    port == control.service_port && addr.words() == words::<F>(control.service4, &control.service6)
+}
+
+/// Whether they are those of this node's instance.
+#[inline(always)]
+pub fn is_local<F: Family>(control: &DnsControl, addr: F::Address, port: U16) -> bool {
+    port == control.local_port && addr.words() == words::<F>(control.local4, &control.local6)
+}
+
+/// Address and port of this node's instance, where it has one of the family.
+#[inline(always)]
+pub fn local<F: Family>(control: &DnsControl) -> Option<(F::Address, U16)> {
+    let words = words::<F>(control.local4, &control.local6);
+    (words != [0; 4]).then(|| {
+        let padded: [u8; 16] = zerocopy::transmute!(words);
+        (F::Address::from_padded(&padded), control.local_port)
+    })
+}
+
+/// The key of the frontend that the DNS Service has for a protocol.
+#[inline(always)]
+pub fn service_key<F: Family>(control: &DnsControl, proto: u8) -> F::FrontendKey {
+    let padded: [u8; 16] = zerocopy::transmute!(words::<F>(control.service4, &control.service6));
+    let addr = F::Address::from_padded(&padded);
+    F::frontend_key(addr, control.service_port, proto, Scope::Any)
+}
+
+/// The family's address of two as words, zeros behind.
+#[inline(always)]
+fn words<F: Family>(four: [u8; 4], six: &[u8; 16]) -> [u32; 4] {
+    if F::NUMBER == V4::NUMBER {
+        [u32::from_ne_bytes(four), 0, 0, 0]
+    } else {
+        zerocopy::transmute!(*six)
+    }
+}
+
 /// Whether a packet is a datagram to the DNS Service, or a pod's to this node's instance, that may be answered here, and
 /// how long its message is then.
 #[inline(always)]
@@ -115,27 +156,24 @@ pub fn message_len<F: Family>(
     control: &DnsControl,
     from_pod: bool,
 ) -> Option<u32> {
-    let tuple = &headers.tuple;
-    let is = |four: [u8; 4], six: [u8; 16]| {
-        let words: [u32; 4] = if F::NUMBER == V4::NUMBER {
-            [u32::from_ne_bytes(four), 0, 0, 0]
-        } else {
-            zerocopy::transmute!(six)
-        };
-        tuple.daddr().words() == words
-    };
-    let port = tuple.dport();
-    let ours = port == control.service_port && is(control.service4, control.service6)
-        || from_pod && port == control.local_port && is(control.local4, control.local6);
+    let (addr, port) = (headers.tuple.daddr(), headers.tuple.dport());
+    let ours =
+        is_service::<F>(control, addr, port) || from_pod && is_local::<F>(control, addr, port);
     let header_len = headers.l4.wrapping_sub(headers.l3) + crate::parse::UDP_LEN;
     let len = headers.bytes.wrapping_sub(header_len);
     let fits = MESSAGE_MIN <= len && len <= MESSAGE_MAX;
     (ours && fits && headers.transport == Transport::Udp && hop::is_plain(headers)).then_some(len)
 }
 
-/// Reads the message of `len` octets in `scratch`, whose name becomes that of the question.
+/// Reads the message of `len` octets in `scratch`, whose name becomes that of the question. `forget` gives back the same
+/// number, of which the kernel's verifier knows nothing any more: it walks what follows once, and not once for each way
+/// there (see [`crate::Bytes::merge_paths`]).
 #[inline(always)]
-pub fn question(scratch: &mut Scratch, len: u32) -> Option<Asked> {
+pub fn question(
+    scratch: &mut Scratch,
+    len: u32,
+    forget: impl Fn(u32) -> u32,
+) -> Option<Asked> {
     let message = &scratch.message;
     let octet = |at: u32| message[(MESSAGE_AT + at as usize) & INDEX];
     let half = |at: u32| u16::from_be_bytes([octet(at), octet(at + 1)]);
@@ -147,7 +185,7 @@ pub fn question(scratch: &mut Scratch, len: u32) -> Option<Asked> {
     if half(4) != 1 || half(6) != 0 || half(8) != 0 || extra > 1 {
         return None;
     }
-    let name_len = name_len(message)?;
+    let name_len = forget(name_len(message)?);
     let fixed = HEADER + name_len;
     let head_len = fixed + QUESTION_FIXED;
     let edns = extra == 1;
@@ -169,12 +207,12 @@ pub fn question(scratch: &mut Scratch, len: u32) -> Option<Asked> {
         }
         dnssec_ok = octet(at + 7) & 0x80;
     }
-    fold_name(scratch, name_len);
+    fold_name(scratch, forget(name_len));
     Some(Asked {
-        head_len,
-        v6,
-        edns,
-        dnssec_ok,
+        head_len: forget(head_len),
+        v6: forget(u32::from(v6)) != 0,
+        edns: forget(u32::from(edns)) != 0,
+        dnssec_ok: forget(u32::from(dnssec_ok)) as u8,
     })
 }
 
@@ -243,19 +281,20 @@ const fn lower(word: u64) -> u64 {
     word | upper >> 2
 }
 
-/// Answers the question in `scratch`, whose tail becomes what is appended.
+/// Answers the question in `scratch`, whose tail becomes what is appended. For `forget` see [`question`].
 #[inline(always)]
 pub fn answer(
     scratch: &mut Scratch,
     asked: &Asked,
     found: &DnsAnswer,
     control: &DnsControl,
+    forget: impl Fn(u32) -> u32,
 ) -> Answered {
     let Scratch { message, tail, .. } = scratch;
     let has = found.flags & if asked.v6 { flags::AAAA } else { flags::A } != 0;
     *tail = [0; TAIL_ROOM];
     let ttl = found.ttl.to_bytes();
-    let (records_len, counts) = if has && asked.v6 {
+    let (records_len, answers) = if has && asked.v6 {
         put(
             tail,
             0,
@@ -264,7 +303,7 @@ pub fn answer(
         put(tail, 6, ttl);
         put(tail, 10, [0, 16]);
         put(tail, 12, found.addr6);
-        (AAAA, [1, 0])
+        (AAAA, 1)
     } else if has {
         put(
             tail,
@@ -274,10 +313,10 @@ pub fn answer(
         put(tail, 6, ttl);
         put(tail, 10, [0, 4]);
         put(tail, 12, found.addr4);
-        (A, [1, 0])
+        (A, 1)
     } else {
         soa(tail, found, control);
-        (SOA, [0, 1])
+        (SOA, 0)
     };
     let mut tail_len = records_len;
     if asked.edns {
@@ -296,8 +335,9 @@ pub fn answer(
     let octet = |at: usize| message[MESSAGE_AT + at];
     // QR, AA, RD as it came; CD as it came.
     let flags = [0x84 | octet(2) & 1, octet(3) & 0x10];
-    let [answers, authorities] = counts;
-    let additionals = u8::from(asked.edns);
+    let answers = forget(answers) as u8 & 1;
+    let authorities = 1 - answers;
+    let additionals = forget(u32::from(asked.edns)) as u8;
     let header = [
         flags[0],
         flags[1],
@@ -325,7 +365,7 @@ pub fn answer(
     new += at_parity(sum(tail), odd);
     Answered {
         header,
-        tail_len,
+        tail_len: forget(tail_len),
         change: difference(old, new),
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use abi::flows::flags::CLOSING;
 use abi::{
-    Affinity, AffinityKey, Backend, BackendId, Flow4, FlowState4, FragmentKey, FragmentPorts,
-    Frontend, FrontendKey4, NodeConfig,
+    Affinity, AffinityKey, Backend, BackendId, DnsControl, Flow4, FlowState4, FragmentKey,
+    FragmentPorts, Frontend, FrontendKey4, NodeConfig,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -20,6 +20,8 @@ pub(crate) struct Model {
     pub(crate) backends: BTreeMap<BackendId, Backend>,
     pub(crate) node: NodeConfig,
     pub(crate) xdp: bool,
+    pub(crate) dns: Option<DnsControl>,
+    pub(crate) dns_answers: Cell<bool>,
     pub(crate) now_secs: Cell<u32>,
     pub(crate) seed: Cell<u32>,
     pub(crate) flows: RefCell<BTreeMap<Vec<u8>, &'static FlowState4>>,
@@ -62,6 +64,14 @@ impl Shared for Model {
 
     fn runs_xdp(&self, _ifindex: u32) -> bool {
         self.xdp
+    }
+
+    fn local_dns(&self) -> Option<&DnsControl> {
+        self.dns.as_ref()
+    }
+
+    fn dns_answers(&self, _control: &DnsControl) -> bool {
+        self.dns_answers.get()
     }
 
     fn random(&self) -> u32 {

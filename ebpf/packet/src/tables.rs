@@ -1,7 +1,8 @@
 //! The tables as the decisions see them. The kernel's maps implement this in `programs`, plain maps in tests.
 
 use abi::{
-    Affinity, AffinityKey, Backend, BackendId, FragmentKey, FragmentPorts, Frontend, NodeConfig,
+    Affinity, AffinityKey, Backend, BackendId, DnsControl, FragmentKey, FragmentPorts, Frontend,
+    NodeConfig,
 };
 
 use crate::balance::{self, Beginning};
@@ -25,6 +26,10 @@ pub trait Shared {
     fn node(&self) -> Option<&NodeConfig>;
     /// Whether our XDP program runs on the device with this interface index.
     fn runs_xdp(&self, ifindex: u32) -> bool;
+    /// What the holder of the DNS zone says, where it ever sent queries to this node's instance.
+    fn local_dns(&self) -> Option<&DnsControl>;
+    /// Whether this node's instance answers at this moment.
+    fn dns_answers(&self, control: &DnsControl) -> bool;
     /// 32 bits of chance.
     fn random(&self) -> u32;
     /// Seconds of `CLOCK_MONOTONIC`.

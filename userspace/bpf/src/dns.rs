@@ -1,7 +1,8 @@
 //! The table of DNS names, for the one process that holds the cluster's zone; the agent that loads the programs may be
 //! another one, or end and come back.
 
-use std::os::fd::AsFd;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use abi::{Counter, CounterValue, DnsAnswer, DnsControl, DnsName};
@@ -21,6 +22,8 @@ pub struct DnsTable {
     /// The kernel's identifier of the names' table.
     id: u32,
     view: View,
+    /// Is in a table of the kernel's, until the process ends.
+    _alive: UdpSocket,
     _lock: Lock,
 }
 
@@ -42,6 +45,7 @@ impl DnsTable {
             control,
             state: DnsControl::default(),
             id,
+            _alive: alive(&pins)?,
             view: View::open(bpffs_root)?,
             pins,
             _lock: lock,
@@ -127,7 +131,7 @@ impl DnsTable {
         if addresses(control) != addresses(&self.state) {
             let mut closed = self.state;
             closed.answers_until_secs = 0;
-            closed.local_until_secs = 0;
+            closed.local_until_secs = closed.local_until_secs.min(1);
             self.control.set(0, &closed)?;
         }
         let generation = self.state.generation;
@@ -161,6 +165,20 @@ impl DnsTable {
         self.state.generation = self.state.generation.wrapping_add(1);
         self.control.set(0, &self.state)
     }
+}
+
+/// Puts a socket into the table that tells the programs of this process's end. It is connected to itself, so that nobody
+/// else can fill it.
+fn alive(pins: &Pins) -> Result<UdpSocket, Error> {
+    let (fd, _) = open_pinned(pins, &spec::DNS_ALIVE, false)?;
+    let put = || {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.connect(socket.local_addr()?)?;
+        let value = socket.as_raw_fd().to_ne_bytes();
+        sys::update(fd.as_fd(), &0_u32.to_ne_bytes(), &value)?;
+        Ok(socket)
+    };
+    put().map_err(|source| spec::DNS_ALIVE.failed("write", "this process's socket", source))
 }
 
 /// The kernel's identifier of the pinned table of names.

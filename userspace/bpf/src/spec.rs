@@ -80,6 +80,7 @@ specs! {
     HOST_ROUTING = abi::host_routing::NAME, u32 => abi::HostRouting, "", None;
     DNS_NAMES = abi::dns::NAMES, abi::DnsName => abi::DnsAnswer, "", None;
     DNS_CONTROL = abi::dns::CONTROL, u32 => abi::DnsControl, "", None;
+    DNS_ALIVE = abi::dns::ALIVE, u32 => u32, "", None;
     DNS_SCRATCH = abi::dns::SCRATCH, u32 => [u8; abi::dns::SCRATCH_LEN], "", None;
     COUNTERS = abi::counters::NAME, u32 => abi::CounterValue, "", None;
 }

@@ -140,6 +140,20 @@ impl Balancer {
             .run(|| Ok(datapath.attach_device(UPLINK, mode)?))
     }
 
+    /// Lets XDP send from the uplink, where the outside has a NAPI for what comes so.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel refuses.
+    pub fn let_xdp_transmit(&mut self, node: &Node) -> Result<()> {
+        use abi::devices::flags::{XDP_RUNS, XDP_TRANSMIT};
+        let uplink = link(node.netns(), UPLINK)?;
+        let device = abi::Device {
+            flags: XDP_RUNS | XDP_TRANSMIT,
+        };
+        Ok(self.datapath.set_device(uplink.ifindex, device)?)
+    }
+
     /// Adds services, or gives their frontends new backends.
     ///
     /// # Errors

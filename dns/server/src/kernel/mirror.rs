@@ -35,6 +35,9 @@ struct Inner {
     control: DnsControl,
 }
 
+/// A lease that was, so that queries go to other endpoints than this process.
+const OVER: u32 = 1;
+
 /// How full the table is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fill {
@@ -151,7 +154,10 @@ impl Mirror {
             Ok(()) if no_service => (0, Reason::NoService as u8),
             Ok(()) => (until_secs, Reason::None as u8),
         };
-        (control.local_until_secs, control.local_reason) = lease(local);
+        (control.local_until_secs, control.local_reason) = match (lease(local), local) {
+            ((until_secs, reason), Ok(()) | Err(Reason::NotAsked)) => (until_secs, reason),
+            ((_, reason), Err(_)) => (OVER, reason),
+        };
         if inner.plan.is_some() {
             let answers = match inner.filled {
                 true => Ok(()),
@@ -170,9 +176,11 @@ impl Mirror {
         inner.filled = false;
         inner.plan = None;
         inner.control.answers_until_secs = 0;
-        inner.control.local_until_secs = 0;
         inner.control.answers_reason = reason as u8;
-        inner.control.local_reason = reason as u8;
+        if inner.control.local_until_secs != 0 {
+            inner.control.local_until_secs = OVER;
+            inner.control.local_reason = reason as u8;
+        }
         inner.tell();
     }
 
@@ -278,6 +286,7 @@ impl Inner {
         let (mut remove, mut put, mut of) = (Vec::new(), Vec::new(), Vec::new());
         for service in services {
             let wanted = plan.wanted(snapshot, service);
+            self.left_out.remove(service);
             let known = self.known.get(service).map_or(&[][..], |known| known);
             if *known == *wanted {
                 continue;
@@ -292,7 +301,6 @@ impl Inner {
                     of.push((Arc::clone(service), *zone));
                 }
             }
-            self.left_out.remove(service);
             match wanted.is_empty() {
                 true => self.known.remove(service),
                 false => self.known.insert(Arc::clone(service), wanted),

@@ -4,14 +4,15 @@
 use abi::{Counter, DnsAnswer, DnsControl};
 use aya_ebpf::bindings::TC_ACT_SHOT;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_TX};
+use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_release};
 use packet::dns::{Answered, Asked, Scratch, answer, message_len, question};
 use packet::parse::UDP_LEN;
-use packet::{Family, Flow as _, Headers, Shared as _, Transport};
+use packet::{Bytes as _, Family, Flow as _, Headers, Shared as _, Transport};
 
 use super::count::count;
 use super::device_xdp::transmits;
 use super::frame::Frame;
-use super::maps::{DNS_CONTROL, DNS_NAMES, DNS_SCRATCH};
+use super::maps::{DNS_ALIVE, DNS_CONTROL, DNS_NAMES, DNS_SCRATCH};
 use super::skb::Skb;
 use super::tables::Maps;
 
@@ -30,6 +31,37 @@ pub(crate) fn asks<F: Family>(headers: &Headers<F>) -> bool {
             }
             None => false,
         }
+}
+
+/// Whether the holder of the DNS zone lives: the kernel takes its socket out of the table as it ends.
+#[inline(always)]
+pub(crate) fn is_alive() -> bool {
+    let (map, index) = (&raw const DNS_ALIVE, 0_u32);
+    // SAFETY: the helper takes a map and a key of its size. What it finds it holds until it is released. Kernel 5.8
+    // (64d85290d79c).
+    unsafe {
+        let socket = bpf_map_lookup_elem(map.cast_mut().cast(), (&raw const index).cast());
+        if socket.is_null() {
+            return false;
+        }
+        bpf_sk_release(socket);
+    }
+    true
+}
+
+/// What the holder of the DNS zone says of this node's instance, see [`packet::Shared::local_dns`].
+#[inline(always)]
+pub(crate) fn local<'a>() -> Option<&'a DnsControl> {
+    match DNS_CONTROL.get(0) {
+        Some(control) if control.local_until_secs != 0 => Some(control),
+        Some(_) | None => None,
+    }
+}
+
+/// Whether this node's instance answers.
+#[inline(always)]
+pub(crate) fn answers(control: &DnsControl) -> bool {
+    Maps.now_secs() < control.local_until_secs && is_alive()
 }
 
 /// What a query becomes.
@@ -53,10 +85,11 @@ fn turn<'s, F: Family>(
     headers: &Headers<F>,
     from_pod: bool,
     load: impl FnOnce(&mut Scratch, u32) -> bool,
+    forget: impl Fn(u32) -> u32,
 ) -> Option<Turned<'s>> {
     let control = DNS_CONTROL.get(0)?;
     let len = message_len(headers, control, from_pod)?;
-    if Maps.now_secs() >= control.answers_until_secs {
+    if Maps.now_secs() >= control.answers_until_secs || !is_alive() {
         return None;
     }
     // SAFETY: the element is this CPU's own until the program ends.
@@ -64,11 +97,11 @@ fn turn<'s, F: Family>(
     if !load(scratch, len) {
         return None;
     }
-    let asked = question(scratch, len)?;
+    let asked = question(scratch, len, &forget)?;
     let generation = generation(control);
     // SAFETY: copied out, and used only if the table did not change meanwhile.
     let found: DnsAnswer = *unsafe { DNS_NAMES.get(&scratch.name) }?;
-    let answered = answer(scratch, &asked, &found, control);
+    let answered = answer(scratch, &asked, &found, control, &forget);
     if generation & 1 != 0 || generation != self::generation(control) {
         return None;
     }
@@ -92,7 +125,12 @@ pub(crate) fn answer_skb<F: Family>(skb: Skb, headers: &Headers<F>, from_pod: bo
         return LEFT;
     }
     let at = headers.l4 + UDP_LEN;
-    let Some(turned) = turn(headers, from_pod, |scratch, len| skb.load(at, scratch, len)) else {
+    let Some(turned) = turn(
+        headers,
+        from_pod,
+        |scratch, len| skb.load(at, scratch, len),
+        |number| skb.merge_paths(number),
+    ) else {
         return LEFT;
     };
     let Turned {
@@ -120,7 +158,12 @@ pub(crate) fn answer_frame<F: Family>(frame: Frame, headers: &Headers<F>) -> i32
         return LEFT;
     }
     let at = headers.l4 + UDP_LEN;
-    let Some(turned) = turn(headers, false, |scratch, len| frame.load(at, scratch, len)) else {
+    let Some(turned) = turn(
+        headers,
+        false,
+        |scratch, len| frame.load(at, scratch, len),
+        |number| frame.merge_paths(number),
+    ) else {
         return LEFT;
     };
     let Turned {

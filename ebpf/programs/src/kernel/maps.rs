@@ -15,7 +15,7 @@ use abi::{
     rings,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap};
 use aya_ebpf::macros::btf_map;
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -122,6 +122,10 @@ pub(crate) static DNS_NAMES: HashMap<
 /// Memory shared with the holder of the DNS zone, which writes it in words.
 #[btf_map]
 pub(crate) static DNS_CONTROL: Array<DnsControl, 1, MMAPABLE> = Array::new();
+
+/// Written once by the holder of the DNS zone; emptied by the kernel when that ends.
+#[btf_map]
+pub(crate) static DNS_ALIVE: SockMap<1> = SockMap::new();
 
 /// One copy for each CPU; packet programs are not preempted by each other.
 #[btf_map]

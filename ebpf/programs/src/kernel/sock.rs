@@ -2,14 +2,15 @@
 
 use abi::affinity::client;
 use abi::protocol::{TCP, UDP};
-use abi::{AffinityKey, ReverseSocket, ReverseSocketKey, Scope};
+use abi::{AffinityKey, Backend, Frontend, ReverseSocket, ReverseSocketKey, Scope};
 use aya_ebpf::bindings::{BPF_ANY, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
-use packet::choose::{Refused, choose};
+use packet::choose::{Refused, choose, other};
 use packet::{Address, Family, Shared as _, Tables, V4, V6, socket};
 use zerocopy::network_endian::U16;
 
+use super::dns;
 use super::maps::REVERSE_SOCKETS;
 use super::tables::Maps;
 
@@ -218,17 +219,16 @@ where
         Choice::Random => Maps.random(),
         Choice::Steady => socket::steady(cookie, addr.sum(), port.get()),
     };
-    let client = || call.client(frontend.service);
-    let backend = match choose(&Maps, frontend, client, random, Maps.now_secs()) {
-        Ok((_, backend)) => backend,
+    let (to_addr, to_port) = match target::<F>(call, frontend, addr, port, random) {
+        Ok(target) => target,
         Err(Refused::NoEndpoint) => return Outcome::NoEndpoint,
         Err(Refused::NoBackend) => return Outcome::NoBackend,
     };
     remember(
         &ReverseSocketKey {
             cookie,
-            addr: backend.addr,
-            port: backend.port,
+            addr: to_addr.padded(),
+            port: to_port,
             family: F::NUMBER,
             _pad: [0; 5],
         },
@@ -238,9 +238,40 @@ where
             _pad: [0; 2],
         },
     );
-    set_addr(F::Address::from_padded(&backend.addr));
-    call.set_port(backend.port);
+    set_addr(to_addr);
+    call.set_port(to_port);
     Outcome::Balanced
+}
+
+/// Where a call to a service goes: to this node's instance of DNS while that answers, else to a backend.
+#[inline(always)]
+fn target<F: Family>(
+    call: &Call,
+    frontend: &Frontend,
+    addr: F::Address,
+    port: U16,
+    random: u32,
+) -> Result<(F::Address, U16), Refused>
+where
+    Maps: Tables<F>,
+{
+    let at = |backend: &Backend| (F::Address::from_padded(&backend.addr), backend.port);
+    if let Some(control) = dns::local()
+        && packet::dns::is_service::<F>(control, addr, port)
+        && let Some(local) = packet::dns::local::<F>(control)
+    {
+        if dns::answers(control) {
+            return Ok(local);
+        }
+        let lives = |backend: &Backend| {
+            let (addr, port) = at(backend);
+            port != local.1 || !addr.is(local.0)
+        };
+        return other(&Maps, frontend, random, lives).map(|(_, backend)| at(backend));
+    }
+    let client = || call.client(frontend.service);
+    let chosen = choose(&Maps, frontend, client, random, Maps.now_secs());
+    chosen.map(|(_, backend)| at(backend))
 }
 
 /// Writes the way back unless it is there already: a socket that sends many datagrams to one service pays for a

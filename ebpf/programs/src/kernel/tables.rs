@@ -2,8 +2,9 @@
 
 use abi::flows::flags::CLOSING;
 use abi::{
-    Affinity, AffinityKey, Backend, BackendId, Endpoint, Flow4, Flow6, FlowState4, FlowState6,
-    FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig, devices,
+    Affinity, AffinityKey, Backend, BackendId, DnsControl, Endpoint, Flow4, Flow6, FlowState4,
+    FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig,
+    devices,
 };
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns};
@@ -14,7 +15,7 @@ use super::maps::{
     AFFINITY, BACKENDS, CONFIG, DEVICES, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRAGMENTS,
     FRONTENDS4, FRONTENDS6, HOST_ROUTING, RINGS,
 };
-use super::outlined;
+use super::{dns, outlined};
 
 /// The kernel's maps.
 pub(crate) struct Maps;
@@ -64,6 +65,16 @@ impl Shared for Maps {
     #[inline(always)]
     fn runs_xdp(&self, ifindex: u32) -> bool {
         device_has(ifindex, devices::flags::XDP_RUNS)
+    }
+
+    #[inline(always)]
+    fn local_dns(&self) -> Option<&DnsControl> {
+        dns::local()
+    }
+
+    #[inline(always)]
+    fn dns_answers(&self, control: &DnsControl) -> bool {
+        dns::answers(control)
     }
 
     #[inline(always)]

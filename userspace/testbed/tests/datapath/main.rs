@@ -1,6 +1,7 @@
 //! Real sockets through every path: at the socket, on a pod's link, on the node's device with XDP and
 //! without; both families, TCP and UDP.
 
+mod dns;
 mod paths;
 mod straight;
 mod unplaced;

@@ -63,7 +63,7 @@ impl Path {
 /// A node with three serving pods and a client, and the agent's hold on its datapath.
 pub(crate) struct Stage {
     path: Path,
-    balancer: Option<Balancer>,
+    pub(crate) balancer: Option<Balancer>,
     _servers: Vec<Process>,
     pub(crate) backends: Vec<Pod>,
     client: Pod,

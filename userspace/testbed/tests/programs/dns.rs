@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use abi::{Counter, DnsAnswer, DnsControl, DnsName, dns};
 use anyhow::Result;
 use bpf::DnsTable;
-use testbed::packet::{Packet, Transport};
+use testbed::packet::{Packet, SENDER, Transport};
 
 use crate::kernel::{Kernel, NEXT, Net, REDIRECT, UDP, XDP_PASS, XDP_TX, nets};
 
@@ -150,9 +150,17 @@ fn expected(question: &[u8], name_len: usize, records: Option<&[u8]>, opt: bool)
 }
 
 fn datagram(net: &Net, port: u16, payload: Vec<u8>) -> Packet {
-    Packet {
+    to_this_device(Packet {
         payload,
         ..Packet::udp(net.client, SocketAddr::new(net.service.ip(), port))
+    })
+}
+
+/// Addressed to the loopback device, where packets of a test run arrive.
+fn to_this_device(packet: Packet) -> Packet {
+    Packet {
+        link: [[0; 6], SENDER],
+        ..packet
     }
 }
 
@@ -302,6 +310,21 @@ fn what_is_not_plain_is_left_as_it_came() -> Result<()> {
         ("nothing", Vec::new()),
     ];
     for net in nets() {
+        // For another device: nobody's to answer by TC; XDP does not see the difference.
+        let elsewhere = Packet {
+            link: [[2; 6], SENDER],
+            ..datagram(&net, 53, plain.clone())
+        };
+        for program in ["pod_ingress", "device_ingress"] {
+            kernel.expect(
+                "another device's",
+                program,
+                &elsewhere,
+                NEXT,
+                &elsewhere,
+                None,
+            );
+        }
         let query = |payload: &[u8]| datagram(&net, 53, payload.to_vec());
         let mut packets: Vec<(&str, Packet)> = messages
             .iter()
@@ -407,10 +430,10 @@ fn this_nodes_instance_is_answered_for_to_pods() -> Result<()> {
     for net in nets() {
         let asked = question(1, [1, 0], &name, 1, None);
         let said = expected(&asked, name.len(), Some(&V4), false);
-        let query = Packet {
+        let query = to_this_device(Packet {
             payload: asked,
             ..Packet::udp(net.client, SocketAddr::new(net.node, 5353))
-        };
+        });
         let out = Packet {
             payload: said,
             ..query.between(query.destination, query.source).sent_back()
