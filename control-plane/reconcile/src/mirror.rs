@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use view::objects::{
-    Endpoint, EndpointAddress, EndpointConditions, EndpointPort, EndpointSubset, Endpoints,
+    Endpoint, EndpointAddress, EndpointConditions, EndpointHints, EndpointPort, EndpointSubset,
+    Endpoints,
 };
 
 use crate::fill::{Owner, Wanted, fill};
@@ -131,6 +132,7 @@ fn endpoint(address: &EndpointAddress, ready: bool) -> Endpoint {
             .filter(|hostname| !hostname.is_empty()),
         node_name: address.node_name.clone().filter(|node| !node.is_empty()),
         zone: None,
+        hints: EndpointHints::default(),
         target_ref: address.target_ref.clone(),
     }
 }

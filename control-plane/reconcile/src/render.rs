@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 use view::objects::{
-    Endpoint, EndpointAddress, EndpointPort, EndpointSubset, ObjectMeta, ObjectReference,
+    Endpoint, EndpointAddress, EndpointHint, EndpointPort, EndpointSubset, ObjectMeta,
+    ObjectReference,
 };
 
 use crate::fill::{Content, Owner};
@@ -74,6 +75,20 @@ fn endpoint(endpoint: &Endpoint) -> Value {
     put(&mut object, "hostname", endpoint.hostname.as_deref());
     put(&mut object, "nodeName", endpoint.node_name.as_deref());
     put(&mut object, "zone", endpoint.zone.as_deref());
+    let named = |hints: &[EndpointHint]| -> Value {
+        hints
+            .iter()
+            .map(|hint| json!({"name": hint.name}))
+            .collect()
+    };
+    for (name, hints) in [
+        ("forZones", &endpoint.hints.for_zones),
+        ("forNodes", &endpoint.hints.for_nodes),
+    ] {
+        if !hints.is_empty() {
+            object["hints"][name] = named(hints);
+        }
+    }
     if let Some(target) = &endpoint.target_ref {
         object["targetRef"] = reference(target);
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use view::objects::{Endpoint, EndpointConditions, EndpointPort, Pod, Service};
+use view::objects::{
+    Endpoint, EndpointConditions, EndpointHint, EndpointHints, EndpointPort, Pod, Service,
+};
 
 use crate::fill::{Owner, Wanted, fill};
 use crate::pods;
@@ -131,8 +133,30 @@ fn endpoint(service: &Service, pod: &Pod, addresses: Vec<String>, snapshot: &Sna
         },
         hostname: pods::hostname(pod, service),
         node_name: Some(node.clone()).filter(|node| !node.is_empty()),
+        hints: hints(service, node, snapshot.zone(node)),
         zone: snapshot.zone(node).map(str::to_owned),
         target_ref: Some(pods::reference(pod)),
+    }
+}
+
+/// Whose clients an endpoint is meant for, where the Service prefers near ones (KEP-4444, KEP-3015).
+fn hints(service: &Service, node: &str, zone: Option<&str>) -> EndpointHints {
+    let named = |name: &str| EndpointHint {
+        name: name.to_owned(),
+    };
+    let distribution = service.spec.traffic_distribution.as_str();
+    let (of_zone, of_node) = match distribution {
+        "PreferClose" | "PreferSameZone" => (true, false),
+        "PreferSameNode" => (true, true),
+        _ => (false, false),
+    };
+    EndpointHints {
+        for_zones: zone.filter(|_| of_zone).map(named).into_iter().collect(),
+        for_nodes: Some(node)
+            .filter(|node| of_node && !node.is_empty())
+            .map(named)
+            .into_iter()
+            .collect(),
     }
 }
 

@@ -29,13 +29,13 @@ pub enum Finding {
         /// As written.
         protocol: String,
     },
-    /// A traffic policy `Local` that is served as `Cluster`: every endpoint is used, not only local ones.
-    Local {
+    /// A range of addresses that is none.
+    Range {
         /// The field.
         at: &'static str,
+        /// As written.
+        range: String,
     },
-    /// The load balancer's addresses are left out, for they would be open to more clients than asked for.
-    SourceRanges,
 }
 
 impl fmt::Display for Finding {
@@ -51,13 +51,11 @@ impl fmt::Display for Finding {
             }
             Finding::Protocol { at, protocol } => write!(
                 f,
-                "{at}: protocol {protocol:?} is left out: only TCP and UDP are balanced"
+                "{at}: protocol {protocol:?} is left out: only TCP, UDP and SCTP are balanced"
             ),
-            Finding::Local { at } => write!(f, "{at}: Local is served as Cluster"),
-            Finding::SourceRanges => f.write_str(
-                "spec.loadBalancerSourceRanges is not enforced here: \
-                 the addresses in status.loadBalancer are left out",
-            ),
+            Finding::Range { at, range } => {
+                write!(f, "{at}: {range:?} is left out: not a range of addresses")
+            }
         }
     }
 }

@@ -5,8 +5,11 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod endpoints;
 mod event;
 mod finding;
+mod host_ports;
+mod node_ports;
 pub mod objects;
 mod service;
 mod services;
@@ -15,5 +18,6 @@ mod slice;
 pub use account::ServiceAccount;
 pub use event::{Event, Listing};
 pub use finding::Finding;
+pub use node_ports::{BadNodePortAddresses, NodePortAddresses};
 pub use objects::Object;
-pub use services::{Change, Services};
+pub use services::{Change, HealthCheck, Services};

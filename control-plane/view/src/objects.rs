@@ -296,9 +296,15 @@ pub struct ServiceSpec {
     /// `Cluster` or `Local`.
     #[serde(deserialize_with = "or_default")]
     pub internal_traffic_policy: String,
+    /// `PreferClose`, `PreferSameZone` or `PreferSameNode`; empty where no endpoint is nearer than another.
+    #[serde(deserialize_with = "or_default")]
+    pub traffic_distribution: String,
     /// Prefixes of the clients that the load balancer serves; empty means all.
     #[serde(deserialize_with = "or_default")]
     pub load_balancer_source_ranges: Vec<String>,
+    /// Where a load balancer asks whether this node has endpoints of the Service; zero where it does not.
+    #[serde(deserialize_with = "or_default")]
+    pub health_check_node_port: i32,
     /// What the name of an `ExternalName` Service leads to.
     #[serde(deserialize_with = "or_default")]
     pub external_name: String,
@@ -392,8 +398,32 @@ pub struct Endpoint {
     pub node_name: Option<String>,
     /// The zone that it runs in.
     pub zone: Option<String>,
+    /// Whose clients it is meant for.
+    #[serde(deserialize_with = "or_default")]
+    pub hints: EndpointHints,
     /// What is behind it.
     pub target_ref: Option<ObjectReference>,
+}
+
+/// `hints` of an endpoint: whose clients it is meant for. None means everybody's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct EndpointHints {
+    /// Zones.
+    #[serde(deserialize_with = "or_default")]
+    pub for_zones: Vec<EndpointHint>,
+    /// Nodes.
+    #[serde(deserialize_with = "or_default")]
+    pub for_nodes: Vec<EndpointHint>,
+}
+
+/// A zone or a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct EndpointHint {
+    /// Its name.
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
 }
 
 /// `conditions` of an endpoint; absent means not known.
@@ -566,6 +596,12 @@ pub struct ContainerPort {
     /// `TCP`, `UDP` or `SCTP`; empty means `TCP`.
     #[serde(deserialize_with = "or_default")]
     pub protocol: String,
+    /// The same on the node's addresses; zero where it is on the pod's alone.
+    #[serde(deserialize_with = "or_default")]
+    pub host_port: i32,
+    /// Which of the node's addresses; empty means all.
+    #[serde(rename = "hostIP", deserialize_with = "or_default")]
+    pub host_ip: String,
 }
 
 /// `status` of a Pod.

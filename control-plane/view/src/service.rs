@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use model::{FrontendKind, Protocol};
+use model::{FrontendKind, Protocol, Range};
 
 use crate::finding::{Finding, port_number, usable};
 use crate::objects;
@@ -19,6 +19,14 @@ pub(crate) struct Declared {
     pub(crate) further_ips: Vec<(IpAddr, FrontendKind)>,
     pub(crate) ports: Vec<Port>,
     pub(crate) affinity_secs: u32,
+    /// internalTrafficPolicy is Local.
+    pub(crate) internal_local: bool,
+    /// externalTrafficPolicy is Local.
+    pub(crate) external_local: bool,
+    /// Who may use the load balancer's addresses; `None` for everybody.
+    pub(crate) sources: Option<Vec<Range>>,
+    /// Where load balancers ask for endpoints of this node.
+    pub(crate) health_check_port: Option<u16>,
     pub(crate) findings: Vec<Finding>,
 }
 
@@ -52,12 +60,20 @@ impl Declared {
         if spec.type_ == "ExternalName" || headless || !ours(&service.metadata) {
             return None;
         }
+        let external_local = spec.external_traffic_policy == "Local";
+        let asks_health = external_local && spec.type_ == "LoadBalancer";
         let mut declared = Declared {
             created: moment(service.metadata.creation_timestamp.as_deref()),
             cluster_ips: Vec::new(),
             further_ips: Vec::new(),
             ports: Vec::new(),
             affinity_secs: affinity_secs(spec),
+            internal_local: spec.internal_traffic_policy == "Local",
+            external_local,
+            sources: None,
+            health_check_port: asks_health
+                .then(|| port_number(spec.health_check_node_port))
+                .flatten(),
             findings: Vec::new(),
         };
         for ip in ips {
@@ -74,7 +90,6 @@ impl Declared {
             declared.further("spec.externalIPs", ip, FrontendKind::ExternalIp);
         }
         declared.load_balancer(service);
-        declared.policies(spec);
         for port in &spec.ports {
             declared.port(port);
         }
@@ -86,25 +101,51 @@ impl Declared {
         if service.spec.type_ != "LoadBalancer" || ingress.is_empty() {
             return;
         }
-        if !service.spec.load_balancer_source_ranges.is_empty() {
-            return self.findings.push(Finding::SourceRanges);
-        }
         for point in ingress {
             if !point.ip.is_empty() && point.ip_mode != "Proxy" {
                 self.further("status.loadBalancer", &point.ip, FrontendKind::LoadBalancer);
             }
         }
-    }
-
-    fn policies(&mut self, spec: &objects::ServiceSpec) {
-        for (at, policy) in [
-            ("spec.externalTrafficPolicy", &spec.external_traffic_policy),
-            ("spec.internalTrafficPolicy", &spec.internal_traffic_policy),
-        ] {
-            if policy == "Local" {
-                self.findings.push(Finding::Local { at });
+        if service.spec.load_balancer_source_ranges.is_empty() {
+            return;
+        }
+        let mut sources: Vec<Range> = Vec::new();
+        for text in &service.spec.load_balancer_source_ranges {
+            match text.trim().parse() {
+                Ok(range) if sources.contains(&range) => {}
+                Ok(range) => sources.push(range),
+                Err(_) => self.findings.push(Finding::Range {
+                    at: "spec.loadBalancerSourceRanges",
+                    range: text.clone(),
+                }),
             }
         }
+        self.sources = Some(sources);
+    }
+
+    /// Who may use the load balancer's addresses of one family; none for everybody. Ranges of the other family say
+    /// nothing about this one, as in kube-proxy; ranges that cannot be read admit nobody.
+    pub(crate) fn sources_of(&self, ipv4: bool) -> Vec<Range> {
+        let Some(sources) = &self.sources else {
+            return Vec::new();
+        };
+        let of_family = |range: &&Range| range.addr().is_ipv4() == ipv4;
+        if sources.is_empty() {
+            return Self::nobody(ipv4);
+        }
+        sources.iter().filter(of_family).copied().collect()
+    }
+
+    /// A range that no client has an address of.
+    fn nobody(ipv4: bool) -> Vec<Range> {
+        let unspecified: IpAddr = if ipv4 {
+            std::net::Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            std::net::Ipv6Addr::UNSPECIFIED.into()
+        };
+        Range::new(unspecified, if ipv4 { 32 } else { 128 })
+            .into_iter()
+            .collect()
     }
 
     fn further(&mut self, at: &str, ip: &str, kind: FrontendKind) {
@@ -169,6 +210,7 @@ pub(crate) fn protocol(name: &str) -> Option<Protocol> {
     match name {
         "" | "TCP" => Some(Protocol::Tcp),
         "UDP" => Some(Protocol::Udp),
+        "SCTP" => Some(Protocol::Sctp),
         _ => None,
     }
 }
@@ -184,7 +226,7 @@ fn affinity_secs(spec: &objects::ServiceSpec) -> u32 {
 }
 
 /// The digits of an RFC 3339 time in UTC, to the second: they sort as the time does.
-fn moment(timestamp: Option<&str>) -> u64 {
+pub(crate) fn moment(timestamp: Option<&str>) -> u64 {
     let digits = timestamp
         .unwrap_or_default()
         .bytes()

@@ -27,12 +27,33 @@ pub(crate) struct Port {
 }
 
 /// An endpoint that may be sent to in some circumstances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     pub(crate) addr: IpAddr,
     pub(crate) local: bool,
     pub(crate) ready: bool,
     pub(crate) serving_terminating: bool,
+    pub(crate) node_hint: Hint,
+    /// Zones whose clients it is meant for; none where nobody said.
+    pub(crate) zone_hints: Box<[Box<str>]>,
+}
+
+/// Whose clients an endpoint is meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hint {
+    /// Nobody said.
+    None,
+    /// This node's.
+    Here,
+    /// Other nodes'.
+    Elsewhere,
+}
+
+impl Endpoint {
+    /// Whether its hints name a zone.
+    pub(crate) fn is_meant_for(&self, zone: &str) -> bool {
+        self.zone_hints.iter().any(|hint| **hint == *zone)
+    }
 }
 
 /// Names the Service that a slice belongs to.
@@ -116,9 +137,26 @@ impl Slice {
             local: !node_name.is_empty() && endpoint.node_name.as_deref() == Some(node_name),
             ready,
             serving_terminating: serving && conditions.terminating.unwrap_or(false),
+            node_hint: node_hint(&endpoint.hints.for_nodes, node_name),
+            zone_hints: endpoint
+                .hints
+                .for_zones
+                .iter()
+                .map(|hint| hint.name.as_str().into())
+                .collect(),
         };
         if read.ready || read.serving_terminating {
             self.endpoints.push(read);
         }
+    }
+}
+
+fn node_hint(nodes: &[objects::EndpointHint], node_name: &str) -> Hint {
+    if nodes.is_empty() {
+        Hint::None
+    } else if nodes.iter().any(|hint| hint.name == node_name) {
+        Hint::Here
+    } else {
+        Hint::Elsewhere
     }
 }

@@ -90,6 +90,10 @@ counters! {
     TcDnsAnswer = 22, "tc_dns_answer";
     /// XDP answered a DNS query.
     XdpDnsAnswer = 23, "xdp_dns_answer";
+    /// Dropped: a traffic policy asks for an endpoint of this node, and there is none.
+    DropNoLocalEndpoint = 24, "drop_no_local_endpoint";
+    /// Dropped: the client is not in the service's loadBalancerSourceRanges.
+    DropSource = 25, "drop_source";
 }
 
 const _: () = assert!(Counter::ALL.len() <= CAPACITY as usize);

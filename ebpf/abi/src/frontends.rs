@@ -16,9 +16,10 @@ pub const CAPACITY: u32 = 131_072;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Scope {
-    /// Every client; the only scope while both traffic policies are Cluster.
+    /// Every client that finds no entry of a closer scope.
     Any = 0,
-    /// Clients outside of the cluster, where externalTrafficPolicy is Local.
+    /// Clients outside of the cluster, where externalTrafficPolicy is Local. Those inside are served by every endpoint
+    /// all the same, as if they had gone out to the load balancer and come back in at any node.
     External = 1,
 }
 
@@ -99,6 +100,14 @@ pub mod flags {
     /// The frontend is a node's own address (NodePort): traffic from outside that goes to a backend on another
     /// node must carry this node's address as its source, or the answer would bypass us.
     pub const NODE_PORT: u32 = 1 << 0;
+    /// While the ring is empty, packets are dropped rather than refused: there are endpoints, but a traffic policy
+    /// keeps this node's clients from them. A socket is refused all the same, since nothing else could be done to it.
+    pub const DROP: u32 = 1 << 1;
+    /// Only clients in the service's [`crate::sources`] are served.
+    pub const CHECK_SOURCE: u32 = 1 << 2;
+    /// Only sockets of the host's own network namespace ([`crate::host`]) find the frontend: a loopback address is
+    /// another one in every namespace.
+    pub const HOST_ONLY: u32 = 1 << 3;
 }
 
 /// Port and protocol of an entry that says: this address is a service's alone (a ClusterIP, never a node's own).

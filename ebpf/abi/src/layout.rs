@@ -6,7 +6,8 @@ use core::mem::{offset_of, size_of};
 use crate::{
     Affinity, AffinityKey, Backend, Counter, CounterValue, Device, DnsAnswer, DnsControl, DnsName,
     Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend,
-    FrontendKey4, FrontendKey6, HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot,
+    FrontendKey4, FrontendKey6, Host, HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey,
+    RingSlot, Source, SourceKey,
 };
 
 /// FNV-1a over the bytes of a word and a number.
@@ -83,7 +84,7 @@ const COUNTERS: usize = 21;
 /// What came to this version since: tables by name, with a fingerprint of what they hold. A table that is added
 /// changes none that is there: an older process leaves it alone, a newer one makes it where it is not pinned yet,
 /// and the programs of both run on the same tables. So the version stays, and flows live on.
-pub const ADDED: [(&str, u64); 7] = [
+pub const ADDED: [(&str, u64); 9] = [
     (
         crate::endpoints::NAME4,
         fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } },
@@ -114,6 +115,14 @@ pub const ADDED: [(&str, u64); 7] = [
     ),
     (crate::dns::SCRATCH, crate::dns::SCRATCH_LEN as u64),
     (crate::dns::ALIVE, 0),
+    (
+        crate::sources::NAME,
+        fingerprint! {
+            SourceKey { prefix_len, service, addr }
+            Source { _reserved }
+        },
+    ),
+    (crate::host::NAME, fingerprint! { Host { netns_cookie } }),
 ];
 
 /// The fingerprint of this build's layout, without what was [`ADDED`].
@@ -146,6 +155,8 @@ mod tests {
         ("DNS_CONTROL", 13_756_120_172_235_810_200),
         ("DNS_SCRATCH", 512),
         ("DNS_ALIVE", 0),
+        ("SOURCES", 14_549_145_317_994_021_091),
+        ("HOST", 9_191_175_750_574_051_562),
     ];
 
     #[test]

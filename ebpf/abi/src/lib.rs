@@ -19,9 +19,11 @@ pub mod endpoints;
 pub mod flows;
 pub mod fragments;
 pub mod frontends;
+pub mod host;
 pub mod host_routing;
 pub mod reverse_sockets;
 pub mod rings;
+pub mod sources;
 
 pub use affinity::{Affinity, AffinityKey};
 pub use backends::{Backend, BackendId};
@@ -33,9 +35,11 @@ pub use endpoints::Endpoint;
 pub use flows::{Flow4, Flow6, FlowState4, FlowState6};
 pub use fragments::{FragmentKey, FragmentPorts};
 pub use frontends::{Frontend, FrontendKey4, FrontendKey6, Scope};
+pub use host::Host;
 pub use host_routing::HostRouting;
 pub use reverse_sockets::{ReverseSocket, ReverseSocketKey};
 pub use rings::RingSlot;
+pub use sources::{Source, SourceKey};
 
 /// Version of the whole layout; part of the pin path, so that programs and tables of two layouts never mix.
 /// A test compares [`fingerprint`](layout::FINGERPRINT) with it: change a type and the version moves. Tables and

@@ -1,6 +1,7 @@
 //! What to do with a packet: find its flow, or choose a backend and begin one.
 
 use abi::flows::flags;
+use abi::frontends::flags::{CHECK_SOURCE, DROP, HOST_ONLY};
 use abi::{
     AffinityKey, BackendId, Counter, FragmentKey, FragmentPorts, Frontend, Scope, ServiceId,
     affinity, backends,
@@ -86,12 +87,17 @@ pub mod code {
         const NO_NODE_ADDRESS: u32 = DROP + Counter::DropNoNodeAddress as u32;
         const FLOWS_FULL: u32 = DROP + Counter::DropFlowsFull as u32;
         const SNAT_EXHAUSTED: u32 = DROP + Counter::DropSnatExhausted as u32;
+        const NO_LOCAL_ENDPOINT: u32 = DROP + Counter::DropNoLocalEndpoint as u32;
+        const SOURCE: u32 = DROP + Counter::DropSource as u32;
         match code {
+            PASS => Decision::Pass,
             NEW => Decision::Rewrite(Kind::New),
             REFUSE => Decision::Refuse,
             NO_NODE_ADDRESS => Decision::Drop(Counter::DropNoNodeAddress),
             FLOWS_FULL => Decision::Drop(Counter::DropFlowsFull),
             SNAT_EXHAUSTED => Decision::Drop(Counter::DropSnatExhausted),
+            NO_LOCAL_ENDPOINT => Decision::Drop(Counter::DropNoLocalEndpoint),
+            SOURCE => Decision::Drop(Counter::DropSource),
             _ => Decision::Drop(Counter::DropNoBackend),
         }
     }
@@ -424,6 +430,15 @@ pub fn choose<F: Family, T: Tables<F>>(
     beginning: &mut Beginning,
     to: &mut F::Flow,
 ) -> Decision {
+    if frontend.flags & (CHECK_SOURCE | HOST_ONLY) != 0 {
+        // A loopback address on the way between hosts is none of ours; the stack drops it.
+        if frontend.flags & HOST_ONLY != 0 {
+            return Decision::Pass;
+        }
+        if !tables.admits(&F::source_key(frontend.service, tuple.saddr())) {
+            return Decision::Drop(Counter::DropSource);
+        }
+    }
     let client = || AffinityKey {
         client: tuple.saddr().padded(),
         service: frontend.service,
@@ -451,6 +466,9 @@ pub fn choose<F: Family, T: Tables<F>>(
     };
     let (id, backend) = match chosen {
         Ok(chosen) => chosen,
+        Err(Refused::NoEndpoint) if frontend.flags & DROP != 0 => {
+            return Decision::Drop(Counter::DropNoLocalEndpoint);
+        }
         Err(Refused::NoEndpoint) => return Decision::Refuse,
         Err(Refused::NoBackend) => return Decision::Drop(Counter::DropNoBackend),
     };
@@ -724,6 +742,83 @@ mod tests {
             assert_eq!((61_000..=62_000).contains(&to.sport.get()), !local);
             let (_, to) = send(&model, Place::Pod, tuple(50, sport, 1), tcp::SYN);
             assert_eq!(to.saddr, [10, 244, 0, 50]);
+        }
+    }
+
+    /// The frontend of service 1 changed, seen from inside and, where that is `Some`, from outside.
+    fn with_frontend(any: Frontend, external: Option<Frontend>) -> Model {
+        let mut model = model(0);
+        for (scope, frontend) in [(Scope::Any, Some(any)), (Scope::External, external)] {
+            let key = V4::frontend_key([10, 96, 0, 1], 80.into(), 6, scope);
+            let key = zerocopy::IntoBytes::as_bytes(&key).to_vec();
+            if let Some(frontend) = frontend {
+                model.frontends.insert(key, frontend);
+            }
+        }
+        model
+    }
+
+    const ONE: Frontend = Frontend {
+        service: 1,
+        ring_offset: 10,
+        ring_len: 3,
+        affinity_secs: 0,
+        flags: 0,
+    };
+
+    #[test]
+    fn a_policy_that_leaves_no_endpoint_drops_those_outside_only() {
+        let none = Frontend {
+            ring_len: 0,
+            flags: DROP,
+            ..ONE
+        };
+        let model = with_frontend(ONE, Some(none));
+        let dropped = Decision::Drop(Counter::DropNoLocalEndpoint);
+        for (place, sport, expected) in [
+            (Place::Pod, 1000, Decision::Rewrite(Kind::New)),
+            (Place::Device, 1001, dropped),
+            (Place::Wire, 1002, dropped),
+        ] {
+            let (decision, _) = send(&model, place, tuple(100, sport, 1), tcp::SYN);
+            assert_eq!(decision, expected, "{place:?}");
+        }
+        let model = with_frontend(none, None);
+        let (decision, _) = send(&model, Place::Pod, tuple(100, 1000, 1), tcp::SYN);
+        assert_eq!(decision, dropped, "internalTrafficPolicy");
+        let model = with_frontend(Frontend { flags: 0, ..none }, None);
+        let (decision, _) = send(&model, Place::Device, tuple(100, 1000, 1), tcp::SYN);
+        assert_eq!(decision, Decision::Refuse);
+    }
+
+    #[test]
+    fn only_admitted_clients_begin_flows() {
+        let restricted = Frontend {
+            flags: CHECK_SOURCE,
+            ..ONE
+        };
+        let mut model = with_frontend(restricted, None);
+        model.admitted = vec![V4::source_key(1, [10, 244, 0, 100])];
+        for place in [Place::Pod, Place::Device, Place::Wire] {
+            let (decision, _) = send(&model, place, tuple(100, 1000, 1), tcp::SYN);
+            assert!(matches!(decision, Decision::Rewrite(_)), "{place:?}");
+            let (decision, _) = send(&model, place, tuple(101, 1000, 1), tcp::SYN);
+            assert_eq!(decision, Decision::Drop(Counter::DropSource), "{place:?}");
+        }
+    }
+
+    #[test]
+    fn a_loopback_frontend_is_no_packet_s() {
+        let model = with_frontend(
+            Frontend {
+                flags: HOST_ONLY,
+                ..ONE
+            },
+            None,
+        );
+        for place in [Place::Pod, Place::Device, Place::Wire] {
+            let (decision, _) = send(&model, place, tuple(100, 1000, 1), tcp::SYN);
+            assert_eq!(decision, Decision::Pass, "{place:?}");
         }
     }
 

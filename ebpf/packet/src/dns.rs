@@ -169,11 +169,7 @@ pub fn message_len<F: Family>(
 /// number, of which the kernel's verifier knows nothing any more: it walks what follows once, and not once for each way
 /// there (see [`crate::Bytes::merge_paths`]).
 #[inline(always)]
-pub fn question(
-    scratch: &mut Scratch,
-    len: u32,
-    forget: impl Fn(u32) -> u32,
-) -> Option<Asked> {
+pub fn question(scratch: &mut Scratch, len: u32, forget: impl Fn(u32) -> u32) -> Option<Asked> {
     let message = &scratch.message;
     let octet = |at: u32| message[(MESSAGE_AT + at as usize) & INDEX];
     let half = |at: u32| u16::from_be_bytes([octet(at), octet(at + 1)]);

@@ -1,7 +1,8 @@
 //! What differs between IPv4 and IPv6, so that everything else is written once.
 
 use abi::{
-    Flow4, Flow6, FlowState4, FlowState6, FrontendKey4, FrontendKey6, NodeConfig, Scope, family,
+    Flow4, Flow6, FlowState4, FlowState6, FrontendKey4, FrontendKey6, NodeConfig, Scope, ServiceId,
+    SourceKey, family,
 };
 use zerocopy::network_endian::U16;
 
@@ -39,6 +40,9 @@ pub trait Family: Copy + Eq + core::fmt::Debug {
 
     /// Builds a key of the frontends table.
     fn frontend_key(addr: Self::Address, port: U16, proto: u8, scope: Scope) -> Self::FrontendKey;
+
+    /// Asks whether a service admits a client.
+    fn source_key(service: ServiceId, client: Self::Address) -> SourceKey;
 
     /// The address of this node that translated sources carry; `None` when it has none of the family.
     fn node_address(config: &NodeConfig) -> Option<Self::Address>;
@@ -147,7 +151,7 @@ pub struct V6;
 
 macro_rules! family {
     ($family:ident, $len:literal, $number:expr, $flow:ident, $state:ident, $key:ident, $node:ident,
-     $parse:path, $read:path, $addresses:literal, $ttl:literal, $check:expr, $icmp:path) => {
+     $parse:path, $read:path, $addresses:literal, $ttl:literal, $check:expr, $icmp:path, $source:path) => {
         impl Family for $family {
             type Address = [u8; $len];
             type Flow = $flow;
@@ -178,6 +182,11 @@ macro_rules! family {
                     proto,
                     scope: scope as u8,
                 }
+            }
+
+            #[inline(always)]
+            fn source_key(service: ServiceId, client: [u8; $len]) -> SourceKey {
+                $source(service, client, $len * 8)
             }
 
             #[inline(always)]
@@ -287,7 +296,8 @@ family!(
     12,
     8,
     Some(10),
-    parse::ICMP
+    parse::ICMP,
+    SourceKey::v4
 );
 family!(
     V6,
@@ -302,7 +312,8 @@ family!(
     8,
     7,
     None,
-    parse::ICMPV6
+    parse::ICMPV6,
+    SourceKey::v6
 );
 
 impl Address for [u8; 4] {

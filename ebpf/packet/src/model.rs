@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use abi::flows::flags::CLOSING;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, Flow4, FlowState4, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey4, NodeConfig,
+    FragmentPorts, Frontend, FrontendKey4, NodeConfig, SourceKey,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -18,6 +18,8 @@ pub(crate) struct Model {
     pub(crate) frontends: BTreeMap<Vec<u8>, Frontend>,
     pub(crate) slots: BTreeMap<u32, BackendId>,
     pub(crate) backends: BTreeMap<BackendId, Backend>,
+    /// Every client of a service that admits not all.
+    pub(crate) admitted: Vec<SourceKey>,
     pub(crate) node: NodeConfig,
     pub(crate) xdp: bool,
     pub(crate) dns: Option<DnsControl>,
@@ -48,6 +50,10 @@ impl Shared for Model {
 
     fn keep_affinity(&self, key: &AffinityKey, affinity: &Affinity) {
         self.affinity.borrow_mut().insert(bytes(key), *affinity);
+    }
+
+    fn admits(&self, key: &SourceKey) -> bool {
+        self.admitted.contains(key)
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {

@@ -2,7 +2,7 @@
 
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, FragmentKey, FragmentPorts, Frontend,
-    NodeConfig,
+    NodeConfig, SourceKey,
 };
 
 use crate::balance::{self, Beginning};
@@ -18,6 +18,8 @@ pub trait Shared {
     fn affinity(&self, key: &AffinityKey) -> Option<Affinity>;
     /// Remembers where a client is sent. A table that refuses costs the client its affinity, nothing else.
     fn keep_affinity(&self, key: &AffinityKey, affinity: &Affinity);
+    /// Whether a service admits a client, where it does not admit all.
+    fn admits(&self, key: &SourceKey) -> bool;
     /// The ports of a fragmented packet.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
     /// Remembers the ports of a fragmented packet. A table that refuses costs the later fragments.

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{Ordering, fence};
 
-use abi::{Endpoint, Frontend, HostRouting, NodeConfig, RingSlot};
+use abi::{Endpoint, Frontend, Host, HostRouting, NodeConfig, RingSlot};
 use plan::{FrontendKey, Step, Store};
 
 use crate::link::{Attacher, Device, Direction};
@@ -238,6 +238,15 @@ impl Datapath {
         self.view.set_node(node)
     }
 
+    /// Tells the programs which network namespace is the host's, by its cookie.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn set_host(&mut self, netns_cookie: u64) -> Result<(), Error> {
+        self.view.set_host(&Host { netns_cookie })
+    }
+
     /// Says where a pod is, so that packets may go straight to it; `None` forgets it.
     ///
     /// # Errors
@@ -294,7 +303,10 @@ impl Datapath {
             }
             Step::ClearRing { offset, len } => (*offset..offset.saturating_add(*len))
                 .try_for_each(|slot| self.view.rings.clear(slot)),
-            Step::PutFrontend(..) | Step::RemoveFrontend(_) => Ok(()),
+            Step::PutFrontend(..)
+            | Step::RemoveFrontend(_)
+            | Step::PutSource(_)
+            | Step::RemoveSource(_) => Ok(()),
         }
     }
 }
@@ -322,6 +334,14 @@ impl Store for Datapath {
                 Step::RemoveFrontend(FrontendKey::V6(_)) => {
                     let (keys, _) = run(rest, remove6);
                     (keys.len(), self.view.frontends6.remove(&keys))
+                }
+                Step::PutSource(_) => {
+                    let (keys, values) = run(rest, put_source);
+                    (keys.len(), self.view.sources.insert(&keys, &values))
+                }
+                Step::RemoveSource(_) => {
+                    let (keys, _) = run(rest, remove_source);
+                    (keys.len(), self.view.sources.remove(&keys))
                 }
                 Step::PutBackend(..)
                 | Step::PutRing { .. }
@@ -372,6 +392,20 @@ fn remove4(step: &Step) -> Option<(abi::FrontendKey4, ())> {
 fn remove6(step: &Step) -> Option<(abi::FrontendKey6, ())> {
     match step {
         Step::RemoveFrontend(FrontendKey::V6(key)) => Some((*key, ())),
+        _ => None,
+    }
+}
+
+fn put_source(step: &Step) -> Option<(abi::SourceKey, abi::Source)> {
+    match step {
+        Step::PutSource(key) => Some((*key, abi::Source::default())),
+        _ => None,
+    }
+}
+
+fn remove_source(step: &Step) -> Option<(abi::SourceKey, ())> {
+    match step {
+        Step::RemoveSource(key) => Some((*key, ())),
         _ => None,
     }
 }

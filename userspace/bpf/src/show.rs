@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use abi::{
-    AffinityKey, Flow4, Flow6, FragmentKey, FrontendKey4, FrontendKey6, ReverseSocketKey, family,
-    protocol,
+    AffinityKey, Flow4, Flow6, FragmentKey, FrontendKey4, FrontendKey6, ReverseSocketKey,
+    SourceKey, family, protocol,
 };
 use zerocopy::IntoBytes as _;
 
@@ -62,6 +62,13 @@ impl Show for FrontendKey6 {
     fn show(&self) -> String {
         let address = v6(self.addr, self.port.get());
         format!("{address}/{}{}", proto(self.proto), scope(self.scope))
+    }
+}
+
+impl Show for SourceKey {
+    fn show(&self) -> String {
+        let range = plan::text::source_range(self);
+        format!("{range} of service {}", self.service)
     }
 }
 

@@ -77,6 +77,8 @@ specs! {
     CONFIG = abi::config::NAME, u32 => abi::NodeConfig, "", None;
     ENDPOINTS4 = abi::endpoints::NAME4, [u8; 4] => abi::Endpoint, "", None;
     ENDPOINTS6 = abi::endpoints::NAME6, [u8; 16] => abi::Endpoint, "", None;
+    SOURCES = abi::sources::NAME, abi::SourceKey => abi::Source, "", None;
+    HOST = abi::host::NAME, u32 => abi::Host, "", None;
     HOST_ROUTING = abi::host_routing::NAME, u32 => abi::HostRouting, "", None;
     DNS_NAMES = abi::dns::NAMES, abi::DnsName => abi::DnsAnswer, "", None;
     DNS_CONTROL = abi::dns::CONTROL, u32 => abi::DnsControl, "", None;

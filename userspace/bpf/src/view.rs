@@ -1,7 +1,7 @@
 //! The tables as the kernel holds them, for whoever wants to look: the agent itself, or `fairlead status` in
 //! another process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -9,7 +9,8 @@ use std::path::Path;
 use abi::{
     Affinity, AffinityKey, Backend, Counter, CounterValue, Device, DnsAnswer, DnsControl, DnsName,
     Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend,
-    FrontendKey4, FrontendKey6, HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot,
+    FrontendKey4, FrontendKey6, Host, HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey,
+    RingSlot, Source, SourceKey,
 };
 use plan::{FrontendKey, Tables};
 use serde::Serialize;
@@ -59,6 +60,8 @@ pub struct View {
     pub(crate) devices: Hash<u32, Device>,
     pub(crate) endpoints4: Hash<[u8; 4], Endpoint>,
     pub(crate) endpoints6: Hash<[u8; 16], Endpoint>,
+    pub(crate) sources: Hash<SourceKey, Source>,
+    host: OwnedFd,
     host_routing: OwnedFd,
     dns_names: Hash<DnsName, DnsAnswer>,
     dns_control: Array<DnsControl>,
@@ -94,6 +97,8 @@ impl View {
             devices: Hash::open(&pins, spec::DEVICES, read_only)?,
             endpoints4: Hash::open(&pins, spec::ENDPOINTS4, read_only)?,
             endpoints6: Hash::open(&pins, spec::ENDPOINTS6, read_only)?,
+            sources: Hash::open(&pins, spec::SOURCES, read_only)?,
+            host: open_pinned(&pins, &spec::HOST, read_only)?.0,
             host_routing: open_pinned(&pins, &spec::HOST_ROUTING, read_only)?.0,
             dns_names: Hash::open(&pins, spec::DNS_NAMES, true)?,
             dns_control: Array::open(&pins, spec::DNS_CONTROL, true)?,
@@ -125,7 +130,13 @@ impl View {
                 .map(|(slot, value)| (slot, value.backend))
                 .collect(),
             backends: self.backends.entries().collect(),
+            sources: self.source_keys()?,
         })
+    }
+
+    fn source_keys(&self) -> Result<BTreeSet<SourceKey>, Error> {
+        let keys = self.sources.entries(usize::MAX)?;
+        Ok(keys.into_iter().map(|(key, _)| key).collect())
     }
 
     /// Every counter, summed over the CPUs.
@@ -217,6 +228,11 @@ impl View {
             .map_err(|source| spec::HOST_ROUTING.failed("write", "the lease", source))
     }
 
+    pub(crate) fn set_host(&self, host: &Host) -> Result<(), Error> {
+        sys::update(self.host.as_fd(), &0_u32.to_ne_bytes(), host.as_bytes())
+            .map_err(|source| spec::HOST.failed("write", "the host", source))
+    }
+
     pub(crate) fn set_node(&self, node: &NodeConfig) -> Result<(), Error> {
         sys::update(self.config.as_fd(), &0_u32.to_ne_bytes(), node.as_bytes())
             .map_err(|source| spec::CONFIG.failed("write", "this node", source))
@@ -278,6 +294,7 @@ impl View {
             hash!(ENDPOINTS4, endpoints4),
             hash!(ENDPOINTS6, endpoints6),
             hash!(DNS_NAMES, dns_names),
+            hash!(SOURCES, sources),
         ])
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
+use view::NodePortAddresses;
 
 use crate::config;
 use crate::logging::LogFormat;
@@ -203,6 +204,13 @@ pub(crate) struct DatapathFlags {
     /// stack. Auto goes straight while no firewall, routing rule or IPsec policy of the host would be passed by
     #[arg(long, value_enum, default_value_t)]
     pub(crate) host_routing: HostRouting,
+    /// Which addresses of the node serve NodePorts: ranges, or `primary` for the first of each family that the Node
+    /// object names; all unless given
+    #[arg(long, value_name = "CIDRS", default_value = "")]
+    pub(crate) nodeport_addresses: NodePortAddresses,
+    /// Serve the host ports of this node's Pods, as a CNI plugin `portmap` would; needs the right to watch Pods
+    #[arg(long)]
+    pub(crate) host_ports: bool,
     /// Serve /healthz and /metrics here
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) metrics_bind_address: Option<SocketAddr>,

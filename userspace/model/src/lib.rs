@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// What clients want balanced.
@@ -17,7 +18,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
 }
 
-/// A port of a service in one address family: the unit that frontends share and backends belong to.
+/// Frontends of a service's port that lead to the same backends, in one address family: the unit that backends belong
+/// to. A port whose traffic policies differ is two of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
     /// As the user named the port; may be empty.
@@ -30,6 +32,11 @@ pub struct ServicePort {
     pub backends: Vec<Backend>,
     /// Session affinity timeout in seconds; zero means no affinity.
     pub affinity_secs: u32,
+    /// Connections vanish while there is no backend, rather than being refused: there are backends, but on other
+    /// nodes, and a traffic policy keeps clients of this node's from them.
+    pub drops: bool,
+    /// Who may connect to the [`FrontendKind::LoadBalancer`] frontends, each range once; empty means everybody.
+    pub sources: Vec<Range>,
 }
 
 /// Where clients connect.
@@ -41,6 +48,19 @@ pub struct Frontend {
     pub port: u16,
     /// What gave it to the service.
     pub kind: FrontendKind,
+    /// Who finds it.
+    pub clients: Clients,
+}
+
+/// Who finds a frontend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Clients {
+    /// Everybody who finds no closer one.
+    All,
+    /// Those outside of the cluster.
+    External,
+    /// The host's own sockets.
+    Host,
 }
 
 /// What gave a frontend to its service.
@@ -54,7 +74,83 @@ pub enum FrontendKind {
     ExternalIp,
     /// An address that a load balancer gave.
     LoadBalancer,
+    /// An address of this node, on a port that a container of this node asked for.
+    HostPort,
 }
+
+/// Addresses that begin alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Range {
+    addr: IpAddr,
+    len: u8,
+}
+
+impl Range {
+    /// The addresses that share their first `len` bits with `addr`; `None` when it has fewer.
+    #[must_use]
+    pub fn new(addr: IpAddr, len: u8) -> Option<Self> {
+        let addr = match addr {
+            IpAddr::V4(addr) if len <= 32 => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+                IpAddr::from((addr.to_bits() & mask).to_be_bytes())
+            }
+            IpAddr::V6(addr) if len <= 128 => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
+                IpAddr::from((addr.to_bits() & mask).to_be_bytes())
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => return None,
+        };
+        Some(Range { addr, len })
+    }
+
+    /// The lowest address.
+    #[must_use]
+    pub fn addr(&self) -> IpAddr {
+        self.addr
+    }
+
+    /// How many leading bits its addresses share.
+    #[must_use]
+    pub fn prefix_len(&self) -> u8 {
+        self.len
+    }
+
+    /// Whether an address is one of them.
+    #[must_use]
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        Range::new(addr, self.len) == Some(*self)
+    }
+}
+
+/// Reads `ADDRESS/LEN`.
+impl FromStr for Range {
+    type Err = BadRange;
+
+    fn from_str(text: &str) -> Result<Self, BadRange> {
+        let (addr, len) = text.split_once('/').ok_or(BadRange)?;
+        let addr = addr.parse().map_err(|_| BadRange)?;
+        let len = len.parse().map_err(|_| BadRange)?;
+        Range::new(addr, len).ok_or(BadRange)
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.len)
+    }
+}
+
+/// Not a range of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadRange;
+
+impl fmt::Display for BadRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a range of addresses such as 192.0.2.0/24")
+    }
+}
+
+impl std::error::Error for BadRange {}
 
 /// What answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +170,8 @@ pub enum Protocol {
     Tcp,
     /// RFC 768.
     Udp,
+    /// RFC 9260.
+    Sctp,
 }
 
 impl Protocol {
@@ -83,6 +181,7 @@ impl Protocol {
         match self {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
+            Protocol::Sctp => 132,
         }
     }
 }
@@ -92,6 +191,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Protocol::Tcp => "TCP",
             Protocol::Udp => "UDP",
+            Protocol::Sctp => "SCTP",
         })
     }
 }
@@ -127,6 +227,47 @@ impl fmt::Display for ServiceKey {
 pub struct NodeView {
     /// The node's name; endpoints that carry it are local.
     pub name: String,
-    /// Addresses of this node that NodePorts are served on, in order, each once.
+    /// The zone that it is in; empty where nobody said.
+    pub zone: String,
+    /// Its addresses, in order, each once.
     pub addresses: Vec<IpAddr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_holds_what_begins_alike() {
+        for (range, addr, holds) in [
+            ("192.0.2.77/24", "192.0.2.1", true),
+            ("192.0.2.77/24", "192.0.3.1", false),
+            ("0.0.0.0/0", "255.255.255.255", true),
+            ("0.0.0.0/0", "::", false),
+            ("10.0.0.1/32", "10.0.0.1", true),
+            ("10.0.0.1/32", "10.0.0.0", false),
+            ("fd00::/8", "fdff::1", true),
+            ("fd00::/8", "fe80::1", false),
+            ("::1/128", "::1", true),
+            ("::/0", "10.0.0.1", false),
+        ] {
+            let range: Range = range.parse().unwrap();
+            assert_eq!(
+                range.contains(addr.parse().unwrap()),
+                holds,
+                "{range} {addr}"
+            );
+        }
+        for bad in [
+            "",
+            "10.0.0.0",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0/8",
+            "10.0.0.0/-1",
+            "a/8",
+        ] {
+            assert_eq!(bad.parse::<Range>(), Err(BadRange), "{bad}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
@@ -29,6 +29,19 @@ impl Netns {
     /// [`Error::Netns`] if /proc is not there.
     pub fn current() -> Result<Netns, Error> {
         Netns::open(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    /// The cookie of this thread's namespace, by which BPF programs know it. Kernel 5.14 (e8b9eab99232).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Netns`] if the kernel refuses.
+    pub fn current_cookie() -> Result<u64, Error> {
+        netns_cookie().map_err(|source| Error::Netns {
+            action: "ask for the cookie of",
+            name: "this thread's".to_owned(),
+            source,
+        })
     }
 
     /// The namespace that a file stands for: `/run/netns/NAME`, `/proc/PID/ns/net`.
@@ -139,3 +152,28 @@ impl AsFd for Netns {
         self.file.as_fd()
     }
 }
+
+fn netns_cookie() -> io::Result<u64> {
+    use rustix::net::{AddressFamily, SocketType};
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` octets to `cookie`, which is that long.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// `asm-generic/socket.h`; libc does not name it on every architecture.
+const SO_NETNS_COOKIE: libc::c_int = 71;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use abi::{FrontendKey4, FrontendKey6, Scope, frontends};
-use model::{FrontendKind, Service, ServicePort};
+use model::{Clients, Frontend, FrontendKind, Service, ServicePort};
 
 use crate::FrontendKey;
 
@@ -23,6 +23,16 @@ pub(crate) enum LeadsTo {
     Nothing,
 }
 
+impl LeadsTo {
+    /// A union of [`frontends::flags`].
+    pub(crate) fn flags(self) -> u32 {
+        match self {
+            LeadsTo::Ring { flags } => flags,
+            LeadsTo::Nothing => 0,
+        }
+    }
+}
+
 /// By port, the entries that it wants, what matters most first. An entry that two ports name is the first
 /// one's.
 pub(crate) fn entries(service: &Service) -> Vec<Vec<Wanted>> {
@@ -30,9 +40,9 @@ pub(crate) fn entries(service: &Service) -> Vec<Vec<Wanted>> {
     let mut of_port = |port: &ServicePort| {
         let proto = port.protocol.number();
         let ports = port.frontends.iter().map(|f| Wanted {
-            key: frontend_key(f.addr, f.port, proto),
+            key: frontend_key(f.addr, f.port, proto, scope(f.clients)),
             leads_to: LeadsTo::Ring {
-                flags: flags(f.kind),
+                flags: flags(port, f),
             },
         });
         let own = port
@@ -41,7 +51,7 @@ pub(crate) fn entries(service: &Service) -> Vec<Vec<Wanted>> {
             .filter(|f| f.kind == FrontendKind::ClusterIp);
         let none = frontends::WHOLE_ADDRESS;
         let addresses = own.map(|f| Wanted {
-            key: frontend_key(f.addr, none.into(), none),
+            key: frontend_key(f.addr, none.into(), none, Scope::Any),
             leads_to: LeadsTo::Nothing,
         });
         let wanted = ports.chain(addresses);
@@ -50,8 +60,8 @@ pub(crate) fn entries(service: &Service) -> Vec<Vec<Wanted>> {
     service.ports.iter().map(&mut of_port).collect()
 }
 
-fn frontend_key(addr: IpAddr, port: u16, proto: u8) -> FrontendKey {
-    let scope = Scope::Any as u8;
+fn frontend_key(addr: IpAddr, port: u16, proto: u8, scope: Scope) -> FrontendKey {
+    let scope = scope as u8;
     match addr {
         IpAddr::V4(addr) => FrontendKey::V4(FrontendKey4 {
             addr: addr.octets(),
@@ -68,9 +78,26 @@ fn frontend_key(addr: IpAddr, port: u16, proto: u8) -> FrontendKey {
     }
 }
 
-fn flags(kind: FrontendKind) -> u32 {
-    match kind {
-        FrontendKind::NodePort => frontends::flags::NODE_PORT,
-        FrontendKind::ClusterIp | FrontendKind::ExternalIp | FrontendKind::LoadBalancer => 0,
+fn scope(clients: Clients) -> Scope {
+    match clients {
+        Clients::All | Clients::Host => Scope::Any,
+        Clients::External => Scope::External,
     }
+}
+
+fn flags(port: &ServicePort, frontend: &Frontend) -> u32 {
+    use frontends::flags::{CHECK_SOURCE, DROP, HOST_ONLY, NODE_PORT};
+    let of_node = matches!(
+        frontend.kind,
+        FrontendKind::NodePort | FrontendKind::HostPort
+    );
+    let restricted = frontend.kind == FrontendKind::LoadBalancer && !port.sources.is_empty();
+    let flags = [
+        (of_node, NODE_PORT),
+        (port.drops, DROP),
+        (restricted, CHECK_SOURCE),
+        (frontend.clients == Clients::Host, HOST_ONLY),
+    ];
+    let set = flags.into_iter().filter(|(is, _)| *is);
+    set.fold(0, |all, (_, flag)| all | flag)
 }

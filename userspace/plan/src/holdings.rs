@@ -1,10 +1,12 @@
 //! What the kernel holds behind the frontends: rings and backends, by the service that they belong to, and
 //! which of them nothing points at any more.
 
+mod sources;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
-use abi::{Backend, BackendId, Frontend, ServiceId, backends, family};
+use abi::{Backend, BackendId, Frontend, ServiceId, SourceKey, backends, family};
 use model::ServiceKey;
 
 use crate::ids::Ids;
@@ -24,6 +26,8 @@ pub(crate) struct Holdings {
     last_service: ServiceId,
     frontends4_len: usize,
     frontends6_len: usize,
+    sources_len: usize,
+    sources_max: usize,
     retired: VecDeque<(Epoch, Retired)>,
     cooling: VecDeque<(Epoch, BackendId)>,
     /// Whether a table has room that it had not when somebody was last refused.
@@ -40,6 +44,10 @@ struct Group {
     rings: Vec<u32>,
     /// How many frontends carry the identifier.
     frontends: usize,
+    /// Ranges of clients, and since when they are not asked for.
+    sources: BTreeMap<SourceKey, Option<Epoch>>,
+    /// Whether the ranges are asked for.
+    restricted: bool,
 }
 
 /// Whose an identifier is.
@@ -73,6 +81,7 @@ struct Ring {
 enum Retired {
     Ring { offset: u32, len: u32 },
     Backend { service: ServiceId, id: BackendId },
+    Source(SourceKey),
 }
 
 impl Holdings {
@@ -80,6 +89,7 @@ impl Holdings {
         let used: BTreeSet<BackendId> = tables.backends.keys().copied().collect();
         let services = tables.frontends.values().map(|f| f.service);
         let services = services.chain(tables.backends.values().map(|b| b.service));
+        let services = services.chain(tables.sources.iter().map(|s| s.service));
         let mut holdings = Holdings {
             groups: BTreeMap::new(),
             rings: BTreeMap::new(),
@@ -88,6 +98,8 @@ impl Holdings {
             last_service: services.max().unwrap_or(0).max(named.service),
             frontends4_len: 0,
             frontends6_len: 0,
+            sources_len: 0,
+            sources_max: capacities.sources as usize,
             retired: VecDeque::new(),
             cooling: VecDeque::new(),
             room_grew: false,
@@ -107,6 +119,7 @@ impl Holdings {
             holdings.point(key, None, Some(*frontend));
         }
         holdings.retire_stray_slots(tables);
+        holdings.restore_sources(tables);
         holdings
     }
 
@@ -241,7 +254,9 @@ impl Holdings {
     ) {
         let len = match Table::of(key) {
             Table::Frontends6 => &mut self.frontends6_len,
-            Table::Frontends4 | Table::Rings | Table::Backends => &mut self.frontends4_len,
+            Table::Frontends4 | Table::Rings | Table::Backends | Table::Sources => {
+                &mut self.frontends4_len
+            }
         };
         *len = *len + usize::from(new.is_some()) - usize::from(old.is_some());
         self.room_grew |= new.is_none();
@@ -291,6 +306,7 @@ impl Holdings {
                     .push_back((epoch, Retired::Backend { service, id }));
             }
         }
+        group.retire_sources(epoch, &mut self.retired);
         self.forget_if_empty(service);
     }
 
@@ -306,7 +322,7 @@ impl Holdings {
     }
 
     pub(crate) fn reclaim(&mut self, epoch: Epoch) -> Vec<Step> {
-        let (mut rings, mut backends) = (Vec::new(), Vec::new());
+        let (mut rings, mut backends, mut sources) = (Vec::new(), Vec::new(), Vec::new());
         while let Some((of, what)) = self.retired.pop_front_if(|(of, _)| *of <= epoch) {
             self.room_grew = true;
             match what {
@@ -328,9 +344,11 @@ impl Holdings {
                     self.forget_if_empty(service);
                     backends.push(Step::RemoveBackend(id));
                 }
+                Retired::Source(key) => sources.extend(self.forget_source(&key, of)),
             }
         }
         rings.append(&mut backends);
+        rings.append(&mut sources);
         rings
     }
 
@@ -349,6 +367,7 @@ impl Holdings {
         match table {
             Table::Frontends4 => self.frontends4_len,
             Table::Frontends6 => self.frontends6_len,
+            Table::Sources => self.sources_len,
             Table::Rings | Table::Backends => 0,
         }
     }
@@ -380,7 +399,9 @@ impl Holdings {
     }
 
     fn forget_if_empty(&mut self, service: ServiceId) {
-        let unused = |g: &Group| g.frontends == 0 && g.members.is_empty() && g.rings.is_empty();
+        let unused = |g: &Group| {
+            g.frontends == 0 && g.members.is_empty() && g.rings.is_empty() && g.sources.is_empty()
+        };
         if self.groups.get(&service).is_some_and(unused) {
             self.groups.remove(&service);
         }
@@ -404,6 +425,8 @@ impl Default for Group {
             members: Vec::new(),
             rings: Vec::new(),
             frontends: 0,
+            sources: BTreeMap::new(),
+            restricted: false,
         }
     }
 }

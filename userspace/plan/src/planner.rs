@@ -13,7 +13,7 @@ mod claims;
 use std::collections::{BTreeMap, BTreeSet};
 
 use abi::{Frontend, ServiceId, frontends};
-use model::{Backend, Service, ServiceKey, ServicePort};
+use model::{Backend, Range, Service, ServiceKey, ServicePort};
 
 use self::claims::Claimant;
 use crate::entries::{LeadsTo, Wanted, entries};
@@ -49,6 +49,8 @@ pub struct Capacities {
     pub rings: u32,
     /// Elements of [`abi::backends::NAME`]; element zero stays empty.
     pub backends: u32,
+    /// Entries of [`abi::sources::NAME`].
+    pub sources: u32,
 }
 
 impl Default for Capacities {
@@ -58,6 +60,7 @@ impl Default for Capacities {
             frontends6: frontends::CAPACITY,
             rings: abi::rings::CAPACITY,
             backends: abi::backends::CAPACITY,
+            sources: abi::sources::CAPACITY,
         }
     }
 }
@@ -99,12 +102,15 @@ struct Planned {
 }
 
 /// What a turn gathers. The stages keep every prefix of the steps whole: backends before the rings that name
-/// them, rings before the frontends that name them.
+/// them, rings before the frontends that name them, and nobody is kept out for a moment who may come in.
 #[derive(Default)]
 struct Turn {
     backends: Vec<Step>,
     rings: Vec<Step>,
+    sources: Vec<Step>,
     frontends: Vec<Step>,
+    /// Ranges of clients that a service that goes on being restricted no longer admits.
+    shut_out: Vec<Step>,
     /// Services to write.
     dirty: BTreeSet<ServiceKey>,
     /// Frontends that a service no longer wants.
@@ -231,7 +237,9 @@ impl Planner {
         }
         let mut steps = turn.backends;
         steps.append(&mut turn.rings);
+        steps.append(&mut turn.sources);
         steps.append(&mut turn.frontends);
+        steps.append(&mut turn.shut_out);
         Plan {
             steps,
             epoch: self.epoch,
@@ -370,11 +378,25 @@ impl Planner {
             } else {
                 &[]
             };
-            match self
-                .holdings
-                .place(adopted, key, backends, &mut turn.backends, &mut turn.rings)
-            {
-                Ok(placed) => Some(placed),
+            let checks = |w: &Wanted| w.leads_to.flags() & frontends::flags::CHECK_SOURCE != 0;
+            let sources: &[Range] = if fitting.iter().any(checks) {
+                &port.sources
+            } else {
+                &[]
+            };
+            let room = self.holdings.has_room_for_sources(adopted, sources);
+            let placed = if room {
+                self.holdings
+                    .place(adopted, key, backends, &mut turn.backends, &mut turn.rings)
+            } else {
+                Err(Table::Sources)
+            };
+            match placed {
+                Ok((id, ring_offset)) => {
+                    let (new, old) = (&mut turn.sources, &mut turn.shut_out);
+                    self.holdings.admit(id, sources, new, old);
+                    Some((id, ring_offset))
+                }
                 Err(table) => {
                     problem = Some(self.full(table));
                     None
@@ -451,6 +473,7 @@ impl Planner {
                 Table::Frontends6 => self.capacities.frontends6,
                 Table::Rings => self.capacities.rings,
                 Table::Backends => self.capacities.backends,
+                Table::Sources => self.capacities.sources,
             },
         }
     }

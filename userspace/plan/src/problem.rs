@@ -36,6 +36,8 @@ pub enum Table {
     Rings,
     /// [`abi::backends::NAME`].
     Backends,
+    /// [`abi::sources::NAME`].
+    Sources,
 }
 
 impl Table {
@@ -56,6 +58,7 @@ impl Table {
             Table::Frontends6 => abi::frontends::NAME6,
             Table::Rings => abi::rings::NAME,
             Table::Backends => abi::backends::NAME,
+            Table::Sources => abi::sources::NAME,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The tables that the programs read, as values, and the steps that change them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use abi::{Backend, BackendId, Frontend, FrontendKey4, FrontendKey6};
+use abi::{Backend, BackendId, Frontend, FrontendKey4, FrontendKey6, SourceKey};
 
 /// A frontend's key in the table of its family.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -22,6 +22,8 @@ pub struct Tables {
     pub rings: BTreeMap<u32, BackendId>,
     /// Identifier to backend.
     pub backends: BTreeMap<BackendId, Backend>,
+    /// Ranges of clients, by service.
+    pub sources: BTreeSet<SourceKey>,
 }
 
 /// One change of the tables. Steps are applied in order; between any two of them every frontend is whole.
@@ -36,10 +38,14 @@ pub enum Step {
         /// What the slots hold, in order.
         backends: Vec<BackendId>,
     },
+    /// Insert a range of clients.
+    PutSource(SourceKey),
     /// Insert or replace a frontend: the single update that makes a new ring take effect.
     PutFrontend(FrontendKey, Frontend),
     /// Remove a frontend.
     RemoveFrontend(FrontendKey),
+    /// Remove a range of clients.
+    RemoveSource(SourceKey),
     /// Empty `len` elements of the rings array.
     ClearRing {
         /// First slot.
@@ -75,6 +81,12 @@ impl Store for Tables {
                 }
                 Step::PutRing { offset, backends } => {
                     self.rings.extend((*offset..).zip(backends.iter().copied()));
+                }
+                Step::PutSource(key) => {
+                    self.sources.insert(*key);
+                }
+                Step::RemoveSource(key) => {
+                    self.sources.remove(key);
                 }
                 Step::PutFrontend(key, frontend) => {
                     self.frontends.insert(*key, *frontend);

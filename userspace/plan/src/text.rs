@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use abi::{Backend, backends, family, frontends, protocol};
+use abi::{Backend, Scope, SourceKey, backends, family, frontends, protocol, sources};
 
 use crate::{FrontendKey, Step, Tables};
 
@@ -25,6 +25,16 @@ impl FrontendKey {
         self.proto() == frontends::WHOLE_ADDRESS
     }
 
+    /// Whether it serves only clients outside of the cluster.
+    #[must_use]
+    pub fn is_for_outside(&self) -> bool {
+        let scope = match self {
+            FrontendKey::V4(key) => key.scope,
+            FrontendKey::V6(key) => key.scope,
+        };
+        scope == Scope::External as u8
+    }
+
     /// IP protocol number.
     #[must_use]
     pub fn proto(&self) -> u8 {
@@ -35,13 +45,29 @@ impl FrontendKey {
     }
 }
 
-/// For instance `10.96.0.1:443/TCP`; an address alone where it is a whole one.
+/// For instance `10.96.0.1:443/TCP`; an address alone where it is a whole one, and whose clients where it is not for
+/// all.
 impl fmt::Display for FrontendKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_whole_address() {
             return write!(f, "{}", self.socket_addr().ip());
         }
-        write!(f, "{}/{}", self.socket_addr(), protocol_name(self.proto()))
+        write!(f, "{}/{}", self.socket_addr(), protocol_name(self.proto()))?;
+        if self.is_for_outside() {
+            f.write_str(" from outside")?;
+        }
+        Ok(())
+    }
+}
+
+/// A range of clients, without the service that serves them.
+#[must_use]
+pub fn source_range(key: &SourceKey) -> String {
+    let len = key.prefix_len.saturating_sub(sources::SERVICE_BITS);
+    let addr = Ipv6Addr::from(key.addr);
+    match (addr.to_ipv4_mapped(), len.checked_sub(sources::MAPPED_BITS)) {
+        (Some(addr), Some(len)) => format!("{addr}/{len}"),
+        _ => format!("{addr}/{len}"),
     }
 }
 
@@ -75,6 +101,12 @@ impl fmt::Display for Step {
             Step::PutBackend(id, _) => write!(f, "put backend {id}"),
             Step::PutRing { offset, backends } => write!(f, "put ring {offset}+{}", backends.len()),
             Step::PutFrontend(key, _) => write!(f, "put frontend {key}"),
+            Step::PutSource(key) => {
+                write!(f, "put source {} of {}", source_range(key), key.service)
+            }
+            Step::RemoveSource(key) => {
+                write!(f, "remove source {} of {}", source_range(key), key.service)
+            }
             Step::RemoveFrontend(key) => write!(f, "remove frontend {key}"),
             Step::ClearRing { offset, len } => write!(f, "clear ring {offset}+{len}"),
             Step::RemoveBackend(id) => write!(f, "remove backend {id}"),
@@ -86,6 +118,7 @@ impl fmt::Display for Step {
 ///
 /// ```text
 /// frontend 10.96.0.1:443/TCP -> service 1 ring 0+2 affinity 10800
+/// source 203.0.113.0/24 -> service 1
 /// ring 0+2: 1 2
 /// backend 1 = 10.0.0.1:6443 service 1 local
 /// ```
@@ -95,16 +128,26 @@ impl fmt::Display for Tables {
             write!(f, "frontend {key} -> service {}", frontend.service)?;
             match (frontend.ring_offset, frontend.ring_len) {
                 (_, 0) if key.is_whole_address() => f.write_str(" alone")?,
+                (_, 0) if frontend.flags & frontends::flags::DROP != 0 => f.write_str(" drops")?,
                 (_, 0) => f.write_str(" refuses")?,
                 (offset, len) => write!(f, " ring {offset}+{len}")?,
             }
             if frontend.affinity_secs > 0 {
                 write!(f, " affinity {}", frontend.affinity_secs)?;
             }
-            if frontend.flags & frontends::flags::NODE_PORT != 0 {
-                f.write_str(" node-port")?;
+            for (flag, word) in [
+                (frontends::flags::NODE_PORT, " node-port"),
+                (frontends::flags::HOST_ONLY, " host-only"),
+                (frontends::flags::CHECK_SOURCE, " restricted"),
+            ] {
+                if frontend.flags & flag != 0 {
+                    f.write_str(word)?;
+                }
             }
             writeln!(f)?;
+        }
+        for key in &self.sources {
+            writeln!(f, "source {} -> service {}", source_range(key), key.service)?;
         }
         let mut runs: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         let starts = self.frontends.values().map(|f| f.ring_offset);

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use abi::frontends::flags::{CHECK_SOURCE, DROP};
 use abi::{Backend, BackendId, Frontend};
-use model::{FrontendKind, Protocol, Service, ServiceKey, ServicePort};
+use model::{Clients, FrontendKind, Protocol, Range, Service, ServiceKey, ServicePort};
 use plan::{Capacities, Epoch, FrontendKey, Named, Planner, Problem, Step, Store, Tables, text};
 use proptest::prelude::*;
 
@@ -16,6 +17,7 @@ const AMPLE: Capacities = Capacities {
     frontends6: 100,
     rings: 4000,
     backends: 4000,
+    sources: 100,
 };
 
 /// Before which epoch a program read a frontend, and where that leads.
@@ -131,6 +133,7 @@ impl World {
             .count();
         assert!(v4 <= self.capacities.frontends4 as usize);
         assert!(kernel.frontends.len() - v4 <= self.capacities.frontends6 as usize);
+        assert!(kernel.sources.len() <= self.capacities.sources as usize);
         assert!(
             kernel
                 .rings
@@ -145,8 +148,15 @@ impl World {
         );
     }
 
-    /// Nothing is in the arrays that no frontend leads to.
+    /// Nothing is in the tables that no frontend leads to.
     fn check_no_leftovers(&self) {
+        let checking = |service| {
+            let mut frontends = self.kernel.frontends.values();
+            frontends.any(|f| f.service == service && f.flags & CHECK_SOURCE != 0)
+        };
+        for source in &self.kernel.sources {
+            assert!(checking(source.service), "{}", self.kernel);
+        }
         let mut slots = BTreeSet::new();
         let mut backends = BTreeSet::new();
         for frontend in self.kernel.frontends.values() {
@@ -182,15 +192,24 @@ fn follow(tables: &Tables, frontend: &Frontend) -> Option<Vec<(BackendId, Backen
         .collect()
 }
 
-/// What tables mean, apart from identifiers.
-type Meaning = BTreeMap<String, (Vec<String>, u32, u32)>;
+/// What tables mean, apart from identifiers: by frontend its backends, affinity and flags, and who is admitted.
+type Meaning = BTreeMap<String, (Vec<String>, u32, u32, Vec<String>)>;
 
 fn meaning(tables: &Tables) -> Meaning {
     let backend = |(_, b): &(BackendId, Backend)| format!("{} {}", text::backend_addr(b), b.flags);
     let frontends = tables.frontends.iter().map(|(key, f)| {
         let mut backends: Vec<_> = follow(tables, f).unwrap().iter().map(backend).collect();
         backends.sort();
-        (key.to_string(), (backends, f.affinity_secs, f.flags))
+        let checked = f.flags & CHECK_SOURCE != 0;
+        let admitted = tables
+            .sources
+            .iter()
+            .filter(|s| checked && s.service == f.service);
+        let admitted = admitted.map(text::source_range).collect();
+        (
+            key.to_string(),
+            (backends, f.affinity_secs, f.flags, admitted),
+        )
     });
     frontends.collect()
 }
@@ -213,12 +232,19 @@ fn reference(desired: &Desired) -> Meaning {
             backends.sort();
             for f in &port.frontends {
                 let addr = std::net::SocketAddr::new(f.addr, f.port);
-                let key = format!("{addr}/{}", port.protocol);
-                let flags = u32::from(f.kind == FrontendKind::NodePort);
-                let value = (backends.clone(), port.affinity_secs, flags);
+                let outside = f.clients == Clients::External;
+                let outside = if outside { " from outside" } else { "" };
+                let key = format!("{addr}/{}{outside}", port.protocol);
+                let checked = f.kind == FrontendKind::LoadBalancer && !port.sources.is_empty();
+                let flags = u32::from(f.kind == FrontendKind::NodePort)
+                    | if port.drops { DROP } else { 0 }
+                    | if checked { CHECK_SOURCE } else { 0 };
+                let admitted = port.sources.iter().filter(|_| checked);
+                let admitted = admitted.map(ToString::to_string).collect();
+                let value = (backends.clone(), port.affinity_secs, flags, admitted);
                 meaning.entry(key).or_insert(value);
                 if f.kind == FrontendKind::ClusterIp {
-                    meaning.insert(f.addr.to_string(), (Vec::new(), 0, 0));
+                    meaning.insert(f.addr.to_string(), (Vec::new(), 0, 0, Vec::new()));
                 }
             }
         }
@@ -284,30 +310,50 @@ fn backends(v4: bool, hosts: &BTreeMap<u8, bool>) -> Vec<model::Backend> {
 }
 
 fn port(hosts: u8) -> impl Strategy<Value = ServicePort> {
-    let frontends = prop::collection::btree_set((0..4u8, 0..2u16, any::<bool>()), 0..4);
+    let frontends = prop::collection::btree_set((0..4u8, 0..2u16, 0..4u8), 0..4);
+    let sources = prop::collection::btree_set(0..4u8, 0..3);
     let hosts = hosts_subset(hosts);
     let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
     let affinity = prop_oneof![Just(0u32), Just(10)];
-    (any::<bool>(), protocol, frontends, hosts, affinity).prop_map(
-        |(v4, protocol, frontends, hosts, affinity_secs)| ServicePort {
-            name: "p".into(),
-            protocol,
-            frontends: frontends
-                .into_iter()
-                .map(|(host, port, node)| model::Frontend {
-                    addr: addr(v4, 96, host),
-                    port: 80 + port,
-                    kind: if node {
-                        FrontendKind::NodePort
-                    } else {
-                        FrontendKind::ClusterIp
-                    },
-                })
-                .collect(),
-            backends: backends(v4, &hosts),
-            affinity_secs,
-        },
+    (
+        any::<bool>(),
+        protocol,
+        frontends,
+        hosts,
+        affinity,
+        sources,
+        any::<bool>(),
     )
+        .prop_map(
+            |(v4, protocol, frontends, hosts, affinity_secs, sources, drops)| ServicePort {
+                name: "p".into(),
+                protocol,
+                frontends: frontends
+                    .into_iter()
+                    .map(|(host, port, kind)| model::Frontend {
+                        addr: addr(v4, 96, host),
+                        port: 80 + port,
+                        kind: match kind {
+                            0 => FrontendKind::NodePort,
+                            1 => FrontendKind::ClusterIp,
+                            _ => FrontendKind::LoadBalancer,
+                        },
+                        clients: if kind == 3 {
+                            Clients::External
+                        } else {
+                            Clients::All
+                        },
+                    })
+                    .collect(),
+                backends: backends(v4, &hosts),
+                affinity_secs,
+                drops,
+                sources: sources
+                    .into_iter()
+                    .filter_map(|net| Range::new(addr(v4, net, 0), if v4 { 24 } else { 48 }))
+                    .collect(),
+            },
+        )
 }
 
 fn service(hosts: u8) -> impl Strategy<Value = Service> {
@@ -417,7 +463,7 @@ proptest! {
         turns in prop::collection::vec(turn(6), 1..12),
         frontends in 1..6u32, rings in 1..12u32, backends in 2..12u32,
     ) {
-        let tight = Capacities { frontends4: frontends, frontends6: frontends, rings, backends };
+        let tight = Capacities { frontends4: frontends, frontends6: frontends, rings, backends, sources: 3 };
         let mut world = World::new(tight);
         let wanted = run(&mut world, turns);
         for (key, _) in world.planner.problems() {
@@ -503,6 +549,7 @@ fn many(n: u32) -> Vec<(ServiceKey, Service)> {
             addr: IpAddr::from([10, 64 + a, b, c]),
             port: 80,
             kind: FrontendKind::ClusterIp,
+            clients: Clients::All,
         };
         let port = ServicePort {
             name: "http".into(),
@@ -510,6 +557,8 @@ fn many(n: u32) -> Vec<(ServiceKey, Service)> {
             frontends: vec![frontend],
             backends: (0..5).map(backend).collect(),
             affinity_secs: 0,
+            drops: false,
+            sources: Vec::new(),
         };
         let ports = vec![port];
         (

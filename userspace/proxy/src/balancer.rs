@@ -63,6 +63,11 @@ impl Balancer {
         self.services.slice(event);
     }
 
+    /// Folds what the watch of Pods said.
+    pub fn pod(&mut self, event: Event<objects::Pod>) {
+        self.services.pod(event);
+    }
+
     /// Folds what the watch of Nodes said.
     pub fn node(&mut self, event: Event<objects::Node>) {
         self.services.node(event);
@@ -117,6 +122,7 @@ impl Balancer {
             key,
             service,
             findings,
+            health_check: _,
         } in changes
         {
             if self.troubled.get(&key).map_or(&[][..], |t| &t.findings) != findings {

@@ -12,6 +12,7 @@ mod balancer;
 mod error;
 mod events;
 mod grace;
+mod inputs;
 pub mod listing;
 mod metrics;
 mod pods;

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use abi::NodeConfig;
 use bpf::{Datapath, Flow};
-use client::{Client, Params};
-use futures_util::{FutureExt, Stream, StreamExt, stream};
+use client::Client;
+use futures_util::{FutureExt, StreamExt};
 use plan::{Capacities, Epoch, Named, Store, Table};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
-use view::{Event, Services, objects};
+use view::Services;
 
 use crate::attach::{Attachments, Due};
 use crate::balancer::Turn;
 use crate::events::Events;
-use crate::{Balancer, Error, Settings, Trouble, grace, metrics};
+use crate::{Balancer, Error, Settings, Trouble, grace, inputs, metrics};
 
 /// Follows the API server and keeps the kernel's tables right, until `shutdown` turns true; with
 /// [`Settings::once`], until they are right for the first time. What is in the kernel stays there.
@@ -33,7 +33,7 @@ pub async fn run(
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), Error> {
     let mut proxy = Proxy::start(&client, settings).await?;
-    let mut inputs = Box::pin(inputs(&client));
+    let mut inputs = Box::pin(inputs::inputs(&client, &proxy.settings));
     loop {
         let again = proxy.again;
         let release = proxy.cooling.front().map(|(when, _)| *when);
@@ -44,10 +44,10 @@ pub async fn run(
             }
             Some(input) = inputs.next() => {
                 let start = Instant::now();
-                proxy.fold(input);
+                input.fold(proxy.balancer.services_mut());
                 for _ in 1..BURST_MAX {
                     let Some(Some(input)) = inputs.next().now_or_never() else { break };
-                    proxy.fold(input);
+                    input.fold(proxy.balancer.services_mut());
                 }
                 proxy.program(start)?;
             }
@@ -80,21 +80,6 @@ const BURST_MAX: usize = 4096;
 /// Between a refused step and the next attempt: at first, and at most.
 const AGAIN_MIN: Duration = Duration::from_millis(500);
 const AGAIN_MAX: Duration = Duration::from_secs(30);
-
-/// What a watch said.
-#[expect(clippy::large_enum_variant, reason = "one at a time, and gone at once")]
-enum Input {
-    Service(Event<objects::Service>),
-    Slice(Event<objects::EndpointSlice>),
-    Node(Event<objects::Node>),
-}
-
-fn inputs(client: &Client) -> impl Stream<Item = Input> + use<> {
-    let services = client.watch(Params::default()).map(Input::Service);
-    let slices = client.watch(Params::default()).map(Input::Slice);
-    let nodes = client.watch(Params::default()).map(Input::Node);
-    stream::select(stream::select(services, slices), nodes)
-}
 
 /// Waits until somebody asks to stop; for ever when nobody is left who could.
 async fn stopped(shutdown: &mut watch::Receiver<bool>) {
@@ -146,7 +131,12 @@ impl Proxy {
             "took over what the kernel holds"
         );
         let given = attachments.addresses().to_vec();
-        let services = Services::new(&settings.node_name, given);
+        let mut services = Services::new(&settings.node_name, given);
+        services.set_node_port_addresses(settings.node_port_addresses.clone());
+        if settings.host_ports {
+            services.follow_pods();
+        }
+        datapath.set_host(net::Netns::current_cookie()?)?;
         let named = named(&datapath)?;
         if let Some(address) = settings.metrics_bind_address {
             metrics::serve(address, &settings).await?;
@@ -166,14 +156,6 @@ impl Proxy {
         };
         proxy.tell_devices();
         Ok(proxy)
-    }
-
-    fn fold(&mut self, input: Input) {
-        match input {
-            Input::Service(event) => self.balancer.service(event),
-            Input::Slice(event) => self.balancer.slice(event),
-            Input::Node(event) => self.balancer.node(event),
-        }
     }
 
     /// Plans what changed since, and does it.
@@ -381,6 +363,8 @@ fn capacities(datapath: &Datapath) -> Result<Capacities, Error> {
             capacities.rings = fill.capacity;
         } else if of(Table::Backends) {
             capacities.backends = fill.capacity;
+        } else if of(Table::Sources) {
+            capacities.sources = fill.capacity;
         }
     }
     Ok(capacities)

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use view::NodePortAddresses;
 
 use crate::routing::HostRouting;
 use crate::status::Status;
@@ -22,6 +23,10 @@ pub struct Settings {
     pub xdp: bpf::XdpMode,
     /// Which way packets for pods of this node take.
     pub host_routing: HostRouting,
+    /// Which addresses of the node serve NodePorts.
+    pub node_port_addresses: NodePortAddresses,
+    /// Serve the host ports of this node's Pods, which needs the right to list and watch Pods.
+    pub host_ports: bool,
     /// The kernel's side: pins, cgroup, capacities.
     pub datapath: bpf::Settings,
     /// Where `/healthz`, `/readyz`, `/status` and `/metrics` are served; nowhere by default.
@@ -42,6 +47,8 @@ impl Settings {
             pod_links: true,
             xdp: bpf::XdpMode::Auto,
             host_routing: HostRouting::Auto,
+            node_port_addresses: NodePortAddresses::All,
+            host_ports: false,
             datapath: bpf::Settings::default(),
             metrics_bind_address: None,
             once: false,

@@ -27,8 +27,7 @@ impl From<&Finding> for Trouble {
                 Finding::Address { .. } => "AddressLeftOut",
                 Finding::Port { .. } => "PortLeftOut",
                 Finding::Protocol { .. } => "UnsupportedProtocol",
-                Finding::Local { .. } => "UnsupportedTrafficPolicy",
-                Finding::SourceRanges => "UnsupportedSourceRanges",
+                Finding::Range { .. } => "RangeLeftOut",
             },
             message: finding.to_string(),
         }
@@ -40,13 +39,14 @@ impl From<&Problem> for Trouble {
         match problem {
             Problem::Full { table, .. } => {
                 let flag = match table {
-                    Table::Frontends4 | Table::Frontends6 => "--frontends-max",
-                    Table::Rings => "--rings-max",
-                    Table::Backends => "--backends-max",
+                    Table::Frontends4 | Table::Frontends6 => "raise --frontends-max or ",
+                    Table::Rings => "raise --rings-max or ",
+                    Table::Backends => "raise --backends-max or ",
+                    Table::Sources => "",
                 };
                 Trouble {
                     reason: "TableFull",
-                    message: format!("{problem}: raise {flag} or remove Services"),
+                    message: format!("{problem}: {flag}remove Services"),
                 }
             }
             Problem::Taken { .. } => Trouble {

@@ -171,6 +171,7 @@ impl World {
                 "Service" => self.balancer.service(Event::Applied(view(object))),
                 "EndpointSlice" => self.balancer.slice(Event::Applied(view(object))),
                 "Node" => self.balancer.node(Event::Applied(view(object))),
+                "Pod" => self.balancer.pod(Event::Applied(view(object))),
                 other => panic!("no kind {other:?}"),
             }
         }
@@ -183,6 +184,7 @@ impl World {
             "Service" => self.balancer.service(Event::Deleted { namespace, name }),
             "EndpointSlice" => self.balancer.slice(Event::Deleted { namespace, name }),
             "Node" => self.balancer.node(Event::Deleted { namespace, name }),
+            "Pod" => self.balancer.pod(Event::Deleted { namespace, name }),
             other => panic!("no kind {other:?}"),
         }
     }
@@ -242,6 +244,7 @@ fn balancer(node: &str, given: &[std::net::IpAddr], kernel: &Tables) -> Balancer
         frontends6: 12,
         rings: 24,
         backends: 24,
+        sources: 4,
     };
     let services = Services::new(node, given.to_vec());
     Balancer::new(services, kernel, capacities, Named::default())

@@ -1,8 +1,9 @@
 //! All maps beside each other. The names are those of [`abi`]; the capacities are its defaults, which the loader
 //! may override.
 //!
-//! Concurrency: the agent writes FRONTENDS, RINGS, BACKENDS, CONFIG, DEVICES, ENDPOINTS and HOST_ROUTING, the
-//! holder of the cluster's DNS zone DNS_NAMES and DNS_CONTROL; programs only read them. A hash update replaces the whole element (a reader keeps the old one or finds the new one). RINGS and BACKENDS are
+//! Concurrency: the agent writes FRONTENDS, SOURCES, RINGS, BACKENDS, CONFIG, DEVICES, ENDPOINTS, HOST and
+//! HOST_ROUTING, the holder of the cluster's DNS zone DNS_NAMES and DNS_CONTROL; programs only read them. A hash
+//! update replaces the whole element (a reader keeps the old one or finds the new one). RINGS and BACKENDS are
 //! memory shared with the agent: it writes an element before anything points at it and clears it after nothing
 //! does any more, so that no reader meets an element half written. The LRU tables are written by programs on
 //! any CPU: insertions are atomic per entry, and what is changed in place is a single aligned word.
@@ -10,12 +11,12 @@
 use abi::{
     Affinity, AffinityKey, Backend, CounterValue, Device, DnsAnswer, DnsControl, DnsName, Endpoint,
     Flow4, Flow6, FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4,
-    FrontendKey6, HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot, affinity,
-    backends, counters, devices, dns, endpoints, flows, fragments, frontends, reverse_sockets,
-    rings,
+    FrontendKey6, Host, HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot, Source,
+    affinity, backends, counters, devices, dns, endpoints, flows, fragments, frontends,
+    reverse_sockets, rings, sources,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockMap};
 use aya_ebpf::macros::btf_map;
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -105,6 +106,15 @@ pub(crate) static ENDPOINTS6: HashMap<
     { endpoints::CAPACITY as usize },
     NO_PREALLOC,
 > = HashMap::new();
+
+/// Entries come and go one at a time. The key is a [`abi::SourceKey`] behind its length.
+#[btf_map]
+pub(crate) static SOURCES: LpmTrie<[u32; 5], Source, { sources::CAPACITY as usize }> =
+    LpmTrie::new();
+
+/// Replaced whole by the agent.
+#[btf_map]
+pub(crate) static HOST: Array<Host, 1> = Array::new();
 
 /// Replaced whole by the agent; either half is one aligned word.
 #[btf_map]

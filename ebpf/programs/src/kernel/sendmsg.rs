@@ -25,6 +25,11 @@ fn verdict(outcome: Outcome) -> i32 {
             count(Counter::SocketSend, 0);
             ALLOW
         }
+        Outcome::NotAdmitted => {
+            count(Counter::DropSource, 0);
+            refuse();
+            REJECT
+        }
         Outcome::NoEndpoint => {
             count(Counter::SocketNoEndpoint, 0);
             refuse();

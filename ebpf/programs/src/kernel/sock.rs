@@ -1,8 +1,9 @@
 //! The socket hooks' view of a call, and what they share: choosing a backend, and remembering the way back.
 
 use abi::affinity::client;
+use abi::frontends::flags::{CHECK_SOURCE, HOST_ONLY};
 use abi::protocol::{TCP, UDP};
-use abi::{AffinityKey, Backend, Frontend, ReverseSocket, ReverseSocketKey, Scope};
+use abi::{AffinityKey, Backend, Frontend, ReverseSocket, ReverseSocketKey, Scope, ServiceId};
 use aya_ebpf::bindings::{BPF_ANY, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
@@ -12,7 +13,7 @@ use zerocopy::network_endian::U16;
 
 use super::dns;
 use super::maps::REVERSE_SOCKETS;
-use super::tables::Maps;
+use super::tables::{Maps, is_host};
 
 /// Lets the call go on.
 pub(crate) const ALLOW: i32 = 1;
@@ -29,6 +30,8 @@ pub(crate) enum Outcome {
     NotOurs,
     /// The address is a backend's now.
     Balanced,
+    /// The service does not admit this client.
+    NotAdmitted,
     /// The service has no endpoint.
     NoEndpoint,
     /// The tables are not whole.
@@ -136,12 +139,16 @@ impl Call {
         unsafe { bpf_get_socket_cookie(self.ctx.cast()) }
     }
 
+    #[inline(always)]
+    fn netns_cookie(&self) -> u64 {
+        // SAFETY: the helper takes this hook's context.
+        unsafe { bpf_get_netns_cookie(self.ctx.cast()) }
+    }
+
     /// One pod is one network namespace: its cookie stands for the client, whose address is not chosen yet.
     #[inline(always)]
     fn client(&self, service: u32) -> AffinityKey {
-        // SAFETY: the helper takes this hook's context.
-        let netns = unsafe { bpf_get_netns_cookie(self.ctx.cast()) };
-        let [a, b, c, d, e, f, g, h] = netns.to_ne_bytes();
+        let [a, b, c, d, e, f, g, h] = self.netns_cookie().to_ne_bytes();
         AffinityKey {
             client: [a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0],
             service,
@@ -214,6 +221,15 @@ where
     let Some(frontend) = Tables::<F>::frontend(&Maps, &key) else {
         return Outcome::NotOurs;
     };
+    if frontend.flags & (CHECK_SOURCE | HOST_ONLY) != 0 {
+        // A pod's loopback address is its own; and which source address it will have, its link shows.
+        if !is_host(call.netns_cookie()) {
+            return Outcome::NotOurs;
+        }
+        if frontend.flags & CHECK_SOURCE != 0 && !admits_this_node::<F>(frontend.service) {
+            return Outcome::NotAdmitted;
+        }
+    }
     let cookie = call.cookie();
     let random = match choice {
         Choice::Random => Maps.random(),
@@ -272,6 +288,15 @@ where
     let client = || call.client(frontend.service);
     let chosen = choose(&Maps, frontend, client, random, Maps.now_secs());
     chosen.map(|(_, backend)| at(backend))
+}
+
+/// Whether a service admits what comes from this node's own address.
+#[inline(always)]
+fn admits_this_node<F: Family>(service: ServiceId) -> bool {
+    match Maps.node().and_then(F::node_address) {
+        Some(addr) => Maps.admits(&F::source_key(service, addr)),
+        None => false,
+    }
 }
 
 /// Writes the way back unless it is there already: a socket that sends many datagrams to one service pays for a

@@ -4,16 +4,17 @@ use abi::flows::flags::CLOSING;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, Endpoint, Flow4, Flow6, FlowState4,
     FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig,
-    devices,
+    SourceKey, devices,
 };
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns};
 use packet::balance::{Beginning, code};
 use packet::{Address as _, Decision, Family, Inserted, Shared, Tables, V4, V6};
 
 use super::maps::{
     AFFINITY, BACKENDS, CONFIG, DEVICES, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRAGMENTS,
-    FRONTENDS4, FRONTENDS6, HOST_ROUTING, RINGS,
+    FRONTENDS4, FRONTENDS6, HOST, HOST_ROUTING, RINGS, SOURCES,
 };
 use super::{dns, outlined};
 
@@ -43,6 +44,13 @@ impl Shared for Maps {
     fn keep_affinity(&self, key: &AffinityKey, affinity: &Affinity) {
         // Refused only when no entry can be evicted at this moment; the client is balanced all the same.
         let _ = AFFINITY.insert(key, affinity, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn admits(&self, key: &SourceKey) -> bool {
+        let words: [u32; 6] = zerocopy::transmute!(*key);
+        let [prefix_len, data @ ..] = words;
+        SOURCES.get(&Key::new(prefix_len, data)).is_some()
     }
 
     #[inline(always)]
@@ -97,6 +105,15 @@ pub(crate) fn device_has(ifindex: u32, flag: u32) -> bool {
     // SAFETY: programs never change the map; the flags are read before anything else touches it.
     match unsafe { DEVICES.get(ifindex) } {
         Some(device) => device.flags & flag != 0,
+        None => false,
+    }
+}
+
+/// Whether a cookie is that of the host's own network namespace.
+#[inline(always)]
+pub(crate) fn is_host(netns_cookie: u64) -> bool {
+    match HOST.get(0) {
+        Some(host) => host.netns_cookie != 0 && host.netns_cookie == netns_cookie,
         None => false,
     }
 }

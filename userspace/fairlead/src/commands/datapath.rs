@@ -34,6 +34,8 @@ pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<prox
             HostRouting::Bpf => proxy::HostRouting::Bpf,
             HostRouting::Kernel => proxy::HostRouting::Kernel,
         },
+        node_port_addresses: flags.nodeport_addresses.clone(),
+        host_ports: flags.host_ports,
         datapath: bpf::Settings {
             bpffs_root: flags.bpffs.bpffs_root.clone(),
             cgroup_root: Some(cgroup_root),
