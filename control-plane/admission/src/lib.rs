@@ -6,6 +6,7 @@
 //! write) has its place in the table and is carried out by who calls: see [`quota`].
 #![forbid(unsafe_code)]
 
+pub mod hook;
 mod plugins;
 mod pod;
 pub mod quota;
@@ -61,7 +62,7 @@ impl Attributes<'_> {
     }
 
     /// The refusal in the words of Kubernetes.
-    fn forbid(&self, why: impl AsRef<str>) -> Status {
+    pub(crate) fn forbid(&self, why: impl AsRef<str>) -> Status {
         let subject = Subject {
             group: self.group,
             name: self.resource,
@@ -119,7 +120,9 @@ pub static PLUGINS: &[Plugin] = &[
     plugins::certificate::CERTIFICATE_SIGNING,
     plugins::certificate::CERTIFICATE_SUBJECT_RESTRICTION,
     plugins::ingress::DEFAULT_INGRESS_CLASS,
-    // Mutating policies and webhooks, validating policies and webhooks stand here, in this order.
+    hook::MUTATING_WEBHOOK,
+    hook::VALIDATING_POLICY,
+    hook::VALIDATING_WEBHOOK,
     quota::RESOURCE_QUOTA,
 ];
 

@@ -2,9 +2,10 @@
 //!
 //! Shapes and messages are those that kube-apiserver 1.36 sends; clients branch on `reason` and print `message`.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::field::FieldError;
@@ -16,7 +17,7 @@ pub struct Status {
     /// HTTP status code.
     pub code: u16,
     /// CamelCase word that clients branch on, for instance `NotFound`; empty where there is none.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// For people.
     pub message: String,
     /// What it was about.
@@ -24,7 +25,8 @@ pub struct Status {
 }
 
 /// The object, and the causes.
-#[derive(Clone, PartialEq, Default, Debug, Serialize)]
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Details {
     /// Of the object.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -47,7 +49,8 @@ pub struct Details {
 }
 
 /// One fault.
-#[derive(Clone, PartialEq, Default, Debug, Serialize)]
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Cause {
     /// For instance `FieldValueInvalid`.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -110,7 +113,7 @@ impl Status {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Status {
             code,
-            reason,
+            reason: reason.into(),
             message: message.into(),
             details: None,
         }
@@ -124,7 +127,7 @@ impl Status {
     ) -> Self {
         Status {
             code,
-            reason,
+            reason: reason.into(),
             message: message.into(),
             details: Some(Box::new(details)),
         }
@@ -411,7 +414,7 @@ struct Wire<'a> {
     status: &'static str,
     message: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
-    reason: &'static str,
+    reason: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     details: Option<&'a Details>,
     code: u16,
@@ -425,7 +428,7 @@ impl<'a> From<&'a Status> for Wire<'a> {
             metadata: serde_json::Map::new(),
             status: "Failure",
             message: &status.message,
-            reason: status.reason,
+            reason: &status.reason,
             details: status.details.as_deref(),
             code: status.code,
         }

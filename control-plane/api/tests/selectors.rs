@@ -30,7 +30,7 @@ fn label_selectors() {
                 json!({"query": query, "chooses": chosen})
             }
             Err(status) => {
-                assert_eq!((status.code, status.reason), (400, "BadRequest"));
+                assert_eq!((status.code, &*status.reason), (400, "BadRequest"));
                 json!({"query": query, "refused": status.message})
             }
         };

@@ -14,7 +14,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::handlers::{Call, storage_failure};
 use crate::mirror::Mirror;
-use crate::{Error, State, object, write};
+use crate::{Error, State, hooks, object, write};
 
 /// How long a Pod waits for the account that every namespace is given in its first moments.
 const ACCOUNT_WAIT: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ impl Admission {
         })
     }
 
-    fn runs(&self, name: &str) -> bool {
+    pub(crate) fn runs(&self, name: &str) -> bool {
         self.plugins.iter().any(|plugin| plugin.name == name)
     }
 
@@ -74,15 +74,15 @@ impl Lookup for Mirror {
     }
 }
 
-/// Calls `decide` with what plugins see of the request.
-fn with_attributes<T>(
-    call: &Call,
-    operation: Operation,
-    object: &Value,
-    suffix: &str,
-    decide: impl FnOnce(&Attributes<'_>) -> T,
-) -> T {
-    // A name that is yet to be generated is told by what it begins with.
+/// What is to be admitted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) operation: Operation,
+    pub(crate) dry_run: bool,
+}
+
+/// The name of the object that a request is about; one that is yet to be generated is told by what it begins with.
+pub(crate) fn shown_name(call: &Call, object: &Value) -> String {
     let name = match (call.name.as_str(), meta::name(object)) {
         ("", "") => match text(object, &["metadata", "generateName"]) {
             "" => "Unknown",
@@ -90,7 +90,17 @@ fn with_attributes<T>(
         },
         ("", name) | (name, _) => name,
     };
-    decide(&Attributes {
+    name.to_owned()
+}
+
+/// What plugins see of the request.
+pub(crate) fn attributes<'a>(
+    call: &'a Call,
+    operation: Operation,
+    name: &'a str,
+    suffix: &'a str,
+) -> Attributes<'a> {
+    Attributes {
         operation,
         user: &call.user,
         group: call.row.group,
@@ -99,46 +109,60 @@ fn with_attributes<T>(
         namespace: &call.namespace,
         name,
         suffix,
-    })
+    }
 }
 
-/// Lets plugins change what was sent, defaults included.
-pub(crate) fn mutate(
+/// Lets plugins and webhooks change what was sent, defaults included.
+pub(crate) async fn mutate(
     call: &Call,
-    operation: Operation,
+    asked: Asked,
     new: &mut Value,
     old: Option<&Value>,
     suffix: &str,
 ) -> Result<(), Status> {
-    let plugins = &call.app.admission.plugins;
-    // The attributes borrow the name, which plugins must not see changing under them.
-    let shown = serde_json::json!({"metadata": {
-        "name": meta::name(new), "generateName": text(new, &["metadata", "generateName"]),
-    }});
-    with_attributes(call, operation, &shown, suffix, |attributes| {
-        admission::mutate(plugins, attributes, new, old, &call.app.mirror)
-    })
+    let name = shown_name(call, new);
+    let plugins = |new: &mut Value| {
+        let attributes = attributes(call, asked.operation, &name, suffix);
+        let plugins = &call.app.admission.plugins;
+        admission::mutate(plugins, &attributes, new, old, &call.app.mirror)
+    };
+    plugins(new)?;
+    if hooks::mutate(call, asked, Some(new), old).await? {
+        // What a webhook made of it has to meet the same rules.
+        plugins(new)?;
+    }
+    Ok(())
 }
 
-/// Lets plugins look at what is to be stored, or at what is to be deleted.
-pub(crate) fn validate(
+/// Lets plugins, policies and webhooks look at what is to be stored.
+pub(crate) async fn validate(
     call: &Call,
-    operation: Operation,
+    asked: Asked,
     new: &Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
+    hooks::check(call, new, old)?;
+    look(call, asked.operation, new, old)?;
+    hooks::validate(call, asked, Some(new), old).await
+}
+
+/// Lets plugins, policies and webhooks look at what is to be deleted.
+pub(crate) async fn deletion(call: &Call, current: &Value, dry_run: bool) -> Result<(), Status> {
+    let asked = Asked {
+        operation: Operation::Delete,
+        dry_run,
+    };
+    hooks::mutate(call, asked, None, Some(current)).await?;
+    look(call, asked.operation, current, None)?;
+    hooks::validate(call, asked, None, Some(current)).await
+}
+
+fn look(call: &Call, operation: Operation, new: &Value, old: Option<&Value>) -> Result<(), Status> {
+    let name = shown_name(call, new);
+    let attributes = attributes(call, operation, &name, "");
     let plugins = &call.app.admission.plugins;
-    let mut warnings = Warnings::new();
-    with_attributes(call, operation, new, "", |attributes| {
-        admission::validate(
-            plugins,
-            attributes,
-            new,
-            old,
-            &call.app.mirror,
-            &mut warnings,
-        )
-    })?;
+    let (mirror, mut warnings) = (&call.app.mirror, Warnings::new());
+    admission::validate(plugins, &attributes, new, old, mirror, &mut warnings)?;
     if !warnings.is_empty() {
         call.warn(warnings);
     }
@@ -247,9 +271,9 @@ pub(crate) async fn charge(
             continue;
         };
         let current = object::decode(row, &entry);
-        let charged = with_attributes(call, operation, object, "", |attributes| {
-            quota::charge(attributes, &current, new, old)
-        })?;
+        let name = shown_name(call, object);
+        let attributes = attributes(call, operation, &name, "");
+        let charged = quota::charge(&attributes, &current, new, old)?;
         if let Some(charged) = charged {
             charge.writes.push(Write::Update {
                 key,

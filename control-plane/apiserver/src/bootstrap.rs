@@ -145,7 +145,12 @@ async fn put(state: &Arc<State>, collection: &str, object: &Value) -> Result<(),
 }
 
 /// Through the front door, so that the same rules hold.
-async fn send(state: &Arc<State>, method: Method, path: &str, object: &Value) -> Result<(), Error> {
+pub(crate) async fn send(
+    state: &Arc<State>,
+    method: Method,
+    path: &str,
+    object: &Value,
+) -> Result<(), Error> {
     let fail = |why: String| Error::Bootstrap {
         what: format!("{method} {path}"),
         why,
@@ -155,6 +160,7 @@ async fn send(state: &Arc<State>, method: Method, path: &str, object: &Value) ->
         .uri(path)
         .header("authorization", format!("Bearer {}", state.tokens.admin()))
         .header("content-type", "application/json")
+        .extension(crate::handlers::Own)
         .body(axum::body::Body::from(object.to_string()))
         .map_err(|error| fail(error.to_string()))?;
     let response = match router::router(state.clone()).oneshot(request).await {

@@ -1,4 +1,4 @@
-//! Requests to nodes and Pods: one connection for each, over TLS where the other side has it.
+//! Requests to nodes, Pods and webhooks: one connection for each, over TLS where the other side has it.
 
 use std::fmt;
 use std::io;
@@ -74,7 +74,17 @@ pub(crate) async fn send(
     tls: Arc<rustls::ClientConfig>,
     request: Request<Body>,
 ) -> Result<Response<Incoming>, Failure> {
-    let connected = timeout(PATIENCE, open(peer, tls)).await;
+    send_as(peer, &peer.host, tls, request).await
+}
+
+/// As [`send`]; the other side has to show a certificate of this name.
+pub(crate) async fn send_as(
+    peer: &Peer,
+    name: &str,
+    tls: Arc<rustls::ClientConfig>,
+    request: Request<Body>,
+) -> Result<Response<Incoming>, Failure> {
+    let connected = timeout(PATIENCE, open(peer, name, tls)).await;
     let mut sender =
         connected.unwrap_or_else(|_| Err(Failure::dial(peer, &io::ErrorKind::TimedOut.into())))?;
     sender
@@ -83,7 +93,11 @@ pub(crate) async fn send(
         .map_err(|error| Failure(error.to_string()))
 }
 
-async fn open(peer: &Peer, tls: Arc<rustls::ClientConfig>) -> Result<SendRequest<Body>, Failure> {
+async fn open(
+    peer: &Peer,
+    name: &str,
+    tls: Arc<rustls::ClientConfig>,
+) -> Result<SendRequest<Body>, Failure> {
     let stream = TcpStream::connect((peer.host.as_str(), peer.port))
         .await
         .map_err(|error| Failure::dial(peer, &error))?;
@@ -93,8 +107,8 @@ async fn open(peer: &Peer, tls: Arc<rustls::ClientConfig>) -> Result<SendRequest
     if !peer.tls {
         return handshake(TokioIo::new(stream)).await;
     }
-    let name = ServerName::try_from(peer.host.clone())
-        .map_err(|error| Failure(format!("{}: {error}", peer.host)))?;
+    let name = ServerName::try_from(name.to_owned())
+        .map_err(|error| Failure(format!("{name}: {error}")))?;
     let stream = TlsConnector::from(tls)
         .connect(name, stream)
         .await

@@ -23,6 +23,7 @@ mod error;
 mod events;
 mod handlers;
 mod health;
+mod hooks;
 mod kubeconfig;
 mod managers;
 mod metrics;
@@ -362,6 +363,8 @@ impl App {
         }
         // Both end with this function.
         let mut upkeep = tokio::task::JoinSet::new();
+        upkeep.spawn(allocate::keep(self.0.clone()));
+        upkeep.spawn(allocate::follow(self.0.clone()));
         upkeep.spawn(upkeep::forget(self.0.storage.clone()));
         upkeep.spawn(upkeep::keep_service(self.0.clone(), local.port()));
         upkeep.spawn(roles::aggregate(self.0.clone()));

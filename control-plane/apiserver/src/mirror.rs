@@ -25,7 +25,12 @@ const KEPT: &[(&str, &str)] = &[
     ("", "namespaces"),
     ("", "resourcequotas"),
     ("", "serviceaccounts"),
+    (HOOKS, "mutatingwebhookconfigurations"),
+    (HOOKS, "validatingadmissionpolicies"),
+    (HOOKS, "validatingadmissionpolicybindings"),
+    (HOOKS, "validatingwebhookconfigurations"),
     ("networking.k8s.io", "ingressclasses"),
+    ("networking.k8s.io", "servicecidrs"),
     ("node.k8s.io", "runtimeclasses"),
     (RBAC, "clusterrolebindings"),
     (RBAC, "clusterroles"),
@@ -35,6 +40,7 @@ const KEPT: &[(&str, &str)] = &[
     ("storage.k8s.io", "storageclasses"),
 ];
 const RBAC: &str = "rbac.authorization.k8s.io";
+const HOOKS: &str = admission::hook::GROUP;
 /// After a watch failed.
 const RETRY: Duration = Duration::from_millis(200);
 /// A writer does not wait longer for his own write to be seen.

@@ -235,6 +235,8 @@ async fn resource(
         accepted,
         include,
         body: Bytes::new(),
+        own: parts.extensions.get::<handlers::Own>().is_some(),
+        method: parts.method.clone(),
     };
     if verb == "watch" && call.subresource.is_none() {
         if !call.row.verbs.contains(&"watch") {

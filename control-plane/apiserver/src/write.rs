@@ -4,7 +4,7 @@ use admission::Operation;
 use api::meta;
 use api::status::Status;
 use api::table::Resource;
-use api::write::{self, Part};
+use api::write::{self, Fate, Part};
 use bytes::Bytes;
 use serde_json::Value;
 use storage::{Entry, Error, Revision, Write};
@@ -13,6 +13,7 @@ use crate::access;
 use crate::admit;
 use crate::allocate::Grant;
 use crate::handlers::{Call, storage_failure};
+use crate::hooks::conversion;
 use crate::object;
 
 /// How often a write is tried again before the client is asked to.
@@ -20,18 +21,31 @@ const TRIES: usize = 32;
 
 /// What a write came to.
 pub(crate) struct Written {
-    /// The stored form.
+    /// The stored form, in the version that was asked for.
     pub(crate) stored: Bytes,
     pub(crate) revision: Revision,
 }
 
-/// What becomes of the object after the change was made.
-pub(crate) enum Next {
-    /// Store this in its place; its resourceVersion, if any, must be the current one.
+/// What a request wants of the object that stands there.
+pub(crate) enum Wish {
+    /// A full change, as PUT and PATCH make it: to be admitted and checked against what stands there.
+    Change {
+        new: Value,
+        part: Part,
+        managers: Managers,
+    },
+    /// A deletion, to be admitted.
+    Delete(Fate),
+    /// Store this in its place as it is; its resourceVersion, if any, must be the current one.
     Put(Value),
-    /// Remove it.
-    Remove,
     /// Leave it as it is.
+    Keep,
+}
+
+/// What becomes of the object.
+enum Next {
+    Put(Value),
+    Remove,
     Keep,
 }
 
@@ -40,7 +54,7 @@ pub(crate) enum Next {
 pub(crate) async fn modify(
     call: &Call,
     dry_run: bool,
-    mut decide: impl FnMut(&Value) -> Result<Next, Status>,
+    mut decide: impl FnMut(&Value) -> Result<Wish, Status>,
 ) -> Result<Written, Status> {
     let key = call.key();
     for _ in 0..TRIES {
@@ -51,9 +65,31 @@ pub(crate) async fn modify(
             .await
             .map_err(|e| storage_failure(&e))?;
         let entry = entry.ok_or_else(|| call.not_found())?;
-        let current = object::decode(call.row, &entry);
-        let next = decide(&current)?;
-        match replace(call, &entry, &current, next, dry_run).await? {
+        let shown = conversion::entry(&call.app, call.row, entry.clone()).await?;
+        let current = object::decode(call.row, &shown);
+        let next = match decide(&current)? {
+            Wish::Change {
+                new,
+                part,
+                managers,
+            } => prepare(call, part, new, &current, managers, dry_run).await?,
+            Wish::Delete(fate) => {
+                admit::deletion(call, &current, dry_run).await?;
+                match fate {
+                    Fate::Remove => Next::Remove,
+                    Fate::Mark(marked) => Next::Put(*marked),
+                    Fate::Waits => Next::Keep,
+                }
+            }
+            Wish::Put(new) => Next::Put(new),
+            Wish::Keep => Next::Keep,
+        };
+        let from = Standing {
+            entry: &entry,
+            shown: &shown,
+            current: &current,
+        };
+        match replace(call, &from, next, dry_run).await? {
             Outcome::Done(written) => return Ok(written),
             Outcome::Raced => {}
         }
@@ -70,13 +106,14 @@ pub(crate) enum Managers {
     Known,
 }
 
-/// A full change of the object, as PUT and PATCH make it: checked against what stands there, ready to be stored.
-pub(crate) fn prepare(
+/// A full change of the object: checked against what stands there, ready to be stored.
+async fn prepare(
     call: &Call,
     part: Part,
     mut new: Value,
     current: &Value,
     managers: Managers,
+    dry_run: bool,
 ) -> Result<Next, Status> {
     let (row, name) = (call.row, call.name.as_str());
     let sent = meta::resource_version(&new);
@@ -90,10 +127,14 @@ pub(crate) fn prepare(
     if managers == Managers::Track {
         crate::managers::track(call, Some(current), &mut new);
     }
-    admit::mutate(call, Operation::Update, &mut new, Some(current), "")?;
+    let admitted = admit::Asked {
+        operation: Operation::Update,
+        dry_run,
+    };
+    admit::mutate(call, admitted, &mut new, Some(current), "").await?;
     write::check_changed(row, &mut new, current, part)?;
     access::check_grant(call, &new, Some(current))?;
-    admit::validate(call, Operation::Update, &new, Some(current))?;
+    admit::validate(call, admitted, &new, Some(current)).await?;
     if write::is_done(row, &new) {
         Ok(Next::Remove)
     } else {
@@ -120,22 +161,44 @@ pub(crate) fn stored_form(row: &Resource, object: &Value) -> Bytes {
     }
 }
 
+/// The bytes that an answer is made of, where `value` was stored: the version that was asked for.
+pub(crate) fn answered(call: &Call, new: &Value, value: &Bytes) -> Bytes {
+    if conversion::converts(call.row) {
+        object::encode(new)
+    } else {
+        value.clone()
+    }
+}
+
 enum Outcome {
     Done(Written),
     /// Somebody else wrote in between.
     Raced,
 }
 
+/// What a change begins from.
+struct Standing<'a> {
+    entry: &'a Entry,
+    /// In the version that is asked for.
+    shown: &'a Entry,
+    /// The same, parsed.
+    current: &'a Value,
+}
+
 async fn replace(
     call: &Call,
-    entry: &Entry,
-    current: &Value,
+    from: &Standing<'_>,
     next: Next,
     dry_run: bool,
 ) -> Result<Outcome, Status> {
+    let Standing {
+        entry,
+        shown,
+        current,
+    } = *from;
     let unchanged = || {
         Outcome::Done(Written {
-            stored: entry.value.clone(),
+            stored: shown.value.clone(),
             revision: entry.modified,
         })
     };
@@ -147,22 +210,23 @@ async fn replace(
             let grant = grant(call, None, Some(current)).await?;
             (
                 vec![Write::Delete { key, expected }],
-                entry.value.clone(),
+                shown.value.clone(),
                 grant,
                 admit::charge(call, None, Some(current)).await?,
             )
         }
         Next::Put(mut new) => {
             let grant = grant(call, Some(&mut new), Some(current)).await?;
-            let stored = stored_form(call.row, &new);
-            if stored == entry.value {
+            let value = conversion::stored(&call.app, call.row, &new).await?;
+            if value == entry.value {
                 return Ok(unchanged());
             }
+            let stored = answered(call, &new, &value);
             let charge = admit::charge(call, Some(&new), Some(current)).await?;
             (
                 vec![Write::Update {
                     key,
-                    value: stored.clone(),
+                    value,
                     expected,
                 }],
                 stored,

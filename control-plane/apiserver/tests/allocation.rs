@@ -8,7 +8,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use storage::memory::Memory;
-use storage::{Range, Storage};
+use storage::{Range, Storage, Write};
 use support::Server;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
@@ -153,6 +153,263 @@ async fn a_restart_knows_what_is_taken() {
             .code,
         500
     );
+}
+
+/// Writes to the store as it is, past the server.
+async fn write_past(storage: &dyn Storage, key: &str, value: Option<&Value>) {
+    let standing = storage.get(key).await.unwrap();
+    let key = key.to_owned();
+    let write = match (value, standing) {
+        (Some(value), None) => Write::Create {
+            key,
+            value: value.to_string().into(),
+        },
+        (Some(value), Some(entry)) => Write::Update {
+            key,
+            value: value.to_string().into(),
+            expected: entry.modified,
+        },
+        (None, Some(entry)) => Write::Delete {
+            key,
+            expected: entry.modified,
+        },
+        (None, None) => panic!("{key} is not there"),
+    };
+    storage.write(vec![write]).await.unwrap();
+}
+
+/// The form of a data directory from before claims of addresses were IPAddress objects.
+async fn to_former_form(storage: &dyn Storage) {
+    let range = Range {
+        prefix: "/registry/ipaddresses/".into(),
+        ..Range::default()
+    };
+    for entry in storage.list(range).await.unwrap().entries {
+        let address = entry.key.rsplit('/').next().unwrap();
+        let object: Value = serde_json::from_slice(&entry.value).unwrap();
+        let parent = &object["spec"]["parentRef"];
+        let owner = format!(
+            "{}/{}",
+            parent["namespace"].as_str().unwrap(),
+            parent["name"].as_str().unwrap()
+        );
+        write_past(storage, &entry.key, None).await;
+        let former = format!("/registry/ranges/serviceips/{address}");
+        write_past(storage, &former, Some(&json!({"service": owner}))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_of_the_former_form_gives_nothing_out_twice() {
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let before = small(storage.clone()).await;
+    for i in 0..9 {
+        let spec = json!({"type": if i < 7 { "NodePort" } else { "ClusterIP" }});
+        before
+            .post(SERVICES, &service(&format!("s{i}"), &spec))
+            .await
+            .ok();
+    }
+    let held_before = held(&*storage).await;
+    drop(before);
+    to_former_form(&*storage).await;
+    // What upstream keeps at the bare name is none of ours.
+    let bitmap = "/registry/ranges/serviceips";
+    write_past(&*storage, bitmap, Some(&json!({"range": "10.0.0.0/28"}))).await;
+    // A claim whose Service went in the meantime, and a port that lost its claim.
+    let stale = "/registry/ranges/serviceips/10.0.0.14";
+    if storage.get(stale).await.unwrap().is_none() {
+        write_past(&*storage, stale, Some(&json!({"service": "default/gone"}))).await;
+    }
+    let ports = held_before
+        .iter()
+        .filter_map(|held| held.strip_prefix("servicenodeports/"));
+    let port = ports.into_iter().next().unwrap();
+    write_past(
+        &*storage,
+        &format!("/registry/ranges/servicenodeports/{port}"),
+        None,
+    )
+    .await;
+
+    let after = small(storage.clone()).await;
+    assert_eq!(held(&*storage).await, held_before);
+    let services = after.get("/api/v1/services").await.ok();
+    assert_eq!(said(&services), held_before);
+    let former = Range {
+        prefix: "/registry/ranges/serviceips/".into(),
+        ..Range::default()
+    };
+    assert!(storage.list(former).await.unwrap().entries.is_empty());
+    assert!(storage.get(bitmap).await.unwrap().is_some());
+    // Every address that is left is given out, and none twice.
+    for i in 9..13 {
+        after
+            .post(SERVICES, &service(&format!("s{i}"), &json!({})))
+            .await
+            .ok();
+    }
+    assert_eq!(
+        said(&after.get("/api/v1/services").await.ok()),
+        held(&*storage).await
+    );
+    let full = after.post(SERVICES, &service("more", &json!({}))).await;
+    assert_eq!(full.code, 500);
+}
+
+#[tokio::test]
+async fn claims_that_do_not_agree_with_services_are_repaired() {
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let before = small(storage.clone()).await;
+    let mut made = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        made.push(before.post(SERVICES, &service(name, &json!({}))).await.ok());
+    }
+    let address = |i: usize| made[i]["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    drop(before);
+    // The claim of `a` names somebody who is not there; `b` stands at the address of `c`, which has the claim; the
+    // address of `d` is something else's.
+    let claim = |i: usize| format!("/registry/ipaddresses/{}", address(i));
+    let foreign = json!({"group": "gateway.networking.k8s.io", "resource": "gateways", "namespace": "x", "name": "g"});
+    for (i, parent) in [
+        (
+            0,
+            json!({"resource": "services", "namespace": "x", "name": "y"}),
+        ),
+        (3, foreign),
+    ] {
+        let entry = storage.get(&claim(i)).await.unwrap().unwrap();
+        let mut object: Value = serde_json::from_slice(&entry.value).unwrap();
+        object["spec"]["parentRef"] = parent;
+        write_past(&*storage, &claim(i), Some(&object)).await;
+    }
+    let key = "/registry/services/specs/default/b";
+    let entry = storage.get(key).await.unwrap().unwrap();
+    let mut object: Value = serde_json::from_slice(&entry.value).unwrap();
+    object["spec"]["clusterIP"] = address(2).into();
+    object["spec"]["clusterIPs"] = json!([address(2)]);
+    write_past(&*storage, key, Some(&object)).await;
+
+    let after = small(storage.clone()).await;
+    for (i, owner) in [(0, "a"), (2, "c"), (3, "g")] {
+        let found = after
+            .get(&format!(
+                "/apis/networking.k8s.io/v1/ipaddresses/{}",
+                address(i)
+            ))
+            .await
+            .ok();
+        assert_eq!(found["spec"]["parentRef"]["name"], owner);
+    }
+    // Nobody holds what `b` held.
+    assert_eq!(storage.get(&claim(1)).await.unwrap(), None);
+
+    // Only a server that serves writes Events: the Services that have to be made anew are told.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let app = after.app.clone();
+    let mut events = after
+        .watch("/api/v1/namespaces/default/events?watch=true&resourceVersion=0")
+        .await;
+    let serving = tokio::spawn(async move { app.serve(listener, std::future::pending()).await });
+    let mut told = BTreeSet::new();
+    while told.len() < 2 {
+        let event = events.next().await.unwrap()["object"].clone();
+        told.insert(format!(
+            "{} {}",
+            event["involvedObject"]["name"].as_str().unwrap(),
+            event["reason"].as_str().unwrap()
+        ));
+    }
+    let expected = ["b ClusterIPAlreadyAllocated", "d ClusterIPAlreadyAllocated"];
+    assert_eq!(told, BTreeSet::from(expected.map(str::to_owned)));
+
+    // An IPAddress that somebody deletes by hand comes back while its Service is there.
+    let path = format!("/apis/networking.k8s.io/v1/ipaddresses/{}", address(2));
+    let mut addresses = after
+        .watch("/apis/networking.k8s.io/v1/ipaddresses?watch=true")
+        .await;
+    after.delete(&path).await.ok();
+    while addresses.line().await != format!("DELETED {}", address(2)) {}
+    assert_eq!(addresses.line().await, format!("ADDED {}", address(2)));
+    serving.abort();
+}
+
+#[tokio::test]
+async fn ranges_come_and_go() {
+    let server = small(Arc::new(Memory::new())).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let app = server.app.clone();
+    let serving = tokio::spawn(async move { app.serve(listener, std::future::pending()).await });
+    for i in 0..13 {
+        let made = server
+            .post(SERVICES, &service(&format!("s{i}"), &json!({})))
+            .await;
+        made.ok();
+    }
+    let full = server.post(SERVICES, &service("more", &json!({}))).await;
+    assert!(full.refused(500).contains("range is full"));
+    let elsewhere = service("x", &json!({"clusterIP": "10.1.0.9"}));
+    assert_eq!(server.post(SERVICES, &elsewhere).await.code, 422);
+
+    let ranges = "/apis/networking.k8s.io/v1/servicecidrs";
+    let one = format!("{ranges}/extra");
+    let mut changes = server
+        .watch(&format!(
+            "{ranges}?watch=true&fieldSelector=metadata.name%3Dextra"
+        ))
+        .await;
+    let extra = json!({"metadata": {"name": "extra"}, "spec": {"cidrs": ["10.1.0.0/28"]}});
+    server.post(ranges, &extra).await.ok();
+    let ready = async |changes: &mut support::Watch, wanted: &str| loop {
+        let event = changes.next().await.unwrap();
+        let condition = &event["object"]["status"]["conditions"][0];
+        if event["type"] == "DELETED" || condition["status"] == wanted {
+            break event;
+        }
+    };
+    let event = ready(&mut changes, "True").await;
+    assert_eq!(
+        event["object"]["metadata"]["finalizers"],
+        json!(["networking.k8s.io/service-cidr-finalizer"])
+    );
+    server.post(SERVICES, &elsewhere).await.ok();
+    let more = server
+        .post(SERVICES, &service("more", &json!({})))
+        .await
+        .ok();
+    assert!(
+        more["spec"]["clusterIP"]
+            .as_str()
+            .unwrap()
+            .starts_with("10.1.0."),
+        "{more}"
+    );
+
+    // It waits for its addresses, and gives none out meanwhile.
+    server.delete(&one).await.ok();
+    let event = ready(&mut changes, "False").await;
+    assert_eq!(
+        event["object"]["status"]["conditions"][0]["reason"],
+        "Terminating"
+    );
+    assert_eq!(
+        server
+            .post(SERVICES, &service("late", &json!({})))
+            .await
+            .code,
+        500
+    );
+    for name in ["x", "more"] {
+        server.delete(&format!("{SERVICES}/{name}")).await.ok();
+    }
+    loop {
+        let event = changes.next().await.unwrap();
+        if event["type"] == "DELETED" {
+            break;
+        }
+    }
+    assert_eq!(server.post(SERVICES, &elsewhere).await.code, 422);
+    serving.abort();
 }
 
 #[tokio::test]

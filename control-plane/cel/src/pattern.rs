@@ -214,20 +214,23 @@ fn translate(source: &str) -> String {
             }
             (']', _) if class && at >= class_start => {
                 // The end of a named class, or of the brackets.
-                if at > 0 && chars[at - 1] == ':' && named_class_open(&chars[class_start..at]) {
-                    out.push(']');
-                } else {
-                    class = false;
-                    out.push(']');
-                }
+                class = named_class_ends(&chars[class_start..at]);
+                out.push(']');
             }
             ('&' | '~', _) if class => {
                 out.push('\\');
                 out.push(c);
             }
             ('-', Some('-')) if class => out.push_str("\\-"),
-            ('{', _) if !class && !repetition(&chars[at..]) => out.push_str("\\{"),
-            ('}', _) if !class && !closes_repetition(&chars[..at]) => out.push_str("\\}"),
+            ('{', _) if !class => match repetition(&chars[at..]) {
+                Some(len) => {
+                    out.extend(&chars[at..at + len]);
+                    at += len;
+                    continue;
+                }
+                None => out.push_str("\\{"),
+            },
+            ('}', _) if !class => out.push_str("\\}"),
             _ => out.push(c),
         }
         at += 1;
@@ -259,34 +262,32 @@ fn escape(escaped: char, class: bool, out: &mut String) {
     out.push_str(ascii);
 }
 
-/// Whether the characters hold a `[:` that is still open.
-fn named_class_open(chars: &[char]) -> bool {
-    let text: String = chars.iter().collect();
-    text.rfind("[:").is_some_and(|open| {
-        let inner = &text[open + 2..text.len() - 1];
-        !inner.is_empty() && inner.chars().all(|c| c.is_ascii_alphabetic() || c == '^')
-    })
-}
-
-/// Whether `{n}`, `{n,}` or `{n,m}` begins here.
-fn repetition(chars: &[char]) -> bool {
-    let end = chars.iter().position(|c| *c == '}');
-    let Some(end) = end else {
+/// Whether the characters end in a named class that lacks its bracket: `[:alpha:` or `[:^alpha:`.
+fn named_class_ends(chars: &[char]) -> bool {
+    let Some((':', before)) = chars.split_last() else {
         return false;
     };
-    let inner: String = chars[1..end].iter().collect();
-    let (low, high) = inner.split_once(',').unwrap_or((&inner, ""));
-    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    !low.is_empty() && digits(low) && digits(high)
+    let name = before
+        .iter()
+        .rev()
+        .take_while(|c| c.is_ascii_alphabetic() || **c == '^')
+        .count();
+    name > 0 && before[..before.len() - name].ends_with(&['[', ':'])
 }
 
-/// Whether the brace after these characters ends a repetition.
-fn closes_repetition(before: &[char]) -> bool {
-    before.iter().rposition(|c| *c == '{').is_some_and(|open| {
-        let mut whole = before[open..].to_vec();
-        whole.push('}');
-        repetition(&whole)
-    })
+/// How long `{n}`, `{n,}` or `{n,m}` is where one begins here.
+fn repetition(chars: &[char]) -> Option<usize> {
+    let digits = |from: usize| {
+        let rest = chars.iter().skip(from);
+        rest.take_while(|c| c.is_ascii_digit()).count()
+    };
+    let low = digits(1);
+    let mut end = 1 + low;
+    if chars.get(end) == Some(&',') {
+        end += 1;
+        end += digits(end);
+    }
+    (low > 0 && chars.get(end) == Some(&'}')).then_some(end + 1)
 }
 
 #[cfg(test)]
@@ -304,6 +305,11 @@ mod tests {
             (r"^[[:alpha:]_]+$", "ab_", true),
             (r"^a{,2}$", "a{,2}", true),
             (r"^{x}$", "{x}", true),
+            (r"^{1{2}}$", "{11}", true),
+            (r"^a{1,2}{x}}$", "aa{x}}", true),
+            (r"^[[:^alpha:][:digit:]]+$", "1-", true),
+            (r"^[[:alpha:]:]$", ":", true),
+            (r"^[a:]]$", ":]", true),
             (r"^a{2}$", "aa", true),
             (r"^\Qa.b\E$", "a.b", true),
             (r"^\Qa.b\E$", "axb", false),
@@ -342,5 +348,16 @@ mod tests {
                 "{source:.20}: {why:.80}"
             );
         }
+    }
+
+    #[test]
+    fn translating_takes_time_in_proportion() {
+        // What was quadratic took minutes here.
+        for part in ["{", "{1", "}", "[[:a:]", "{1,", "\\p{"] {
+            let source: String = part.repeat(LENGTH_MAX / part.len() * 16);
+            assert!(translate(&source).len() >= source.len(), "{part}");
+        }
+        let classes = format!("[{}]", "[:alpha:]".repeat(100_000));
+        assert_eq!(translate(&classes), classes);
     }
 }

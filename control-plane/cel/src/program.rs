@@ -20,7 +20,7 @@ pub struct Program {
 
 impl Program {
     /// Compiles an expression over variables, each with what is known of it and whether it is wrapped into an
-    /// optional. Its value must be of `wanted`.
+    /// optional. Its value must be of `wanted`: truth, text, or with [`Type::Dyn`] anything.
     ///
     /// # Errors
     /// In the words of Kubernetes: why it cannot be compiled.
@@ -36,7 +36,7 @@ impl Program {
         // Only an expression that is dynamic as a whole may turn out otherwise.
         let fits = matches!(
             (&known.of, wanted),
-            (Type::Bool, Type::Bool) | (Type::String, Type::String)
+            (Type::Bool, Type::Bool) | (Type::String, Type::String) | (_, Type::Dyn)
         );
         if !fits {
             return Err(match wanted {

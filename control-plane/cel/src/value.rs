@@ -102,6 +102,11 @@ pub fn wrap<'a>(json: &'a Json, decl: &'a Decl) -> Value<'a> {
     }
 }
 
+/// What stands in an object that no schema describes.
+pub fn dynamic(json: &Json) -> Value<'_> {
+    wrap(json, &ANY)
+}
+
 /// RFC 3339, or a date alone.
 pub(crate) fn timestamp(text: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(text, &Rfc3339)

@@ -206,7 +206,7 @@ fn the_observed_sequence_is_reproduced() {
         .unwrap_err()
         .status();
     assert_eq!(
-        (refused.code, refused.reason, refused.message.as_str()),
+        (refused.code, &*refused.reason, refused.message.as_str()),
         (
             409,
             "Conflict",

@@ -39,6 +39,10 @@ impl AddressRange {
         }
     }
 
+    pub(crate) fn network(&self) -> IpNet {
+        self.network
+    }
+
     pub(crate) fn is_ipv4(&self) -> bool {
         self.network.addr().is_ipv4()
     }

@@ -4,7 +4,10 @@
 //! and no race can give it out twice or lose it. What is in memory only helps to find a free one.
 
 mod address;
+mod keep;
 mod port;
+mod ranges;
+mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,10 +27,18 @@ use crate::Error;
 use crate::handlers::storage_failure;
 use address::AddressRange;
 use port::PortRange;
+use repair::Conflict;
+
+pub(crate) use keep::keep;
+pub(crate) use ranges::follow;
 
 /// An address that is in use is an IPAddress object, as in Kubernetes since 1.33.
 const ADDRESSES: &str = "/registry/ipaddresses/";
 const PORTS: &str = "/registry/ranges/servicenodeports/";
+
+/// The label that says who made an IPAddress, and its value for those of Services.
+const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+const MANAGER: &str = "ipallocator.k8s.io";
 
 /// Something that one Service holds and no other may.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -63,11 +74,19 @@ fn ip_address(address: IpAddr, owner: &str) -> bytes::Bytes {
             "creationTimestamp": meta::timestamp(time::OffsetDateTime::now_utc()),
             "labels": {
                 "ipaddress.kubernetes.io/ip-family": if address.is_ipv4() { "IPv4" } else { "IPv6" },
-                "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+                MANAGED_BY: MANAGER,
             },
         },
         "spec": {"parentRef": {"group": "", "resource": "services", "namespace": namespace, "name": name}},
     }))
+}
+
+/// What stands at the key of a claim.
+fn value_of(claim: Claim, owner: &str) -> bytes::Bytes {
+    match claim {
+        Claim::Address(address) => ip_address(address, owner),
+        Claim::Port(_) => bytes::Bytes::from(json!({"service": owner}).to_string()),
+    }
 }
 
 /// The first address of a range, which belongs to the API itself.
@@ -82,6 +101,10 @@ pub(crate) struct Allocator {
     families: Vec<Family>,
     api_address: IpAddr,
     bounds: RangeInclusive<u16>,
+    /// The ranges that the server was started with.
+    configured: Vec<IpNet>,
+    /// Found at the start, before anybody could be told.
+    conflicts: Mutex<Vec<Conflict>>,
 }
 
 /// What is free, as far as is known.
@@ -91,6 +114,19 @@ struct Pool {
 }
 
 impl Pool {
+    /// Whether these are other ranges than before; what is taken in them has to be learnt then.
+    fn set_ranges(&mut self, wanted: &[IpNet]) -> bool {
+        let known = self.addresses.iter().map(AddressRange::network);
+        if known.eq(wanted.iter().map(IpNet::trunc)) {
+            return false;
+        }
+        self.addresses = wanted
+            .iter()
+            .map(|range| AddressRange::new(*range))
+            .collect();
+        true
+    }
+
     fn mark(&mut self, claim: Claim) {
         match claim {
             Claim::Address(address) => self
@@ -127,10 +163,7 @@ impl Grant {
     pub(crate) fn writes(&self) -> Vec<Write> {
         let taken = self.taken.iter().map(|claim| Write::Create {
             key: claim.key(),
-            value: match claim {
-                Claim::Address(address) => ip_address(*address, &self.owner),
-                Claim::Port(_) => bytes::Bytes::from(json!({"service": self.owner}).to_string()),
-            },
+            value: value_of(*claim, &self.owner),
         });
         let freed = self.freed.iter().map(|(claim, at)| Write::Delete {
             key: claim.key(),
@@ -167,12 +200,12 @@ impl Drop for Grant {
     }
 }
 
-fn lock(pool: &Mutex<Pool>) -> MutexGuard<'_, Pool> {
-    pool.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Allocator {
-    /// Learns from the store what is taken.
+    /// Sees to it that every Service has its claims, and learns from the store what is taken.
     pub(crate) async fn load(
         storage: Arc<dyn Storage>,
         cidrs: &[IpNet],
@@ -201,13 +234,41 @@ impl Allocator {
                 ports: PortRange::new(ports),
             })),
             families,
+            configured: cidrs.iter().map(IpNet::trunc).collect(),
+            conflicts: Mutex::default(),
         };
         let doing = "reading which Service addresses and node ports are taken";
-        allocator
-            .reload()
+        let conflicts = allocator
+            .repair()
             .await
             .map_err(|source| Error::Storage { doing, source })?;
+        *lock(&allocator.conflicts) = conflicts;
         Ok(allocator)
+    }
+
+    /// Makes claims agree with Services, and learns what is taken.
+    async fn repair(&self) -> Result<Vec<Conflict>, storage::Error> {
+        let repair = repair::repair(&*self.storage).await?;
+        if repair.changed > 0 {
+            let claims = repair.changed;
+            tracing::warn!(
+                claims,
+                "addresses and node ports of Services were not claimed as they are held; repaired"
+            );
+        }
+        for Conflict {
+            service, message, ..
+        } in &repair.conflicts
+        {
+            let (namespace, name) = (meta::namespace(service), meta::name(service));
+            tracing::warn!(namespace, name, "{message}");
+        }
+        self.reload().await?;
+        Ok(repair.conflicts)
+    }
+
+    fn take_conflicts(&self) -> Vec<Conflict> {
+        std::mem::take(&mut *lock(&self.conflicts))
     }
 
     /// The address of the Service `kubernetes`.
@@ -387,10 +448,14 @@ impl Allocator {
     async fn take_address(&self, family: Family) -> Result<IpAddr, Status> {
         let take = || {
             let mut pool = lock(&self.pool);
-            pool.addresses
+            let address = pool
+                .addresses
                 .iter_mut()
-                .find(|range| range.is_ipv4() == (family == Family::V4))
-                .and_then(AddressRange::take)
+                .filter(|range| range.is_ipv4() == (family == Family::V4))
+                .find_map(AddressRange::take)?;
+            // Ranges may overlap.
+            pool.mark(Claim::Address(address));
+            Some(address)
         };
         self.take(take, "failed to allocate a serviceIP: range is full")
             .await

@@ -9,7 +9,7 @@ use super::{Call, create, update};
 use crate::managers;
 use crate::options::WriteOptions;
 use crate::respond::{self, Answer};
-use crate::write::{self, Managers, Written};
+use crate::write::{self, Managers, Wish, Written};
 
 /// How often an object that comes and goes in the meantime is tried again.
 const TRIES: usize = 4;
@@ -53,7 +53,11 @@ async fn apply_or_create(
         let changed = write::modify(call, options.dry_run, |current| {
             let applied = managers::apply(call, Some(current), config, options.force)?;
             let applied = decode::check(call.row, applied, FieldValidation::Ignore)?.object;
-            write::prepare(call, part, applied, current, Managers::Known)
+            Ok(Wish::Change {
+                new: applied,
+                part,
+                managers: Managers::Known,
+            })
         })
         .await;
         match changed {

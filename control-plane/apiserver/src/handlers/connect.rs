@@ -3,7 +3,7 @@
 //! copies without looking into them.
 
 mod pods;
-mod targets;
+pub(crate) mod targets;
 
 use api::status::Status;
 use api::table::{Resource, Subresource};

@@ -12,6 +12,7 @@ use super::{Call, storage_failure};
 use crate::access;
 use crate::admit;
 use crate::body;
+use crate::hooks::conversion;
 use crate::object;
 use crate::options::WriteOptions;
 use crate::respond::{self, Answer};
@@ -54,6 +55,10 @@ pub(crate) async fn insert(
     if call.row.kind == "CertificateSigningRequest" {
         sign(call, &mut object);
     }
+    let asked = admit::Asked {
+        operation: Operation::Create,
+        dry_run,
+    };
     let generated = meta::name(&object).is_empty();
     let mut taken = String::new();
     for _ in 0..if generated { NAME_TRIES } else { 1 } {
@@ -64,10 +69,10 @@ pub(crate) async fn insert(
             crate::managers::track(call, None, &mut new);
         }
         // What plugins change is nobody's: the record of managers is made before.
-        admit::mutate(call, Operation::Create, &mut new, None, &stamps.suffix)?;
+        admit::mutate(call, asked, &mut new, None, &stamps.suffix).await?;
         api::write::check_new(call.row, &mut new)?;
         access::check_grant(call, &new, None)?;
-        admit::validate(call, Operation::Create, &new, None)?;
+        admit::validate(call, asked, &new, None).await?;
         meta::name(&new).clone_into(&mut taken);
         if let Some(written) = store(call, new, dry_run).await? {
             return Ok(written);
@@ -97,7 +102,8 @@ async fn store(call: &Call, mut new: Value, dry_run: bool) -> Result<Option<Writ
         }
         let grant = write::grant(call, Some(&mut new), None).await?;
         let mut charge = admit::charge(call, Some(&new), None).await?;
-        let stored = write::stored_form(call.row, &new);
+        let value = conversion::stored(&call.app, call.row, &new).await?;
+        let stored = write::answered(call, &new, &value);
         if dry_run {
             return Ok(Some(Written {
                 stored,
@@ -106,7 +112,7 @@ async fn store(call: &Call, mut new: Value, dry_run: bool) -> Result<Option<Writ
         }
         let mut writes = vec![Write::Create {
             key: key.clone(),
-            value: stored.clone(),
+            value,
         }];
         writes.extend(grant.writes());
         writes.extend(charge.writes());

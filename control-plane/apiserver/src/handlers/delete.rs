@@ -1,6 +1,5 @@
 //! DELETE of an object or of all that a selector picks.
 
-use admission::Operation;
 use api::meta;
 use api::status::{self, Status};
 use api::write::{Deletion, Fate};
@@ -9,13 +8,12 @@ use time::OffsetDateTime;
 
 use super::Call;
 use super::list::{self, Page};
-use crate::admit;
 use crate::body;
 use crate::negotiate::{Encoding, Form};
 use crate::object;
 use crate::options::{self, ListOptions};
 use crate::respond::{self, Answer};
-use crate::write::{self, Next, Written};
+use crate::write::{self, Wish, Written};
 
 /// What became of the object.
 pub(crate) struct Deleted {
@@ -92,15 +90,10 @@ pub(crate) async fn remove(
     let (mut uid, mut removed) = (String::new(), false);
     let written = write::modify(call, dry_run, |current| {
         deletion.check(call.row, current)?;
-        admit::validate(call, Operation::Delete, current, None)?;
         meta::uid(current).clone_into(&mut uid);
         let fate = deletion.fate(call.row, current, OffsetDateTime::now_utc());
         removed = fate == Fate::Remove;
-        Ok(match fate {
-            Fate::Remove => Next::Remove,
-            Fate::Mark(marked) => Next::Put(*marked),
-            Fate::Waits => Next::Keep,
-        })
+        Ok(Wish::Delete(fate))
     })
     .await?;
     Ok(Deleted {

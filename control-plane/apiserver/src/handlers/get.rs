@@ -5,6 +5,7 @@ use api::status::Status;
 use storage::{Entry, Range, Revision};
 
 use super::{Call, current, storage_failure};
+use crate::hooks::conversion;
 use crate::options;
 use crate::respond::{self, Answer};
 
@@ -23,6 +24,7 @@ pub(crate) async fn get(call: &Call) -> Result<Answer, Status> {
         found.map_err(|e| storage_failure(&e))?
     };
     let entry = entry.ok_or_else(|| call.not_found())?;
+    let entry = conversion::entry(&call.app, call.row, entry).await?;
     Ok(respond::object(
         call.row,
         call.accepted,

@@ -1,5 +1,7 @@
 //! GET of a collection: one consistent page.
 
+use std::sync::Arc;
+
 use api::selector::{FieldSelector, LabelSelector};
 use api::status::Status;
 use api::table::Resource;
@@ -8,6 +10,7 @@ use storage::{Entry, Error, Range, Revision};
 use super::{Call, current, storage_failure};
 use crate::State;
 use crate::cursor::Cursor;
+use crate::hooks::conversion;
 use crate::negotiate::Encoding;
 use crate::object;
 use crate::options::{ListOptions, Match};
@@ -93,8 +96,11 @@ pub(crate) async fn page(call: &Call, options: &ListOptions) -> Result<Page, Sta
     let (revision, items, next, remaining) =
         match read(&call.app, &filter, at, start, options.limit).await {
             Ok(read) => read,
-            Err(Error::Compacted { .. }) => return Ok(Page::Expired(expired(options))),
-            Err(error) => return Err(storage_failure(&error)),
+            Err(Failed::Store(Error::Compacted { .. })) => {
+                return Ok(Page::Expired(expired(options)));
+            }
+            Err(Failed::Store(error)) => return Err(storage_failure(&error)),
+            Err(Failed::Told(status)) => return Err(status),
         };
     let continue_token = next.map_or_else(String::new, |start| {
         let start = start
@@ -161,14 +167,32 @@ async fn position(
 
 type Read = (Revision, Vec<Entry>, Option<String>, u64);
 
+/// Why nothing was read.
+enum Failed {
+    Store(Error),
+    Told(Status),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Failed::Store(error)
+    }
+}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        Failed::Told(status)
+    }
+}
+
 /// Up to `limit` entries that the filter takes, the key after them if there are more, and how many remain.
 async fn read(
-    app: &State,
+    app: &Arc<State>,
     filter: &Filter,
     at: Option<Revision>,
     start: Option<String>,
     limit: usize,
-) -> Result<Read, Error> {
+) -> Result<Read, Failed> {
     let prefix = filter.prefix.clone();
     if filter.takes_all() || limit == 0 {
         let mut page = app
@@ -185,6 +209,7 @@ async fn read(
         } else {
             None
         };
+        page.entries = conversion::entries(app, filter.row, page.entries).await?;
         page.entries.retain(|entry| filter.takes(entry));
         return Ok((page.revision, page.entries, next, page.remaining));
     }
@@ -199,7 +224,7 @@ async fn read(
         let page = app.storage.list(range.clone()).await?;
         let more = page.remaining > 0;
         let last = page.entries.last().map(|entry| after(&entry.key));
-        for entry in page.entries {
+        for entry in conversion::entries(app, filter.row, page.entries).await? {
             if !filter.takes(&entry) {
                 continue;
             }

@@ -49,7 +49,14 @@ pub(crate) struct Call {
     /// Of a Table.
     pub(crate) include: IncludeObject,
     pub(crate) body: Bytes,
+    /// Whether the server asks itself: nobody else has a say in what every cluster begins with.
+    pub(crate) own: bool,
+    pub(crate) method: Method,
 }
+
+/// Marks a request of the server to itself. No client can set it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Own;
 
 impl Call {
     /// The storage key of the object that the path names.
@@ -72,6 +79,8 @@ impl Call {
             accepted: self.accepted,
             include: self.include,
             body: self.body.clone(),
+            own: self.own,
+            method: self.method.clone(),
         }
     }
 
@@ -86,6 +95,11 @@ impl Call {
                 told.push(warning);
             }
         }
+    }
+
+    /// Whether the request patches.
+    pub(crate) fn is_patch(&self) -> bool {
+        self.method == Method::PATCH
     }
 
     pub(crate) fn not_found(&self) -> Status {

@@ -11,7 +11,7 @@ use super::{Call, apply, update};
 use crate::body;
 use crate::options::WriteOptions;
 use crate::respond::{self, Answer};
-use crate::write::{self, Managers};
+use crate::write::{self, Managers, Wish};
 
 /// The kinds of patch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,7 +48,11 @@ pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
                 sent, &call.name,
             )));
         }
-        write::prepare(call, part, new, current, Managers::Track)
+        Ok(Wish::Change {
+            new,
+            part,
+            managers: Managers::Track,
+        })
     })
     .await;
     Ok(match result {

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::{Call, delete, storage_failure};
 use crate::options::WriteOptions;
 use crate::respond::{self, Answer};
-use crate::write::{self, Next};
+use crate::write::{self, Wish};
 use crate::{body, object};
 
 /// POST of a Binding, to the Pod or to the collection of bindings.
@@ -37,7 +37,7 @@ pub(crate) async fn bind(call: &Call) -> Result<Answer, Status> {
     target.row = pods;
     target.subresource = None;
     write::modify(&target, options.dry_run, |pod| {
-        pod_parts::bind(pod, &binding, OffsetDateTime::now_utc()).map(Next::Put)
+        pod_parts::bind(pod, &binding, OffsetDateTime::now_utc()).map(Wish::Put)
     })
     .await?;
     Ok(success(call))
@@ -137,9 +137,9 @@ async fn ask_budget(call: &Call, pod: &Value, dry_run: bool) -> Result<bool, Sta
     write::modify(&target, dry_run, |current| {
         raced = meta::resource_version(current) != seen;
         Ok(if raced {
-            Next::Keep
+            Wish::Keep
         } else {
-            Next::Put(changed.clone())
+            Wish::Put(changed.clone())
         })
     })
     .await?;
@@ -271,7 +271,7 @@ async fn mark_and_delete(
                 "message": "Eviction API: evicting", "lastProbeTime": null,
             });
             pod_parts::set_condition(&mut marked, condition, OffsetDateTime::now_utc());
-            Ok(Next::Put(marked))
+            Ok(Wish::Put(marked))
         })
         .await?;
     }

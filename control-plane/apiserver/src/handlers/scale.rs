@@ -15,7 +15,7 @@ use crate::managers;
 use crate::object;
 use crate::options::WriteOptions;
 use crate::respond::{self, Answer};
-use crate::write::{self, Managers};
+use crate::write::{self, Managers, Wish};
 
 /// Answers GET, PUT and PATCH.
 pub(crate) async fn answer(
@@ -121,7 +121,11 @@ async fn apply(
     }
     let written = write::modify(call, options.dry_run, |current| {
         let applied = managers::apply(call, Some(current), &wish, options.force)?;
-        write::prepare(call, Part::Main, applied, current, Managers::Known)
+        Ok(Wish::Change {
+            new: applied,
+            part: Part::Main,
+            managers: Managers::Known,
+        })
     })
     .await?;
     let object = object::decode_at(call.row, &written.stored, written.revision);
@@ -163,7 +167,11 @@ async fn set(
                 value::set(metadata, "uid", uid);
             }
         }
-        write::prepare(call, Part::Main, new, current, Managers::Track)
+        Ok(Wish::Change {
+            new,
+            part: Part::Main,
+            managers: Managers::Track,
+        })
     })
     .await?;
     let object = object::decode_at(call.row, &written.stored, written.revision);

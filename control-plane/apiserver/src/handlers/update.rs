@@ -9,7 +9,7 @@ use super::{Call, create};
 use crate::body;
 use crate::options::WriteOptions;
 use crate::respond::{self, Answer};
-use crate::write::{self, Managers};
+use crate::write::{self, Managers, Wish};
 
 /// Answers with the object as stored: 201 where the resource allows PUT to make it.
 pub(crate) async fn update(call: &Call) -> Result<Answer, Status> {
@@ -22,8 +22,12 @@ pub(crate) async fn update(call: &Call) -> Result<Answer, Status> {
         )));
     }
     let part = part(call);
-    let replaced = write::modify(call, options.dry_run, |current| {
-        write::prepare(call, part, object.clone(), current, Managers::Track)
+    let replaced = write::modify(call, options.dry_run, |_| {
+        Ok(Wish::Change {
+            new: object.clone(),
+            part,
+            managers: Managers::Track,
+        })
     })
     .await;
     let (code, result) = match replaced {

@@ -20,6 +20,7 @@ use super::list::Filter;
 use super::{Call, current, oldest, storage_failure};
 use crate::State;
 use crate::events::Frame;
+use crate::hooks::conversion;
 use crate::metrics::Watching;
 use crate::negotiate::{Encoding, Form};
 use crate::object::{self, Head};
@@ -65,7 +66,8 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
             .list(range)
             .await
             .map_err(|e| storage_failure(&e))?;
-        (page.entries, page.revision)
+        let entries = conversion::entries(app, call.row, page.entries).await?;
+        (entries, page.revision)
     } else if asked == 0 {
         (Vec::new(), newest)
     } else {
@@ -102,6 +104,12 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
         .watch(watcher.filter.prefix.clone(), Some(from))
         .await
     {
+        Ok(changes) if conversion::converts(call.row) => {
+            let (app, row) = (app.clone(), call.row);
+            watcher.changes = changes
+                .then(move |event| conversion::event(app.clone(), row, event))
+                .boxed();
+        }
         Ok(changes) => watcher.changes = changes,
         Err(error @ Error::Compacted { .. }) => watcher.fail(&error),
         Err(error) => return Err(storage_failure(&error)),

@@ -174,11 +174,23 @@ async fn pod_peer(ask: &Ask<'_>, wanted: &Named<'_>) -> Result<Peer, Status> {
 }
 
 async fn service_peer(ask: &Ask<'_>, wanted: &Named<'_>) -> Result<Peer, Status> {
-    let service = stored(ask.state, ask.row, ask.namespace, wanted.name).await?;
+    let (host, port) = endpoint(ask.state, ask.namespace, wanted.name, wanted.port).await?;
+    reachable(&host, port, wanted.tls)
+}
+
+/// Address and port of one who answers for a Service. `wanted` names one of its ports, or is empty where there is one
+/// only.
+pub(crate) async fn endpoint(
+    state: &Arc<State>,
+    namespace: &str,
+    name: &str,
+    wanted: &str,
+) -> Result<(String, u16), Status> {
+    let service = stored(state, row("", "services")?, namespace, name).await?;
     let unavailable = |why: String| Status::new(503, "ServiceUnavailable", why);
     let quoted = api::field::quoted;
     let ports = list(&service, &["spec", "ports"]);
-    let port = match wanted.port {
+    let port = match wanted {
         "" => ports.first().filter(|_| ports.len() == 1),
         given => ports.iter().find(|port| {
             text(port, &["name"]) == given || number(port, &["port"]).to_string() == given
@@ -187,25 +199,27 @@ async fn service_peer(ask: &Ask<'_>, wanted: &Named<'_>) -> Result<Peer, Status>
     let Some(port) = port else {
         return Err(unavailable(format!(
             "no service port {} found for service {}",
-            quoted(wanted.port),
-            quoted(wanted.name)
+            quoted(wanted),
+            quoted(name)
         )));
     };
+    if text(&service, &["spec", "type"]) == "ExternalName" {
+        let host = text(&service, &["spec", "externalName"]).to_owned();
+        let number = u16::try_from(number(port, &["port"])).unwrap_or_default();
+        return Ok((host, number));
+    }
     let slices = row("discovery.k8s.io", "endpointslices")?;
-    let page = ask
-        .state
-        .storage
-        .list(Range {
-            prefix: slices.key_prefix(ask.namespace),
-            ..Range::default()
-        })
-        .await
-        .map_err(|error| storage_failure(&error))?;
+    let range = Range {
+        prefix: slices.key_prefix(namespace),
+        ..Range::default()
+    };
+    let page = state.storage.list(range).await;
+    let page = page.map_err(|error| storage_failure(&error))?;
     let mut found = Vec::new();
     for entry in &page.entries {
         let slice = object::decode(slices, entry);
         let label = ["metadata", "labels", "kubernetes.io/service-name"];
-        if text(&slice, &label) != wanted.name {
+        if text(&slice, &label) != name {
             continue;
         }
         let target = list(&slice, &["ports"])
@@ -228,11 +242,10 @@ async fn service_peer(ask: &Ask<'_>, wanted: &Named<'_>) -> Result<Peer, Status>
     if found.is_empty() {
         return Err(unavailable(format!(
             "no endpoints available for service {}",
-            quoted(wanted.name)
+            quoted(name)
         )));
     }
-    let (host, port) = &found[fastrand::usize(..found.len())];
-    reachable(host, *port, wanted.tls)
+    Ok(found.swap_remove(fastrand::usize(..found.len())))
 }
 
 /// The server lends nobody its place on loopback or the link: what listens there trusts who comes from there.

@@ -1,0 +1,98 @@
+//! `matchConditions`: what must be true of a request before a webhook or policy is asked.
+
+use api::field::FieldError;
+use api::value::{at, list, text};
+use serde_json::Value;
+
+use super::expression::{Compiled, Gives, Inputs, Scope, Vocabulary, compile};
+
+/// Whether all conditions hold. One that is false decides, whatever others fail.
+///
+/// # Errors
+/// What failed, where none is false.
+pub fn hold(
+    conditions: &[Value],
+    vocabulary: Vocabulary,
+    inputs: &Inputs<'_>,
+) -> Result<bool, String> {
+    let compiled: Vec<Compiled> = conditions
+        .iter()
+        .map(|condition| compile(text(condition, &["expression"]), Gives::Bool, vocabulary))
+        .collect();
+    let mut scope = Scope::new(inputs);
+    let mut failed = Vec::new();
+    for (condition, compiled) in conditions.iter().zip(&compiled) {
+        match scope.holds(compiled) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(why) => failed.push(format!(
+                "match condition {} failed: {why}",
+                api::field::quoted(text(condition, &["name"]))
+            )),
+        }
+    }
+    if failed.is_empty() {
+        Ok(true)
+    } else {
+        Err(failed.join(", "))
+    }
+}
+
+/// What is wrong with the expressions of a webhook configuration or policy that is to be stored. Those that `old` has
+/// as well are let be: they may have been written when more was known.
+pub fn faults(kind: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let mut check = |field: String, source: &str, gives: Gives, vocabulary: Vocabulary| {
+        if source.trim().is_empty() {
+            return;
+        }
+        if let Err(why) = compile(source, gives, vocabulary).as_ref() {
+            wrong.push(FieldError::invalid_text(field, source, why.clone()));
+        }
+    };
+    if kind.ends_with("WebhookConfiguration") {
+        for (i, webhook) in list(new, &["webhooks"]).iter().enumerate() {
+            let before = list(old, &["webhooks"])
+                .iter()
+                .find(|before| before["name"] == webhook["name"])
+                .unwrap_or(&Value::Null);
+            if at(before, &["matchConditions"]) == at(webhook, &["matchConditions"]) {
+                continue;
+            }
+            for (j, condition) in list(webhook, &["matchConditions"]).iter().enumerate() {
+                let field = format!("webhooks[{i}].matchConditions[{j}].expression");
+                check(
+                    field,
+                    text(condition, &["expression"]),
+                    Gives::Bool,
+                    Vocabulary::default(),
+                );
+            }
+        }
+        return wrong;
+    }
+    if kind != "ValidatingAdmissionPolicy" || new["spec"] == old["spec"] {
+        return wrong;
+    }
+    let spec = at(new, &["spec"]);
+    let vocabulary = Vocabulary {
+        policy: true,
+        params: at(spec, &["paramKind"]).is_object(),
+    };
+    // A condition decides whether variables are needed at all.
+    #[rustfmt::skip]
+    let parts = [
+        ("variables", "expression", Gives::Any),
+        ("matchConditions", "expression", Gives::Bool),
+        ("validations", "expression", Gives::Bool),
+        ("validations", "messageExpression", Gives::Text),
+        ("auditAnnotations", "valueExpression", Gives::Any),
+    ];
+    for (list_name, key, gives) in parts {
+        for (i, item) in list(spec, &[list_name]).iter().enumerate() {
+            let field = format!("spec.{list_name}[{i}].{key}");
+            check(field, text(item, &[key]), gives, vocabulary);
+        }
+    }
+    wrong
+}

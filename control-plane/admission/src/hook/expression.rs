@@ -1,0 +1,164 @@
+//! Expressions in CEL over a request: compiled once, evaluated within a budget.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use cel::cost::{CALL_MAX, OBJECT_MAX};
+use cel::types::{Decl, Type};
+use cel::value::{Value as Cel, dynamic};
+use cel::{Failure, Program};
+use serde_json::Value;
+
+/// How many compiled expressions are kept; when there are more, all are forgotten.
+const KEPT: usize = 4096;
+/// The longest message that an expression makes.
+const MESSAGE_MAX: usize = 5 << 10;
+
+/// What an expression gives.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Gives {
+    /// Truth.
+    Bool,
+    /// Text.
+    Text,
+    /// Anything.
+    Any,
+}
+
+/// What an expression may speak of besides `object`, `oldObject`, `request` and `authorizer`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct Vocabulary {
+    /// `namespaceObject` and `variables`: it is a policy's.
+    pub policy: bool,
+    /// `params`.
+    pub params: bool,
+}
+
+/// A compiled expression, or why it is none.
+pub type Compiled = Arc<Result<Program, String>>;
+
+type Key = (Box<str>, Gives, Vocabulary);
+
+static KNOWN: LazyLock<Mutex<HashMap<Key, Compiled>>> = LazyLock::new(Mutex::default);
+
+/// Compiles the expression, unless that was done before.
+pub fn compile(source: &str, gives: Gives, vocabulary: Vocabulary) -> Compiled {
+    let key = (Box::from(source), gives, vocabulary);
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(compiled) = known().get(&key) {
+        return compiled.clone();
+    }
+    let any = Decl::any();
+    let mut names = vec!["object", "oldObject", "request", "authorizer"];
+    if vocabulary.policy {
+        names.extend(["namespaceObject", "variables"]);
+    }
+    if vocabulary.params {
+        names.push("params");
+    }
+    let variables: Vec<_> = names
+        .into_iter()
+        .map(|name| (name, any.clone(), false))
+        .collect();
+    let wanted = match gives {
+        Gives::Bool => Type::Bool,
+        Gives::Text => Type::String,
+        Gives::Any => Type::Dyn,
+    };
+    let compiled = Arc::new(
+        Program::compile(source, &variables, &wanted)
+            // As refusals of policies word it.
+            .map_err(|why| why.replace("must evaluate to a bool", "must evaluate to bool")),
+    );
+    let mut known = known();
+    if known.len() >= KEPT {
+        known.clear();
+    }
+    known.insert(key, compiled.clone());
+    compiled
+}
+
+/// What expressions speak of. Null stands for what a request has not.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// What is to be stored.
+    pub object: &'a Value,
+    /// What stands there.
+    pub old: &'a Value,
+    /// The request, without its objects.
+    pub request: &'a Value,
+    /// The policy's parameters.
+    pub params: &'a Value,
+    /// The namespace of the request.
+    pub namespace: &'a Value,
+}
+
+/// Evaluations that share a budget.
+pub struct Scope<'a> {
+    values: Vec<(&'a str, Cel<'a>)>,
+    variables: Vec<(Cel<'a>, Cel<'a>)>,
+    budget: u64,
+}
+
+impl<'a> Scope<'a> {
+    /// Nothing is spent yet.
+    pub fn new(inputs: &Inputs<'a>) -> Self {
+        Scope {
+            values: vec![
+                ("object", dynamic(inputs.object)),
+                ("oldObject", dynamic(inputs.old)),
+                ("request", dynamic(inputs.request)),
+                ("params", dynamic(inputs.params)),
+                ("namespaceObject", dynamic(inputs.namespace)),
+            ],
+            variables: Vec::new(),
+            budget: OBJECT_MAX,
+        }
+    }
+
+    /// Adds `variables.NAME`. One that has no value is absent: only an expression that needs it fails.
+    pub fn define(&mut self, name: &'a str, compiled: &'a Compiled) {
+        if let Ok(value) = self.value(compiled) {
+            self.variables.push((Cel::Text(name), value));
+        }
+    }
+
+    /// The value of an expression.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn value(&mut self, compiled: &'a Compiled) -> Result<Cel<'a>, String> {
+        let program = compiled
+            .as_ref()
+            .as_ref()
+            .map_err(|why| format!("compilation error: {why}"))?;
+        let mut values = self.values.clone();
+        values.push(("variables", Cel::Map(Arc::new(self.variables.clone()))));
+        let (outcome, spent) = program.evaluate(values, CALL_MAX.min(self.budget));
+        self.budget = self.budget.saturating_sub(spent);
+        outcome.map_err(|Failure(why)| {
+            if self.budget == 0 {
+                "validation failed due to running out of cost budget, no further validation rules will be run".into()
+            } else {
+                why
+            }
+        })
+    }
+
+    /// Whether it is true.
+    ///
+    /// # Errors
+    /// It has no value.
+    pub fn holds(&mut self, compiled: &'a Compiled) -> Result<bool, String> {
+        self.value(compiled)
+            .map(|value| matches!(value, Cel::Bool(true)))
+    }
+
+    /// The text that it makes, if it is fit to be shown.
+    pub fn message(&mut self, compiled: &'a Compiled) -> Option<String> {
+        let value = self.value(compiled).ok()?;
+        let text = value.as_text()?.trim();
+        (!text.is_empty() && text.len() <= MESSAGE_MAX && !text.contains('\n'))
+            .then(|| text.to_owned())
+    }
+}

@@ -1,0 +1,190 @@
+//! ValidatingAdmissionPolicy: what a policy says of a request, given one set of parameters.
+
+use api::status::{Cause, Status};
+use api::value::{at, list, text};
+use serde_json::Value;
+
+use super::conditions;
+use super::expression::{Compiled, Gives, Inputs, Scope, Vocabulary, compile};
+use super::{OnFailure, Request};
+
+/// Why a policy does not hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Denial {
+    /// For people.
+    pub message: String,
+    /// `Invalid`, `Forbidden`, `Unauthorized` or `RequestEntityTooLarge`.
+    pub reason: String,
+}
+
+impl Denial {
+    /// Of a policy that could not be asked; `None` where that is to be ignored.
+    pub fn of_failure(policy: &Value, why: String) -> Option<Self> {
+        let on_failure = OnFailure::parse(text(policy, &["spec", "failurePolicy"]));
+        (on_failure == OnFailure::Fail).then(|| Denial {
+            message: why,
+            reason: String::new(),
+        })
+    }
+}
+
+/// What a policy has against the request.
+pub fn denials(policy: &Value, inputs: &Inputs<'_>) -> Vec<Denial> {
+    let spec = at(policy, &["spec"]);
+    let vocabulary = Vocabulary {
+        policy: true,
+        params: at(spec, &["paramKind"]).is_object(),
+    };
+    match conditions::hold(list(spec, &["matchConditions"]), vocabulary, inputs) {
+        Ok(true) => {}
+        Ok(false) => return Vec::new(),
+        Err(why) => return Denial::of_failure(policy, why).into_iter().collect(),
+    }
+    let compiled = |items: &[Value], key: &str, gives: Gives| -> Vec<Compiled> {
+        items
+            .iter()
+            .map(|item| compile(text(item, &[key]), gives, vocabulary))
+            .collect()
+    };
+    let (variables, validations) = (list(spec, &["variables"]), list(spec, &["validations"]));
+    let defined = compiled(variables, "expression", Gives::Any);
+    let rules = compiled(validations, "expression", Gives::Bool);
+    let messages = compiled(validations, "messageExpression", Gives::Text);
+    let mut scope = Scope::new(inputs);
+    for (variable, compiled) in variables.iter().zip(&defined) {
+        scope.define(text(variable, &["name"]), compiled);
+    }
+    let mut denials = Vec::new();
+    for ((validation, rule), message) in validations.iter().zip(&rules).zip(&messages) {
+        let expression = text(validation, &["expression"]).trim();
+        match scope.holds(rule) {
+            Ok(true) => {}
+            Ok(false) => {
+                let made = (!text(validation, &["messageExpression"]).is_empty())
+                    .then(|| scope.message(message))
+                    .flatten();
+                denials.push(Denial {
+                    message: made.unwrap_or_else(|| match text(validation, &["message"]).trim() {
+                        "" => format!("failed expression: {expression}"),
+                        message => message.to_owned(),
+                    }),
+                    reason: text(validation, &["reason"]).to_owned(),
+                });
+            }
+            Err(why) => denials.extend(Denial::of_failure(
+                policy,
+                format!("expression '{expression}' resulted in error: {why}"),
+            )),
+        }
+    }
+    denials
+}
+
+/// The refusal in Kubernetes' words.
+pub fn refusal(request: &Request<'_>, policy: &str, binding: &str, denial: &Denial) -> Status {
+    let message = format!(
+        "ValidatingAdmissionPolicy '{policy}' with binding '{binding}' denied request: {}",
+        denial.message
+    );
+    let mut status = request.attributes.forbid(&message);
+    (status.code, status.reason) = match denial.reason.as_str() {
+        "Forbidden" => (403, "Forbidden".into()),
+        "Unauthorized" => (401, "Unauthorized".into()),
+        "RequestEntityTooLarge" => (413, "RequestEntityTooLarge".into()),
+        _ => (422, "Invalid".into()),
+    };
+    if let Some(details) = &mut status.details {
+        details.causes.push(Cause {
+            message,
+            ..Cause::default()
+        });
+    }
+    status
+}
+
+/// What the client is warned with.
+pub fn warning(policy: &str, binding: &str, denial: &Denial) -> String {
+    format!(
+        "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}",
+        denial.message
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn said(spec: Value, object: &Value, params: &Value) -> Vec<String> {
+        let policy = json!({"metadata": {"name": "p"}, "spec": spec});
+        let request = json!({"operation": "CREATE", "userInfo": {"username": "jane"}});
+        let namespace = json!({"metadata": {"name": "web", "labels": {"env": "prod"}}});
+        let inputs = Inputs {
+            object,
+            old: &Value::Null,
+            request: &request,
+            params,
+            namespace: &namespace,
+        };
+        denials(&policy, &inputs)
+            .into_iter()
+            .map(|denial| {
+                format!("{} {}", denial.reason, denial.message)
+                    .trim()
+                    .to_owned()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn policies() {
+        let object = json!({"spec": {"replicas": 7}, "metadata": {"name": "a"}});
+        let rule = |expression: &str| json!({"validations": [{"expression": expression}]});
+        #[rustfmt::skip]
+        let cases = [
+            (rule("object.spec.replicas <= 5"), json!(null), vec!["failed expression: object.spec.replicas <= 5"]),
+            (rule("object.spec.replicas <= 7 && oldObject == null"), json!(null), vec![]),
+            (rule("namespaceObject.metadata.labels.env == 'prod' && request.userInfo.username == 'jane'"), json!(null), vec![]),
+            (rule("object.spec.absent > 1"), json!(null), vec!["expression 'object.spec.absent > 1' resulted in error: no such key: absent"]),
+            (json!({"failurePolicy": "Ignore", "validations": [{"expression": "object.spec.absent > 1"}]}), json!(null), vec![]),
+            (json!({"matchConditions": [{"name": "no", "expression": "object.metadata.name == 'b'"}], "validations": [{"expression": "false"}]}), json!(null), vec![]),
+            (json!({"matchConditions": [{"name": "a", "expression": "object.x.y"}, {"name": "b", "expression": "false"}], "validations": [{"expression": "false"}]}), json!(null), vec![]),
+            (json!({"variables": [{"name": "n", "expression": "object.spec.replicas"}, {"name": "m", "expression": "variables.n + 1"}],
+                "validations": [{"expression": "variables.m < 8", "reason": "Forbidden", "messageExpression": "'got ' + string(variables.m)", "message": "not shown"}]}),
+                json!(null), vec!["Forbidden got 8"]),
+            (json!({"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}, "validations": [
+                {"expression": "object.spec.replicas <= int(params.data.max)", "message": "too many"}]}),
+                json!({"data": {"max": "6"}}), vec!["too many"]),
+        ];
+        for (spec, params, expected) in cases {
+            assert_eq!(said(spec.clone(), &object, &params), expected, "{spec}");
+        }
+    }
+
+    #[test]
+    fn expressions_are_checked_when_written() {
+        let faults = |spec: Value| -> Vec<String> {
+            conditions::faults(
+                "ValidatingAdmissionPolicy",
+                &json!({"spec": spec}),
+                &Value::Null,
+            )
+            .iter()
+            .map(|fault| fault.field.clone())
+            .collect()
+        };
+        assert_eq!(
+            faults(json!({
+                "matchConditions": [{"expression": "1"}], "variables": [{"expression": "nope"}],
+                "validations": [{"expression": "params.x", "messageExpression": "1"}, {"expression": "true"}],
+            })),
+            [
+                "spec.variables[0].expression",
+                "spec.matchConditions[0].expression",
+                "spec.validations[0].expression",
+                "spec.validations[0].messageExpression",
+            ]
+        );
+    }
+}
