@@ -6,6 +6,8 @@ mod parse;
 mod syntax;
 mod types;
 
+pub use custom::prune_metadata;
+
 use serde_json::Value;
 
 use crate::schema::{self, Schema};

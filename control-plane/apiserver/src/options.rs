@@ -186,6 +186,12 @@ impl ListOptions {
                         supported,
                     ));
                 }
+                if !continue_token.is_empty() {
+                    errors.push(FieldError::forbidden(
+                        "resourceVersionMatch",
+                        "resourceVersionMatch is forbidden when continue is provided",
+                    ));
+                }
             }
         } else {
             if !version_match.is_empty() {

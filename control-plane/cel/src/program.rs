@@ -14,6 +14,8 @@ use crate::value::Value;
 #[derive(Debug)]
 pub struct Program {
     expr: Expr,
+    /// The type of its value.
+    pub of: Type,
     /// What evaluating it costs at most.
     pub cost: u64,
 }
@@ -47,6 +49,7 @@ impl Program {
         Ok(Program {
             expr,
             cost: known.cost.max,
+            of: known.of,
         })
     }
 

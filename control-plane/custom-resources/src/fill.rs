@@ -38,6 +38,14 @@ fn walk(
             }
             for (key, value) in map.iter_mut() {
                 if resource && matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
+                    // Whoever reads the whole object sees to the root's.
+                    if !root && key == "metadata" {
+                        join(path, key);
+                        for unknown in api::decode::prune_metadata(value) {
+                            found.push(format!("{path}.{unknown}"));
+                        }
+                        path.truncate(length);
+                    }
                     continue;
                 }
                 let Some(below) = schema.property(key).or(schema.additional.as_deref()) else {

@@ -12,7 +12,7 @@ use super::expression::{Compiled, Gives, Inputs, Scope, Vocabulary, compile};
 /// What failed, where none is false.
 pub fn hold(
     conditions: &[Value],
-    vocabulary: Vocabulary,
+    vocabulary: &Vocabulary,
     inputs: &Inputs<'_>,
 ) -> Result<bool, String> {
     let compiled: Vec<Compiled> = conditions
@@ -42,7 +42,7 @@ pub fn hold(
 /// as well are let be: they may have been written when more was known.
 pub fn faults(kind: &str, new: &Value, old: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
-    let mut check = |field: String, source: &str, gives: Gives, vocabulary: Vocabulary| {
+    let mut check = |field: String, source: &str, gives: Gives, vocabulary: &Vocabulary| {
         if source.trim().is_empty() {
             return;
         }
@@ -65,7 +65,7 @@ pub fn faults(kind: &str, new: &Value, old: &Value) -> Vec<FieldError> {
                     field,
                     text(condition, &["expression"]),
                     Gives::Bool,
-                    Vocabulary::default(),
+                    &Vocabulary::default(),
                 );
             }
         }
@@ -75,15 +75,23 @@ pub fn faults(kind: &str, new: &Value, old: &Value) -> Vec<FieldError> {
         return wrong;
     }
     let spec = at(new, &["spec"]);
-    let vocabulary = Vocabulary {
-        policy: true,
-        params: at(spec, &["paramKind"]).is_object(),
-    };
+    let mut vocabulary = Vocabulary::of_policy(at(spec, &["paramKind"]).is_object());
     // A condition decides whether variables are needed at all.
+    for (i, condition) in list(spec, &["matchConditions"]).iter().enumerate() {
+        let field = format!("spec.matchConditions[{i}].expression");
+        let source = text(condition, &["expression"]);
+        check(field, source, Gives::Bool, &vocabulary);
+    }
+    for (i, variable) in list(spec, &["variables"]).iter().enumerate() {
+        let field = format!("spec.variables[{i}].expression");
+        let source = text(variable, &["expression"]);
+        check(field, source, Gives::Any, &vocabulary);
+        // Of those before it alone.
+        let compiled = compile(source, Gives::Any, &vocabulary);
+        vocabulary.add(text(variable, &["name"]), &compiled);
+    }
     #[rustfmt::skip]
     let parts = [
-        ("variables", "expression", Gives::Any),
-        ("matchConditions", "expression", Gives::Bool),
         ("validations", "expression", Gives::Bool),
         ("validations", "messageExpression", Gives::Text),
         ("auditAnnotations", "valueExpression", Gives::Any),
@@ -91,7 +99,7 @@ pub fn faults(kind: &str, new: &Value, old: &Value) -> Vec<FieldError> {
     for (list_name, key, gives) in parts {
         for (i, item) in list(spec, &[list_name]).iter().enumerate() {
             let field = format!("spec.{list_name}[{i}].{key}");
-            check(field, text(item, &[key]), gives, vocabulary);
+            check(field, text(item, &[key]), gives, &vocabulary);
         }
     }
     wrong

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use cel::cost::{CALL_MAX, OBJECT_MAX};
-use cel::types::{Decl, Type};
+use cel::types::{Decl, DeclKind, FieldDecl, Type};
 use cel::value::{Value as Cel, dynamic};
 use cel::{Failure, Program};
 use serde_json::Value;
@@ -26,12 +26,73 @@ pub enum Gives {
 }
 
 /// What an expression may speak of besides `object`, `oldObject`, `request` and `authorizer`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Vocabulary {
     /// `namespaceObject` and `variables`: it is a policy's.
     pub policy: bool,
     /// `params`.
     pub params: bool,
+    /// The members of `variables`, sorted by name.
+    variables: Vec<(Box<str>, Shape)>,
+}
+
+/// What is known of a variable.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Shape {
+    Any,
+    Bool,
+    Int,
+    Double,
+    Text,
+}
+
+impl Vocabulary {
+    /// Of a policy without its variables.
+    pub fn of_policy(params: bool) -> Self {
+        Vocabulary {
+            policy: true,
+            params,
+            variables: Vec::new(),
+        }
+    }
+
+    /// Adds a variable that has the value of this expression.
+    pub fn add(&mut self, name: &str, compiled: &Compiled) {
+        let shape = match compiled.as_ref().as_ref().map(|program| &program.of) {
+            Ok(Type::Bool) => Shape::Bool,
+            Ok(Type::Int) => Shape::Int,
+            Ok(Type::Double) => Shape::Double,
+            Ok(Type::String) => Shape::Text,
+            Ok(_) | Err(_) => Shape::Any,
+        };
+        let at = self.variables.partition_point(|(known, _)| **known < *name);
+        self.variables.insert(at, (name.into(), shape));
+    }
+
+    /// What expressions may know of `variables`.
+    fn declared(&self) -> Arc<Decl> {
+        let field = |(name, shape): &(Box<str>, Shape)| FieldDecl {
+            escaped: name.clone(),
+            name: name.clone(),
+            decl: Arc::new(Decl {
+                kind: match shape {
+                    Shape::Any => DeclKind::Dyn,
+                    Shape::Bool => DeclKind::Bool,
+                    Shape::Int => DeclKind::Int,
+                    Shape::Double => DeclKind::Double,
+                    Shape::Text => DeclKind::String,
+                },
+                max: u64::MAX,
+            }),
+        };
+        Arc::new(Decl {
+            kind: DeclKind::Object {
+                name: "kubernetes.variables".into(),
+                fields: self.variables.iter().map(field).collect(),
+            },
+            max: u64::MAX,
+        })
+    }
 }
 
 /// A compiled expression, or why it is none.
@@ -42,8 +103,8 @@ type Key = (Box<str>, Gives, Vocabulary);
 static KNOWN: LazyLock<Mutex<HashMap<Key, Compiled>>> = LazyLock::new(Mutex::default);
 
 /// Compiles the expression, unless that was done before.
-pub fn compile(source: &str, gives: Gives, vocabulary: Vocabulary) -> Compiled {
-    let key = (Box::from(source), gives, vocabulary);
+pub fn compile(source: &str, gives: Gives, vocabulary: &Vocabulary) -> Compiled {
+    let key = (Box::from(source), gives, vocabulary.clone());
     let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(compiled) = known().get(&key) {
         return compiled.clone();
@@ -51,15 +112,18 @@ pub fn compile(source: &str, gives: Gives, vocabulary: Vocabulary) -> Compiled {
     let any = Decl::any();
     let mut names = vec!["object", "oldObject", "request", "authorizer"];
     if vocabulary.policy {
-        names.extend(["namespaceObject", "variables"]);
+        names.push("namespaceObject");
     }
     if vocabulary.params {
         names.push("params");
     }
-    let variables: Vec<_> = names
+    let mut variables: Vec<_> = names
         .into_iter()
         .map(|name| (name, any.clone(), false))
         .collect();
+    if vocabulary.policy {
+        variables.push(("variables", vocabulary.declared(), false));
+    }
     let wanted = match gives {
         Gives::Bool => Type::Bool,
         Gives::Text => Type::String,

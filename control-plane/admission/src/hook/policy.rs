@@ -31,23 +31,25 @@ impl Denial {
 /// What a policy has against the request.
 pub fn denials(policy: &Value, inputs: &Inputs<'_>) -> Vec<Denial> {
     let spec = at(policy, &["spec"]);
-    let vocabulary = Vocabulary {
-        policy: true,
-        params: at(spec, &["paramKind"]).is_object(),
-    };
-    match conditions::hold(list(spec, &["matchConditions"]), vocabulary, inputs) {
+    let mut vocabulary = Vocabulary::of_policy(at(spec, &["paramKind"]).is_object());
+    match conditions::hold(list(spec, &["matchConditions"]), &vocabulary, inputs) {
         Ok(true) => {}
         Ok(false) => return Vec::new(),
         Err(why) => return Denial::of_failure(policy, why).into_iter().collect(),
     }
+    let (variables, validations) = (list(spec, &["variables"]), list(spec, &["validations"]));
+    let mut defined = Vec::new();
+    for variable in variables {
+        let compiled = compile(text(variable, &["expression"]), Gives::Any, &vocabulary);
+        vocabulary.add(text(variable, &["name"]), &compiled);
+        defined.push(compiled);
+    }
     let compiled = |items: &[Value], key: &str, gives: Gives| -> Vec<Compiled> {
         items
             .iter()
-            .map(|item| compile(text(item, &[key]), gives, vocabulary))
+            .map(|item| compile(text(item, &[key]), gives, &vocabulary))
             .collect()
     };
-    let (variables, validations) = (list(spec, &["variables"]), list(spec, &["validations"]));
-    let defined = compiled(variables, "expression", Gives::Any);
     let rules = compiled(validations, "expression", Gives::Bool);
     let messages = compiled(validations, "messageExpression", Gives::Text);
     let mut scope = Scope::new(inputs);
@@ -180,8 +182,8 @@ mod tests {
                 "validations": [{"expression": "params.x", "messageExpression": "1"}, {"expression": "true"}],
             })),
             [
-                "spec.variables[0].expression",
                 "spec.matchConditions[0].expression",
+                "spec.variables[0].expression",
                 "spec.validations[0].expression",
                 "spec.validations[0].messageExpression",
             ]

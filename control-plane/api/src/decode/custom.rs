@@ -34,14 +34,9 @@ pub(super) fn finish(
                 resource.kind, resource.version, resource.kind
             )));
         }
-        for finding in types::unknown_fields(meta, metadata) {
-            let path = finding
-                .strip_prefix("unknown field \"")
-                .unwrap_or_default()
-                .trim_end_matches('"');
+        for path in prune_metadata(metadata) {
             found.push(format!("unknown field \"metadata.{path}\""));
         }
-        drop_unknown(&meta.shape, metadata);
         types::normalise(&meta.shape, metadata);
     }
     let pruned = rules.prune(&mut object);
@@ -67,6 +62,20 @@ pub(super) fn finish(
         object,
         warnings: found,
     })
+}
+
+/// Removes from an object's metadata what no metadata has; the paths of what was removed.
+pub fn prune_metadata(metadata: &mut Value) -> Vec<String> {
+    let Some(meta) = schema::find(OBJECT_META) else {
+        return Vec::new();
+    };
+    let found = types::unknown_fields(meta, metadata);
+    drop_unknown(&meta.shape, metadata);
+    found
+        .iter()
+        .filter_map(|finding| finding.strip_prefix("unknown field \""))
+        .map(|path| path.trim_end_matches('"').to_owned())
+        .collect()
 }
 
 /// Whether the object says that it is of the resource.

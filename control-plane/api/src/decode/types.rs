@@ -227,7 +227,12 @@ impl<'a> Walk<'a> {
 
 fn bad_base64(text: &str) -> Option<String> {
     use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
+    use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
+    // As Go decodes: bits that stand for nothing at the end are let be.
+    const STANDARD: GeneralPurpose = GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+    );
     let plain: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
     match STANDARD.decode(&plain) {
         Ok(_) => None,

@@ -50,6 +50,7 @@ pub(crate) fn validate(object: &Value) -> Vec<FieldError> {
         }
     }
     wrong.extend(bad_dns(spec));
+    wrong.extend(bad_sysctls(spec));
     wrong.extend(meta::labels(
         at(spec, &["nodeSelector"]),
         "spec.nodeSelector",
@@ -119,6 +120,39 @@ pub(crate) fn validate(object: &Value) -> Vec<FieldError> {
         }
     }
     wrong.extend(bad_addresses(object));
+    wrong
+}
+
+/// The names that a kernel's parameters have: words between dots or slashes.
+const SYSCTL: &str = "^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+const SYSCTL_MAX: usize = 253;
+
+fn bad_sysctls(spec: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let mut seen = BTreeSet::new();
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_word = |word: &str| {
+        word.starts_with(alphanumeric)
+            && word.ends_with(alphanumeric)
+            && word
+                .chars()
+                .all(|c| alphanumeric(c) || matches!(c, '-' | '_'))
+    };
+    for (i, sysctl) in list(spec, &["securityContext", "sysctls"])
+        .iter()
+        .enumerate()
+    {
+        let field = format!("spec.securityContext.sysctls[{i}].name");
+        let name = text(sysctl, &["name"]);
+        if name.is_empty() {
+            wrong.push(FieldError::required(field, ""));
+        } else if name.len() > SYSCTL_MAX || !name.split(['.', '/']).all(is_word) {
+            let why = format!("must have at most {SYSCTL_MAX} characters and match regex {SYSCTL}");
+            wrong.push(FieldError::invalid_text(field, name, why));
+        } else if !seen.insert(name) {
+            wrong.push(FieldError::duplicate(field, crate::field::quoted(name)));
+        }
+    }
     wrong
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::Call;
 use crate::auth;
 use crate::body;
+use crate::negotiate::Form;
 use crate::respond::{self, Answer};
 
 /// Answers a review; `None` where the call is none.
@@ -23,6 +24,13 @@ pub(crate) async fn answer(call: &Call) -> Option<Result<Answer, Status>> {
 }
 
 async fn reviewed(call: &Call) -> Result<Answer, Status> {
+    if matches!(call.accepted.form, Form::Table(_)) {
+        let why = format!(
+            "the resource {} does not support being converted to a Table",
+            api::status::Subject::from(call.row)
+        );
+        return Err(Status::new(406, "NotAcceptable", why));
+    }
     let mut review = body::of_kind(call, &call.row.api_version(), call.row.kind)?;
     let status = match call.row.kind {
         "SelfSubjectReview" => {

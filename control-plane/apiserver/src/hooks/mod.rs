@@ -328,7 +328,7 @@ fn concerned(
         namespace: &Value::Null,
     };
     let vocabulary = expression::Vocabulary::default();
-    match conditions::hold(list(body, &["matchConditions"]), vocabulary, &inputs) {
+    match conditions::hold(list(body, &["matchConditions"]), &vocabulary, &inputs) {
         Ok(true) => Ok(Some(form)),
         Ok(false) => Ok(None),
         Err(why) if webhook.on_failure() == OnFailure::Fail => Err(Status::forbidden(
