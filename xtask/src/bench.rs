@@ -7,12 +7,13 @@ use anyhow::Result;
 
 use crate::build;
 use crate::cmd;
+use crate::setup;
 
 /// Options of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Which bench
-    #[arg(default_value = "datapath", value_parser = ["datapath"])]
+    #[arg(default_value = "datapath", value_parser = ["datapath", "dns"])]
     name: String,
     /// Fewer and shorter runs: ends within two minutes
     #[arg(long)]
@@ -28,6 +29,9 @@ pub(crate) struct Options {
 ///
 /// When building fails.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if options.name == "dns" {
+        setup::install_tools(&setup::DNS_BENCH)?;
+    }
     let executables = build::optimised()?;
     let mut bench = Command::new(cmd::named(&executables, "bench")?);
     bench

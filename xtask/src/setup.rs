@@ -16,7 +16,7 @@ use crate::toolchain::Toolchain;
 pub(crate) const LLVM: &str = "22";
 
 /// Commands that are started at run time: (command, Debian package, what for).
-const TOOLS: [(&str, &str, &str); 5] = [
+const TOOLS: [Tool; 5] = [
     ("ip", "iproute2", "makes the namespaces' links"),
     (
         "ethtool",
@@ -37,6 +37,34 @@ const TOOLS: [(&str, &str, &str); 5] = [
         "cc",
         "gcc",
         "links the host's binaries and compiles the TLS library's assembly",
+    ),
+];
+
+/// A command that is started at run time: command, Debian package, what for.
+pub(crate) type Tool = (&'static str, &'static str, &'static str);
+
+/// What `bench dns` compares with, and what it asks with.
+pub(crate) const DNS_BENCH: [Tool; 3] = [
+    (
+        "dnsperf",
+        "dnsperf",
+        "asks DNS servers as fast as they answer",
+    ),
+    ("knotd", "knot", "a DNS server to compare with"),
+    ("nsd", "nsd", "a DNS server to compare with"),
+];
+
+/// What tests of DNS compare with and look names up with.
+pub(crate) const DNS_TEST: [Tool; 2] = [
+    (
+        "knotd",
+        "knot",
+        "a DNS server whose answers ours must equal",
+    ),
+    (
+        "musl-gcc",
+        "musl-tools",
+        "compiles a program that looks names up as musl does",
     ),
 ];
 
@@ -69,6 +97,42 @@ pub(crate) fn run(options: &Options) -> Result<Toolchain> {
     Ok(toolchain)
 }
 
+/// Installs the tools that are not there; servers among them are not started.
+///
+/// # Errors
+///
+/// When they cannot be installed here.
+pub(crate) fn install_tools(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<&Tool> = tools
+        .iter()
+        .filter(|(command, ..)| cmd::which(command).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|(_, package, _)| *package).collect();
+    if cmd::which("apt-get").is_none() {
+        bail!(
+            "please install {} with your system's package manager and run this again",
+            packages.join(", ")
+        );
+    }
+    let policy = Path::new("/usr/sbin/policy-rc.d");
+    if policy.exists() {
+        return apt(&packages);
+    }
+    // Debian's packages ask this file whether their services may start; 101 says no.
+    cmd::run(
+        Command::new("install")
+            .args(["-m", "755", "/dev/null"])
+            .arg(policy),
+    )?;
+    std::fs::write(policy, "#!/bin/sh\nexit 101\n")?;
+    let installed = apt(&packages);
+    std::fs::remove_file(policy)?;
+    installed
+}
+
 /// Where bpf-linker is, as installed by cargo or found on PATH.
 pub(crate) fn linker() -> Option<PathBuf> {
     let cargo_home = std::env::var_os("CARGO_HOME")
@@ -86,7 +150,7 @@ const BY_HAND: &str = "no compiler with the source of `core` was found, and this
 struct Missing {
     toolchain: bool,
     linker: bool,
-    tools: Vec<(&'static str, &'static str, &'static str)>,
+    tools: Vec<Tool>,
 }
 
 impl Missing {

@@ -13,6 +13,7 @@ use anyhow::bail;
 
 use crate::build;
 use crate::cmd;
+use crate::setup;
 
 /// Options of `test`.
 #[derive(clap::Args)]
@@ -48,6 +49,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         );
     }
     build::programs()?;
+    if !options.unprivileged {
+        setup::install_tools(&setup::DNS_TEST)?;
+    }
     // Tests start the binary itself; building it here keeps that out of their time limits.
     // The same selection as the tests', or cargo would settle on other features and compile much of it twice.
     let executables =

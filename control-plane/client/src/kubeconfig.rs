@@ -95,23 +95,72 @@ pub enum KubeconfigError {
 }
 
 impl Settings {
-    /// Reads a kubeconfig and resolves its current context.
-    pub(crate) fn read(path: &Path) -> Result<Settings, KubeconfigError> {
+    /// Reads a kubeconfig and resolves one of its contexts, or the current one.
+    pub(crate) fn read(path: &Path, context: Option<&str>) -> Result<Settings, KubeconfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| KubeconfigError::Read {
             path: path.to_owned(),
             source,
         })?;
-        Settings::parse(&text, path)
+        Settings::parse(&text, path, context)
     }
 
     /// As [`Settings::read`]; `path` is for messages and for files named relative to it.
-    pub(crate) fn parse(text: &str, path: &Path) -> Result<Settings, KubeconfigError> {
-        let config: Config =
+    pub(crate) fn parse(
+        text: &str,
+        path: &Path,
+        context: Option<&str>,
+    ) -> Result<Settings, KubeconfigError> {
+        let mut config: Config =
             serde_saphyr::from_str(text).map_err(|source| KubeconfigError::Parse {
                 path: path.to_owned(),
                 source: Box::new(source),
             })?;
+        if let Some(context) = context {
+            config.current_context = context.to_owned();
+        }
         Resolver { path }.resolve(config)
+    }
+
+    /// A server by its address; `tls` names files: our certificate, its key, and whose certificates are believed.
+    pub(crate) fn endpoint(
+        url: &str,
+        tls: Option<[&Path; 3]>,
+    ) -> Result<Settings, KubeconfigError> {
+        let [certificate, key, authority] = match tls {
+            Some(files) => files.map(|file| Some(file.to_owned())),
+            None => [None, None, None],
+        };
+        let config = Config {
+            current_context: url.to_owned(),
+            clusters: vec![NamedCluster {
+                name: url.to_owned(),
+                cluster: Cluster {
+                    server: url.to_owned(),
+                    certificate_authority: authority,
+                    ..Cluster::default()
+                },
+            }],
+            contexts: vec![NamedContext {
+                name: url.to_owned(),
+                context: Context {
+                    cluster: url.to_owned(),
+                    user: url.to_owned(),
+                    namespace: String::new(),
+                },
+            }],
+            users: vec![NamedUser {
+                name: url.to_owned(),
+                user: User {
+                    client_certificate: certificate,
+                    client_key: key,
+                    ..User::default()
+                },
+            }],
+        };
+        Resolver {
+            path: Path::new(url),
+        }
+        .resolve(config)
     }
 
     /// What every pod finds mounted.

@@ -69,7 +69,31 @@ impl Client {
     /// Names the file and the field that cannot be used.
     pub fn from_kubeconfig(path: impl AsRef<FilePath>) -> Result<Client, KubeconfigError> {
         let path = path.as_ref();
-        Client::over_network(Settings::read(path)?, path)
+        Client::over_network(Settings::read(path, None)?, path)
+    }
+
+    /// As [`Client::from_kubeconfig`], for another than its current context.
+    ///
+    /// # Errors
+    /// Names the file and the field that cannot be used.
+    pub fn from_kubeconfig_context(
+        path: impl AsRef<FilePath>,
+        context: &str,
+    ) -> Result<Client, KubeconfigError> {
+        let path = path.as_ref();
+        Client::over_network(Settings::read(path, Some(context))?, path)
+    }
+
+    /// A client for the server of an address. `tls` names files: our certificate, its key, and the certificates
+    /// of whom we believe; without them nobody vouches for us, and the system's authorities for the server.
+    ///
+    /// # Errors
+    /// Names the file or the address that cannot be used.
+    pub fn from_endpoint(
+        url: &str,
+        tls: Option<[&FilePath; 3]>,
+    ) -> Result<Client, KubeconfigError> {
+        Client::over_network(Settings::endpoint(url, tls)?, FilePath::new(url))
     }
 
     /// As [`Client::from_kubeconfig`], of a text; files that it names are looked for beside `origin`.
@@ -81,7 +105,7 @@ impl Client {
         origin: impl AsRef<FilePath>,
     ) -> Result<Client, KubeconfigError> {
         let origin = origin.as_ref();
-        Client::over_network(Settings::parse(text, origin)?, origin)
+        Client::over_network(Settings::parse(text, origin, None)?, origin)
     }
 
     /// A client for the cluster that this process is a pod of, by what is mounted into every pod.

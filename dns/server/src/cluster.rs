@@ -3,22 +3,27 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::selector::LabelSelector;
 use arc_swap::ArcSwap;
 use client::{Client, Params};
 use futures_util::{FutureExt as _, StreamExt as _};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use view::objects;
+use view::{Event, objects};
 use zone::{Options, Snapshot, Store};
+
+use crate::metrics::{Kind, Registry, Series};
 
 /// What is followed: two plugins that want the same share it, also across a reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Wanted {
-    /// The API server; nothing for the process's own.
-    pub kubeconfig: Option<PathBuf>,
+    /// Which API server.
+    pub server: Server,
     /// Services and EndpointSlices with these labels only.
     pub labels: String,
     /// Namespaces with these labels only.
@@ -41,16 +46,69 @@ pub trait Follower: Send + Sync {
     fn changed(&self, snapshot: &Snapshot, services: &[Arc<[u8]>]);
 }
 
-/// The follower of a cluster, if it has one.
-type Following = Arc<Mutex<Option<Arc<dyn Follower>>>>;
+/// An API server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Server {
+    /// The process's own.
+    #[default]
+    Own,
+    /// As a kubeconfig says.
+    Kubeconfig {
+        /// The file.
+        file: PathBuf,
+        /// A context of it other than the current one.
+        context: Option<String>,
+    },
+    /// By its address.
+    Endpoint {
+        /// With its scheme.
+        url: String,
+        /// Files: our certificate, its key, and the certificates of whom we believe.
+        tls: Option<[PathBuf; 3]>,
+    },
+}
 
 /// A cluster as known at each instant.
 pub struct Cluster {
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    follower: Following,
+    shown: Arc<Shown>,
     task: Mutex<Option<JoinHandle<()>>>,
     client: Client,
     wanted: Wanted,
+    /// From the change of a Pod or Service to its answer.
+    latency: Arc<Series>,
+}
+
+/// What those who answer see of a cluster.
+#[derive(Default)]
+struct Shown {
+    snapshot: ArcSwap<Snapshot>,
+    /// Counts the snapshots.
+    changes: watch::Sender<u64>,
+    follower: Mutex<Option<Arc<dyn Follower>>>,
+}
+
+impl Shown {
+    fn show(&self, snapshot: Snapshot, services: &[Arc<[u8]>], first: bool) {
+        let following = self.follower();
+        match &*following {
+            // All names at once take their time, and nobody answers from them yet.
+            Some(follower) if first => {
+                self.snapshot.store(Arc::new(snapshot));
+                follower.all(&self.snapshot.load());
+            }
+            Some(follower) => {
+                follower.changed(&snapshot, services);
+                self.snapshot.store(Arc::new(snapshot));
+            }
+            None => self.snapshot.store(Arc::new(snapshot)),
+        }
+        drop(following);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn follower(&self) -> MutexGuard<'_, Option<Arc<dyn Follower>>> {
+        self.follower.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The clusters that this process follows.
@@ -68,15 +126,9 @@ pub enum ClusterError {
         "no API server is known: start with --kubeconfig FILE, or name one in the block with `kubeconfig FILE`"
     )]
     NoServer,
-    /// The file cannot be used.
-    #[error("kubeconfig {file}")]
-    Kubeconfig {
-        /// Which.
-        file: PathBuf,
-        /// Why.
-        #[source]
-        source: client::KubeconfigError,
-    },
+    /// What names the API server cannot be used.
+    #[error("the API server cannot be asked")]
+    Server(#[source] client::KubeconfigError),
     /// Labels that cannot be read.
     #[error("{0}")]
     Labels(String),
@@ -96,7 +148,7 @@ impl Clusters {
     ///
     /// # Errors
     /// When no server can be asked.
-    pub fn follow(&self, wanted: Wanted) -> Result<Arc<Cluster>, ClusterError> {
+    pub fn follow(&self, wanted: Wanted, metrics: &Registry) -> Result<Arc<Cluster>, ClusterError> {
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
         followed.retain(|_, cluster| cluster.strong_count() > 0);
         if let Some(cluster) = followed.get(&wanted).and_then(Weak::upgrade) {
@@ -105,19 +157,33 @@ impl Clusters {
         for labels in [&wanted.labels, &wanted.namespace_labels] {
             LabelSelector::parse(labels).map_err(|why| ClusterError::Labels(why.message))?;
         }
-        let client = match (&wanted.kubeconfig, &self.own) {
-            (Some(file), _) => {
-                Client::from_kubeconfig(file).map_err(|source| ClusterError::Kubeconfig {
-                    file: file.clone(),
-                    source,
-                })?
+        let client = match (&wanted.server, &self.own) {
+            (
+                Server::Kubeconfig {
+                    file,
+                    context: None,
+                },
+                _,
+            ) => Client::from_kubeconfig(file).map_err(ClusterError::Server)?,
+            (
+                Server::Kubeconfig {
+                    file,
+                    context: Some(context),
+                },
+                _,
+            ) => Client::from_kubeconfig_context(file, context).map_err(ClusterError::Server)?,
+            (Server::Endpoint { url, tls }, _) => {
+                let tls = tls
+                    .as_ref()
+                    .map(|files| files.each_ref().map(|file| &**file));
+                Client::from_endpoint(url, tls).map_err(ClusterError::Server)?
             }
-            (None, Some(own)) => own.clone(),
-            (None, None) => Client::in_cluster().map_err(|_| ClusterError::NoServer)?,
+            (Server::Own, Some(own)) => own.clone(),
+            (Server::Own, None) => Client::in_cluster().map_err(|_| ClusterError::NoServer)?,
         };
         let cluster = Arc::new(Cluster {
-            snapshot: Arc::default(),
-            follower: Arc::default(),
+            shown: Arc::default(),
+            latency: latency(metrics),
             task: Mutex::default(),
             client,
             wanted: wanted.clone(),
@@ -131,7 +197,22 @@ impl Cluster {
     /// The cluster now. Reading it waits for nobody.
     #[must_use]
     pub fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
-        self.snapshot.load()
+        self.shown.snapshot.load()
+    }
+
+    /// Changes each time that another snapshot is in place.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shown.changes.subscribe()
+    }
+
+    /// Ends when everything that exists was heard of once.
+    pub async fn until_synced(&self) {
+        let mut changes = self.changes();
+        // The sender lives as long as `self` does.
+        let _ = changes
+            .wait_for(|_| self.shown.snapshot.load().synced())
+            .await;
     }
 
     /// Begins to follow, unless that has begun. Call it inside the runtime. Ends when the cluster is dropped.
@@ -139,20 +220,17 @@ impl Cluster {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.is_none() {
             let (client, wanted) = (self.client.clone(), self.wanted.clone());
-            let out = Out {
-                snapshot: Arc::clone(&self.snapshot),
-                follower: Arc::clone(&self.follower),
-            };
-            *task = Some(tokio::spawn(run(client, wanted, out)));
+            let (shown, latency) = (Arc::clone(&self.shown), Arc::clone(&self.latency));
+            *task = Some(tokio::spawn(run(client, wanted, shown, latency)));
         }
     }
 
     /// Has `follower` hear of each snapshot from now on, in place of the one before; it hears of the present one at
     /// once.
     pub fn follow(&self, follower: Option<Arc<dyn Follower>>) {
-        let mut following = locked(&self.follower);
+        let mut following = self.shown.follower();
         if let Some(follower) = &follower {
-            follower.all(&self.snapshot.load());
+            follower.all(&self.snapshot());
         }
         *following = follower;
     }
@@ -166,8 +244,12 @@ impl Cluster {
             >::new()))
         });
         Arc::new(Cluster {
-            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
-            follower: Arc::default(),
+            shown: Arc::new(Shown {
+                snapshot: ArcSwap::from_pointee(snapshot),
+                changes: watch::Sender::new(1),
+                follower: Mutex::default(),
+            }),
+            latency: latency(&Registry::default()),
             task: Mutex::new(None),
             client: Client::in_process(nobody, ""),
             wanted: Wanted::default(),
@@ -176,7 +258,8 @@ impl Cluster {
 
     /// Puts another snapshot in place, for tests.
     pub fn replace(&self, snapshot: Snapshot) {
-        self.snapshot.store(Arc::new(snapshot));
+        self.shown.snapshot.store(Arc::new(snapshot));
+        self.shown.changes.send_modify(|count| *count += 1);
     }
 }
 
@@ -189,38 +272,41 @@ impl Drop for Cluster {
     }
 }
 
+/// The histogram of how long a change took to be answered (Kubernetes' SLI `DNS programming latency`), of headless
+/// Services with a selector: the others' addresses do not follow their endpoints.
+fn latency(metrics: &Registry) -> Arc<Series> {
+    let family = metrics.family(
+        "coredns_kubernetes_dns_programming_duration_seconds",
+        "Histogram of the time (in seconds) it took to program a dns instance.",
+        Kind::Histogram(PROGRAMMING_SECONDS),
+        &["service_kind"],
+    );
+    family.with(&["headless_with_selector"])
+}
+
+/// 1 ms doubling to 524 s, as CoreDNS has it.
+const PROGRAMMING_SECONDS: &[f64] = &[
+    0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096,
+    8.192, 16.384, 32.768, 65.536, 131.072, 262.144, 524.288,
+];
+
+/// When the change behind an event of a headless Service's slice happened, as who wrote the slice says.
+fn changed_at(event: &Event<objects::EndpointSlice>) -> Option<OffsetDateTime> {
+    let Event::Applied(slice) = event else {
+        return None;
+    };
+    let meta = &slice.metadata;
+    meta.labels.get("service.kubernetes.io/headless")?;
+    let at = meta
+        .annotations
+        .get("endpoints.kubernetes.io/last-change-trigger-time")?;
+    OffsetDateTime::parse(at, &Rfc3339).ok()
+}
+
 /// Events that are folded before what they changed is shown.
 const BATCH: usize = 256;
 
-/// Where snapshots go.
-struct Out {
-    snapshot: Arc<ArcSwap<Snapshot>>,
-    follower: Following,
-}
-
-impl Out {
-    fn show(&self, snapshot: Snapshot, services: &[Arc<[u8]>], first: bool) {
-        let following = locked(&self.follower);
-        match &*following {
-            // All names at once take their time, and nobody answers from them yet.
-            Some(follower) if first => {
-                self.snapshot.store(Arc::new(snapshot));
-                follower.all(&self.snapshot.load());
-            }
-            Some(follower) => {
-                follower.changed(&snapshot, services);
-                self.snapshot.store(Arc::new(snapshot));
-            }
-            None => self.snapshot.store(Arc::new(snapshot)),
-        }
-    }
-}
-
-fn locked(following: &Following) -> std::sync::MutexGuard<'_, Option<Arc<dyn Follower>>> {
-    following.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn run(client: Client, wanted: Wanted, out: Out) {
+async fn run(client: Client, wanted: Wanted, out: Arc<Shown>, latency: Arc<Series>) {
     let selector = (!wanted.namespace_labels.is_empty())
         .then(|| LabelSelector::parse(&wanted.namespace_labels).ok())
         .flatten();
@@ -246,11 +332,16 @@ async fn run(client: Client, wanted: Wanted, out: Out) {
     let mut imports = pin!(client.watch::<objects::ServiceImport>(Params::default()));
     let (endpoints, with_pods, with_imports) = (!wanted.no_endpoints, wanted.pods, wanted.imports);
     let mut synced = false;
+    // Times of the changes that are not shown yet.
+    let mut changed: Vec<OffsetDateTime> = Vec::new();
     loop {
         // Every stream goes on for ever.
         tokio::select! {
             Some(event) = services.next() => store.service(event),
-            Some(event) = slices.next(), if endpoints => store.slice(event),
+            Some(event) = slices.next(), if endpoints => {
+                changed.extend(changed_at(&event).filter(|_| synced));
+                store.slice(event);
+            }
             Some(event) = namespaces.next() => store.namespace(event),
             Some(event) = pods.next(), if with_pods => store.pod(event),
             Some(event) = imports.next(), if with_imports => store.import(event),
@@ -262,6 +353,7 @@ async fn run(client: Client, wanted: Wanted, out: Out) {
                 more = true;
             }
             if endpoints && let Some(Some(event)) = slices.next().now_or_never() {
+                changed.extend(changed_at(&event).filter(|_| synced));
                 store.slice(event);
                 more = true;
             }
@@ -270,6 +362,7 @@ async fn run(client: Client, wanted: Wanted, out: Out) {
             }
         }
         if !store.changed() {
+            changed.clear();
             continue;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -283,6 +376,10 @@ async fn run(client: Client, wanted: Wanted, out: Out) {
             }
             let rendered = store.take_rendered();
             out.show(store.publish(now), &rendered, first);
+            let now = OffsetDateTime::now_utc();
+            for at in changed.drain(..) {
+                latency.observe((now - at).as_seconds_f64().max(0.0));
+            }
         }
     }
 }

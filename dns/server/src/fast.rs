@@ -60,12 +60,19 @@ struct FastBlock {
 
 /// Series of a block, looked up once.
 struct Counts {
-    requests: [[Arc<Series>; KINDS.len()]; 2],
+    datagrams: Carried,
+    streams: Carried,
     seconds: Arc<Series>,
-    request_octets: Arc<Series>,
-    response_octets: Arc<Series>,
     responses: [Arc<Series>; 2],
     dnssec: Arc<Series>,
+}
+
+/// Series of what came by UDP, or by TCP.
+struct Carried {
+    /// By family and type.
+    requests: [[Arc<Series>; KINDS.len()]; 2],
+    request_octets: Arc<Series>,
+    response_octets: Arc<Series>,
 }
 
 /// Types that are counted by name; the last stands for the others.
@@ -112,7 +119,7 @@ impl Table {
             if block.has_filter() {
                 return Table::default();
             }
-            blocks.push((zone.to_vec(), FastBlock::new(instance, block, zone, listen)));
+            blocks.push((zone.to_vec(), FastBlock::new(instance, block, zone)));
         }
         blocks.sort_by_key(|(zone, _)| std::cmp::Reverse(zone.len()));
         Table { blocks }
@@ -182,7 +189,7 @@ impl Table {
 pub const PAD_TO: u16 = 468;
 
 impl FastBlock {
-    fn new(instance: &Instance, block: &Block, zone: &[u8], listen: &Listen) -> Option<Self> {
+    fn new(instance: &Instance, block: &Block, zone: &[u8]) -> Option<Self> {
         let mut source = None;
         let mut fast = FastBlockParts {
             shuffles: false,
@@ -203,7 +210,7 @@ impl FastBlock {
         let source = source?;
         let counts = fast.counts.then(|| {
             let families = Families::new(&instance.environment().metrics);
-            Counts::new(&families, block, zone, listen)
+            Counts::new(&families, block, zone)
         });
         Some(FastBlock {
             source,
@@ -221,31 +228,33 @@ struct FastBlockParts {
 }
 
 impl Counts {
-    fn new(families: &Families, block: &Block, zone: &[u8], listen: &Listen) -> Self {
+    fn new(families: &Families, block: &Block, zone: &[u8]) -> Self {
         let zone = zone::Name::from_wire(zone).map_or_else(|| ".".to_owned(), |z| z.to_string());
         let (server, view) = (&*block.server, &*block.view);
-        let proto = match listen.scheme {
-            crate::corefile::Scheme::Dns => "udp",
-            crate::corefile::Scheme::Tls | crate::corefile::Scheme::Https => "tcp",
-        };
         let labels = [server, &zone, view];
-        let of_family = |family: &str| {
-            KINDS.map(|kind| {
-                let kind = kind_label(kind);
-                let values = [server, &zone, view, proto, family, kind];
-                families.requests.with(&values)
-            })
+        let carried = |proto| {
+            let of_family = |family: &str| {
+                KINDS.map(|kind| {
+                    let kind = kind_label(kind);
+                    let values = [server, &zone, view, proto, family, kind];
+                    families.requests.with(&values)
+                })
+            };
+            let sized = [server, &zone, view, proto];
+            Carried {
+                requests: [of_family("1"), of_family("2")],
+                request_octets: families.request_octets.with(&sized),
+                response_octets: families.response_octets.with(&sized),
+            }
         };
         let of_code = |code| {
             let values = [server, &zone, view, code_label(code), "kubernetes"];
             families.responses.with(&values)
         };
-        let sized = [server, &zone, view, proto];
         Counts {
-            requests: [of_family("1"), of_family("2")],
+            datagrams: carried("udp"),
+            streams: carried("tcp"),
             seconds: families.seconds.with(&labels),
-            request_octets: families.request_octets.with(&sized),
-            response_octets: families.response_octets.with(&sized),
             responses: [
                 of_code(ResponseCode::NoError),
                 of_code(ResponseCode::NXDomain),
@@ -260,15 +269,19 @@ impl Counts {
             .iter()
             .position(|k| *k == kind)
             .unwrap_or(KINDS.len() - 1);
-        if let Some(series) = self.requests[usize::from(arrival.v6)].get(kind) {
+        let carried = match arrival.transport {
+            Transport::Udp => &self.datagrams,
+            Transport::Tcp | Transport::Tls | Transport::Https => &self.streams,
+        };
+        if let Some(series) = carried.requests[usize::from(arrival.v6)].get(kind) {
             series.increment();
         }
         self.responses[usize::from(rcode == rcodes::NXDOMAIN)].increment();
         self.seconds.observe(arrival.at.elapsed().as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "sizes of messages are small")]
         {
-            self.request_octets.observe(arrival.octets as f64);
-            self.response_octets.observe(length as f64);
+            carried.request_octets.observe(arrival.octets as f64);
+            carried.response_octets.observe(length as f64);
         }
         if query.edns.is_some_and(|edns| edns.dnssec_ok) {
             self.dnssec.increment();

@@ -39,6 +39,7 @@ use crate::plugin::setup::Draft;
 use crate::plugin::setup::Filter;
 use crate::plugin::setup::Setup;
 use crate::plugin::setup::Timeouts;
+use crate::plugin::setup::matching;
 use crate::plugin::table;
 
 /// The family of queries that got no answer so that others get theirs.
@@ -106,6 +107,8 @@ pub struct Instance {
     environment: Arc<Environment>,
     routes: Vec<Route>,
     chains: Vec<Chain>,
+    /// Turns true when its sockets are open.
+    listening: Arc<tokio::sync::watch::Sender<bool>>,
     /// Files that the configuration was read from.
     pub files: Vec<PathBuf>,
 }
@@ -126,6 +129,8 @@ pub struct Block {
     /// Its view's name, or nothing.
     pub view: Arc<str>,
     filter: Option<Filter>,
+    /// Zones whose requests are described before views look at them.
+    metadata: Vec<Name>,
     /// Its plugins.
     pub chain: Chain,
 }
@@ -151,6 +156,7 @@ impl Instance {
                 environment: Arc::clone(environment),
                 routes: Vec::new(),
                 chains: Vec::new(),
+                listening: Arc::default(),
                 files: Vec::new(),
             },
         };
@@ -175,6 +181,17 @@ impl Instance {
         for plugin in self.chains.iter().flat_map(|chain| chain.iter()) {
             plugin.start();
         }
+    }
+
+    /// Says that queries can come in: plugins that send themselves some wait for it.
+    pub fn listening(&self) {
+        self.listening.send_replace(true);
+    }
+
+    /// Ends when every plugin can answer; see [`Plugin::until_ready`].
+    pub async fn until_ready(&self) {
+        let plugins = self.chains.iter().flat_map(|chain| chain.iter());
+        futures_util::future::join_all(plugins.map(|plugin| plugin.until_ready())).await;
     }
 
     /// The process's environment.
@@ -233,7 +250,7 @@ impl Instance {
     /// The block that serves a request: of those whose view lets it in, the one with the longest zone. A question
     /// for DS goes to the parent's side of a zone cut where that is served too (RFC 4035, 3.1.4.1).
     #[must_use]
-    pub fn block(&self, listen: &Listen, request: &Request) -> Option<(&Arc<Block>, Name)> {
+    pub fn block(&self, listen: &Listen, request: &mut Request) -> Option<(&Arc<Block>, Name)> {
         let group = self.groups.get(listen)?;
         let octets = names::wire(request.name());
         let mut child = None;
@@ -241,12 +258,10 @@ impl Instance {
             let Some(blocks) = group.zones.get(suffix) else {
                 continue;
             };
-            let let_in =
-                |block: &&Arc<Block>| block.filter.as_ref().is_none_or(|lets| lets(request));
-            let Some(block) = blocks.iter().find(let_in) else {
+            let Some(block) = blocks.iter().find(|block| block.lets_in(request)) else {
                 continue;
             };
-            let labels = usize::from(request.name().num_labels()).saturating_sub(index);
+            let labels = names::labels(request.name()).saturating_sub(index);
             let found = (block, request.name().trim_to(labels).to_lowercase());
             if index == 0 && request.kind() == RecordType::DS && labels > 0 {
                 child = Some(found);
@@ -319,6 +334,20 @@ impl Drop for Place<'_> {
 }
 
 impl Block {
+    /// Describes the request where that is wanted, and asks the view.
+    fn lets_in(&self, request: &mut Request) -> bool {
+        if matching(&self.metadata, request.name()).is_some() {
+            for plugin in self.chain.iter() {
+                plugin.describe(request);
+            }
+            if !self.view.is_empty() {
+                let view = self.view.to_string();
+                request.metadata.insert("view/name", view);
+            }
+        }
+        self.filter.as_ref().is_none_or(|lets| lets(request))
+    }
+
     /// Whether a view chooses its queries.
     #[must_use]
     pub fn has_filter(&self) -> bool {
@@ -367,7 +396,10 @@ impl Builder<'_> {
             }
         }
         let name: Arc<str> = Arc::from(format!("{}://:{}", first.scheme.text(), first.port));
-        let mut draft = Draft::default();
+        let mut draft = Draft {
+            listening: Arc::clone(&self.instance.listening),
+            ..Draft::default()
+        };
         let chain = self.chain(server, &keys, &zones, &name, &mut draft)?;
         let _ = draft.chain.set(Arc::downgrade(&chain));
         let (view, filter) = match draft.view.take() {
@@ -384,6 +416,7 @@ impl Builder<'_> {
                 server: Arc::from(format!("{}://:{}", key.scheme.text(), key.port)),
                 view: Arc::clone(&view),
                 filter: filter.clone(),
+                metadata: draft.metadata.clone(),
                 chain: Arc::clone(&chain),
             });
             for &address in &addresses {

@@ -5,6 +5,13 @@ use std::net::IpAddr;
 use hickory_proto::rr::Name;
 use ipnet::IpNet;
 
+/// How many labels a name has, the root's not counted. A leading `*` counts as any other, which it does not in the
+/// library's own `num_labels`.
+#[must_use]
+pub fn labels(name: &Name) -> usize {
+    name.iter().len()
+}
+
 /// The name in wire form (RFC 1035, 3.1), letters in lower case, with the root's zero octet at its end.
 #[must_use]
 pub fn wire(name: &Name) -> Vec<u8> {
@@ -89,7 +96,7 @@ pub fn reverse(address: IpAddr) -> Name {
 /// The address that a reverse name stands for, if it names a whole one.
 #[must_use]
 pub fn address_of_reverse(name: &Name) -> Option<IpAddr> {
-    let labels = name.num_labels();
+    let labels = labels(name);
     match name.parse_arpa_name().ok()? {
         IpNet::V4(net) if net.prefix_len() == 32 && labels == 6 => Some(IpAddr::V4(net.addr())),
         IpNet::V6(net) if net.prefix_len() == 128 && labels == 34 => Some(IpAddr::V6(net.addr())),

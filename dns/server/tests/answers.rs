@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! === name of the case
-//! file NAME            a file that the Corefile names, up to the next line that begins with `---`
+//! file NAME            a file that the Corefile names, up to the next line that begins with `---`; `cluster` holds
+//!                      the objects of an API server, documents divided by lines of `+++`
 //! ---
 //! corefile             the Corefile, up to the next such line
 //! ---
@@ -11,11 +12,15 @@
 //! record               records, as `[section] name ttl class type data`; sections an, ns, ar; order does not matter
 //! ```
 
+mod common;
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use dns_server::cluster::Clusters;
 use dns_server::corefile::Scheme;
 use dns_server::instance::Environment;
 use dns_server::instance::Instance;
@@ -28,6 +33,7 @@ use hickory_proto::op::Message;
 use hickory_proto::op::Query;
 use hickory_proto::rr::DNSClass;
 use hickory_proto::rr::Name;
+use hickory_proto::rr::RData;
 use hickory_proto::rr::Record;
 use hickory_proto::rr::RecordType;
 
@@ -95,7 +101,12 @@ async fn run(file: &str, case: &Case, wrong: &mut String) {
     for (name, text) in &case.files {
         std::fs::write(folder.path().join(name), text).expect("a file of the case");
     }
-    let environment = Arc::new(Environment::new(53));
+    let mut environment = Environment::new(53);
+    if let Some((_, objects)) = case.files.iter().find(|(name, _)| name == "cluster") {
+        let api = common::api(&objects.replace("+++\n", "---\n"));
+        environment.clusters = Clusters::new(Some(api));
+    }
+    let environment = Arc::new(environment);
     let corefile = folder.path().join("Corefile");
     let instance = match Instance::build(&environment, &corefile, &case.corefile) {
         Ok(instance) => Arc::new(instance),
@@ -105,6 +116,8 @@ async fn run(file: &str, case: &Case, wrong: &mut String) {
         }
     };
     instance.start().expect("HTTP servers listen");
+    let ready = tokio::time::timeout(Duration::from_secs(10), instance.until_ready());
+    ready.await.expect("the cluster is heard of");
     for (question, expected) in &case.questions {
         let found = answer(&instance, question).await;
         if sorted(&found) != sorted(expected) {
@@ -221,12 +234,24 @@ fn shown(message: &Message) -> String {
 }
 
 fn record_text(record: &Record) -> String {
+    let mut data = record.data.to_string();
+    // A serial that follows the clock is no figure to expect.
+    if let RData::SOA(soa) = &record.data
+        && now().abs_diff(soa.serial) < 3600
+    {
+        data = data.replacen(&soa.serial.to_string(), "SERIAL", 1);
+    }
     format!(
-        "{} {} {} {} {}",
+        "{} {} {} {} {data}",
         record.name,
         record.ttl,
         record.dns_class,
         record.record_type(),
-        record.data
     )
+}
+
+/// Seconds since 1970, as serials of clusters begin.
+fn now() -> u32 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs() as u32)
 }

@@ -1,65 +1,49 @@
 //! Real sockets in front of a cluster whose API server is a function of this process.
 
+mod common;
+
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use client::Client;
-use dns_server::cluster::Clusters;
-use dns_server::corefile::Scheme;
-use dns_server::instance::Environment;
-use dns_server::reload::Reloader;
-use dns_server::transport::Server;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
-use http_body_util::{BodyExt as _, Full};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Hosts of the headless Service: more than a datagram of 512 octets holds.
 const HOSTS: usize = 200;
 
-fn list(path: &str) -> String {
-    let items = match path {
-        "/api/v1/services" => {
-            r#"{"metadata":{"name":"web","namespace":"default"},"spec":{"clusterIP":"10.96.0.1","clusterIPs":["10.96.0.1"],"ports":[{"name":"http","port":80}]}},
-               {"metadata":{"name":"big","namespace":"default"},"spec":{"clusterIP":"None","clusterIPs":["None"]}},
-               {"metadata":{"name":"alias","namespace":"default"},"spec":{"type":"ExternalName","externalName":"web.default.svc.cluster.local"}}"#
-                .to_owned()
-        }
-        "/api/v1/namespaces" => r#"{"metadata":{"name":"default"}}"#.to_owned(),
-        "/apis/discovery.k8s.io/v1/endpointslices" => {
-            let hosts: Vec<String> = (0..HOSTS).map(|n| format!(r#"{{"addresses":["172.0.0.{n}"]}}"#)).collect();
-            format!(
-                r#"{{"metadata":{{"name":"big-1","namespace":"default","labels":{{"kubernetes.io/service-name":"big"}}}},"addressType":"IPv4","endpoints":[{}]}}"#,
-                hosts.join(",")
-            )
-        }
-        _ => String::new(),
-    };
-    format!(r#"{{"metadata":{{"resourceVersion":"1"}},"items":[{items}]}}"#)
+/// A Service with an address, one with more hosts than a datagram of 512 octets holds, and an alias.
+fn cluster() -> String {
+    let hosts: Vec<String> = (0..HOSTS)
+        .map(|n| format!("- addresses: [172.0.0.{n}]\n"))
+        .collect();
+    format!("{OBJECTS}{}", hosts.concat())
 }
 
-/// Lists as above; watches that never say anything.
-fn api() -> Client {
-    let service = tower::service_fn(|request: http::Request<Full<Bytes>>| async move {
-        let watch = request
-            .uri()
-            .query()
-            .unwrap_or_default()
-            .contains("watch=true");
-        let body = if watch {
-            let silence = futures_util::stream::pending::<
-                Result<http_body::Frame<Bytes>, std::convert::Infallible>,
-            >();
-            http_body_util::StreamBody::new(silence).boxed_unsync()
-        } else {
-            Full::new(Bytes::from(list(request.uri().path()))).boxed_unsync()
-        };
-        Ok::<_, std::convert::Infallible>(http::Response::new(body))
-    });
-    Client::in_process(service, "")
-}
+const OBJECTS: &str = "
+kind: Namespace
+metadata: {name: default}
+---
+kind: Service
+metadata: {name: web, namespace: default}
+spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1], ports: [{name: http, port: 80}]}
+---
+kind: Service
+metadata: {name: big, namespace: default}
+spec: {clusterIP: None, clusterIPs: [None]}
+---
+kind: Service
+metadata: {name: alias, namespace: default}
+spec: {type: ExternalName, externalName: web.default.svc.cluster.local}
+---
+kind: EndpointSlice
+metadata:
+  name: big-1
+  namespace: default
+  labels: {kubernetes.io/service-name: big}
+addressType: IPv4
+endpoints:
+";
 
 fn query(name: &str, kind: RecordType) -> Message {
     let mut message = Message::new(fastrand::u16(..), MessageType::Query, OpCode::Query);
@@ -111,21 +95,11 @@ async fn tcp(server: SocketAddr, messages: &[Message]) -> Vec<Message> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_is_answered_on_udp_and_tcp() {
     for slow in ["", "header {\n response set ra\n }\n"] {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("Corefile");
         let text = format!(
             ". {{\n bind 127.0.0.1\n errors\n {slow} kubernetes cluster.local in-addr.arpa {{\n ttl 30\n }}\n loadbalance\n}}\n"
         );
-        std::fs::write(&file, text).unwrap();
-        let mut environment = Environment::new(0);
-        environment.clusters = Clusters::new(Some(api()));
-        let reloader = Reloader::start(Arc::new(environment), Some(file)).unwrap();
-        let server = Server::open(Arc::clone(&reloader)).unwrap();
-        let (listen, local) = server.local_addresses().remove(0);
-        assert_eq!(listen.scheme, Scheme::Dns);
-        while !reloader.current().load().unready().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let server = common::run(&text, Some(&cluster())).await;
+        let local = server.address;
         let slow = slow.to_owned();
         let answers = tokio::task::spawn_blocking(move || {
             let web = ask(
@@ -188,8 +162,6 @@ async fn a_cluster_is_answered_on_udp_and_tcp() {
             .collect();
         lengths.sort_unstable();
         assert_eq!(lengths, [0, 1, 2, HOSTS]);
-        let (stop, stopping) = tokio::sync::watch::channel(true);
-        server.run(stopping).await;
-        drop(stop);
+        server.stop().await;
     }
 }

@@ -165,6 +165,7 @@ fn build(corefile: &str) -> Arc<Instance> {
     let instance = Instance::build(&environment, Path::new("/nowhere/Corefile"), corefile);
     let instance = Arc::new(instance.unwrap_or_else(|error| panic!("{error}")));
     instance.start().unwrap();
+    instance.listening();
     instance
 }
 

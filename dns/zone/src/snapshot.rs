@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub(crate) namespaces: OrdMap<Arc<[u8]>, ()>,
     /// Who has an address.
     pub(crate) owners: OrdMap<IpAddr, Arc<[Owner]>>,
+    /// Services that have an address outside.
+    pub(crate) outside: OrdMap<IpAddr, Arc<[Key]>>,
     /// Namespaces and names of the pods that have an address.
     pub(crate) pods: HashMap<IpAddr, Arc<[PodName]>>,
 }
@@ -91,11 +93,10 @@ impl Snapshot {
     }
 
     /// Services whose load balancer, or whose user, gave this address.
-    pub fn external_owners(&self, addr: IpAddr) -> impl Iterator<Item = (String, String)> {
-        self.services.iter().filter_map(move |(key, entry)| {
-            let here = |e: &External| *e == External::Address(addr);
-            entry.declared.external.iter().any(here).then(|| names(key))
-        })
+    #[must_use]
+    pub fn external_owners(&self, addr: IpAddr) -> Vec<(String, String)> {
+        let owners = self.outside.get(&addr);
+        owners.map_or_else(Vec::new, |keys| keys.iter().map(|key| names(key)).collect())
     }
 
     /// Namespaces and names of all Services, in no order.

@@ -16,6 +16,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 /// Datagrams that one system call takes or gives.
 pub const BATCH: usize = 64;
 
+/// Datagrams that are asked for at least.
+const BATCH_MIN: usize = 4;
+
 /// Octets of a datagram that is received whole; what is longer counts as cut off.
 pub const RECEIVE_MAX: usize = 4096;
 
@@ -35,6 +38,10 @@ pub struct Batch {
     headers: Box<[libc::mmsghdr]>,
     vectors: Box<[libc::iovec]>,
     received: usize,
+    /// How many datagrams are asked for next: each costs something to ask for, also when it does not come.
+    wanted: usize,
+    /// The only address that the socket is bound to, if it is bound to one.
+    here: Option<IpAddr>,
 }
 
 /// A datagram and its answer.
@@ -88,11 +95,14 @@ impl Datagrams {
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(patience))?;
         // The kernel grants what net.core.rmem_max allows; less is no reason to fail.
         let _ = sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER);
+        // Where there is one address only, the kernel need not tell it with each datagram.
+        let any = address.ip().is_unspecified();
         if address.is_ipv6() {
-            let both = address.ip().is_unspecified();
-            sockopt::set_ipv6_v6only(&socket, !both)?;
-            switch_on(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)?;
-        } else {
+            sockopt::set_ipv6_v6only(&socket, !any)?;
+            if any {
+                switch_on(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)?;
+            }
+        } else if any {
             switch_on(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO)?;
         }
         rustix::net::bind(&socket, &address)?;
@@ -108,14 +118,16 @@ impl Datagrams {
         self.local
     }
 
-    /// Waits for a datagram, then takes all that are there, up to [`BATCH`]. Gives how many; none when patience
-    /// or a signal ended the waiting.
+    /// Waits for a datagram, then takes those that are there: as many as [`BATCH`] when the calls before found
+    /// many. Gives how many; none when patience or a signal ended the waiting.
     ///
     /// # Errors
     /// When the kernel refuses. Errors that datagrams sent before brought back are passed over.
     pub fn receive(&self, batch: &mut Batch) -> io::Result<usize> {
         batch.received = 0;
-        for at in 0..batch.slots.len() {
+        batch.here = Some(self.local.ip()).filter(|ip| !ip.is_unspecified());
+        let wanted = batch.wanted.min(batch.slots.len());
+        for at in 0..wanted {
             let slot = &mut batch.slots[at];
             slot.sent = 0;
             batch.vectors[at] = vector(slot.request.as_mut_ptr(), RECEIVE_MAX);
@@ -131,8 +143,8 @@ impl Datagrams {
                 msg_len: 0,
             };
         }
-        let count = u32::try_from(batch.slots.len()).unwrap_or(u32::MAX);
-        // SAFETY: `headers` holds `count` headers, each pointing into `slots` and `vectors`, which are borrowed
+        let count = u32::try_from(wanted).unwrap_or(u32::MAX);
+        // SAFETY: the first `count` of `headers` were filled above, each pointing into `slots` and `vectors`, which are borrowed
         // exclusively and neither moved nor freed until the call returns; lengths are those of the arrays.
         let received = unsafe {
             libc::recvmmsg(
@@ -162,6 +174,10 @@ impl Datagrams {
             slot.control.length = (header.msg_hdr.msg_controllen as usize).min(64);
         }
         batch.received = received;
+        batch.wanted = match received < wanted {
+            true => received.saturating_mul(2).clamp(BATCH_MIN, BATCH),
+            false => BATCH,
+        };
         Ok(received)
     }
 
@@ -223,7 +239,10 @@ impl Datagrams {
     /// When it cannot be sent at once.
     pub fn send_to(&self, octets: &[u8], peer: SocketAddr, local: IpAddr) -> io::Result<()> {
         let mut name = address(peer, self.local.is_ipv6());
-        let mut control = Control::from(local, self.local.is_ipv6());
+        let mut control = match self.local.ip().is_unspecified() {
+            true => Control::from(local, self.local.is_ipv6()),
+            false => Control::none(),
+        };
         let mut vector = vector(octets.as_ptr().cast_mut(), octets.len());
         let mut header = empty();
         header.msg_name = ptr::from_mut(&mut name).cast();
@@ -275,6 +294,8 @@ impl Batch {
             headers: vec![header; BATCH].into(),
             vectors: vec![vector(ptr::null_mut(), 0); BATCH].into(),
             received: 0,
+            wanted: BATCH_MIN,
+            here: None,
         }
     }
 
@@ -294,7 +315,7 @@ impl Batch {
     /// The address of this host that it came to.
     #[must_use]
     pub fn local(&self, at: usize) -> Option<IpAddr> {
-        self.slots.get(at)?.control.address()
+        self.slots.get(at)?.control.address().or(self.here)
     }
 
     /// Has the first `length` octets of the answer sent with the batch.

@@ -112,16 +112,12 @@ fn policy(option: &Directive) -> Result<Policy, ConfigError> {
             ("type", _) => in_types = Some(true),
             ("net", _) => in_types = Some(false),
             ("*", Some(_)) => {}
-            (kind, Some(true)) => {
-                policy
-                    .kinds
-                    .push(kind.to_ascii_uppercase().parse().map_err(|_| {
-                        word.error(
-                            format!("acl: {kind} is not a type of records"),
-                            "write A, AAAA, TXT and such",
-                        )
-                    })?)
-            }
+            (kind, Some(true)) => policy.kinds.push(super::asked_kind(kind).ok_or_else(|| {
+                word.error(
+                    format!("acl: {kind} is not a type of records"),
+                    "write A, AAAA, TXT and such",
+                )
+            })?),
             (_, Some(false)) => policy.nets.push(word.prefix()?),
             (other, None) => {
                 return Err(word.error(

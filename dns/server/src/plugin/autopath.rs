@@ -97,7 +97,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
 }
 
 /// The last `search` line of a resolv.conf(5), and the empty suffix.
-fn search_of(text: &str) -> Vec<Name> {
+pub(super) fn search_of(text: &str) -> Vec<Name> {
     let mut path = Vec::new();
     for line in text.lines() {
         let mut words = line.split_whitespace();
@@ -176,7 +176,7 @@ impl Autopath {
         if !first.zone_of(name) || first == name {
             return None;
         }
-        let kept = usize::from(name.num_labels() - first.num_labels());
+        let kept = names::labels(name).saturating_sub(names::labels(first));
         let labels: Vec<&[u8]> = name.iter().take(kept).collect();
         Some((
             Name::from_labels(labels).ok().map(|mut base| {

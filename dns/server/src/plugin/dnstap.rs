@@ -14,7 +14,6 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::Next;
 use super::Plugin;
@@ -34,6 +33,7 @@ const CONTENT_TYPE: &[u8] = b"protobuf:dnstap.Dnstap";
 /// Control frames of Frame Streams.
 const ACCEPT: u32 = 1;
 const START: u32 = 2;
+const STOP: u32 = 3;
 const READY: u32 = 4;
 
 enum Observer {
@@ -48,8 +48,8 @@ struct Dnstap {
     identity: String,
     version: String,
     frames: mpsc::Sender<Vec<u8>>,
+    /// Taken by the task that sends, which ends when the plugin is dropped.
     waiting: Mutex<Option<mpsc::Receiver<Vec<u8>>>>,
-    task: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Reads `dnstap SOCKET [full] { identity TEXT; version TEXT }`.
@@ -107,7 +107,6 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
         version,
         frames,
         waiting: Mutex::new(Some(waiting)),
-        task: Mutex::new(None),
     })))
 }
 
@@ -125,8 +124,7 @@ impl Plugin for Dnstap {
         let Some(waiting) = waiting else {
             return;
         };
-        let task = tokio::spawn(send(Arc::clone(&self.observer), waiting));
-        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        tokio::spawn(send(Arc::clone(&self.observer), waiting));
     }
 
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
@@ -135,11 +133,16 @@ impl Plugin for Dnstap {
             // A full queue loses frames, never answers.
             let _ = self.frames.try_send(self.frame(request, asked, None));
             let served = next.serve(request).await;
-            if let Ok(Outcome::Answer(response)) = &served {
-                let octets = if self.full {
-                    response.message.to_vec().unwrap_or_default()
-                } else {
-                    Vec::new()
+            let answer = match &served {
+                Ok(Outcome::Answer(response)) => Some(response.message.clone()),
+                Ok(Outcome::Stream(_) | Outcome::Silence(_)) => None,
+                // As the server will answer for whoever failed.
+                Err(failure) => Some(request.reply(failure.code)),
+            };
+            if let Some(answer) = answer {
+                let octets = match self.full {
+                    true => answer.to_vec().unwrap_or_default(),
+                    false => Vec::new(),
                 };
                 let _ = self
                     .frames
@@ -147,15 +150,6 @@ impl Plugin for Dnstap {
             }
             served
         })
-    }
-}
-
-impl Drop for Dnstap {
-    fn drop(&mut self) {
-        let task = self.task.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(task) = task.take() {
-            task.abort();
-        }
     }
 }
 
@@ -272,7 +266,12 @@ async fn connected(
         octets.extend_from_slice(&frame);
         stream.write_all(&octets).await?;
     }
-    Ok(())
+    // Nothing more will come: the observer may close its file in peace.
+    let mut stop = vec![0; 4];
+    stop.extend(4_u32.to_be_bytes());
+    stop.extend(STOP.to_be_bytes());
+    stream.write_all(&stop).await?;
+    stream.shutdown().await
 }
 
 /// A control frame that names our content: escape, length, type, then the field.

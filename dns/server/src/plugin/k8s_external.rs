@@ -99,7 +99,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
         match option.name.text.as_str() {
             "apex" => {
                 let [label] = option.exactly()?;
-                let valid = names::parse(&label.text).is_ok_and(|name| name.num_labels() == 1);
+                let valid = names::parse(&label.text).is_ok_and(|name| names::labels(&name) == 1);
                 if !valid {
                     return Err(label.error(
                         format!("{NAME}: {:?} is not one label", label.text),
@@ -167,7 +167,7 @@ impl External {
         let (name, kind) = (request.name(), request.kind());
         let labels: Vec<String> = name
             .iter()
-            .take(usize::from(name.num_labels() - zone.num_labels()))
+            .take(names::labels(name).saturating_sub(names::labels(zone)))
             .map(|label| String::from_utf8_lossy(label).to_ascii_lowercase())
             .collect();
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
@@ -256,7 +256,7 @@ impl External {
         port: Option<(&str, &str)>,
     ) -> Found {
         let labels = if port.is_some() { 2 } else { 0 };
-        let host = name.trim_to(usize::from(name.num_labels()) - labels);
+        let host = name.trim_to(names::labels(name).saturating_sub(labels));
         let targets: Vec<Name> = if addresses.is_empty() {
             reached.names.clone()
         } else {

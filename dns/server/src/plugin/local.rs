@@ -76,7 +76,7 @@ impl Plugin for Local {
             return next.serve(request);
         }
         let name = request.name().to_lowercase();
-        let stray = name.num_labels() > 1 && name.iter().next() == Some(b"localhost".as_slice());
+        let stray = name.iter().len() > 1 && name.iter().next() == Some(b"localhost".as_slice());
         let zone = match matching(&self.zones, &name) {
             Some(zone) => zone,
             None if stray => {

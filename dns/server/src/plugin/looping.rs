@@ -46,6 +46,7 @@ struct State {
 
 struct Loop {
     state: Arc<State>,
+    listening: Arc<tokio::sync::watch::Sender<bool>>,
     chain: Arc<OnceLock<Weak<[Arc<dyn Plugin>]>>>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -63,6 +64,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             seen: AtomicU32::new(0),
             found: AtomicBool::new(false),
         }),
+        listening: Arc::clone(&setup.draft.listening),
         chain: Arc::clone(&setup.draft.chain),
         task: Mutex::new(None),
     })))
@@ -90,7 +92,12 @@ impl Plugin for Loop {
 
     fn start(&self) {
         let (state, chain) = (Arc::clone(&self.state), Arc::clone(&self.chain));
+        let mut listening = self.listening.subscribe();
         let task = tokio::spawn(async move {
+            // A probe can come back only when somebody listens. Where nobody ever will, the plugin is dropped.
+            if listening.wait_for(|listening| *listening).await.is_err() {
+                return;
+            }
             loop {
                 probe(&state, &chain).await;
                 if !state.found.load(Ordering::Relaxed) {
@@ -163,8 +170,6 @@ async fn probe(state: &State, chain: &OnceLock<Weak<[Arc<dyn Plugin>]>>) {
     message.add_query(Query::query(name, RecordType::HINFO));
     let here = (std::net::Ipv4Addr::LOCALHOST, 0).into();
     let mut request = Request::new(message, bytes::Bytes::new(), here, here, Transport::Udp);
-    // Listeners of this configuration may open a moment after the plugins start.
-    tokio::time::sleep(Duration::from_millis(500)).await;
     let served = Next::first(&chain).serve(&mut request);
     let _ = tokio::time::timeout(Duration::from_secs(10), served).await;
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
 
 use crate::message::Failure;
 use crate::message::Request;
@@ -61,6 +62,14 @@ pub trait Plugin: Send + Sync + 'static {
     fn ready(&self) -> bool {
         true
     }
+
+    /// Ends when the plugin can answer. Only one that waits for a cluster to be heard of takes any time.
+    fn until_ready(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Adds what the plugin knows of a request to its metadata; asked before views are, in blocks with `metadata`.
+    fn describe(&self, _request: &mut Request) {}
 
     /// True if the plugin itself would answer this now: what it knows is not kept in a cache in front of it.
     fn holds(&self, _request: &Request) -> bool {
@@ -146,6 +155,17 @@ impl Detached {
         }
         .serve(request)
         .await
+    }
+}
+
+/// The type of questions that a Corefile names: one of records, or `AXFR`, `IXFR`, `ANY`.
+#[must_use]
+pub fn asked_kind(text: &str) -> Option<RecordType> {
+    match text.to_ascii_uppercase().as_str() {
+        "AXFR" => Some(RecordType::AXFR),
+        "IXFR" => Some(RecordType::IXFR),
+        "ANY" | "*" => Some(RecordType::ANY),
+        _ => file::rdata::kind(text),
     }
 }
 

@@ -250,7 +250,7 @@ impl Plugin for Prometheus {
                 .zones
                 .iter()
                 .filter(|(zone, _)| zone.zone_of(request.name()))
-                .max_by_key(|(zone, _)| zone.num_labels())
+                .max_by_key(|(zone, _)| crate::names::labels(zone))
                 .map_or("dropped", |(_, text)| text);
             let (kind, dnssec_ok) = (request.kind(), request.dnssec_ok());
             let served = next.serve(request).await;

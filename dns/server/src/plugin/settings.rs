@@ -35,7 +35,15 @@ pub(super) fn debug(setup: &mut Setup<'_>) -> Made {
     Ok(None)
 }
 
-/// Reads `metadata`, `multisocket [N]`, `shed [N]`: what they switch on in CoreDNS is always on here.
+/// Reads `metadata [ZONE...]`: plugins tell what they know of a request before views and other plugins look at it.
+pub(super) fn metadata(setup: &mut Setup<'_>) -> Made {
+    let line = setup.once()?;
+    line.no_block()?;
+    setup.draft.metadata = setup.zones_of(&line.args)?;
+    Ok(None)
+}
+
+/// Reads `multisocket [N]`, `shed [N]`: what they switch on in CoreDNS is always on here.
 pub(super) fn always_on(setup: &mut Setup<'_>) -> Made {
     setup.once()?;
     Ok(None)

@@ -34,6 +34,8 @@ pub struct Draft {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// The block's view.
     pub view: Option<(String, Filter)>,
+    /// Zones whose requests plugins describe (`metadata`); none without the plugin.
+    pub metadata: Vec<Name>,
     /// The folder of relative file names.
     pub root: Option<PathBuf>,
     /// True if panics and such are to be told in full.
@@ -48,6 +50,8 @@ pub struct Draft {
     pub search_paths: Arc<Mutex<Vec<(&'static str, Arc<dyn super::autopath::SearchPath>)>>>,
     /// What `k8s_external` asks of `kubernetes`, which comes after it.
     pub outside: super::k8s_external::Place,
+    /// Turns true when the sockets of the configuration are open.
+    pub listening: Arc<tokio::sync::watch::Sender<bool>>,
     /// The chain once it is complete, for plugins that ask about the others.
     pub chain: Arc<std::sync::OnceLock<std::sync::Weak<[Arc<dyn Plugin>]>>>,
 }
@@ -349,7 +353,7 @@ pub fn matching<'z>(zones: &'z [Name], name: &Name) -> Option<&'z Name> {
     zones
         .iter()
         .filter(|zone| zone.zone_of(name))
-        .max_by_key(|zone| zone.num_labels())
+        .max_by_key(|zone| names::labels(zone))
 }
 
 /// For which names a plugin hands on what it does not find.

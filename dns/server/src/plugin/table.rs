@@ -10,7 +10,7 @@ pub type Make = fn(&mut Setup<'_>) -> Made;
 /// Name and maker, first to last.
 pub const PLUGINS: &[(&str, Make)] = &[
     ("root", super::settings::root),
-    ("metadata", super::settings::always_on),
+    ("metadata", super::settings::metadata),
     ("cancel", super::cancel::make),
     ("timeouts", super::settings::timeouts),
     ("multisocket", super::settings::always_on),

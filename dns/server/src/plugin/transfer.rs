@@ -158,7 +158,7 @@ impl Plugin for Transfer {
             .iter()
             .filter(|rule| matching(&rule.zones, request.name()).is_some());
         let Some(rule) =
-            rule.max_by_key(|rule| matching(&rule.zones, request.name()).map(Name::num_labels))
+            rule.max_by_key(|rule| matching(&rule.zones, request.name()).map(crate::names::labels))
         else {
             return next.serve(request);
         };

@@ -138,7 +138,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
 }
 
 fn kind(word: &Token) -> Result<RecordType, ConfigError> {
-    word.text.to_ascii_uppercase().parse().map_err(|_| {
+    super::asked_kind(&word.text).ok_or_else(|| {
         word.error(
             format!("tsig: {} is not a type", word.text),
             "write all, none, or types such as AXFR",
@@ -261,6 +261,27 @@ fn wire_name(octets: &[u8]) -> Result<Name, String> {
 }
 
 impl Verified {
+    /// Octets that a signature adds to a message at most.
+    #[must_use]
+    pub fn record_len(&self) -> u16 {
+        // Type, class, TTL and length; time and fudge, length of the MAC, identifier, error, length of other data.
+        const FIXED: u16 = 10 + 8 + 2 + 2 + 2 + 2;
+        const MAC_MAX: u16 = 64;
+        FIXED + MAC_MAX + length(&names::wire(&self.key)) + length(self.algorithm.name())
+    }
+
+    /// The messages of one answer, in their order, each with its signature.
+    #[must_use]
+    pub fn sign_all(&self, answers: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let mut previous: Option<Vec<u8>> = None;
+        let signed = answers.iter().map(|answer| {
+            let (octets, mac) = self.sign(answer, previous.as_deref());
+            previous = Some(mac);
+            octets
+        });
+        signed.collect()
+    }
+
     /// The answer's octets with its signature appended. `previous` is the signature of the message before in the
     /// same stream, of which only the first covers the query's (RFC 8945, 5.3.1). Gives octets and signature.
     #[must_use]

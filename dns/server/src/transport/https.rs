@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{Arrived, Shared, Turn, stream};
 use crate::message::Transport;
+use crate::metrics::Kind;
 
 /// Where queries go.
 const PATH: &str = "/dns-query";
@@ -54,7 +55,11 @@ pub(super) fn open(
                 };
                 let service = service_fn(move |request| {
                     let shared = Arc::clone(&shared);
-                    async move { Ok::<_, Infallible>(answer(&shared, request, peer, local).await) }
+                    async move {
+                        let response = answer(&shared, request, peer, local).await;
+                        count(&shared, response.status());
+                        Ok::<_, Infallible>(response)
+                    }
                 });
                 let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                 server
@@ -75,6 +80,18 @@ pub(super) fn open(
         })
         .await;
     }))
+}
+
+fn count(shared: &Shared, status: StatusCode) {
+    let instance = shared.current.load();
+    let family = instance.environment().metrics.family(
+        "coredns_dns_https_responses_total",
+        "Counter of DoH responses per server and http status code.",
+        Kind::Counter,
+        &["server", "status"],
+    );
+    let server = format!("https://:{}", shared.listen.address.port());
+    family.with(&[&server, status.as_str()]).increment();
 }
 
 async fn answer(

@@ -21,6 +21,7 @@ use crate::fast::{Arrival, Table};
 use crate::instance::{Instance, Listen};
 use crate::message::{Outcome, Request, Transport};
 use crate::metrics::{Family, Kind};
+use crate::plugin::tsig::Verified;
 use crate::reload::Reloader;
 
 mod cookie;
@@ -169,6 +170,7 @@ impl Server {
         }
         self.listeners.retain(|listen, _| wanted.contains(listen));
         self.addresses.store(Arc::new(self.local_addresses()));
+        instance.listening();
         failed
     }
 }
@@ -291,10 +293,13 @@ impl Shared {
             transport: at.transport,
             cookie,
         };
-        match instance.serve(&self.listen, &mut request).await {
+        let outcome = instance.serve(&self.listen, &mut request).await;
+        let signer = request.tsig.as_deref();
+        let room = signer.map_or(0, Verified::record_len);
+        let octets: Vec<Vec<u8>> = match outcome {
             Outcome::Answer(response) => {
                 // `bufsize` lowers what the client says it takes.
-                let size_max = request.payload_max();
+                let size_max = request.payload_max().saturating_sub(room);
                 frame
                     .encode(response.message, size_max)
                     .into_iter()
@@ -303,10 +308,14 @@ impl Shared {
             Outcome::Stream(messages) => {
                 let encoded = messages
                     .into_iter()
-                    .map(|message| frame.encode(message, u16::MAX));
+                    .map(|message| frame.encode(message, u16::MAX - room));
                 encoded.flatten().collect()
             }
             Outcome::Silence(_) => Vec::new(),
+        };
+        match signer {
+            Some(signer) => signer.sign_all(&octets),
+            None => octets,
         }
     }
 

@@ -283,7 +283,7 @@ impl Shared {
             // What exists now did not become false by having been absent.
             self.denial.remove(&key);
         }
-        let evicted = store.put(key, Entry::new(message.clone(), response.plugin, seconds));
+        let evicted = store.put(key, Entry::new(message.clone(), seconds));
         let classed = [&*request.server, class, &self.meters.zones, &*request.view];
         self.meters.evictions.with(&classed).add(evicted);
         #[expect(clippy::cast_precision_loss, reason = "the number of entries is small")]

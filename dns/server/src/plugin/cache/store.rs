@@ -31,8 +31,6 @@ pub(super) struct Key {
 /// A kept answer.
 pub(super) struct Entry {
     pub(super) message: Message,
-    #[expect(dead_code, reason = "shown by explanations")]
-    pub(super) plugin: &'static str,
     stored: Instant,
     pub(super) lifetime: Duration,
     octets: usize,
@@ -50,7 +48,7 @@ struct Use {
 }
 
 impl Entry {
-    pub(super) fn new(mut message: Message, plugin: &'static str, lifetime: Duration) -> Self {
+    pub(super) fn new(mut message: Message, lifetime: Duration) -> Self {
         message.edns = None;
         message.signature = None;
         let octets = message
@@ -58,7 +56,6 @@ impl Entry {
             .map_or(usize::from(u16::MAX), |octets| octets.len());
         Self {
             message,
-            plugin,
             stored: Instant::now(),
             lifetime,
             octets: octets + 256,
@@ -216,7 +213,7 @@ mod tests {
         let store = Store::new(640);
         let mut evicted = 0;
         for number in 0..10_000 {
-            let entry = Entry::new(Message::query(), "forward", Duration::from_secs(1));
+            let entry = Entry::new(Message::query(), Duration::from_secs(1));
             evicted += store.put(key(number), entry);
         }
         assert!(store.len() <= 640, "{}", store.len());

@@ -32,6 +32,7 @@ use crate::message::Failure;
 use crate::message::Outcome;
 use crate::message::Request;
 use crate::message::Served;
+use crate::names;
 use crate::watch::Watched;
 
 /// A zone's place: empty until it was read or transferred, and again when it expired.
@@ -55,7 +56,7 @@ impl Zones {
     fn of(&self, name: &Name) -> Option<(Name, Slot)> {
         let list = self.list.load();
         let found = list.iter().filter(|(zone, _)| zone.zone_of(name));
-        found.max_by_key(|(zone, _)| zone.num_labels()).cloned()
+        found.max_by_key(|(zone, _)| names::labels(zone)).cloned()
     }
 }
 

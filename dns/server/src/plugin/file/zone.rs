@@ -9,6 +9,8 @@ use hickory_proto::rr::Record;
 use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::CNAME;
 
+use crate::names;
+
 /// Aliases followed within a zone.
 const ALIASES_MAX: usize = 8;
 
@@ -195,7 +197,7 @@ impl Zone {
             self.refer(&cut, dnssec, found);
             return None;
         }
-        if let Some(target) = self.dname(name, dnssec, found) {
+        if let Some(target) = self.dname(name, kind, dnssec, found) {
             return target;
         }
         let at = key(name);
@@ -308,9 +310,9 @@ impl Zone {
 
     /// The highest zone cut on the way to a name. A question for DS at a cut is the parent's to answer.
     fn cut(&self, name: &Name, kind: RecordType) -> Option<Name> {
-        let apex = self.origin.num_labels();
-        (apex + 1..=name.num_labels())
-            .map(|labels| name.trim_to(usize::from(labels)))
+        let apex = names::labels(&self.origin);
+        (apex + 1..=names::labels(name))
+            .map(|labels| name.trim_to(labels))
             .filter(|ancestor| !(kind == RecordType::DS && ancestor == name))
             .find(|ancestor| {
                 let node = self.nodes.get(&key(ancestor));
@@ -332,10 +334,16 @@ impl Zone {
     }
 
     /// A DNAME above the name makes an alias out of it (RFC 6672). The outer option says that there is one.
-    fn dname(&self, name: &Name, dnssec: bool, found: &mut Found) -> Option<Option<Name>> {
-        let apex = self.origin.num_labels();
-        let owner = (apex..name.num_labels())
-            .map(|labels| name.trim_to(usize::from(labels)))
+    fn dname(
+        &self,
+        name: &Name,
+        kind: RecordType,
+        dnssec: bool,
+        found: &mut Found,
+    ) -> Option<Option<Name>> {
+        let apex = names::labels(&self.origin);
+        let owner = (apex..names::labels(name))
+            .map(|labels| name.trim_to(labels))
             .find(|ancestor| {
                 let node = self.nodes.get(&key(ancestor));
                 node.is_some_and(|node| node.sets.contains_key(&DNAME))
@@ -353,7 +361,7 @@ impl Zone {
         let target =
             <Name as hickory_proto::serialize::binary::BinDecodable<'_>>::read(&mut decoder)
                 .ok()?;
-        let kept = usize::from(name.num_labels() - owner.num_labels());
+        let kept = names::labels(name).saturating_sub(names::labels(&owner));
         let labels: Vec<&[u8]> = name.iter().take(kept).chain(target.iter()).collect();
         let Ok(mut alias) = Name::from_labels(labels) else {
             found.code = Some(ResponseCode::YXDomain);
@@ -366,7 +374,8 @@ impl Zone {
             ttl,
             RData::CNAME(CNAME(alias.clone())),
         ));
-        Some(Some(alias))
+        // What asked for the alias itself has it.
+        Some(Some(alias).filter(|_| kind != RecordType::CNAME))
     }
 
     fn deny(&self, code: ResponseCode, name: &Name, dnssec: bool, found: &mut Found) {
@@ -418,10 +427,10 @@ impl Zone {
 
     /// The longest existing name above one that does not exist.
     fn encloser(&self, name: &Name) -> Name {
-        let apex = self.origin.num_labels();
-        (apex..name.num_labels())
+        let apex = names::labels(&self.origin);
+        (apex..names::labels(name))
             .rev()
-            .map(|labels| name.trim_to(usize::from(labels)))
+            .map(|labels| name.trim_to(labels))
             .find(|ancestor| {
                 let at = key(ancestor);
                 self.nodes.contains_key(&at) || self.is_above_others(&at)

@@ -1,7 +1,9 @@
-//! Measures the datapath beside its peers in the same run: the direct path, and an nftables ruleset of the
-//! shape that kube-proxy writes. `cargo xtask bench datapath` builds what it starts.
+//! Measures Fairlead beside its peers in the same run: the datapath beside the direct path and an nftables ruleset
+//! of the shape that kube-proxy writes, the DNS server beside knot and nsd. `cargo xtask bench NAME` builds what it
+//! starts.
 #![forbid(unsafe_code)]
 
+mod dns;
 mod figures;
 mod nft;
 mod programming;
@@ -19,7 +21,7 @@ use figures::{Figures, Format};
 #[derive(Parser)]
 struct Options {
     /// Which bench
-    #[arg(default_value = "datapath", value_parser = ["datapath"])]
+    #[arg(default_value = "datapath", value_parser = ["datapath", "dns"])]
     name: String,
     /// The `fairlead` binary
     #[arg(long)]
@@ -64,6 +66,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options, figures: &mut Figures) -> Result<()> {
+    if options.name == "dns" {
+        return dns::measure(figures, &options.fairlead, options.quick);
+    }
     let wanted = |part| options.only.is_none_or(|only| only == part);
     if wanted(Part::Programs) {
         programs::measure(figures)?;

@@ -1,5 +1,7 @@
 //! What watches say, folded into the next snapshot: one change costs one Service.
 
+mod owners;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,8 +11,8 @@ use view::objects;
 use view::{Event, Listing};
 
 use crate::host::{IMPORT_NAME, SERVICE_NAME, Slice};
-use crate::service::{Declared, Entry, Key, Kind, key, namespace_label};
-use crate::snapshot::{Owner, PodName, Snapshot};
+use crate::service::{Declared, Entry, Key, key, namespace_label};
+use crate::snapshot::{PodName, Snapshot};
 
 /// What is folded, and how.
 #[derive(Clone, Debug, Default)]
@@ -362,62 +364,7 @@ impl Store {
         if !imported {
             self.rendered.insert(key.clone());
             self.reverse(key, before.as_deref(), entry.as_deref());
-        }
-    }
-
-    /// Brings the owners of addresses up to date; slices that did not change are not looked at.
-    fn reverse(&mut self, key: &Key, before: Option<&Entry>, after: Option<&Entry>) {
-        let same_rules = match (before, after) {
-            (Some(before), Some(after)) => Arc::ptr_eq(&before.declared, &after.declared),
-            _ => false,
-        };
-        let kept = |slice: &Arc<Slice>, in_: Option<&Entry>| {
-            same_rules && in_.is_some_and(|e| e.slices.iter().any(|s| Arc::ptr_eq(s, slice)))
-        };
-        let mut touched: BTreeSet<IpAddr> = BTreeSet::new();
-        for (entry, other) in [(before, after), (after, before)] {
-            let Some(entry) = entry else { continue };
-            if !same_rules && let Kind::ClusterIp(ips) = &entry.declared.kind {
-                touched.extend(ips);
-            }
-            let changed = entry.slices.iter().filter(|slice| !kept(slice, other));
-            touched.extend(changed.flat_map(|slice| slice.hosts.iter().map(|h| h.addr)));
-        }
-        if touched.is_empty() {
-            return;
-        }
-        let mut wanted: BTreeMap<IpAddr, Vec<Owner>> = BTreeMap::new();
-        if let Some(entry) = after {
-            if let Kind::ClusterIp(ips) = &entry.declared.kind {
-                for ip in ips.iter().filter(|ip| touched.contains(ip)) {
-                    wanted
-                        .entry(*ip)
-                        .or_default()
-                        .push(Owner::Service(key.clone()));
-                }
-            }
-            for (_, host) in entry.named_hosts() {
-                if touched.contains(&host.addr) {
-                    let owner = Owner::Host(key.clone(), host.hostname.clone());
-                    wanted.entry(host.addr).or_default().push(owner);
-                }
-            }
-        }
-        for addr in touched {
-            let mut owners = wanted.remove(&addr).unwrap_or_default();
-            let known = self.next.owners.get(&addr);
-            let others = known.iter().flat_map(|owners| owners.iter());
-            owners.extend(others.filter(|owner| owner.key() != key).cloned());
-            owners.sort();
-            owners.dedup();
-            if known.is_some_and(|known| **known == *owners) {
-                continue;
-            }
-            if owners.is_empty() {
-                self.next.owners.remove(&addr);
-            } else {
-                self.next.owners.insert(addr, owners.into());
-            }
+            self.outside(key, before.as_deref(), entry.as_deref());
         }
     }
 
@@ -494,14 +441,6 @@ impl Store {
 
     fn shared(&mut self, namespace: &str, name: &str) -> Object {
         (share(&mut self.texts, namespace), name.into())
-    }
-}
-
-impl Owner {
-    fn key(&self) -> &Key {
-        match self {
-            Owner::Service(key) | Owner::Host(key, _) => key,
-        }
     }
 }
 

@@ -1,0 +1,66 @@
+//! What a question is about, in words: for explanations, and for plugins that read metadata (`log`, `view`,
+//! `rewrite`, `template`).
+
+use std::net::IpAddr;
+
+use zone::{Config, Question, Snapshot};
+
+/// The object behind an answer, in words: `Service default/web`.
+pub(super) fn origin(question: &Question, config: &Config) -> Option<String> {
+    let above = above(question, config)?;
+    let label = |n: usize| text(question, n);
+    match (question.label(above.checked_sub(1)?), above) {
+        (b"svc", 3..) => Some(format!("Service {}/{}", label(above - 2), label(above - 3))),
+        (b"svc" | b"pod", 2) => Some(format!("Namespace {}", label(0))),
+        (b"pod", 3) => Some(format!("a pod of namespace {}", label(1))),
+        _ => None,
+    }
+}
+
+/// CoreDNS's keys and their values: parts of the name, and whose pod asks where pods are followed.
+pub(super) fn of(
+    question: &Question,
+    client: IpAddr,
+    config: &Config,
+    snapshot: &Snapshot,
+) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    if let [pod, ..] = snapshot.pods(client.to_canonical()) {
+        found.push(("kubernetes/client-namespace", pod.namespace.to_string()));
+        found.push(("kubernetes/client-pod-name", pod.name.to_string()));
+    }
+    let Some(above) = above(question, config) else {
+        return found;
+    };
+    // From the right: kind, namespace, service (or a pod's address), and what stands before it.
+    let label = |below: usize| above.checked_sub(below).map(|n| text(question, n));
+    let plain = |label: String| label.strip_prefix('_').map(str::to_owned).unwrap_or(label);
+    let (mut port, mut protocol, mut endpoint) = (None, None, None);
+    match above {
+        4 => endpoint = label(4),
+        5 => (protocol, port) = (label(4).map(plain), label(5).map(plain)),
+        _ => {}
+    }
+    let parts = [
+        ("kubernetes/kind", label(1)),
+        ("kubernetes/namespace", label(2)),
+        ("kubernetes/service", label(3)),
+        ("kubernetes/endpoint", endpoint),
+        ("kubernetes/protocol", protocol),
+        ("kubernetes/port-name", port),
+    ];
+    found.extend(parts.map(|(key, part)| (key, part.unwrap_or_default())));
+    found
+}
+
+/// Labels before the longest zone that holds the name.
+fn above(question: &Question, config: &Config) -> Option<usize> {
+    let zones = config.zones.iter();
+    zones
+        .filter_map(|zone| question.labels_above(zone.wire()))
+        .min()
+}
+
+fn text(question: &Question, n: usize) -> String {
+    String::from_utf8_lossy(question.label(n)).into_owned()
+}

@@ -1,0 +1,113 @@
+//! What other plugins of the block ask `kubernetes`: zones to transfer, search paths of clients, and how Services
+//! are reached from outside.
+
+use std::net::IpAddr;
+
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder, Restrict};
+use zone::External;
+
+use super::Kubernetes;
+use crate::names;
+use crate::plugin::autopath::SearchPath;
+use crate::plugin::k8s_external::{Outside, Reached};
+use crate::plugin::transfer;
+
+impl transfer::Source for Kubernetes {
+    fn records(&self, zone: &Name) -> Option<Vec<Record>> {
+        let zone = zone::Name::from_wire(&names::wire(zone))?;
+        let config = &self.source.config;
+        if !config.zones.contains(&zone) {
+            return None;
+        }
+        let snapshot = self.source.cluster.snapshot();
+        if !snapshot.synced() {
+            return None;
+        }
+        let soa = std::iter::once(snapshot.soa(config, &zone));
+        let all = soa.chain(snapshot.records(config, &zone));
+        all.map(|record| to_record(&record)).collect()
+    }
+}
+
+impl SearchPath for Kubernetes {
+    fn search_path(&self, client: std::net::IpAddr) -> Option<Vec<Name>> {
+        let snapshot = self.source.cluster.snapshot();
+        let [pod, ..] = snapshot.pods(client) else {
+            return None;
+        };
+        let zone = self.source.config.primary()?;
+        let suffixes = [
+            format!("{}.svc.{zone}", pod.namespace),
+            format!("svc.{zone}"),
+            zone.to_string(),
+        ];
+        let cluster = suffixes.iter().map(|text| names::parse(text).ok());
+        let node = self.node_search.iter().cloned().map(Some);
+        cluster.chain(node).collect()
+    }
+}
+
+/// A record of a zone as the library has it.
+fn to_record(record: &zone::Record) -> Option<Record> {
+    let owner = Name::read(&mut BinDecoder::new(&record.owner)).ok()?;
+    let rtype = RecordType::from(record.rtype);
+    let mut decoder = BinDecoder::new(&record.data);
+    let length = u16::try_from(record.data.len()).ok()?;
+    let data = RData::read(&mut decoder, rtype, Restrict::new(length)).ok()?;
+    Some(Record::from_rdata(owner, record.ttl, data))
+}
+
+impl Outside for Kubernetes {
+    fn synced(&self) -> bool {
+        self.source.cluster.snapshot().synced()
+    }
+
+    fn serial(&self) -> u32 {
+        self.source.cluster.snapshot().serial()
+    }
+
+    fn namespace(&self, name: &str) -> bool {
+        self.exposes(name) && self.source.cluster.snapshot().namespace(name)
+    }
+
+    fn service(&self, namespace: &str, name: &str) -> Option<Reached> {
+        if !self.exposes(namespace) {
+            return None;
+        }
+        let service = self.source.cluster.snapshot().service(namespace, name)?;
+        let mut reached = Reached::default();
+        for place in service.external() {
+            match place {
+                External::Address(address) => reached.addresses.push(*address),
+                External::Name(name) => {
+                    let name = Name::read(&mut BinDecoder::new(name.wire()));
+                    reached.names.extend(name);
+                }
+            }
+        }
+        let ports = service.ports();
+        reached.ports = ports
+            .map(|(name, protocol, number)| (name.to_owned(), protocol.to_owned(), number))
+            .collect();
+        reached.endpoints = service.headless().then(|| service.hosts().collect());
+        Some(reached)
+    }
+
+    fn owners(&self, address: IpAddr) -> Vec<(String, String)> {
+        let snapshot = self.source.cluster.snapshot();
+        let mut owners = snapshot.external_owners(address);
+        owners.retain(|(namespace, _)| self.exposes(namespace));
+        owners
+    }
+}
+
+impl Kubernetes {
+    fn exposes(&self, namespace: &str) -> bool {
+        let shown = &self.source.config.namespaces;
+        shown.is_empty()
+            || shown
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(namespace))
+    }
+}

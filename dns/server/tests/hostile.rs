@@ -1,0 +1,299 @@
+//! Datagrams and streams that no client should send: each gets the RFC's answer or silence, and the server goes on.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+const COREFILE: &str =
+    ". {\n bind 127.0.0.1\n template IN A {\n  answer \"{{ .Name }} 1 IN A 192.0.2.1\"\n }\n}\n";
+
+/// How long silence must last to count.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// A question for `a.` of type and class, after a header with the given third octet and counts.
+fn message(third: u8, counts: [u8; 4], tail: &[u8]) -> Vec<u8> {
+    let [q, a, n, r] = counts;
+    let head = [0x47, 0x11, third, 0, 0, q, 0, a, 0, n, 0, r];
+    [head.as_slice(), tail].concat()
+}
+
+const QUESTION: &[u8] = b"\x01a\x00\x00\x01\x00\x01";
+
+fn with(tail: &[u8]) -> Vec<u8> {
+    [QUESTION, tail].concat()
+}
+
+/// What is sent, and the code of the answer; nothing for silence.
+fn table() -> Vec<(&'static str, Vec<u8>, Option<u16>)> {
+    let one = [1, 0, 0, 0];
+    let opt = |version: u8, options: &[u8]| {
+        let head = [0, 0, 41, 4, 0xd0, 0, version, 0, 0, 0, options.len() as u8];
+        with(&[&head[..], options].concat())
+    };
+    vec![
+        ("nothing", vec![], None),
+        ("less than a header", vec![0; 11], None),
+        ("an answer", message(0x81, one, QUESTION), None),
+        ("no question", message(1, [0; 4], b""), Some(1)),
+        (
+            "no question, but octets",
+            message(1, [0; 4], QUESTION),
+            Some(1),
+        ),
+        (
+            "two questions",
+            message(1, [2, 0, 0, 0], &with(QUESTION)),
+            Some(1),
+        ),
+        (
+            "a name that is cut off",
+            message(1, one, b"\x05ab"),
+            Some(1),
+        ),
+        (
+            "a question that is cut off",
+            message(1, one, b"\x01a\x00\x00"),
+            Some(1),
+        ),
+        (
+            "a pointer to itself",
+            message(1, one, b"\xc0\x0c\x00\x01\x00\x01"),
+            Some(1),
+        ),
+        (
+            "a pointer beyond the end",
+            message(1, one, b"\xff\xff\x00\x01\x00\x01"),
+            Some(1),
+        ),
+        (
+            "a label of a reserved kind",
+            message(1, one, b"\x80a\x00\x00\x01\x00\x01"),
+            Some(1),
+        ),
+        (
+            "a name of more than 255 octets",
+            message(
+                1,
+                one,
+                &[[1, b'a'].repeat(128), vec![0, 0, 1, 0, 1]].concat(),
+            ),
+            Some(1),
+        ),
+        (
+            "octets after the question",
+            message(1, one, &with(b"x")),
+            Some(1),
+        ),
+        (
+            "fewer records than told",
+            message(1, [1, 0, 0, 1], QUESTION),
+            Some(1),
+        ),
+        (
+            "records whose owners point at each other",
+            message(
+                1,
+                [1, 1, 0, 0],
+                &with(b"\xc0\x15\xc0\x13\x00\x01\x00\x01\0\0\0\0\0\0"),
+            ),
+            Some(1),
+        ),
+        ("opcode IQUERY", message(0x09, one, QUESTION), Some(4)),
+        ("opcode STATUS", message(0x11, one, QUESTION), Some(4)),
+        ("opcode UPDATE", message(0x29, one, QUESTION), Some(4)),
+        ("opcode 15", message(0x79, one, QUESTION), Some(4)),
+        (
+            "class CH, which nobody serves",
+            message(1, one, b"\x01a\x00\x00\x01\x00\x03"),
+            Some(5),
+        ),
+        (
+            "class 65280",
+            message(1, one, b"\x01a\x00\x00\x01\xff\x00"),
+            Some(5),
+        ),
+        (
+            "type 65280",
+            message(1, one, b"\x01a\x00\xff\x00\x00\x01"),
+            Some(5),
+        ),
+        (
+            "EDNS version 1",
+            message(1, [1, 0, 0, 1], &opt(1, b"")),
+            Some(16),
+        ),
+        (
+            "an option longer than its record",
+            message(1, [1, 0, 0, 1], &opt(0, b"\x00\x0a\x00\x09abc")),
+            Some(1),
+        ),
+        (
+            "a cookie of seven octets",
+            message(1, [1, 0, 0, 1], &opt(0, b"\x00\x0a\x00\x07abcdefg")),
+            Some(1),
+        ),
+        (
+            "more than is taken",
+            message(1, one, &with(&[0; 5000])),
+            None,
+        ),
+        (
+            "a question as it should be",
+            message(1, one, QUESTION),
+            Some(0),
+        ),
+    ]
+}
+
+/// The code of an answer, with the part that stands in an OPT record.
+fn code(answer: &[u8]) -> u16 {
+    assert_eq!(answer[..2], [0x47, 0x11], "another query's answer");
+    assert_eq!(answer[2] & 0x80, 0x80, "no answer");
+    let high = match answer[11] {
+        // The answers with OPT here have nothing else but a header.
+        1 if answer.len() == 23 => u16::from(answer[17]),
+        _ => 0,
+    };
+    high << 4 | u16::from(answer[3] & 15)
+}
+
+async fn by_datagram(server: SocketAddr, octets: &[u8]) -> Option<u16> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(server).await.unwrap();
+    socket.send(octets).await.unwrap();
+    let mut answer = [0; 4096];
+    let length = timeout(SILENCE, socket.recv(&mut answer))
+        .await
+        .ok()?
+        .unwrap();
+    Some(code(&answer[..length]))
+}
+
+/// What follows on the same stream is answered, whatever came before.
+async fn by_stream(server: SocketAddr, octets: &[u8]) -> Option<u16> {
+    let mut stream = TcpStream::connect(server).await.unwrap();
+    stream.write_u16(octets.len() as u16).await.unwrap();
+    stream.write_all(octets).await.unwrap();
+    let mut codes = Vec::new();
+    let last = message(1, [1, 0, 0, 0], b"\x04last\x00\x00\x01\x00\x01");
+    stream.write_u16(last.len() as u16).await.unwrap();
+    stream.write_all(&last).await.unwrap();
+    loop {
+        let length = timeout(Duration::from_secs(5), stream.read_u16()).await;
+        let length = length.expect("the last query is answered").unwrap();
+        let mut answer = vec![0; usize::from(length)];
+        stream.read_exact(&mut answer).await.unwrap();
+        if answer.get(12..17) == Some(b"\x04last") {
+            return codes.pop();
+        }
+        codes.push(code(&answer));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_message_gets_its_answer_or_silence() {
+    let server = common::run(COREFILE, None).await;
+    let mut wrong = String::new();
+    for (what, octets, expected) in table() {
+        let found = by_datagram(server.address, &octets).await;
+        if found != expected {
+            wrong += &format!("udp: {what}: {found:?} instead of {expected:?}\n");
+        }
+        // On a stream there is no length that is too much.
+        if octets.len() < 4096 {
+            let found = by_stream(server.address, &octets).await;
+            if found.is_some() && found != expected {
+                wrong += &format!("tcp: {what}: {found:?} instead of {expected:?}\n");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    server.stop().await;
+}
+
+/// Half a message, a length without a message, and connections that say nothing: all are given up, and others served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_stall_are_given_up() {
+    let text = COREFILE.replace(
+        " template",
+        " timeouts {\n  read 1s\n  idle 1s\n }\n template",
+    );
+    let server = common::run(&text, None).await;
+    let mut stalled = Vec::new();
+    for begun in [&b""[..], b"\x00", b"\x00\x14abc", b"\xff\xff"] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(begun).await.unwrap();
+        stalled.push(stream);
+    }
+    let good = message(1, [1, 0, 0, 0], QUESTION);
+    assert_eq!(by_stream(server.address, &good).await, Some(0));
+    for mut stream in stalled {
+        let end = timeout(Duration::from_secs(5), stream.read_u8()).await;
+        assert!(
+            end.expect("the server gives up").is_err(),
+            "no octet was due"
+        );
+    }
+    server.stop().await;
+}
+
+/// Many more queries than may wait at a time: those beyond are dropped and counted, memory stays, and names that need
+/// nobody else are answered meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_is_shed_and_counted() {
+    // An upstream that takes queries and never answers.
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let text = format!(
+        ". {{\n bind 127.0.0.1\n hosts /nonexistent {{\n  192.0.2.9 known.example\n  fallthrough\n }}\n \
+         forward . {} {{\n  max_fails 0\n  read_timeout 4s\n }}\n}}\n",
+        silent.local_addr().unwrap()
+    );
+    let server = common::run(&text, None).await;
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(server.address).await.unwrap();
+    let before = resident_kib();
+    let metrics = &server.reloader.current().load_full();
+    let shed = || {
+        let text = metrics.environment().metrics.render();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("coredns_shed_dropped_total{reason=\"too_many\"}"))
+            .map(str::to_owned);
+        line.and_then(|line| line.split(' ').next_back()?.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
+    let mut sent = 0_u32;
+    while shed() < 1000 {
+        assert!(sent < 200_000, "nothing is shed");
+        for _ in 0..100 {
+            let name = format!("\x08{sent:08}\x00\x00\x01\x00\x01");
+            let _ = client
+                .send(&message(1, [1, 0, 0, 0], name.as_bytes()))
+                .await;
+            sent += 1;
+        }
+        tokio::task::yield_now().await;
+    }
+    let grown = resident_kib().saturating_sub(before);
+    assert!(grown < 200 * 1024, "{grown} KiB for {sent} queries");
+    // The places are taken for as long as the upstream is waited for; then there is room again.
+    let known = message(1, [1, 0, 0, 0], b"\x05known\x07example\x00\x00\x01\x00\x01");
+    let answered = timeout(Duration::from_secs(20), async {
+        while by_datagram(server.address, &known).await != Some(0) {}
+    });
+    answered.await.expect("the server answers again");
+    server.stop().await;
+}
+
+/// Resident memory of this process.
+fn resident_kib() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.unwrap()
+}

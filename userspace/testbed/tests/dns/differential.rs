@@ -1,0 +1,267 @@
+//! Master files served by `file` and by knot: every question gets the same answer from both, but for what
+//! [`explained`] names.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, Record, RecordType};
+use testbed::{Node, Process, wait_for};
+
+use crate::stage::fairlead;
+
+/// Every shape that RFC 1034 section 4.3.2, RFC 4592 and RFC 6672 tell apart.
+const ZONE: &str = "$ORIGIN example.org.
+$TTL 300
+@ SOA ns1 hostmaster 2026010101 7200 3600 1209600 300
+@ NS ns1
+@ NS ns2
+@ MX 10 mail
+@ TXT \"v=spf1 -all\" \"second part\"
+@ A 192.0.2.1
+ns1 A 192.0.2.53
+ns2 A 192.0.2.54
+ns2 AAAA 2001:db8::54
+mail A 192.0.2.25
+www A 192.0.2.80
+www A 192.0.2.81
+www AAAA 2001:db8::80
+alias CNAME www
+chain CNAME alias
+dangling CNAME nothing
+circle CNAME round
+round CNAME circle
+abroad CNAME www.example.net.
+_http._tcp SRV 0 100 80 www
+deep.empty.nonterminal A 192.0.2.90
+*.wild A 192.0.2.99
+*.wild MX 10 mail
+known.wild TXT \"hides the wildcard\"
+below.empty.wild A 192.0.2.98
+*.alias-wild CNAME www
+child NS ns.child
+child NS ns2
+ns.child A 192.0.2.70
+other NS ns.example.net.
+tree DNAME target
+a.target A 192.0.2.60
+b.c.target TXT \"two labels\"
+far DNAME example.net.
+caa CAA 0 issue \"ca.example.net\"
+UPPER A 192.0.2.61
+esc\\.aped A 192.0.2.62
+\\034 A 192.0.2.63
+";
+
+/// Labels that lead to the zone's corners; a name is made of up to four of them.
+const LABELS: [&str; 35] = [
+    "www",
+    "alias",
+    "chain",
+    "dangling",
+    "circle",
+    "round",
+    "abroad",
+    "_http",
+    "_tcp",
+    "deep",
+    "empty",
+    "nonterminal",
+    "*",
+    "wild",
+    "known",
+    "below",
+    "alias-wild",
+    "child",
+    "ns",
+    "other",
+    "tree",
+    "a",
+    "b",
+    "c",
+    "target",
+    "far",
+    "caa",
+    "upper",
+    "UPPER",
+    "ns1",
+    "ns2",
+    "mail",
+    "nothing",
+    "esc\\.aped",
+    "WWW",
+];
+
+const TYPES: [RecordType; 11] = [
+    RecordType::A,
+    RecordType::AAAA,
+    RecordType::NS,
+    RecordType::SOA,
+    RecordType::CNAME,
+    RecordType::MX,
+    RecordType::TXT,
+    RecordType::SRV,
+    RecordType::CAA,
+    RecordType::DS,
+    RecordType::HTTPS,
+];
+
+/// Questions that are asked at random, beside one of each name of two labels or fewer.
+const RANDOM: u64 = 4_000;
+
+/// What is compared: order and repetition do not matter, and additional records are each server's own choice.
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    code: ResponseCode,
+    authoritative: bool,
+    answers: BTreeSet<String>,
+    authorities: BTreeSet<String>,
+}
+
+fn ask(socket: &UdpSocket, name: &Name, kind: RecordType) -> Result<Told> {
+    let mut message = Message::new(rand_id(name), MessageType::Query, OpCode::Query);
+    message.add_query(Query::query(name.clone(), kind));
+    let mut edns = Edns::new();
+    edns.set_max_payload(4096);
+    message.set_edns(edns);
+    socket.send(&message.to_vec()?)?;
+    let mut buffer = [0; 4096];
+    let length = socket
+        .recv(&mut buffer)
+        .with_context(|| format!("{name} {kind}: no answer"))?;
+    let told = Message::from_vec(&buffer[..length])?;
+    ensure!(
+        told.metadata.id == message.metadata.id,
+        "another query's answer"
+    );
+    let texts = |records: &[Record]| {
+        let text = |r: &Record| format!("{} {} {} {}", r.name, r.ttl, r.record_type(), r.data);
+        records
+            .iter()
+            .map(|record| text(record).to_ascii_lowercase())
+            .collect()
+    };
+    Ok(Told {
+        code: told.metadata.response_code,
+        authoritative: told.metadata.authoritative,
+        answers: texts(&told.answers),
+        authorities: texts(&told.authorities),
+    })
+}
+
+/// Differs from one query to the next.
+fn rand_id(name: &Name) -> u16 {
+    name.iter().flatten().fold(7, |sum: u16, octet| {
+        sum.wrapping_mul(31).wrapping_add(u16::from(*octet))
+    })
+}
+
+/// Whether a difference is one that the RFCs leave open.
+fn explained(ours: &Told, theirs: &Told) -> bool {
+    // NS records of the zone beside a positive answer are an offer (RFC 1034 section 4.3.2 asks for none): nobody
+    // needs them.
+    let offered = |told: &Told| !told.answers.is_empty() && told.code == ResponseCode::NoError;
+    ours.code == theirs.code
+        && ours.authoritative == theirs.authoritative
+        && ours.answers == theirs.answers
+        && offered(ours)
+        && offered(theirs)
+}
+
+#[test]
+fn file_zones_are_answered_as_knot_does() -> Result<()> {
+    let node = Node::create()?;
+    let folder = node.folder();
+    let zone = folder.join("example.org.zone");
+    std::fs::write(&zone, ZONE)?;
+    let place = node.place()?.without_cgroup();
+    let corefile = folder.join("Corefile");
+    std::fs::write(
+        &corefile,
+        format!(
+            "example.org:5300 {{\n bind 127.0.0.1\n file {}\n}}\n",
+            zone.display()
+        ),
+    )?;
+    let mut command = place.command(&fairlead()?)?;
+    command.args(["dns", "--conf"]).arg(&corefile);
+    let _ours = Process::start(&mut command, "fairlead dns")?;
+    let conf = folder.join("knot.conf");
+    let at = folder.display();
+    std::fs::write(
+        &conf,
+        format!(
+            "server:\n    rundir: \"{at}\"\n    listen: 127.0.0.1@5301\ndatabase:\n    storage: \"{at}/knot\"\n\
+             log:\n  - target: stderr\n    any: error\nzone:\n  - domain: example.org\n    file: \"{}\"\n    \
+             zonefile-load: whole\n",
+            zone.display()
+        ),
+    )?;
+    let mut command = place.command(Path::new("knotd"))?;
+    command.arg("-c").arg(&conf);
+    let _theirs = Process::start(&mut command, "knotd")
+        .context("knot is missing: `cargo xtask test` installs it on Debian")?;
+    let apex = Name::from_ascii("example.org.")?;
+    let socket = |port: u16| {
+        let socket = node.netns().run(|| {
+            let socket = UdpSocket::bind("127.0.0.1:0")?;
+            socket.connect(SocketAddr::from(([127, 0, 0, 1], port)))?;
+            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+            Ok(socket)
+        })?;
+        wait_for("the zone", Duration::from_secs(20), || {
+            let told = ask(&socket, &apex, RecordType::SOA).ok()?;
+            (told.answers.len() == 1).then_some(())
+        })?;
+        anyhow::Ok(socket)
+    };
+    let (ours, theirs) = (socket(5300)?, socket(5301)?);
+    let quote = Name::from_labels([&b"\""[..], b"example", b"org"])?;
+    let mut names = vec![apex.clone(), quote];
+    for first in LABELS {
+        names.push(Name::from_ascii(format!("{first}.example.org."))?);
+        for second in LABELS {
+            names.push(Name::from_ascii(format!("{first}.{second}.example.org."))?);
+        }
+    }
+    // A stride through all names of three and four labels: the same ones in every run.
+    let count = LABELS.len() as u64;
+    for step in 0..RANDOM {
+        let number = step.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
+        let label = |power: u32| LABELS[(number / count.pow(power) % count) as usize];
+        let more = match step % 2 {
+            0 => String::new(),
+            _ => format!("{}.", label(3)),
+        };
+        let text = format!("{more}{}.{}.{}.example.org.", label(2), label(1), label(0));
+        names.push(Name::from_ascii(text)?);
+    }
+    let mut differences = Vec::new();
+    let mut asked = 0;
+    for (at, name) in names.iter().enumerate() {
+        let few = [TYPES[at % TYPES.len()], RecordType::A];
+        let kinds = if name.num_labels() <= 3 {
+            &TYPES[..]
+        } else {
+            &few[..]
+        };
+        for kind in kinds {
+            let (our, their) = (ask(&ours, name, *kind)?, ask(&theirs, name, *kind)?);
+            asked += 1;
+            if our != their && !explained(&our, &their) {
+                differences.push(format!("{name} {kind}\n  ours {our:?}\n  knot {their:?}"));
+            }
+        }
+    }
+    let shown = differences.iter().take(20).cloned().collect::<Vec<_>>();
+    ensure!(
+        differences.is_empty(),
+        "{} of {asked} answers differ:\n{}",
+        differences.len(),
+        shown.join("\n")
+    );
+    Ok(())
+}
