@@ -82,7 +82,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "testbed",
-        &["abi", "bpf", "client", "model", "net", "packet", "plan"],
+        &[
+            "abi",
+            "bpf",
+            "client",
+            "model",
+            "net",
+            "packet",
+            "plan",
+            "storage-etcd",
+        ],
     ),
     ("xtask", &[]),
 ];

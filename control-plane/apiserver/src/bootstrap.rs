@@ -5,7 +5,9 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+use crate::masters::Address;
 use crate::{Error, State, object, router};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -52,9 +54,15 @@ pub(crate) async fn namespaces_and_service(state: &Arc<State>) -> Result<(), Err
     Ok(())
 }
 
-/// Points the Service `kubernetes` at the advertised address and this port.
-pub(crate) async fn endpoints(state: &Arc<State>, port: u16) -> Result<(), Error> {
-    let address = state.config.advertised();
+/// Points the Service `kubernetes` at the servers. An EndpointSlice has one port for all: should they differ, it has
+/// those that share the port of the first.
+pub(crate) async fn endpoints(
+    state: &Arc<State>,
+    addresses: &BTreeSet<Address>,
+) -> Result<(), Error> {
+    let Some((address, port)) = addresses.first().copied() else {
+        return Ok(());
+    };
     if address.is_loopback() {
         // An endpoint may not be a loopback address: nobody else would reach it.
         tracing::warn!(
@@ -63,16 +71,26 @@ pub(crate) async fn endpoints(state: &Arc<State>, port: u16) -> Result<(), Error
         );
         return Ok(());
     }
+    let mut ports: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+    for (address, port) in addresses {
+        ports.entry(*port).or_default().push(address.to_string());
+    }
+    let same = addresses
+        .iter()
+        .filter(|(other, at)| *at == port && other.is_ipv4() == address.is_ipv4());
+    let same: Vec<Value> = same
+        .map(|(ip, _)| json!({"addresses": [ip.to_string()], "conditions": {"ready": true}}))
+        .collect();
     let endpoints = json!({
         "apiVersion": "v1", "kind": "Endpoints",
         "metadata": {
             "name": "kubernetes", "namespace": "default",
             "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
         },
-        "subsets": [{
-            "addresses": [{"ip": address.to_string()}],
+        "subsets": ports.into_iter().map(|(port, addresses)| json!({
+            "addresses": addresses.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>(),
             "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
-        }],
+        })).collect::<Vec<_>>(),
     });
     put(state, "/api/v1/namespaces/default/endpoints", &endpoints).await?;
     let slice = json!({
@@ -82,7 +100,7 @@ pub(crate) async fn endpoints(state: &Arc<State>, port: u16) -> Result<(), Error
             "labels": {"kubernetes.io/service-name": "kubernetes"},
         },
         "addressType": if matches!(address, IpAddr::V4(_)) { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
+        "endpoints": same,
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     });
     put(

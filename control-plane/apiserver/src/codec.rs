@@ -32,7 +32,8 @@ impl Codec for KubernetesCodec {
 
     fn decode(&self, key: &str, stored: Bytes) -> Bytes {
         let object = if stored.starts_with(MAGIC) {
-            api::protobuf::decode(&stored).map_err(|error| error.to_string())
+            let object = api::protobuf::decode(&stored).map(defaulted);
+            object.map_err(|error| error.to_string())
         } else if stored.starts_with(b"{") && !stored.starts_with(OURS) {
             match serde_json::from_slice::<Value>(&stored) {
                 // Written by somebody else in another order.
@@ -51,6 +52,18 @@ impl Codec for KubernetesCodec {
             }
         }
     }
+}
+
+/// What is read is given the defaults of its kind, as Kubernetes does: protobuf does not tell what is empty from what is
+/// not there.
+fn defaulted(mut object: Value) -> Value {
+    let api_version = api::value::text(&object, &["apiVersion"]);
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let kind = api::value::text(&object, &["kind"]);
+    if let Some(row) = api::table::find_kind(group, version, kind) {
+        (row.default)(&mut object);
+    }
+    object
 }
 
 #[cfg(test)]
@@ -77,9 +90,13 @@ mod tests {
                     "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:nodeName": {}}},
                 }],
             },
-            "spec": {"containers": [{"name": "c", "image": "i", "resources": {"limits": {"cpu": "1"}}}]},
+            "spec": {"containers": [
+                {"name": "c", "image": "i", "resources": {"limits": {"cpu": "1"}}}, {"name": "d", "image": "j"},
+            ]},
             "status": {"phase": "Pending"},
         });
+        let pod = defaulted(pod);
+        assert_eq!(pod["spec"]["containers"][1]["resources"], json!({}));
         let (stored, back) = there_and_back(&pod);
         assert!(stored.starts_with(MAGIC));
         assert_eq!(back, pod);

@@ -26,6 +26,7 @@ mod health;
 mod hooks;
 mod kubeconfig;
 mod managers;
+mod masters;
 mod metrics;
 mod mirror;
 mod namespaces;
@@ -357,7 +358,7 @@ impl App {
         self.0
             .port
             .store(local.port(), std::sync::atomic::Ordering::Relaxed);
-        bootstrap::endpoints(&self.0, local.port()).await?;
+        masters::point(&self.0, local.port()).await?;
         if let Some(path) = &self.0.config.kubeconfig {
             self.write_kubeconfig(path, &self.url(local))?;
         }
@@ -367,6 +368,7 @@ impl App {
         upkeep.spawn(allocate::follow(self.0.clone()));
         upkeep.spawn(upkeep::forget(self.0.storage.clone()));
         upkeep.spawn(upkeep::keep_service(self.0.clone(), local.port()));
+        upkeep.spawn(masters::keep(self.0.clone(), local.port()));
         upkeep.spawn(roles::aggregate(self.0.clone()));
         upkeep.spawn(admit::keep_counts(self.0.clone()));
         upkeep.spawn(namespaces::furnish(self.0.clone()));
@@ -379,6 +381,7 @@ impl App {
             async {
                 shutdown.await;
                 self.0.stopping.send_replace(true);
+                masters::leave(&self.0).await;
                 tokio::time::sleep(self.0.config.shutdown_delay).await;
             },
         )

@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use storage::{Change, Entry, Error, Range, Revision, Storage, WatchEvent, Write};
 use time::OffsetDateTime;
 
-use crate::{State, bootstrap};
+use crate::{State, bootstrap, masters};
 
 /// History that is older than this is forgotten, as kube-apiserver does with etcd.
 const HISTORY: Duration = Duration::from_secs(300);
@@ -121,7 +121,7 @@ pub(crate) async fn keep_service(state: Arc<State>, port: u16) {
         }
         let restored = async {
             bootstrap::namespaces_and_service(&state).await?;
-            bootstrap::endpoints(&state, port).await
+            masters::point(&state, port).await
         };
         if let Err(error) = restored.await {
             tracing::warn!(%error, "the Service kubernetes could not be put back");

@@ -190,7 +190,7 @@ async fn two_servers_agree_on_quotas_definitions_and_rights() {
             format!("{MAPS}/b0")
         };
         let label = json!({"metadata": {"labels": {"round": round.to_string()}}});
-        let kind = "application/merge-patch+json";
+        let kind = "merge";
         let (one, two) = if round % 2 == 0 { (&a, &b) } else { (&b, &a) };
         let patched = one.patch(&path, kind, &label).await.ok();
         let version = patched["metadata"]["resourceVersion"]
@@ -241,8 +241,13 @@ async fn values_are_as_kubernetes_writes_them() {
     other.write(vec![write]).await.unwrap();
     let path = "/apis/apps/v1/namespaces/default/deployments/d";
     let read = server.get(path).await.ok();
-    assert_eq!(read["spec"], deployment["spec"]);
-    let kind = "application/merge-patch+json";
+    // What was not written is defaulted, as Kubernetes does when it reads.
+    let container = &read["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(
+        (&container["name"], &container["resources"]),
+        (&json!("c"), &json!({}))
+    );
+    let kind = "merge";
     let patched = server
         .patch(path, kind, &json!({"spec": {"replicas": 3}}))
         .await
@@ -360,7 +365,7 @@ async fn kubectl_finds_nothing_odd() {
             ("expose deployment web --port=80", "service/web exposed"),
             ("get service web -o jsonpath={.spec.clusterIP}", "10."),
             ("delete configmap c", "configmap \"c\" deleted"),
-            ("get events --limit=1", "No resources found"),
+            ("get events", "No resources found"),
             ("auth can-i create pods", "yes"),
             ("get namespaces", "kube-node-lease"),
         ] {
@@ -371,4 +376,51 @@ async fn kubectl_finds_nothing_odd() {
     worked.await.unwrap();
     let _ = stop.send(());
     timeout(PATIENCE, serving).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_service_kubernetes_leads_to_every_server() {
+    let etcd = Etcd::start();
+    let mut running = Vec::new();
+    for address in ["192.0.2.1", "192.0.2.2"] {
+        let server = Server::with(store(&etcd).await, |config| {
+            config.advertise_address = Some(address.parse().unwrap());
+        })
+        .await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let app = server.app.clone();
+        let serving = tokio::spawn(async move {
+            let stopped = async { drop(stopped.await) };
+            app.serve(listener, stopped).await.unwrap();
+        });
+        running.push((server, stop, serving));
+    }
+    let (gone, stop, serving) = running.pop().unwrap();
+    let left = &running[0].0;
+    let addresses = async || {
+        let path = "/api/v1/namespaces/default/endpoints/kubernetes";
+        let reply = left.get(path).await;
+        let object = if reply.code == 200 {
+            reply.json()
+        } else {
+            Value::Null
+        };
+        let subsets = object["subsets"].as_array().cloned().unwrap_or_default();
+        let mut all: Vec<String> = subsets
+            .iter()
+            .flat_map(|subset| subset["addresses"].as_array().unwrap())
+            .map(|address| address["ip"].as_str().unwrap().to_owned())
+            .collect();
+        all.sort();
+        all
+    };
+    until("both are there", async || {
+        addresses().await == ["192.0.2.1", "192.0.2.2"]
+    })
+    .await;
+    let _ = stop.send(());
+    serving.await.unwrap();
+    drop(gone);
+    until("one is left", async || addresses().await == ["192.0.2.1"]).await;
 }

@@ -82,6 +82,16 @@ impl Rpc {
             .await
     }
 
+    /// For benches: a put as it is.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) async fn put(
+        &self,
+        request: crate::proto::PutRequest,
+    ) -> Result<TxnResponse, Status> {
+        self.unary("/etcdserverpb.KV/Put", request, Again::Never)
+            .await
+    }
+
     pub(crate) async fn compact(&self, revision: i64) -> Result<CompactionResponse, Status> {
         let path = "/etcdserverpb.KV/Compact";
         self.unary(path, CompactionRequest { revision }, Again::Harmless)

@@ -123,3 +123,61 @@ pub fn free_port() -> u16 {
         .expect("tests have a file system and ports")
         .port()
 }
+
+/// How long puts took.
+#[derive(Debug)]
+pub struct Puts {
+    /// All of them.
+    pub took: Duration,
+    /// Each.
+    pub each: Vec<Duration>,
+}
+
+/// Puts as many values of `length` bytes as asked for into an etcd, without anything of ours in between: each of
+/// `clients` has a connection of its own and waits for one put before the next. For benches.
+///
+/// # Panics
+/// Where etcd fails.
+pub async fn put(url: &str, clients: usize, count: usize, length: usize) -> Puts {
+    let value = bytes::Bytes::from(vec![b'v'; length]);
+    let next = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let mut connected = Vec::new();
+    for _ in 0..clients {
+        let options = crate::Options::new(vec![url.to_owned()]);
+        let rpc = crate::rpc::Rpc::new(&options).expect("the URL is one of etcd's");
+        rpc.put(crate::proto::PutRequest::default())
+            .await
+            .expect_err("a key is needed, and the connection is made");
+        connected.push(rpc);
+    }
+    let began = Instant::now();
+    let mut running = tokio::task::JoinSet::new();
+    for (client, rpc) in connected.into_iter().enumerate() {
+        let (next, value) = (next.clone(), value.clone());
+        running.spawn(async move {
+            let mut each = Vec::new();
+            loop {
+                let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                if i >= count {
+                    return each;
+                }
+                let began = Instant::now();
+                let request = crate::proto::PutRequest {
+                    key: format!("/bench/{client}/{i}").into(),
+                    value: value.clone(),
+                    lease: 0,
+                };
+                rpc.put(request).await.expect("etcd takes the put");
+                each.push(began.elapsed());
+            }
+        });
+    }
+    let mut each = Vec::new();
+    while let Some(done) = running.join_next().await {
+        each.extend(done.expect("a client works to its end"));
+    }
+    Puts {
+        took: began.elapsed(),
+        each,
+    }
+}

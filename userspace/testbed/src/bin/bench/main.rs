@@ -1,14 +1,16 @@
 //! Measures Fairlead beside its peers in the same run: the datapath beside the direct path and an nftables ruleset
-//! of the shape that kube-proxy writes, the DNS server beside knot and nsd. `cargo xtask bench NAME` builds what it
-//! starts.
+//! of the shape that kube-proxy writes, the DNS server beside knot and nsd, the API server beside etcd. `cargo xtask bench
+//! NAME` builds what it starts.
 #![forbid(unsafe_code)]
 
+mod apiserver;
 mod dns;
 mod figures;
 mod nft;
 mod programming;
 mod programs;
 mod traffic;
+mod wire;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,7 +23,7 @@ use figures::{Figures, Format};
 #[derive(Parser)]
 struct Options {
     /// Which bench
-    #[arg(default_value = "datapath", value_parser = ["datapath", "dns"])]
+    #[arg(default_value = "datapath", value_parser = ["datapath", "dns", "apiserver"])]
     name: String,
     /// The `fairlead` binary
     #[arg(long)]
@@ -68,6 +70,9 @@ fn main() -> ExitCode {
 fn run(options: &Options, figures: &mut Figures) -> Result<()> {
     if options.name == "dns" {
         return dns::measure(figures, &options.fairlead, options.quick);
+    }
+    if options.name == "apiserver" {
+        return apiserver::measure(figures, &options.fairlead, options.quick);
     }
     let wanted = |part| options.only.is_none_or(|only| only == part);
     if wanted(Part::Programs) {
