@@ -6,9 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use abi::protocol::UDP as UDP_PROTOCOL;
 use abi::{Counter, DnsAnswer, DnsControl, DnsName, dns};
 use anyhow::{Context as _, Result};
-use bpf::DnsTable;
+use bpf::{DnsTable, XdpPass};
 use testbed::balancer::Service;
-use testbed::topology::{NODE4, NODE6};
+use testbed::topology::{NODE4, NODE6, UPLINK};
 
 use crate::paths::{Path, Stage};
 
@@ -76,13 +76,14 @@ fn names_are_answered(path: Path, counter: Counter) -> Result<()> {
             affinity_secs: 0,
         }])?;
     }
+    let mut woken = None;
     if path == Path::XdpClusterIp {
         let node = &stage.node;
-        stage
-            .balancer
-            .as_mut()
-            .context("the agent runs")?
-            .let_xdp_transmit(node)?;
+        let balancer = stage.balancer.as_mut().context("the agent runs")?;
+        balancer.let_xdp_transmit(node)?;
+        // veth wakes the receiver of a frame that XDP sent back only where a program runs there.
+        let outside = stage.node.outside().netns();
+        woken = Some(outside.run(|| Ok(XdpPass::attach(UPLINK)?))?);
     }
     let table = table(&stage)?;
     let mut asked = 0;
@@ -92,7 +93,11 @@ fn names_are_answered(path: Path, counter: Counter) -> Result<()> {
             v6,
             &["+noedns", "WeB.default.svc.cluster.local", "A"],
         )?;
-        assert!(whole.contains("status: NOERROR"), "{whole}");
+        assert!(
+            whole.contains("status: NOERROR"),
+            "{whole}, after {:?}",
+            stage.balancer()?.datapath().counters()?
+        );
         assert!(whole.contains("flags: qr aa rd;"), "{whole}");
         assert!(
             whole.contains(";WeB.default.svc.cluster.local. IN A"),
@@ -114,12 +119,25 @@ fn names_are_answered(path: Path, counter: Counter) -> Result<()> {
         let other = dig(&stage, v6, &["none.default.svc.cluster.local", "A"])?;
         assert!(!other.contains("status:"), "nobody answers: {other}");
     }
-    assert_eq!(answered_by(&mut stage)?, [(counter, asked)]);
+    let answered = answered_by(&mut stage)?;
+    let packets = |of: &[(Counter, u64)]| of.iter().map(|(_, packets)| packets).sum::<u64>();
+    assert_eq!(packets(&answered), asked, "{answered:?}");
+    // A frame that has no room for its answer is TC's.
+    let first = answered.iter().find(|(who, _)| *who == counter);
+    assert!(
+        first.is_some_and(|(_, count)| *count >= asked / 2),
+        "{answered:?}"
+    );
+    assert!(
+        path == Path::XdpClusterIp || answered.len() == 1,
+        "{answered:?}"
+    );
     // The process that holds the zone ends: no answer of its outlives it.
     drop(table);
     let ended = dig(&stage, false, &[NAME, "A"])?;
     assert!(!ended.contains("status:"), "{ended}");
-    assert_eq!(answered_by(&mut stage)?, [(counter, asked)]);
+    assert_eq!(answered_by(&mut stage)?, answered);
+    drop(woken);
     Ok(())
 }
 
@@ -255,7 +273,8 @@ mod local {
             assert_eq!(connected.ask()?, "other", "the connected socket");
             let table = self::table(&stage)?;
             assert_eq!(who(&stage, How::UdpConnected)?, "local");
-            assert_eq!(connected.ask()?, "local", "the connected socket, again");
+            // A flow that was begun stays with its backend.
+            assert_eq!(connected.ask()?, "other", "the connected socket, again");
             drop(table);
         }
         Ok(())
