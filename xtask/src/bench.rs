@@ -13,7 +13,7 @@ use crate::setup;
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Which bench
-    #[arg(default_value = "datapath", value_parser = ["datapath", "dns", "apiserver"])]
+    #[arg(default_value = "datapath", value_parser = ["datapath", "dns", "kernel-dns", "apiserver"])]
     name: String,
     /// Fewer and shorter runs: ends within two minutes
     #[arg(long)]

@@ -34,6 +34,7 @@ pub struct Platform {
     cgroup: PathBuf,
     bpffs: PathBuf,
     folder: PathBuf,
+    flags: Vec<String>,
 }
 
 impl Platform {
@@ -51,9 +52,15 @@ impl Platform {
             cgroup: node.cgroup().to_path_buf(),
             bpffs: node.bpffs().join("fairlead"),
             folder: node.folder().to_path_buf(),
+            flags: Vec::new(),
         };
         platform.restart()?;
         Ok(platform)
+    }
+
+    /// Further flags, for when it starts again.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     }
 
     /// Starts it again, on the same data and the same pins.
@@ -84,6 +91,7 @@ impl Platform {
         if self.role == Role::Up {
             self.datapath_flags(&mut command);
         }
+        command.args(&self.flags);
         let mut process = Process::start(&mut command, "fairlead up")?;
         process
             .line(Duration::from_secs(20), |line| line.starts_with("ready "))

@@ -6,6 +6,7 @@
 mod apiserver;
 mod dns;
 mod figures;
+mod kernel_dns;
 mod nft;
 mod programming;
 mod programs;
@@ -23,7 +24,7 @@ use figures::{Figures, Format};
 #[derive(Parser)]
 struct Options {
     /// Which bench
-    #[arg(default_value = "datapath", value_parser = ["datapath", "dns", "apiserver"])]
+    #[arg(default_value = "datapath", value_parser = ["datapath", "dns", "kernel-dns", "apiserver"])]
     name: String,
     /// The `fairlead` binary
     #[arg(long)]
@@ -73,6 +74,9 @@ fn run(options: &Options, figures: &mut Figures) -> Result<()> {
     }
     if options.name == "apiserver" {
         return apiserver::measure(figures, &options.fairlead, options.quick);
+    }
+    if options.name == "kernel-dns" {
+        return kernel_dns::measure(figures, &options.fairlead, options.quick);
     }
     let wanted = |part| options.only.is_none_or(|only| only == part);
     if wanted(Part::Programs) {

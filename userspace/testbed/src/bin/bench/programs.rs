@@ -3,10 +3,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::Result;
+use abi::{Counter, DnsAnswer, DnsControl, DnsName};
+use anyhow::{Context as _, Result, ensure};
+use bpf::DnsTable;
 use testbed::Node;
 use testbed::balancer::{Balancer, Service};
-use testbed::packet::{Packet, tcp};
+use testbed::packet::{Packet, SENDER, tcp};
 use testbed::topology::CLIENT4;
 
 use crate::figures::{Figure, Figures};
@@ -84,6 +86,62 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Nanoseconds that a query takes from a pod's link to its answer: the median of single runs, because the answer is no
+/// query any more.
+pub(crate) fn dns_answer_ns() -> Result<f64> {
+    const RUNS: usize = 2_000;
+    let node = Node::create()?;
+    let balancer = Balancer::open(&node)?;
+    let wire = b"\x03web\x07default\x03svc\x07cluster\x05local\x00";
+    let mut table = DnsTable::open(&node.bpffs().join("fairlead"))?;
+    let answer = DnsAnswer {
+        addr4: [10, 96, 0, 1],
+        ttl: 30.into(),
+        flags: abi::dns::flags::A,
+        ..DnsAnswer::default()
+    };
+    let name = DnsName::new(wire).context("a short name")?;
+    table.write(&[], &[(name, answer)])?;
+    table.set_control(&DnsControl {
+        service4: [10, 96, 0, 10],
+        service_port: 53.into(),
+        answers_until_secs: u32::MAX,
+        ..DnsControl::default()
+    })?;
+    let mut payload = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    payload.extend_from_slice(wire);
+    payload.extend_from_slice(&[0, 1, 0, 1]);
+    let query = Packet {
+        // Addressed to the loopback device, where packets of a test run arrive.
+        link: [[0; 6], SENDER],
+        payload,
+        ..Packet::udp(
+            SocketAddr::from(([10, 244, 0, 10], 40_000)),
+            SocketAddr::from(([10, 96, 0, 10], 53)),
+        )
+    };
+    let query = query.bytes();
+    let mut nanos = node.netns().run(|| {
+        let view = balancer.datapath();
+        let run = |_| {
+            Ok(f64::from(
+                view.test_run("pod_ingress", &query, &[], 1)?.duration_ns,
+            ))
+        };
+        (0..RUNS).map(run).collect::<Result<Vec<f64>>>()
+    })?;
+    let answered = balancer.datapath().counters()?;
+    let answers = answered
+        .iter()
+        .find(|(counter, _)| *counter == Counter::TcDnsAnswer);
+    ensure!(
+        answers.is_some_and(|(_, value)| value.packets == RUNS as u64),
+        "not every query was answered"
+    );
+    nanos.sort_by(f64::total_cmp);
+    Ok(nanos[RUNS / 2])
 }
 
 fn filler(index: u32, backend: SocketAddr) -> Service {
