@@ -51,7 +51,7 @@ impl fmt::Display for Finding {
             }
             Finding::Protocol { at, protocol } => write!(
                 f,
-                "{at}: protocol {protocol:?} is left out: only TCP, UDP and SCTP are balanced"
+                "{at}: protocol {protocol:?} is left out: only TCP and UDP are balanced"
             ),
             Finding::Range { at, range } => {
                 write!(f, "{at}: {range:?} is left out: not a range of addresses")

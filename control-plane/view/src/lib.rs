@@ -20,4 +20,4 @@ pub use event::{Event, Listing};
 pub use finding::Finding;
 pub use node_ports::{BadNodePortAddresses, NodePortAddresses};
 pub use objects::Object;
-pub use services::{Change, HealthCheck, Services};
+pub use services::{Change, HealthCheck, News, Services};

@@ -494,9 +494,21 @@ pub struct NodeSpec {
     /// Ranges of the node's pods, one per family.
     #[serde(rename = "podCIDRs", deserialize_with = "or_default")]
     pub pod_cidrs: Vec<String>,
+    /// What keeps pods away.
+    #[serde(deserialize_with = "or_default")]
+    pub taints: Vec<Taint>,
     /// Whether new pods stay away.
     #[serde(deserialize_with = "or_default")]
     pub unschedulable: bool,
+}
+
+/// What keeps pods away from a Node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Taint {
+    /// Its name.
+    #[serde(deserialize_with = "or_default")]
+    pub key: String,
 }
 
 /// `status` of a Node.

@@ -210,7 +210,6 @@ pub(crate) fn protocol(name: &str) -> Option<Protocol> {
     match name {
         "" | "TCP" => Some(Protocol::Tcp),
         "UDP" => Some(Protocol::Udp),
-        "SCTP" => Some(Protocol::Sctp),
         _ => None,
     }
 }

@@ -32,6 +32,7 @@ pub struct Services {
     slices: BTreeMap<ServiceKey, Vec<(Arc<str>, Slice)>>,
     slice_owners: BTreeMap<SliceKey, ServiceKey>,
     changed: BTreeSet<ServiceKey>,
+    news: News,
     /// Each namespace once: many objects share it.
     namespaces: BTreeSet<Arc<str>>,
     /// Pods of this node with host ports, by [`Services::pod_key`].
@@ -56,6 +57,17 @@ pub struct Change {
     pub health_check: Option<HealthCheck>,
 }
 
+/// How much the watches said, and what made them say it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Services that changed.
+    pub services: u64,
+    /// EndpointSlices that changed.
+    pub slices: u64,
+    /// When that happened which the slices were changed for, RFC 3339, as their controller noted it.
+    pub triggers: Vec<String>,
+}
+
 /// What load balancers ask a node about a Service whose external traffic stays on the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
@@ -66,6 +78,11 @@ pub struct HealthCheck {
 }
 
 type SliceKey = (Arc<str>, Arc<str>);
+
+/// Annotation of an EndpointSlice: when that happened which it was changed for.
+const TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+/// Triggers that are remembered between two calls of [`Services::take_news`].
+const TRIGGERS_MAX: usize = 10_000;
 
 impl Services {
     /// Nothing known yet. Endpoints on the node `node_name` are local; NodePorts are served on its addresses
@@ -95,6 +112,7 @@ impl Services {
                     Some(declared) if self.declared.get(&key) == Some(&declared) => {}
                     Some(declared) => {
                         self.declared.insert(key.clone(), declared);
+                        self.news.services += 1;
                         self.changed.insert(key);
                     }
                     None => self.drop_service(&key),
@@ -121,6 +139,7 @@ impl Services {
                 let namespace = self.namespace(&slice.metadata.namespace);
                 let key: SliceKey = (namespace, slice.metadata.name.as_str().into());
                 self.slice_list.mention(&key);
+                let trigger = slice.metadata.annotations.get(TRIGGER).cloned();
                 let Some((service, slice)) = Slice::read(&slice, &self.node.name) else {
                     return self.drop_slice(&key);
                 };
@@ -139,6 +158,11 @@ impl Services {
                 }
                 self.slice_owners.insert(key, service.clone());
                 self.changed.insert(service);
+                self.news.slices += 1;
+                // What a list tells of may have happened long ago.
+                if self.slice_list.complete_once() && self.news.triggers.len() < TRIGGERS_MAX {
+                    self.news.triggers.extend(trigger);
+                }
             }
             Event::Deleted { namespace, name } => {
                 let key: SliceKey = (namespace.into(), name.into());
@@ -176,6 +200,11 @@ impl Services {
             .collect()
     }
 
+    /// What the watches said since the last call.
+    pub fn take_news(&mut self) -> News {
+        std::mem::take(&mut self.news)
+    }
+
     /// Every Service, as it is wanted now. Pending changes count as reported.
     pub fn all(&mut self) -> Vec<Change> {
         let all = self.declared.keys().chain(self.host_ports.keys());
@@ -201,6 +230,7 @@ impl Services {
 
     fn drop_service(&mut self, key: &ServiceKey) {
         if self.declared.remove(key).is_some() {
+            self.news.services += 1;
             self.changed.insert(key.clone());
         }
     }
@@ -209,6 +239,7 @@ impl Services {
         let Some(service) = self.slice_owners.remove(key) else {
             return;
         };
+        self.news.slices += 1;
         if let Some(slices) = self.slices.get_mut(&service) {
             slices.retain(|(name, _)| *name != key.1);
             if slices.is_empty() {

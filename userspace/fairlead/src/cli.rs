@@ -211,7 +211,10 @@ pub(crate) struct DatapathFlags {
     /// Serve the host ports of this node's Pods, as a CNI plugin `portmap` would; needs the right to watch Pods
     #[arg(long)]
     pub(crate) host_ports: bool,
-    /// Serve /healthz and /metrics here
+    /// Serve the node's /healthz and /livez here, as kube-proxy does on port 10256
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) healthz_bind_address: Option<SocketAddr>,
+    /// Serve /metrics and /proxyMode here, as kube-proxy does on port 10249, with /healthz, /readyz and /status
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) metrics_bind_address: Option<SocketAddr>,
     #[command(flatten)]

@@ -231,6 +231,8 @@ pub struct NodeView {
     pub zone: String,
     /// Its addresses, in order, each once.
     pub addresses: Vec<IpAddr>,
+    /// It is about to go, so that load balancers should send nothing new to it.
+    pub leaving: bool,
 }
 
 #[cfg(test)]

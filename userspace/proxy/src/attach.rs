@@ -52,6 +52,7 @@ impl Attachments {
     pub(crate) async fn new(datapath: &mut Datapath, settings: &Settings) -> Result<Self, Error> {
         let links = Links::open()?;
         let list = links.list().await?;
+        let before = datapath.attached()?;
         let mut attachments = Attachments {
             links,
             attached: BTreeMap::new(),
@@ -60,8 +61,16 @@ impl Attachments {
             routing: Routing::new(settings.host_routing),
         };
         for name in &settings.devices {
-            let report = datapath.attach_device(name, settings.xdp)?;
-            attachments.keep(report);
+            match datapath.attach_device(name, settings.xdp) {
+                Ok(report) => attachments.keep(report),
+                Err(error) => {
+                    // A start that fails leaves no device behind that was not attached to before it.
+                    for ifindex in datapath.attached()?.difference(&before) {
+                        datapath.detach(*ifindex)?;
+                    }
+                    return Err(error.into());
+                }
+            }
         }
         for link in &list {
             attachments.consider(link, datapath, settings);

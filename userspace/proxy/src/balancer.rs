@@ -1,12 +1,12 @@
 //! The deciding half of the proxy: what watches say in, steps out. A value, without clock or kernel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use model::ServiceKey;
+use model::{Clients, Frontend, FrontendKind, ServiceKey};
 use plan::{Capacities, Epoch, Named, Plan, Planner, Problem, Step, Tables};
-use view::{Change, Event, Finding, Services, objects};
+use view::{Change, Event, Finding, HealthCheck, Services, objects};
 
-use crate::Trouble;
+use crate::{NoLocalEndpoints, Trouble};
 
 /// Folds watches and plans tables.
 #[derive(Debug)]
@@ -18,6 +18,9 @@ pub struct Balancer {
     troubled: BTreeMap<ServiceKey, Troubled>,
     /// Services whose problems were forgotten by starting over, and may be solved since.
     doubtful: Vec<ServiceKey>,
+    /// Services that load balancers ask about.
+    health_checked: BTreeSet<ServiceKey>,
+    unserved: BTreeMap<ServiceKey, NoLocalEndpoints>,
 }
 
 /// What is wrong with a service, by who found it.
@@ -25,6 +28,8 @@ pub struct Balancer {
 struct Troubled {
     findings: Vec<Finding>,
     problems: Vec<Problem>,
+    /// Steps that the kernel refused, in words.
+    refused: Vec<String>,
 }
 
 /// What one turn decided.
@@ -38,6 +43,8 @@ pub struct Turn {
     pub services: usize,
     /// Services whose troubles changed, each with all that it has now.
     pub troubles: Vec<(ServiceKey, Vec<Trouble>)>,
+    /// What load balancers ask about Services now, of those that changed.
+    pub health_checks: Vec<(ServiceKey, Option<HealthCheck>)>,
 }
 
 impl Balancer {
@@ -50,6 +57,8 @@ impl Balancer {
             complete: false,
             troubled: BTreeMap::new(),
             doubtful: Vec::new(),
+            health_checked: BTreeSet::new(),
+            unserved: BTreeMap::new(),
         }
     }
 
@@ -118,13 +127,23 @@ impl Balancer {
         let services = changes.len();
         let mut touched = Vec::with_capacity(services);
         let mut wanted = Vec::with_capacity(services);
+        let mut health_checks = Vec::new();
         for Change {
             key,
             service,
             findings,
-            health_check: _,
+            health_check,
         } in changes
         {
+            self.note_unserved(&key, service.as_ref());
+            if health_check.is_some() || self.health_checked.contains(&key) {
+                if health_check.is_some() {
+                    self.health_checked.insert(key.clone());
+                } else {
+                    self.health_checked.remove(&key);
+                }
+                health_checks.push((key.clone(), health_check));
+            }
             if self.troubled.get(&key).map_or(&[][..], |t| &t.findings) != findings {
                 self.troubled.entry(key.clone()).or_default().findings = findings;
                 touched.push(key.clone());
@@ -139,7 +158,57 @@ impl Balancer {
                 .plan_all(wanted.into_iter().filter_map(existing).collect())
         };
         self.complete = true;
-        self.conclude(plan, services, touched)
+        Turn {
+            health_checks,
+            ..self.conclude(plan, services, touched)
+        }
+    }
+
+    /// Service ports that a traffic policy leaves without an endpoint.
+    #[must_use]
+    pub fn no_local_endpoints(&self) -> NoLocalEndpoints {
+        let all = self.unserved.values();
+        all.fold(NoLocalEndpoints::default(), |sum, of| NoLocalEndpoints {
+            internal: sum.internal + of.internal,
+            external: sum.external + of.external,
+        })
+    }
+
+    fn note_unserved(&mut self, key: &ServiceKey, service: Option<&model::Service>) {
+        let mut unserved = NoLocalEndpoints::default();
+        let ports = service.into_iter().flat_map(|service| &service.ports);
+        for port in ports.filter(|port| port.drops) {
+            let has = |kind: fn(&Frontend) -> bool| u64::from(port.frontends.iter().any(kind));
+            unserved.internal += has(|f| f.kind == FrontendKind::ClusterIp);
+            unserved.external += has(|f| f.clients == Clients::External);
+        }
+        if unserved == NoLocalEndpoints::default() {
+            self.unserved.remove(key);
+        } else {
+            self.unserved.insert(key.clone(), unserved);
+        }
+    }
+
+    /// Notes a step that the kernel refused: its service is not served in full until all is planned anew. Gives what
+    /// is wrong with that service now, where it is known whose step it was.
+    pub fn refused(&mut self, step: &Step, error: &str) -> Option<(ServiceKey, Vec<Trouble>)> {
+        let id = match step {
+            Step::PutFrontend(_, frontend) => frontend.service,
+            Step::PutSource(key) | Step::RemoveSource(key) => key.service,
+            Step::PutBackend(_, backend) => backend.service,
+            Step::RemoveFrontend(_)
+            | Step::PutRing { .. }
+            | Step::ClearRing { .. }
+            | Step::RemoveBackend(_) => return None,
+        };
+        let (key, _) = self.planner.service_of(id)?;
+        let key = key.clone();
+        let troubled = self.troubled.entry(key.clone()).or_default();
+        troubled
+            .refused
+            .push(format!("the kernel refused to {step}: {error}"));
+        let troubles = troubled.troubles();
+        Some((key, troubles))
     }
 
     /// Starts again from what the kernel really holds: a step failed, or somebody else wrote there.
@@ -147,8 +216,9 @@ impl Balancer {
         self.planner = Planner::restore(kernel, capacities, named);
         self.complete = false;
         for (key, troubled) in &mut self.troubled {
-            if !troubled.problems.is_empty() {
+            if !troubled.problems.is_empty() || !troubled.refused.is_empty() {
                 troubled.problems.clear();
+                troubled.refused.clear();
                 self.doubtful.push(key.clone());
             }
         }
@@ -181,6 +251,7 @@ impl Balancer {
             steps: plan.steps,
             epoch: plan.epoch,
             services,
+            health_checks: Vec::new(),
         }
     }
 }
@@ -190,7 +261,11 @@ impl Troubled {
         let findings = self.findings.iter().map(Trouble::from);
         let problems = self.problems.iter().map(Trouble::from);
         let mut all: Vec<Trouble> = Vec::new();
-        for trouble in findings.chain(problems) {
+        let refused = self.refused.iter().map(|message| Trouble {
+            reason: "KernelRefused",
+            message: message.clone(),
+        });
+        for trouble in findings.chain(problems).chain(refused) {
             if !all.contains(&trouble) {
                 all.push(trouble);
             }

@@ -20,6 +20,14 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The address for health is taken, or not this host's.
+    #[error("cannot serve health on {address}: choose another --healthz-bind-address")]
+    Healthz {
+        /// As given.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// With `once`: a step was refused.
     #[error("cannot program the tables")]
     Apply(#[from] bpf::ApplyError),

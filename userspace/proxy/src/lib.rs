@@ -7,12 +7,15 @@
 //! This crate knows nothing about command lines.
 #![forbid(unsafe_code)]
 
+mod apply;
 mod attach;
 mod balancer;
 mod error;
 mod events;
 mod grace;
+mod healthz;
 mod inputs;
+mod kube_proxy;
 pub mod listing;
 mod metrics;
 mod pods;
@@ -24,6 +27,7 @@ mod trouble;
 
 pub use balancer::{Balancer, Turn};
 pub use error::Error;
+pub use kube_proxy::{KubeProxy, NoLocalEndpoints};
 pub use routing::HostRouting;
 pub use run::run;
 pub use settings::Settings;

@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz`, `/status` and `/metrics` (Prometheus text format 0.0.4).
+//! `/healthz`, `/readyz`, `/status`, `/proxyMode` and `/metrics` (Prometheus text format 0.0.4).
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -40,6 +40,7 @@ pub(crate) async fn serve(address: SocketAddr, settings: &Settings) -> Result<()
         .route("/readyz", get(ready))
         .route("/status", get(status))
         .route("/metrics", get(metrics))
+        .route("/proxyMode", get(|| async { "fairlead" }))
         .with_state(sources);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, pages).await {
@@ -77,7 +78,8 @@ async fn metrics(State(sources): State<Sources>) -> Response {
     });
     match kernel.await {
         Ok(Ok((counters, fills))) => {
-            let mut text = own(&sources.status.borrow());
+            let mut text = sources.status.borrow().kube_proxy.text();
+            text += &own(&sources.status.borrow());
             text += &of_kernel(&counters, &fills);
             let kind = "text/plain; version=0.0.4";
             ([(header::CONTENT_TYPE, kind)], text).into_response()

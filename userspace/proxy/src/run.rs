@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use abi::NodeConfig;
 use bpf::{Datapath, Flow};
 use client::Client;
 use futures_util::{FutureExt, StreamExt};
-use plan::{Capacities, Epoch, Named, Store, Table};
+use plan::{Capacities, Epoch, Named, Step, Store, Table};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
@@ -18,7 +20,8 @@ use view::Services;
 use crate::attach::{Attachments, Due};
 use crate::balancer::Turn;
 use crate::events::Events;
-use crate::{Balancer, Error, Settings, Trouble, grace, inputs, metrics};
+use crate::healthz::{self, HealthChecks};
+use crate::{Balancer, Error, Settings, Trouble, apply, grace, inputs, metrics};
 
 /// Follows the API server and keeps the kernel's tables right, until `shutdown` turns true; with
 /// [`Settings::once`], until they are right for the first time. What is in the kernel stays there.
@@ -80,6 +83,8 @@ const BURST_MAX: usize = 4096;
 /// Between a refused step and the next attempt: at first, and at most.
 const AGAIN_MIN: Duration = Duration::from_millis(500);
 const AGAIN_MAX: Duration = Duration::from_secs(30);
+/// While the wait is shorter, what was refused may well succeed the next time.
+const AGAIN_SOON: Duration = Duration::from_secs(4);
 
 /// Waits until somebody asks to stop; for ever when nobody is left who could.
 async fn stopped(shutdown: &mut watch::Receiver<bool>) {
@@ -112,6 +117,9 @@ struct Proxy {
     /// When to start over from what the kernel holds, after a step was refused.
     again: Option<Instant>,
     again_wait: Duration,
+    /// A step was refused that others lean on: nothing is planned before that.
+    blocked: bool,
+    health_checks: HealthChecks,
 }
 
 impl Proxy {
@@ -141,6 +149,9 @@ impl Proxy {
         if let Some(address) = settings.metrics_bind_address {
             metrics::serve(address, &settings).await?;
         }
+        if let Some(address) = settings.healthz_bind_address {
+            healthz::serve(address, &settings).await?;
+        }
         let proxy = Proxy {
             balancer: Balancer::new(services, &kernel, capacities, named),
             events: Events::start(client.clone(), &settings.node_name),
@@ -153,6 +164,8 @@ impl Proxy {
             cooling: VecDeque::new(),
             again: None,
             again_wait: AGAIN_MIN,
+            blocked: false,
+            health_checks: HealthChecks::default(),
         };
         proxy.tell_devices();
         Ok(proxy)
@@ -160,7 +173,7 @@ impl Proxy {
 
     /// Plans what changed since, and does it.
     fn program(&mut self, start: Instant) -> Result<(), Error> {
-        if self.again.is_some() {
+        if self.blocked {
             return Ok(()); // all of it is planned anew then
         }
         let turn = self.balancer.turn();
@@ -168,14 +181,24 @@ impl Proxy {
             return Ok(());
         }
         self.set_node();
+        let news = self.balancer.services_mut().take_news();
         let first = !self.settings.status.borrow().ready;
         if turn == Turn::default() && !first {
             return Ok(());
         }
-        if let Err(refused) = self.datapath.apply(&turn.steps) {
-            return self.refused(refused);
+        self.settings
+            .status
+            .send_modify(|status| status.kube_proxy.queued(SystemTime::now(), &news));
+        let refused = match apply::apply(&mut self.datapath, &turn.steps) {
+            Ok(refused) => refused,
+            Err(refused) => {
+                self.blocked = true;
+                return self.refused(refused);
+            }
+        };
+        if refused.is_empty() && self.again.is_none() {
+            self.again_wait = AGAIN_MIN;
         }
-        self.again_wait = AGAIN_MIN;
         let took = start.elapsed();
         let (services, steps) = (turn.services, turn.steps.len());
         if first {
@@ -184,16 +207,60 @@ impl Proxy {
             debug!(services, steps, ?took, "programmed");
         }
         self.tell(&turn, took);
+        self.tell_kube_proxy(&news.triggers, took);
+        for (key, check) in &turn.health_checks {
+            let status = self.settings.status.subscribe();
+            self.health_checks.set(key, *check, &status);
+        }
+        self.report(refused)?;
         self.start_grace();
         Ok(())
     }
 
+    /// Says of each step that the kernel refused whom it concerns; everybody else is served. What the tables hold
+    /// instead is looked at after a while.
+    fn report(&mut self, refused: Vec<(&Step, bpf::ApplyError)>) -> Result<(), Error> {
+        let mut last = None;
+        for (step, error) in refused {
+            let told = self.balancer.refused(step, &apply::words(&error));
+            if let Some((key, troubles)) = told {
+                self.events.tell(&key, &troubles);
+                let words = troubles.iter().map(ToString::to_string).collect();
+                self.settings.status.send_modify(|status| {
+                    status.troubles.insert(key.to_string(), words);
+                });
+            }
+            last = Some(error);
+        }
+        last.map_or(Ok(()), |error| self.refused(error))
+    }
+
+    /// Keeps kube-proxy's figures.
+    fn tell_kube_proxy(&self, triggers: &[String], took: Duration) {
+        let now = SystemTime::now();
+        let no_local_endpoints = self.balancer.no_local_endpoints();
+        let leaving = self.balancer.services().this_node().leaving;
+        self.settings.status.send_modify(|status| {
+            status.node_leaving = leaving;
+            status.kube_proxy.synced(now, took, no_local_endpoints);
+            for trigger in triggers {
+                let when = OffsetDateTime::parse(trigger, &Rfc3339).map(SystemTime::from);
+                if let Ok(ago) = when.map(|when| now.duration_since(when).unwrap_or_default()) {
+                    status.kube_proxy.programmed(ago);
+                }
+            }
+        });
+    }
+
     fn reclaim(&mut self, epoch: Epoch) -> Result<(), Error> {
-        if self.again.is_some() {
+        // A frontend that was not switched leads where nobody else does. That stays for a while; for ever it would
+        // fill the tables, and what is taken from it then is its own service's alone.
+        if self.blocked || self.again.is_some() && self.again_wait < AGAIN_SOON {
             return Ok(());
         }
         let steps = self.balancer.planner_mut().reclaim(epoch);
         if let Err(refused) = self.datapath.apply(&steps) {
+            self.blocked = true;
             return self.refused(refused);
         }
         debug!(epoch, steps = steps.len(), "reclaimed");
@@ -224,9 +291,10 @@ impl Proxy {
 
     /// What was planned and what the kernel holds are no longer the same: look again, after a while.
     fn refused(&mut self, refused: bpf::ApplyError) -> Result<(), Error> {
-        self.settings
-            .status
-            .send_modify(|status| status.failures += 1);
+        self.settings.status.send_modify(|status| {
+            status.failures += 1;
+            status.kube_proxy.failed();
+        });
         if self.settings.once {
             return Err(refused.into());
         }
@@ -249,6 +317,7 @@ impl Proxy {
             Ok((kernel, named)) => {
                 self.balancer.start_over(&kernel, self.capacities, named);
                 self.again = None;
+                self.blocked = false;
                 self.grace = None;
                 self.cooling.clear();
                 self.program(Instant::now())

@@ -31,6 +31,8 @@ pub struct Settings {
     pub datapath: bpf::Settings,
     /// Where `/healthz`, `/readyz`, `/status` and `/metrics` are served; nowhere by default.
     pub metrics_bind_address: Option<SocketAddr>,
+    /// Where the node's `/healthz` and `/livez` are served as kube-proxy serves them; nowhere by default.
+    pub healthz_bind_address: Option<SocketAddr>,
     /// Program once and return.
     pub once: bool,
     /// What the proxy says of itself; subscribe before it runs.
@@ -51,6 +53,7 @@ impl Settings {
             host_ports: false,
             datapath: bpf::Settings::default(),
             metrics_bind_address: None,
+            healthz_bind_address: None,
             once: false,
             status: Arc::default(),
         }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::kube_proxy::KubeProxy;
+
 /// The proxy's own state. What the kernel holds is `bpf::Status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -24,6 +26,12 @@ pub struct Status {
     pub latency: Latency,
     /// Devices and pod links attached to, with what was attached.
     pub devices: BTreeMap<u32, bpf::DeviceReport>,
+    /// What kube-proxy's metrics and health are made of.
+    #[serde(skip)]
+    pub kube_proxy: KubeProxy,
+    /// The node is about to go.
+    #[serde(skip)]
+    pub node_leaving: bool,
     /// Services with troubles, `namespace/name`, each in words. What is not named there works.
     pub troubles: BTreeMap<String, Vec<String>>,
 }

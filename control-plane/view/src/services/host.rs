@@ -24,6 +24,7 @@ impl Services {
             Event::Applied(node) => {
                 self.node_list.mention(&node.metadata.name);
                 if node.metadata.name == self.node.name {
+                    self.node.leaving = is_leaving(&node);
                     self.set_zone(node.metadata.labels.get(ZONE).map_or("", String::as_str));
                     self.node_own = node_addresses(&node);
                     self.node_changed();
@@ -100,6 +101,7 @@ impl Services {
     }
 
     fn forget_node(&mut self) {
+        self.node.leaving = true;
         self.set_zone("");
         self.node_own.clear();
         self.node_changed();
@@ -138,6 +140,13 @@ impl Services {
             self.changed.extend(self.host_ports.keys().cloned());
         }
     }
+}
+
+/// Whether load balancers should send nothing new to a node (KEP-3836).
+fn is_leaving(node: &objects::Node) -> bool {
+    const AUTOSCALER: &str = "ToBeDeletedByClusterAutoscaler";
+    let mut taints = node.spec.taints.iter();
+    node.metadata.deletion_timestamp.is_some() || taints.any(|taint| taint.key == AUTOSCALER)
 }
 
 /// Internal addresses first, so that what is translated carries one of these.

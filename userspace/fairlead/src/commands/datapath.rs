@@ -50,6 +50,7 @@ pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<prox
             ..bpf::Settings::default()
         },
         metrics_bind_address: flags.metrics_bind_address,
+        healthz_bind_address: flags.healthz_bind_address,
         once,
         ..proxy::Settings::new(&node_name)
     })

@@ -1,0 +1,309 @@
+//! What kube-proxy answers to load balancers and kubelets: `/healthz` and `/livez` of the node
+//! (`--healthz-bind-address`), and for each Service whose external traffic stays on the node a server at its
+//! healthCheckNodePort.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use model::ServiceKey;
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+use view::HealthCheck;
+
+use crate::status::Status;
+use crate::{Error, Settings};
+
+/// Serves the node's own pages in the background, as long as the process lives.
+pub(crate) async fn serve(address: SocketAddr, settings: &Settings) -> Result<(), Error> {
+    let failed = |source| Error::Healthz { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    info!(address = %listener.local_addr().map_err(failed)?, "serves health");
+    let pages = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/livez", get(livez))
+        .with_state(settings.status.subscribe());
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, pages).await {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "health is no longer served"
+            );
+        }
+    });
+    Ok(())
+}
+
+/// Whether new connections should come to this node.
+async fn healthz(State(status): State<watch::Receiver<Status>>) -> Response {
+    let (healthy, times, eligible) = read(&status);
+    let body = format!("{{{times}, \"nodeEligible\": {eligible}}}");
+    answer(healthy && eligible, body)
+}
+
+/// Whether this process does its work.
+async fn livez(State(status): State<watch::Receiver<Status>>) -> Response {
+    let (healthy, times, _) = read(&status);
+    answer(healthy, format!("{{{times}}}"))
+}
+
+fn read(status: &watch::Receiver<Status>) -> (bool, String, bool) {
+    let status = status.borrow();
+    let now = SystemTime::now();
+    let healthy = status.kube_proxy.is_healthy(now);
+    // A healthy proxy with nothing to do counts as up to date: that is what is asked.
+    let updated = if healthy {
+        Some(now)
+    } else {
+        status.kube_proxy.last_synced()
+    };
+    let times = format!(
+        "\"lastUpdated\": \"{}\",\"currentTime\": \"{}\"",
+        shown(updated.unwrap_or(SystemTime::UNIX_EPOCH)),
+        shown(now)
+    );
+    (healthy, times, !status.node_leaving)
+}
+
+fn answer(good: bool, body: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (code(good), headers, body).into_response()
+}
+
+fn code(good: bool) -> StatusCode {
+    if good {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
+}
+
+/// As Go writes a time by default.
+fn shown(time: SystemTime) -> String {
+    let time = OffsetDateTime::from(time);
+    format!("{} {:09} +0000 UTC", time.date(), time.nanosecond()).replacen(
+        ' ',
+        &format!(
+            " {:02}:{:02}:{:02}.",
+            time.hour(),
+            time.minute(),
+            time.second()
+        ),
+        1,
+    )
+}
+
+/// The servers of Services.
+#[derive(Debug, Default)]
+pub(crate) struct HealthChecks {
+    servers: BTreeMap<ServiceKey, Server>,
+}
+
+#[derive(Debug)]
+struct Server {
+    port: u16,
+    local_endpoints: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl HealthChecks {
+    /// Serves what is asked of a Service now. Must be called in a tokio runtime.
+    pub(crate) fn set(
+        &mut self,
+        key: &ServiceKey,
+        check: Option<HealthCheck>,
+        status: &watch::Receiver<Status>,
+    ) {
+        let Some(check) = check else {
+            self.servers.remove(key);
+            return;
+        };
+        if let Some(server) = self.servers.get(key)
+            && server.port == check.port
+        {
+            server
+                .local_endpoints
+                .store(check.local_endpoints, Ordering::Relaxed);
+            return;
+        }
+        self.servers.remove(key);
+        let local_endpoints = Arc::new(AtomicUsize::new(check.local_endpoints));
+        let page = Page {
+            service: key.clone(),
+            local_endpoints: local_endpoints.clone(),
+            status: status.clone(),
+        };
+        let server = Server {
+            port: check.port,
+            local_endpoints,
+            task: tokio::spawn(page.serve(check.port)),
+        };
+        self.servers.insert(key.clone(), server);
+    }
+}
+
+#[derive(Clone)]
+struct Page {
+    service: ServiceKey,
+    local_endpoints: Arc<AtomicUsize>,
+    status: watch::Receiver<Status>,
+}
+
+impl Page {
+    async fn serve(self, port: u16) {
+        let service = self.service.to_string();
+        let listener = match listen(port).await {
+            Ok(listener) => listener,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                return warn!(service, port, error, "healthCheckNodePort is not served");
+            }
+        };
+        let pages = Router::new().fallback(health_check).with_state(self);
+        if let Err(error) = axum::serve(listener, pages).await {
+            let error = &error as &dyn std::error::Error;
+            warn!(
+                service,
+                port, error, "healthCheckNodePort is no longer served"
+            );
+        }
+    }
+}
+
+/// On every address of both families, or of IPv4 where there is no IPv6. A port that an earlier server has not let go
+/// of yet is asked for again.
+async fn listen(port: u16) -> io::Result<TcpListener> {
+    let mut tries = 0;
+    loop {
+        let listener = match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+            }
+            bound => bound,
+        };
+        match listener {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < 10 => tries += 1,
+            done => return done,
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50 << tries)).await;
+    }
+}
+
+async fn health_check(State(page): State<Page>) -> Response {
+    let count = page.local_endpoints.load(Ordering::Relaxed);
+    let healthy = page
+        .status
+        .borrow()
+        .kube_proxy
+        .is_healthy(SystemTime::now());
+    let body = format!(
+        "{{\n\t\"service\": {{\n\t\t\"namespace\": \"{}\",\n\t\t\"name\": \"{}\"\n\t}},\n\
+         \t\"localEndpoints\": {count},\n\t\"serviceProxyHealthy\": {healthy}\n}}",
+        page.service.namespace, page.service.name
+    );
+    let headers = [
+        (header::CONTENT_TYPE.as_str(), "application/json".to_owned()),
+        (
+            header::X_CONTENT_TYPE_OPTIONS.as_str(),
+            "nosniff".to_owned(),
+        ),
+        ("x-load-balancing-endpoint-weight", count.to_string()),
+    ];
+    (
+        code(count > 0 && healthy),
+        axum::response::AppendHeaders(headers),
+        body,
+    )
+        .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[test]
+    fn a_time_reads_as_go_writes_it() {
+        let time = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 5_000);
+        assert_eq!(shown(time), "2023-11-14 22:13:20.000005000 +0000 UTC");
+    }
+
+    async fn ask(port: u16) -> String {
+        let mut socket = loop {
+            match tokio::net::TcpStream::connect(("127.0.0.1", port)).await {
+                Ok(socket) => break socket,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        socket.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_service_with_endpoints_here_is_healthy_while_the_proxy_is() {
+        let port = {
+            let free = std::net::TcpListener::bind("[::]:0").unwrap();
+            free.local_addr().unwrap().port()
+        };
+        let status = watch::Sender::new(Status::default());
+        let key = ServiceKey::new("default", "web");
+        let mut checks = HealthChecks::default();
+        let mut set = |local_endpoints| {
+            let check = HealthCheck {
+                port,
+                local_endpoints,
+            };
+            checks.set(&key, Some(check), &status.subscribe());
+        };
+        set(2);
+        assert!(
+            ask(port).await.starts_with("HTTP/1.1 503"),
+            "nothing is programmed"
+        );
+        status.send_modify(|status| {
+            let none = crate::NoLocalEndpoints::default();
+            status
+                .kube_proxy
+                .synced(SystemTime::now(), Duration::ZERO, none);
+        });
+        let answer = ask(port).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(
+            answer.contains("\r\nx-load-balancing-endpoint-weight: 2\r\n"),
+            "{answer}"
+        );
+        let body = "{\n\t\"service\": {\n\t\t\"namespace\": \"default\",\n\t\t\"name\": \"web\"\n\t},\n\
+                    \t\"localEndpoints\": 2,\n\t\"serviceProxyHealthy\": true\n}";
+        assert!(answer.ends_with(body), "{answer}");
+        set(0);
+        let answer = ask(port).await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("\"localEndpoints\": 0"), "{answer}");
+    }
+}
