@@ -22,6 +22,7 @@ mod pass;
 mod pins;
 mod probe;
 mod show;
+mod sockets;
 mod spec;
 mod status;
 mod sys;

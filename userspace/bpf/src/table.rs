@@ -120,6 +120,16 @@ impl<K: Element + show::Show, V: Element> Hash<K, V> {
         Ok(())
     }
 
+    /// Reads one element; `None` where there is none.
+    pub(crate) fn get(&self, key: &K) -> Result<Option<V>, Error> {
+        let mut value = V::new_zeroed();
+        match sys::lookup(self.fd.as_fd(), key.as_bytes(), value.as_mut_bytes()) {
+            Ok(()) => Ok(Some(value)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(self.spec.failed("read", &key.show(), error)),
+        }
+    }
+
     /// Reads up to `limit` elements, in the kernel's order.
     pub(crate) fn entries(&self, limit: usize) -> Result<Vec<(K, V)>, Error> {
         self.read(limit)
@@ -259,6 +269,18 @@ impl<T: Element + PartialEq> Array<T> {
             word.store(0, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// One element; an empty one where it is beyond the end.
+    pub(crate) fn get(&self, index: u32) -> T {
+        let mut value = T::new_zeroed();
+        if let Ok(words) = self.element(index) {
+            let bytes = bytes_mut(std::slice::from_mut(&mut value));
+            for (bytes, word) in bytes.chunks_exact_mut(8).zip(words) {
+                bytes.copy_from_slice(&word.load(Ordering::Acquire).to_ne_bytes());
+            }
+        }
+        value
     }
 
     /// Every element that is not empty, in order of index.

@@ -56,7 +56,7 @@ pub struct View {
     flows4: Hash<Flow4, FlowState4>,
     flows6: Hash<Flow6, FlowState6>,
     fragments: Hash<FragmentKey, FragmentPorts>,
-    reverse_sockets: Hash<ReverseSocketKey, ReverseSocket>,
+    pub(crate) reverse_sockets: Hash<ReverseSocketKey, ReverseSocket>,
     pub(crate) devices: Hash<u32, Device>,
     pub(crate) endpoints4: Hash<[u8; 4], Endpoint>,
     pub(crate) endpoints6: Hash<[u8; 16], Endpoint>,

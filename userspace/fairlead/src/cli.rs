@@ -38,19 +38,22 @@ pub(crate) struct Cli {
 pub(crate) fn parse() -> anyhow::Result<Cli> {
     let args: Vec<OsString> = std::env::args_os().collect();
     let cli = Cli::parse_from(&args);
-    let Command::Up(Up {
-        config: Some(file), ..
-    }) = &cli.command
-    else {
-        return Ok(cli);
+    let (command, from_file) = match &cli.command {
+        Command::Up(Up {
+            config: Some(file), ..
+        }) => ("up", config::arguments(file)?),
+        Command::Proxy(Proxy {
+            config: Some(file), ..
+        }) => ("proxy", config::of_kube_proxy(file)?),
+        _ => return Ok(cli),
     };
-    let up = args
+    let behind = args
         .iter()
-        .position(|arg| arg == "up")
+        .position(|arg| arg == command)
         .map_or(args.len(), |at| at + 1);
-    let mut merged = args[..up].to_vec();
-    merged.extend(config::arguments(file)?);
-    merged.extend_from_slice(&args[up..]);
+    let mut merged = args[..behind].to_vec();
+    merged.extend(from_file);
+    merged.extend_from_slice(&args[behind..]);
     Ok(Cli::parse_from(merged))
 }
 
@@ -313,9 +316,13 @@ pub(crate) struct Proxy {
         long,
         value_name = "FILE",
         env = "KUBECONFIG",
-        required_unless_present = "cleanup"
+        required_unless_present_any = ["cleanup", "config"]
     )]
     pub(crate) kubeconfig: Option<PathBuf>,
+    /// Read kube-proxy's own configuration from this file (KubeProxyConfiguration): kubeconfig, node name, addresses of
+    /// NodePorts, health and metrics; what is about rules of netfilter means nothing here. Flags win over the file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) datapath: DatapathFlags,
     /// Program what the API server holds now, and exit

@@ -1,5 +1,6 @@
 //! `fairlead up --config FILE`: a YAML mapping of long flags to values, put before the flags of the command line
-//! so that those win.
+//! so that those win. `fairlead proxy --config FILE`: kube-proxy's own configuration, as far as it means something
+//! here.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,13 +10,54 @@ use serde_json::Value;
 
 /// The flags of a configuration file, as arguments.
 pub(crate) fn arguments(file: &Path) -> anyhow::Result<Vec<OsString>> {
-    let text = std::fs::read_to_string(file).with_context(|| {
+    flags(&read(file)?).with_context(|| format!("configuration {}", file.display()))
+}
+
+/// What a KubeProxyConfiguration asks for, as arguments.
+pub(crate) fn of_kube_proxy(file: &Path) -> anyhow::Result<Vec<OsString>> {
+    kube_proxy_flags(&read(file)?).with_context(|| format!("configuration {}", file.display()))
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| {
         format!(
             "read the configuration {} that --config names",
             file.display()
         )
-    })?;
-    flags(&text).with_context(|| format!("configuration {}", file.display()))
+    })
+}
+
+fn kube_proxy_flags(text: &str) -> anyhow::Result<Vec<OsString>> {
+    let value: Value = serde_saphyr::from_str(text).context("malformed YAML")?;
+    let version = value["apiVersion"].as_str().unwrap_or_default();
+    let kind = value["kind"].as_str().unwrap_or_default();
+    if kind != "KubeProxyConfiguration" || !version.starts_with("kubeproxy.config.k8s.io/") {
+        anyhow::bail!(
+            "want apiVersion kubeproxy.config.k8s.io/v1alpha1 and kind KubeProxyConfiguration, not {version:?} and {kind:?}"
+        );
+    }
+    let mut out = Vec::new();
+    for (pointer, flag) in [
+        ("/clientConnection/kubeconfig", "kubeconfig"),
+        ("/hostnameOverride", "node-name"),
+        ("/nodePortAddresses", "nodeport-addresses"),
+        ("/healthzBindAddress", "healthz-bind-address"),
+        ("/metricsBindAddress", "metrics-bind-address"),
+    ] {
+        let text = match value.pointer(pointer) {
+            None | Some(Value::Null) => continue,
+            Some(Value::Array(items)) => items
+                .iter()
+                .map(|item| scalar(pointer, item))
+                .collect::<anyhow::Result<Vec<_>>>()?
+                .join(","),
+            Some(other) => scalar(pointer, other)?,
+        };
+        if !text.is_empty() {
+            out.push(format!("--{flag}={text}").into());
+        }
+    }
+    Ok(out)
 }
 
 fn flags(text: &str) -> anyhow::Result<Vec<OsString>> {
@@ -62,7 +104,7 @@ fn scalar(name: &str, value: &Value) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::flags;
+    use super::{flags, kube_proxy_flags};
 
     #[test]
     fn a_mapping_becomes_flags() {
@@ -77,6 +119,19 @@ mod tests {
         }
         for bad in ["- a", "x: {y: 1}", "a: [", "a: [[1]]"] {
             assert!(flags(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_of_kube_proxy_becomes_flags() {
+        let yaml = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n\
+                    clientConnection: {kubeconfig: /k}\nhostnameOverride: a\nmode: nftables\n\
+                    nodePortAddresses: [192.0.2.0/24, 'fd00::/8']\nhealthzBindAddress: 0.0.0.0:10256\n\
+                    metricsBindAddress: \"\"\nconntrack: {maxPerCore: 1}";
+        let want = r#"["--kubeconfig=/k", "--node-name=a", "--nodeport-addresses=192.0.2.0/24,fd00::/8", "--healthz-bind-address=0.0.0.0:10256"]"#;
+        assert_eq!(format!("{:?}", kube_proxy_flags(yaml).unwrap()), want);
+        for bad in ["", "kind: KubeProxyConfiguration", "a: ["] {
+            assert!(kube_proxy_flags(bad).is_err(), "{bad}");
         }
     }
 }

@@ -17,6 +17,7 @@ mod netfilter;
 mod netns;
 mod paths;
 mod routes;
+mod sockets;
 
 pub use datagrams::{BATCH, Batch, Datagrams, RECEIVE_MAX, SEND_MAX};
 pub use error::Error;
@@ -28,3 +29,4 @@ pub use netfilter::{Hooked, Netfilter};
 pub use netns::Netns;
 pub use paths::{HostRoute, Neighbour};
 pub use routes::{default_route_devices, forwards};
+pub use sockets::{Connected, Sockets};

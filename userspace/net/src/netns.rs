@@ -1,10 +1,11 @@
 //! Network namespaces: a thread is in one of them, and what it asks about links is answered there.
 
-use std::fs::File;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
@@ -29,6 +30,29 @@ impl Netns {
     /// [`Error::Netns`] if /proc is not there.
     pub fn current() -> Result<Netns, Error> {
         Netns::open(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    /// Every namespace that a process is in or that has a name, this thread's first; each once. Those that end
+    /// meanwhile are left out.
+    #[must_use]
+    pub fn all() -> Vec<Netns> {
+        let named = fs::read_dir(NAMED).into_iter().flatten().flatten();
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let processes = processes.filter(|entry| {
+            let name = entry.file_name();
+            name.as_encoded_bytes().iter().all(u8::is_ascii_digit)
+        });
+        let paths = [PathBuf::from("/proc/thread-self/ns/net")].into_iter();
+        let paths = paths.chain(named.map(|entry| entry.path()));
+        let paths = paths.chain(processes.map(|entry| entry.path().join("ns/net")));
+        let mut seen = BTreeSet::new();
+        let opened = paths.filter_map(|path| {
+            // Most processes share a namespace; looking costs less than opening.
+            let inode = fs::metadata(&path).ok()?.ino();
+            let new = seen.insert(inode);
+            new.then(|| Netns::open(&path).ok()).flatten()
+        });
+        opened.collect()
     }
 
     /// The cookie of this thread's namespace, by which BPF programs know it. Kernel 5.14 (e8b9eab99232).

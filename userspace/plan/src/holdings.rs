@@ -10,7 +10,7 @@ use abi::{Backend, BackendId, Frontend, ServiceId, SourceKey, backends, family};
 use model::ServiceKey;
 
 use crate::ids::Ids;
-use crate::planner::{Capacities, Epoch, Named};
+use crate::planner::{Capacities, Epoch, Left, Named};
 use crate::problem::Table;
 use crate::ranges::Ranges;
 use crate::{FrontendKey, Step, Tables};
@@ -30,6 +30,8 @@ pub(crate) struct Holdings {
     sources_max: usize,
     retired: VecDeque<(Epoch, Retired)>,
     cooling: VecDeque<(Epoch, BackendId)>,
+    /// What no ring leads to any more, since somebody asked.
+    pub(crate) left: Vec<Left>,
     /// Whether a table has room that it had not when somebody was last refused.
     pub(crate) room_grew: bool,
 }
@@ -44,6 +46,8 @@ struct Group {
     rings: Vec<u32>,
     /// How many frontends carry the identifier.
     frontends: usize,
+    /// Their IP protocol number; zero before there is one.
+    protocol: u8,
     /// Ranges of clients, and since when they are not asked for.
     sources: BTreeMap<SourceKey, Option<Epoch>>,
     /// Whether the ranges are asked for.
@@ -102,6 +106,7 @@ impl Holdings {
             sources_max: capacities.sources as usize,
             retired: VecDeque::new(),
             cooling: VecDeque::new(),
+            left: Vec::new(),
             room_grew: false,
         };
         for (id, backend) in &tables.backends {
@@ -264,7 +269,11 @@ impl Holdings {
             if let Some(ring) = self.ring_of(&new) {
                 ring.frontends += 1;
             }
-            self.group(new.service).frontends += 1;
+            let group = self.group(new.service);
+            group.frontends += 1;
+            if !key.is_whole_address() {
+                group.protocol = key.proto();
+            }
         }
         if let Some(old) = old {
             if let Some(ring) = self.ring_of(&old) {
@@ -302,6 +311,10 @@ impl Holdings {
             if member.retired.is_none() && live.binary_search(&member.id).is_err() {
                 member.retired = Some(epoch);
                 let id = member.id;
+                self.left.push(Left {
+                    protocol: group.protocol,
+                    addr: crate::text::backend_addr(&member.backend),
+                });
                 self.retired
                     .push_back((epoch, Retired::Backend { service, id }));
             }
@@ -425,6 +438,7 @@ impl Default for Group {
             members: Vec::new(),
             rings: Vec::new(),
             frontends: 0,
+            protocol: 0,
             sources: BTreeMap::new(),
             restricted: false,
         }

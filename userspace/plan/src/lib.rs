@@ -13,6 +13,6 @@ mod ranges;
 pub mod tables;
 pub mod text;
 
-pub use planner::{Capacities, Epoch, Named, Plan, Planner};
+pub use planner::{Capacities, Epoch, Left, Named, Plan, Planner};
 pub use problem::{Problem, Table};
 pub use tables::{FrontendKey, Step, Store, Tables};

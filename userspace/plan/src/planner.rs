@@ -11,6 +11,7 @@
 mod claims;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use abi::{Frontend, ServiceId, frontends};
 use model::{Backend, Range, Service, ServiceKey, ServicePort};
@@ -83,6 +84,17 @@ pub struct Plan {
     pub epoch: Epoch,
     /// Services whose problems changed, each with all that it has now.
     pub problems: Vec<(ServiceKey, Vec<Problem>)>,
+    /// Backends that new connections to their service no longer reach.
+    pub left: Vec<Left>,
+}
+
+/// A backend that left its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Left {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Where it listens.
+    pub addr: SocketAddr,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -244,6 +256,7 @@ impl Planner {
             steps,
             epoch: self.epoch,
             problems: turn.problems.into_iter().collect(),
+            left: std::mem::take(&mut self.holdings.left),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Clients, Frontend, FrontendKind, ServiceKey};
-use plan::{Capacities, Epoch, Named, Plan, Planner, Problem, Step, Tables};
+use plan::{Capacities, Epoch, Left, Named, Plan, Planner, Problem, Step, Tables};
 use view::{Change, Event, Finding, HealthCheck, Services, objects};
 
 use crate::{NoLocalEndpoints, Trouble};
@@ -43,6 +43,8 @@ pub struct Turn {
     pub services: usize,
     /// Services whose troubles changed, each with all that it has now.
     pub troubles: Vec<(ServiceKey, Vec<Trouble>)>,
+    /// Backends that new connections to their service no longer reach.
+    pub left: Vec<Left>,
     /// What load balancers ask about Services now, of those that changed.
     pub health_checks: Vec<(ServiceKey, Option<HealthCheck>)>,
 }
@@ -249,6 +251,7 @@ impl Balancer {
         Turn {
             troubles: troubles.collect(),
             steps: plan.steps,
+            left: plan.left,
             epoch: plan.epoch,
             services,
             health_checks: Vec::new(),

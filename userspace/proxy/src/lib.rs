@@ -16,6 +16,7 @@ mod grace;
 mod healthz;
 mod inputs;
 mod kube_proxy;
+mod leaving;
 pub mod listing;
 mod metrics;
 mod pods;

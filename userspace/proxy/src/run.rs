@@ -21,6 +21,7 @@ use crate::attach::{Attachments, Due};
 use crate::balancer::Turn;
 use crate::events::Events;
 use crate::healthz::{self, HealthChecks};
+use crate::leaving::Leaving;
 use crate::{Balancer, Error, Settings, Trouble, apply, grace, inputs, metrics};
 
 /// Follows the API server and keeps the kernel's tables right, until `shutdown` turns true; with
@@ -39,6 +40,7 @@ pub async fn run(
     let mut inputs = Box::pin(inputs::inputs(&client, &proxy.settings));
     loop {
         let again = proxy.again;
+        let pods_due = proxy.pods_due;
         let release = proxy.cooling.front().map(|(when, _)| *when);
         tokio::select! {
             () = stopped(&mut shutdown) => {
@@ -67,6 +69,13 @@ pub async fn run(
             () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
                 proxy.start_over()?;
             }
+            () = sleep_until(pods_due.unwrap_or_else(Instant::now)), if pods_due.is_some() => {
+                proxy.pods_due = None;
+                if proxy.balancer.services_mut().stop_waiting_for_pods() {
+                    warn!("host ports are not served yet: this node's Pods could not be listed");
+                    proxy.program(Instant::now())?;
+                }
+            }
             () = sleep_until(release.unwrap_or_else(Instant::now)), if release.is_some() => {
                 proxy.release()?;
             }
@@ -83,6 +92,8 @@ const BURST_MAX: usize = 4096;
 /// Between a refused step and the next attempt: at first, and at most.
 const AGAIN_MIN: Duration = Duration::from_millis(500);
 const AGAIN_MAX: Duration = Duration::from_secs(30);
+/// How long Services wait for the list of Pods: host ports that are in the tables stay there meanwhile.
+const PODS_WAIT: Duration = Duration::from_secs(5);
 /// While the wait is shorter, what was refused may well succeed the next time.
 const AGAIN_SOON: Duration = Duration::from_secs(4);
 
@@ -120,6 +131,9 @@ struct Proxy {
     /// A step was refused that others lean on: nothing is planned before that.
     blocked: bool,
     health_checks: HealthChecks,
+    leaving: Leaving,
+    /// Until when Services wait for the list of Pods.
+    pods_due: Option<Instant>,
 }
 
 impl Proxy {
@@ -141,8 +155,10 @@ impl Proxy {
         let given = attachments.addresses().to_vec();
         let mut services = Services::new(&settings.node_name, given);
         services.set_node_port_addresses(settings.node_port_addresses.clone());
+        let mut pods_due = None;
         if settings.host_ports {
             services.follow_pods();
+            pods_due = Some(Instant::now() + PODS_WAIT);
         }
         datapath.set_host(net::Netns::current_cookie()?)?;
         let named = named(&datapath)?;
@@ -152,6 +168,7 @@ impl Proxy {
         if let Some(address) = settings.healthz_bind_address {
             healthz::serve(address, &settings).await?;
         }
+        let leaving = Leaving::start(settings.datapath.bpffs_root.clone());
         let proxy = Proxy {
             balancer: Balancer::new(services, &kernel, capacities, named),
             events: Events::start(client.clone(), &settings.node_name),
@@ -166,6 +183,8 @@ impl Proxy {
             again_wait: AGAIN_MIN,
             blocked: false,
             health_checks: HealthChecks::default(),
+            leaving,
+            pods_due,
         };
         proxy.tell_devices();
         Ok(proxy)
@@ -196,6 +215,7 @@ impl Proxy {
                 return self.refused(refused);
             }
         };
+        self.leaving.tell(&turn.left);
         if refused.is_empty() && self.again.is_none() {
             self.again_wait = AGAIN_MIN;
         }

@@ -48,6 +48,12 @@ impl Services {
         self.follows_pods = true;
     }
 
+    /// Waits for the watch of Pods no longer, which may be forbidden; what it says is folded all the same. Says whether
+    /// it was waited for.
+    pub fn stop_waiting_for_pods(&mut self) -> bool {
+        std::mem::take(&mut self.follows_pods) && !self.pod_list.complete_once()
+    }
+
     /// Folds what the watch of Pods said; those of other nodes are passed over.
     pub fn pod(&mut self, event: Event<objects::Pod>) {
         match event {

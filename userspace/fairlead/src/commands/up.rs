@@ -9,9 +9,7 @@ use crate::shutdown;
 pub(crate) async fn run(flags: Up) -> anyhow::Result<()> {
     let stopping = shutdown::on_signal()?;
     // A host that cannot be programmed is told so before anything is stored or served.
-    let mut settings = datapath::settings(&flags.datapath, false)?;
-    // Whoever runs this cluster's pods leaves their host ports to us.
-    settings.host_ports = true;
+    let settings = datapath::settings(&flags.datapath, false)?;
     let mut control_plane = control_plane::start(&flags.server, &stopping).await?;
     node::register(
         &control_plane.client,
