@@ -108,6 +108,7 @@ pub static PLUGINS: &[Plugin] = &[
     plugins::namespace::LIFECYCLE,
     plugins::limits::LIMIT_RANGER,
     plugins::account::SERVICE_ACCOUNT,
+    plugins::restriction::NODE_RESTRICTION,
     plugins::node::TAINT_NODES_BY_CONDITION,
     security::POD_SECURITY,
     plugins::priority::PRIORITY,

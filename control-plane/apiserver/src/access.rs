@@ -1,21 +1,24 @@
 //! Whether the user may do what a request asks.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use api::status::Status;
 use authorization::{
-    Attributes, Decision, ResourceTarget, RoleRef, Target, User, escalation, refusal, rules_of,
+    Attributes, Decision, ResourceTarget, RoleRef, Target, User, escalation, node, refusal,
+    rules_of,
 };
 use serde_json::Value;
 
 use crate::State;
 use crate::handlers::Call;
+use crate::nodes;
 use crate::query::{self, Query};
 use crate::request;
 
-/// Refuses what no role of the user allows.
-pub(crate) fn check(
-    state: &State,
+/// Refuses what neither a role of the user allows nor, to the agent of a node, its Pods.
+pub(crate) async fn check(
+    state: &Arc<State>,
     user: &User,
     verb: &str,
     target: &request::Target<'_>,
@@ -42,7 +45,14 @@ pub(crate) fn check(
         subresource: &subresource,
         name: &name,
     };
-    ask(state, user, verb, Target::Resource(target))
+    let asked = ask(state, user, verb, Target::Resource(target));
+    match (asked, node::name(user)) {
+        (Err(_), Some(agent_of)) => {
+            let fields = query.text("fieldSelector");
+            nodes::check(state, user, agent_of, verb, target, fields).await
+        }
+        (asked, _) => asked,
+    }
 }
 
 fn ask(state: &State, user: &User, verb: &str, target: Target<'_>) -> Result<(), Status> {

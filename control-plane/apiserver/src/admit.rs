@@ -157,6 +157,16 @@ pub(crate) async fn deletion(call: &Call, current: &Value, dry_run: bool) -> Res
     hooks::validate(call, asked, None, Some(current)).await
 }
 
+/// Lets policies and webhooks look at who speaks to a Pod, a Service or a node, and how.
+pub(crate) async fn connection(call: &Call, options: &Value) -> Result<(), Status> {
+    let asked = Asked {
+        operation: Operation::Connect,
+        dry_run: false,
+    };
+    hooks::mutate(call, asked, Some(&mut options.clone()), None).await?;
+    hooks::validate(call, asked, Some(options), None).await
+}
+
 fn look(call: &Call, operation: Operation, new: &Value, old: Option<&Value>) -> Result<(), Status> {
     let name = shown_name(call, new);
     let attributes = attributes(call, operation, &name, "");

@@ -31,6 +31,7 @@ mod metrics;
 mod mirror;
 mod namespaces;
 mod negotiate;
+mod nodes;
 mod object;
 mod options;
 mod pki;

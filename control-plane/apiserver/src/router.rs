@@ -130,7 +130,7 @@ async fn respond_to(
 ) -> Result<Answer, Status> {
     let user = auth::authenticate(&state, parts).await?;
     let user = auth::impersonate::impersonate(&state, user, &parts.headers)?;
-    access::check(&state, &user, verb, target, &query)?;
+    access::check(&state, &user, verb, target, &query).await?;
     match target {
         Target::Path(path) => Ok(page(&state, path, parts, &query).await),
         Target::Resource(at) => resource(state, user, at, parts, query, verb, body).await,
@@ -197,6 +197,7 @@ async fn resource(
     if let Some(subresource) = subresource.filter(|sub| handlers::connect::is_passed_on(sub)) {
         let ask = handlers::connect::Ask {
             state: &state,
+            user: &user,
             row,
             subresource,
             namespace: &namespace,

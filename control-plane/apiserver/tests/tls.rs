@@ -285,3 +285,45 @@ async fn the_way_to_the_server_is_put_back_when_it_is_deleted() {
     let back = watch.next().await.unwrap();
     assert_eq!(back["object"]["spec"]["clusterIP"], "10.96.0.1");
 }
+
+#[tokio::test]
+async fn streams_that_are_reset_at_once_and_connections_half_open_hold_nobody_up() {
+    let running = start().await;
+    let token = running.server.app.admin_token().to_owned();
+    // Connected, and silent ever after; some in the middle of a handshake.
+    let mut silent = Vec::new();
+    for i in 0..200 {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        if i % 2 == 0 {
+            tokio::io::AsyncWriteExt::write_all(&mut stream, &[22, 3, 1, 2, 0])
+                .await
+                .unwrap();
+        }
+        silent.push(stream);
+    }
+    // CVE-2023-44487: a request and its reset, as fast as it goes, until the server has had enough.
+    let stream = TokioIo::new(running.connect("h2", true).await.unwrap());
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream)
+            .await
+            .unwrap();
+    let connection = tokio::spawn(connection);
+    for _ in 0..20_000 {
+        if sender.ready().await.is_err() {
+            break;
+        }
+        let mut answer = Box::pin(sender.send_request(get("/api/v1/pods", None)));
+        // Once polled it is on its way; dropped, it is reset.
+        let _ = futures_util::poll!(&mut answer);
+    }
+    drop(sender);
+    for alpn in ["h2", "http/1.1"] {
+        let asked = running.request(alpn, false, get("/readyz", Some(&token)));
+        let answer = tokio::time::timeout(std::time::Duration::from_secs(10), asked).await;
+        assert_eq!(answer.unwrap().unwrap().status(), 200);
+    }
+    connection.abort();
+    drop(silent);
+    running.stop.send(()).unwrap();
+    running.served.await.unwrap().unwrap();
+}

@@ -365,6 +365,43 @@ async fn selectors_conditions_and_equivalent_versions() {
 }
 
 #[tokio::test]
+async fn who_connects_to_a_pod_can_be_refused() {
+    let server = Server::new().await;
+    let hook = Hook::start(&[], |_, question| {
+        review(question, json!({"allowed": false, "status": {"message": "attaching to pod 'to-be-attached-pod' is not allowed"}}))
+    })
+    .await;
+    let rules = json!({"rules": [{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/attach", "pods/exec"]}]});
+    register(&server, false, "attach", hook.client("/"), rules).await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "to-be-attached-pod"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    server.post(pods, &pod).await.ok();
+    let path = format!("{pods}/to-be-attached-pod/attach?container=c&stdin=true");
+    let refused = server.get(&path).await.refused(400);
+    assert!(
+        refused
+            .ends_with("denied the request: attaching to pod 'to-be-attached-pod' is not allowed"),
+        "{refused}"
+    );
+    let request = hook.last()["request"].clone();
+    assert_eq!(
+        (&request["operation"], &request["subResource"]),
+        (&json!("CONNECT"), &json!("attach"))
+    );
+    assert_eq!(
+        request["object"],
+        json!({"kind": "PodAttachOptions", "apiVersion": "v1", "container": "c", "stdin": true})
+    );
+    assert_eq!(request["kind"]["kind"], "PodAttachOptions");
+    let exec = format!("{pods}/to-be-attached-pod/exec?command=sh&command=-c");
+    assert_eq!(server.get(&exec).await.code, 400);
+    assert_eq!(
+        hook.last()["request"]["object"]["command"],
+        json!(["sh", "-c"])
+    );
+}
+
+#[tokio::test]
 async fn a_webhook_behind_a_service() {
     let server = Server::new().await;
     let hook = Hook::start(&["check.default.svc"], |_, question| {

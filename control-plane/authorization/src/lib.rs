@@ -10,6 +10,7 @@
 pub mod aggregate;
 pub mod bootstrap;
 pub mod escalation;
+pub mod node;
 mod rbac;
 mod rule;
 mod user;

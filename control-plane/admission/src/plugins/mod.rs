@@ -7,6 +7,7 @@ pub(crate) mod limits;
 pub(crate) mod namespace;
 pub(crate) mod node;
 pub(crate) mod priority;
+pub(crate) mod restriction;
 pub(crate) mod runtime;
 pub(crate) mod tolerations;
 pub(crate) mod volume;

@@ -5,17 +5,24 @@
 mod pods;
 pub(crate) mod targets;
 
+use api::printing::IncludeObject;
 use api::status::Status;
 use api::table::{Resource, Subresource};
+use authorization::User;
 use axum::body::Body;
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, HOST, LOCATION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
 
+use super::Call;
 use crate::State;
+use crate::admit;
 use crate::dial::{self, Failure, Peer};
+use crate::negotiate::{Accepted, Encoding, Form};
 use crate::query::Query;
 use crate::respond::{self, Answer};
 use std::sync::Arc;
@@ -31,6 +38,7 @@ pub(crate) fn is_passed_on(subresource: &Subresource) -> bool {
 /// What is asked for, before it is known who answers.
 pub(crate) struct Ask<'a> {
     pub(crate) state: &'a Arc<State>,
+    pub(crate) user: &'a Arc<User>,
     pub(crate) row: &'static Resource,
     pub(crate) subresource: &'static Subresource,
     pub(crate) namespace: &'a str,
@@ -62,10 +70,15 @@ pub(crate) async fn connect(ask: Ask<'_>, parts: &Parts, body: Body) -> Result<A
     if !ask.subresource.verbs.contains(&verb) {
         return Err(Status::method_not_allowed());
     }
+    let lacks_slash = ask.subresource.name == "proxy" && ask.tail.is_empty() && verb == "get";
+    if lacks_slash {
+        return Ok(with_slash(parts));
+    }
+    // A log is read; to all else one connects.
+    if ask.subresource.name != "log" {
+        admit::connection(&call(&ask, parts), &options(&ask)).await?;
+    }
     let route = if ask.subresource.name == "proxy" {
-        if ask.tail.is_empty() && verb == "get" {
-            return Ok(with_slash(parts));
-        }
         targets::proxy(&ask, parts.uri.query()).await?
     } else {
         match pods::route(&ask).await? {
@@ -79,6 +92,59 @@ pub(crate) async fn connect(ask: Ask<'_>, parts: &Parts, body: Body) -> Result<A
         return Err(Status::bad_request("Upgrade request required"));
     }
     forward(ask.state, route, parts, body).await
+}
+
+/// The request as admission sees it.
+fn call(ask: &Ask<'_>, parts: &Parts) -> Call {
+    Call {
+        app: ask.state.clone(),
+        user: ask.user.clone(),
+        warnings: Arc::default(),
+        row: ask.row,
+        namespace: ask.namespace.to_owned(),
+        name: ask.name.to_owned(),
+        subresource: Some(ask.subresource),
+        query: ask.query.clone(),
+        headers: parts.headers.clone(),
+        accepted: Accepted {
+            encoding: Encoding::Json,
+            form: Form::Object,
+        },
+        include: IncludeObject::Metadata,
+        body: Bytes::new(),
+        own: false,
+        method: parts.method.clone(),
+    }
+}
+
+/// What the query says, as an object such as `PodExecOptions`.
+fn options(ask: &Ask<'_>) -> Value {
+    let mut options = json!({"kind": ask.subresource.kind, "apiVersion": "v1"});
+    for flag in ["stdin", "stdout", "stderr", "tty"] {
+        if ask.query.flag(flag) == Some(true) {
+            options[flag] = true.into();
+        }
+    }
+    let container = ask.query.text("container");
+    if !container.is_empty() {
+        options["container"] = container.into();
+    }
+    let command: Vec<&str> = ask.query.values("command").collect();
+    if !command.is_empty() {
+        options["command"] = command.into();
+    }
+    let ports: Vec<i64> = ask
+        .query
+        .values("ports")
+        .filter_map(|port| port.parse().ok())
+        .collect();
+    if !ports.is_empty() {
+        options["ports"] = ports.into();
+    }
+    if ask.subresource.name == "proxy" && !ask.tail.is_empty() {
+        options["path"] = ask.tail.into();
+    }
+    options
 }
 
 /// A page at the root of what is proxied would resolve its links one level too high.

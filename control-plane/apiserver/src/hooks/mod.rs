@@ -232,11 +232,12 @@ async fn mutate_one(
         return Ok(Some(false));
     };
     let row = context.call.row;
-    if context
+    let scales = context
         .call
         .subresource
-        .is_some_and(|sub| sub.name == "scale")
-    {
+        .is_some_and(|sub| sub.name == "scale");
+    // What is not the object itself stays as it was sent.
+    if scales || context.asked.operation == Operation::Connect {
         return Ok(Some(false));
     }
     let shown = context.converted(&object, form);
