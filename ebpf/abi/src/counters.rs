@@ -94,6 +94,8 @@ counters! {
     DropNoLocalEndpoint = 24, "drop_no_local_endpoint";
     /// Dropped: the client is not in the service's loadBalancerSourceRanges.
     DropSource = 25, "drop_source";
+    /// TC gave an ICMP error about a packet of a flow to whoever sent that packet, as one about what it sent.
+    TcIcmpError = 26, "tc_icmp_error";
 }
 
 const _: () = assert!(Counter::ALL.len() <= CAPACITY as usize);

@@ -16,6 +16,7 @@ pub mod hop;
 #[cfg(test)]
 mod model;
 pub mod parse;
+pub mod quote;
 pub mod refuse;
 pub mod socket;
 pub mod tables;

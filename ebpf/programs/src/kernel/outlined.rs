@@ -54,7 +54,7 @@ pub(crate) mod place {
 
 macro_rules! outlined {
     ($family:ty, $flow:ty, $state:ty, $choose:ident, $claim:ident, $begin:ident, $read:ident, $read_frame:ident, $decide:ident,
-     $answers:ident, $carry:ident, $answer:ident, $refuse:ident, $forward:ident,
+     $answers:ident, $carry:ident, $answer:ident, $refuse:ident, $mend:ident, $forward:ident,
      $skb_dns:ident, $xdp_dns:ident) => {
         /// [`balance::choose`], as [`code`].
         #[unsafe(no_mangle)]
@@ -202,6 +202,21 @@ macro_rules! outlined {
             }
         }
 
+        /// [`tc::mend`] of an ICMP error, seen on a [`tc::way`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $mend(
+            ctx: *mut __sk_buff,
+            plan: *const Plan<$family>,
+            way: u32,
+        ) -> i32 {
+            // SAFETY: as above.
+            match unsafe { plan.as_ref() } {
+                Some(plan) => tc::mend(Skb::of(ctx), &plan.headers, tc::way::of(way)),
+                None => tc::NOT_MENDED,
+            }
+        }
+
         /// Carries out the rewrite of a frame.
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -259,6 +274,7 @@ outlined!(
     skb_carry4,
     skb_answer4,
     skb_refuse4,
+    skb_mend4,
     xdp_carry4,
     skb_dns4,
     xdp_dns4
@@ -277,6 +293,7 @@ outlined!(
     skb_carry6,
     skb_answer6,
     skb_refuse6,
+    skb_mend6,
     xdp_carry6,
     skb_dns6,
     xdp_dns6

@@ -22,6 +22,7 @@ use aya_ebpf::programs::TcContext;
 use packet::checksum::{self, difference};
 use packet::dns::{Answered, MESSAGE_AT, Scratch, TAIL_MAX};
 use packet::parse::{TCP_LEN, UDP_LEN};
+use packet::quote::{Mended, Quote};
 use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, hop, refuse};
 
 use super::mem::{Words, bounds, field, forget, octets};
@@ -31,6 +32,9 @@ use super::tables::device_has;
 /// Checksums of IPv6 need no compensation in a buffer whose whole sum the device computed. Kernel 6.16
 /// (ead7f9b8de65); older ones refuse the bit.
 const BPF_F_IPV6: u64 = 1 << 7;
+
+/// Offset of the checksum in an ICMP header.
+const ICMP_CHECK_OFFSET: u32 = 2;
 
 /// A packet in a socket buffer.
 #[derive(Clone, Copy)]
@@ -110,6 +114,58 @@ impl Skb {
         self.store(
             headers.l3 + F::ADDRESSES_OFFSET,
             &(to.saddr(), to.daddr()),
+            0,
+        )
+    }
+
+    /// Makes an ICMP error about a packet of a flow one about the packet that its receiver sent. The transport checksum
+    /// of what is quoted stays: nobody checks that of a packet that is there in part.
+    #[inline(always)]
+    pub(crate) fn mend<F: Family>(
+        &self,
+        headers: &Headers<F>,
+        quote: &Quote<F>,
+        mended: &Mended<F>,
+    ) -> Result<(), Counter> {
+        let between = |from: (F::Address, F::Address), to: (F::Address, F::Address)| {
+            difference(from.0.sum() + from.1.sum(), to.0.sum() + to.1.sum())
+        };
+        let (old, new) = (&quote.tuple, &mended.tuple);
+        let (old_ports, new_ports) = (old.ports(), new.ports());
+        let addresses = between((old.saddr(), old.daddr()), (new.saddr(), new.daddr()));
+        // What the error's own checksum sees: of IPv4, the quoted header's checksum makes up for its addresses.
+        let mut seen = difference(old_ports.into(), new_ports.into());
+        match F::CHECK_OFFSET {
+            Some(offset) => {
+                let change = checksum::kernel_difference(addresses);
+                // SAFETY: the helper checks the offset.
+                done(unsafe { bpf_l3_csum_replace(self.skb, quote.l3 + offset, 0, change, 0) })?;
+            }
+            None => seen += addresses,
+        }
+        let check = headers.l4 + ICMP_CHECK_OFFSET;
+        let seen = checksum::kernel_difference(seen);
+        // SAFETY: the helper checks the offset.
+        done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, seen, 0) })?;
+        self.store(quote.l4, &new_ports, 0)?;
+        self.store(
+            quote.l3 + F::ADDRESSES_OFFSET,
+            &(new.saddr(), new.daddr()),
+            0,
+        )?;
+        let outer = (headers.tuple.saddr(), headers.tuple.daddr());
+        let outer = between(outer, (mended.saddr, mended.daddr));
+        let outer = checksum::kernel_difference(outer);
+        match F::CHECK_OFFSET {
+            // SAFETY: the helper checks the offset.
+            Some(offset) => {
+                done(unsafe { bpf_l3_csum_replace(self.skb, headers.l3 + offset, 0, outer, 0) })?
+            }
+            None => self.l4_addresses::<F>(check, outer, u64::from(BPF_F_PSEUDO_HDR))?,
+        }
+        self.store(
+            headers.l3 + F::ADDRESSES_OFFSET,
+            &(mended.saddr, mended.daddr),
             0,
         )
     }

@@ -4,24 +4,35 @@
 use abi::Counter;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use packet::balance::{bounces, code, source_changes};
-use packet::{Family, Headers, Link, Place, Transport, parse};
+use packet::quote::{Mended, Quote, Way};
+use packet::{
+    Address as _, Family, Flow as _, Headers, Link, Place, Tables, Transport, parse, quote,
+};
+use zerocopy::network_endian::U16;
 
 use super::count::{count, count_number};
 use super::direct::{self, Source};
 use super::dns;
 use super::outlined::{self, Plan};
 use super::skb::Skb;
+use super::tables::Maps;
 
 /// The verdict on what is not redirected or dropped: it goes on to other programs.
 pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
 
 macro_rules! arriving {
-    ($skb:expr, $place:expr, $l3:expr, $read:ident, $decide:ident, $carry:ident, $refuse:ident, $dns:ident) => {{
+    ($skb:expr, $place:expr, $l3:expr, $read:ident, $decide:ident, $carry:ident, $refuse:ident, $dns:ident, $mend:ident) => {{
         let mut plan = Plan::new($l3);
         outlined::$read($skb.ctx(), &mut plan);
         if dns::asks(&plan.headers) {
             let verdict = outlined::$dns($skb.ctx(), &plan, $place);
             if verdict != dns::LEFT {
+                return verdict;
+            }
+        }
+        if plan.headers.transport == Transport::Icmp {
+            let verdict = outlined::$mend($skb.ctx(), &plan, way::ARRIVING);
+            if verdict != NOT_MENDED {
                 return verdict;
             }
         }
@@ -37,9 +48,13 @@ macro_rules! arriving {
 }
 
 macro_rules! leaving {
-    ($skb:expr, $l3:expr, $read:ident, $reply:ident, $answer:ident) => {{
+    ($skb:expr, $l3:expr, $read:ident, $reply:ident, $answer:ident, $mend:ident) => {{
         let mut plan = Plan::new($l3);
         outlined::$read($skb.ctx(), &mut plan);
+        if plan.headers.transport == Transport::Icmp {
+            let verdict = outlined::$mend($skb.ctx(), &plan, way::LEAVING);
+            return if verdict == NOT_MENDED { NEXT } else { verdict };
+        }
         if outlined::$reply(&mut plan) == code::REPLY {
             outlined::$answer($skb.ctx(), &plan)
         } else {
@@ -80,7 +95,8 @@ fn ingress4(skb: Skb, place: u32, l3: u32) -> i32 {
         decide4,
         skb_carry4,
         skb_refuse4,
-        skb_dns4
+        skb_dns4,
+        skb_mend4
     )
 }
 
@@ -94,18 +110,19 @@ fn ingress6(skb: Skb, place: u32, l3: u32) -> i32 {
         decide6,
         skb_carry6,
         skb_refuse6,
-        skb_dns6
+        skb_dns6,
+        skb_mend6
     )
 }
 
 #[inline(never)]
 fn egress4(skb: Skb, l3: u32) -> i32 {
-    leaving!(skb, l3, skb_read4, reply4, skb_answer4)
+    leaving!(skb, l3, skb_read4, reply4, skb_answer4, skb_mend4)
 }
 
 #[inline(never)]
 fn egress6(skb: Skb, l3: u32) -> i32 {
-    leaving!(skb, l3, skb_read6, reply6, skb_answer6)
+    leaving!(skb, l3, skb_read6, reply6, skb_answer6, skb_mend6)
 }
 
 /// Gives a packet that arrived its new tuple, if it has one, sends it where it cannot go by itself or gets quicker,
@@ -174,6 +191,75 @@ fn send<F: Family>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> Res
         translated,
         verdict,
     })
+}
+
+/// What [`mend`] says of a packet that is no error about a flow, or not to be mended here. No verdict of TC's.
+pub(crate) const NOT_MENDED: i32 = -2;
+
+/// Where an error is seen, as a number.
+pub(crate) mod way {
+    use packet::quote::Way;
+
+    pub(crate) const ARRIVING: u32 = 0;
+    pub(crate) const LEAVING: u32 = 1;
+
+    #[inline(always)]
+    pub(crate) fn of(number: u32) -> Way {
+        if number == LEAVING {
+            Way::Leaving
+        } else {
+            Way::Arriving
+        }
+    }
+}
+
+/// Gives an ICMP error about a packet of a flow to whoever sent that packet.
+#[inline(always)]
+pub(crate) fn mend<F: Family>(skb: Skb, headers: &Headers<F>, way: Way) -> i32
+where
+    Maps: Tables<F>,
+{
+    let Some(quote) = quote::quote(&skb, headers) else {
+        return NOT_MENDED;
+    };
+    let Some(mended) = quote::mend(&Maps, way, headers, &quote.tuple) else {
+        // About a flow's packet all the same, perhaps: it leaves behind the stack's routing, where it is looked at.
+        return if way == Way::Arriving {
+            NEXT
+        } else {
+            NOT_MENDED
+        };
+    };
+    let sent = send_mended(skb, headers, &quote, &mended, way);
+    match sent {
+        Ok(verdict) => {
+            count(Counter::TcIcmpError, headers.bytes);
+            verdict
+        }
+        Err(counter) => dropped(counter as u32, headers.bytes),
+    }
+}
+
+#[inline(always)]
+fn send_mended<F: Family>(
+    skb: Skb,
+    headers: &Headers<F>,
+    quote: &Quote<F>,
+    mended: &Mended<F>,
+    way: Way,
+) -> Result<i32, Counter> {
+    // A source of ours or a service's would not pass the stack's check of what arrives.
+    let ours = way == Way::Arriving && !mended.saddr.is(headers.tuple.saddr());
+    if ours {
+        skb.decrement_ttl(headers)?;
+    }
+    skb.mend(headers, quote, mended)?;
+    if ours {
+        let to = F::Flow::new(mended.saddr, mended.daddr, U16::ZERO, U16::ZERO, F::ICMP);
+        skb.forward::<F>(&to)
+    } else {
+        Ok(NEXT)
+    }
 }
 
 /// Gives an answer that leaves its service's address.

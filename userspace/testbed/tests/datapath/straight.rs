@@ -99,22 +99,29 @@ fn a_way_that_changes_under_traffic_loses_nothing() -> Result<()> {
 
 #[test]
 fn what_is_too_big_for_a_pod_s_link_hears_so() -> Result<()> {
-    // What TC translates would not know the error that comes back as its own yet, whichever way it went.
-    let mut stage = Stage::set(Path::Socket)?;
-    stage.go_straight()?;
-    let device = stage.backends[0].device().to_owned();
-    stage
-        .node
-        .netns()
-        .ip(&format!("link set {device} mtu 1300\n"))?;
-    for v6 in [false, true] {
-        stage.serve(v6, &stage.pods(v6)[..1], 0)?;
-        let pod = SocketAddr::new(stage.pods(v6)[0], HTTP);
-        for target in [stage.target(v6, HTTP), pod] {
-            let bulk = Load::lasting(target, Mode::Bulk, 1, Duration::from_millis(500));
-            let report = stage.client().load(&bulk)?;
-            assert_eq!(report.failed, 0, "{target}: {:?}", report.errors);
-            assert!(report.ok >= 16, "{target}: {} blocks", report.ok);
+    for path in [
+        Path::Socket,
+        Path::PodLink,
+        Path::TcNodePort,
+        Path::XdpNodePort,
+    ] {
+        let mut stage = Stage::set(path)?;
+        stage.go_straight()?;
+        let device = stage.backends[0].device().to_owned();
+        stage
+            .node
+            .netns()
+            .ip(&format!("link set {device} mtu 1300\n"))?;
+        for v6 in [false, true] {
+            stage.serve(v6, &stage.pods(v6)[..1], 0)?;
+            let pod = SocketAddr::new(stage.pods(v6)[0], HTTP);
+            // The error is about what the client sent, whoever translated it; and learned once, it is known.
+            for target in [stage.target(v6, HTTP), pod] {
+                let bulk = Load::lasting(target, Mode::Bulk, 1, Duration::from_millis(500));
+                let report = stage.client().load(&bulk)?;
+                assert_eq!(report.failed, 0, "{path:?} {target}: {:?}", report.errors);
+                assert!(report.ok >= 16, "{path:?} {target}: {} blocks", report.ok);
+            }
         }
     }
     Ok(())

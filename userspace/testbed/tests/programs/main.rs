@@ -4,6 +4,7 @@
 mod balancing;
 mod direct;
 mod dns;
+mod errors;
 mod fragments;
 mod hostile;
 mod kernel;
