@@ -26,7 +26,7 @@ pub(super) enum Revert {
     /// The option is taken out of the answer.
     Option(u16),
     /// Done before the others, since it asks.
-    Cname(Name),
+    Cname(Pattern),
 }
 
 impl Revert {

@@ -11,7 +11,6 @@ use super::name::Pattern;
 use crate::corefile::ConfigError;
 use crate::corefile::Directive;
 use crate::corefile::Token;
-use crate::names;
 use crate::plugin::code;
 use crate::plugin::file::rdata;
 
@@ -239,9 +238,9 @@ fn rcode(line: &Directive, words: &[Token]) -> Result<Change, ConfigError> {
     })
 }
 
-/// `cname [MATCH] NAME TARGET`.
+/// `cname [MATCH] FROM TO`, of the targets of aliases.
 fn cname(line: &Directive, words: &[Token]) -> Result<Change, ConfigError> {
-    let remedy = "write rewrite cname [MATCH] NAME TARGET";
+    let remedy = "write rewrite cname [exact|prefix|suffix|substring|regex] FROM TO";
     let (matched, from, to) = match words {
         [kind, from, to] => (
             matcher(kind).ok_or_else(|| {
@@ -253,8 +252,5 @@ fn cname(line: &Directive, words: &[Token]) -> Result<Change, ConfigError> {
         [from, to] => ("exact", from, to),
         _ => return Err(line.error("rewrite: cname has the wrong arguments", remedy)),
     };
-    Ok(Change::Cname {
-        pattern: pattern(matched, from, "")?,
-        target: names::parse(&to.text).map_err(|error| to.error(error, remedy))?,
-    })
+    Ok(Change::Cname(pattern(matched, from, &to.text)?))
 }

@@ -12,11 +12,8 @@ use futures_util::future::BoxFuture;
 use hickory_proto::op::Message;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::DNSClass;
-use hickory_proto::rr::Name;
 use hickory_proto::rr::RData;
-use hickory_proto::rr::Record;
 use hickory_proto::rr::RecordType;
-use hickory_proto::rr::rdata::CNAME;
 
 use self::answer::Revert;
 use self::name::Pattern;
@@ -55,11 +52,8 @@ enum Change {
         from: Option<ResponseCode>,
         to: ResponseCode,
     },
-    /// An alias in the answer is replaced by another.
-    Cname {
-        pattern: Pattern,
-        target: Name,
-    },
+    /// What aliases in answers lead to.
+    Cname(Pattern),
 }
 
 /// How answers are changed back.
@@ -114,10 +108,10 @@ impl Plugin for Rewrite {
             }
             let mut served = next.serve(request).await;
             for revert in &reverts {
-                if let Revert::Cname(target) = revert
+                if let Revert::Cname(pattern) = revert
                     && let Ok(outcome) = &mut served
                 {
-                    alias(request, target, outcome).await;
+                    alias(request, pattern, outcome).await;
                 }
             }
             // Who stands before this plugin sees what the client asked.
@@ -207,31 +201,44 @@ impl Rule {
                     to: *to,
                 });
             }
-            Change::Cname { pattern, target } if pattern.holds(&question.name) => {
-                reverts.push(Revert::Cname(target.clone()));
+            // Whether it fits shows in the answer: the rules after it are looked at.
+            Change::Cname(pattern) => {
+                reverts.push(Revert::Cname(pattern.clone()));
+                return Applied::Not;
             }
-            Change::Ttl { .. } | Change::Code { .. } | Change::Cname { .. } => return Applied::Not,
+            Change::Ttl { .. } | Change::Code { .. } => return Applied::Not,
         }
         Applied::Fits
     }
 }
 
-/// Replaces an answer's alias by one to another target, with what this server says of the target.
-async fn alias(request: &Request, target: &Name, outcome: &mut Outcome) {
+/// Has the first alias of an answer that the pattern fits lead to what the pattern makes of its target, with what
+/// this server says of that.
+async fn alias(request: &Request, pattern: &Pattern, outcome: &mut Outcome) {
     let Some(message) = outcome.message_mut() else {
         return;
     };
-    let ttl = message.answers.first().map(|record| record.ttl);
-    let Some(ttl) = ttl else {
+    let fitting = message
+        .answers
+        .iter_mut()
+        .enumerate()
+        .find_map(|(at, record)| {
+            let RData::CNAME(target) = &mut record.data else {
+                return None;
+            };
+            let after = pattern.rewrite(&target.0)?.ok()?;
+            target.0 = after.clone();
+            Some((at, after))
+        });
+    let Some((at, target)) = fitting else {
         return;
     };
-    let name = request.name().clone();
-    message.answers = vec![Record::from_rdata(
-        name,
-        ttl,
-        RData::CNAME(CNAME(target.clone())),
-    )];
+    message.answers.truncate(at + 1);
+    // What was said of the old target is not said of the new one.
+    message.authorities.clear();
+    message.additionals.clear();
+    message.metadata.response_code = ResponseCode::NoError;
     if request.kind() != RecordType::CNAME {
-        super::file::follow(request, target.clone(), message).await;
+        super::file::follow(request, target, message).await;
     }
 }
