@@ -114,14 +114,14 @@ const RANDOM: u64 = 4_000;
 
 /// What is compared: order and repetition do not matter, and additional records are each server's own choice.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
+pub(crate) struct Told {
     code: ResponseCode,
     authoritative: bool,
-    answers: BTreeSet<String>,
+    pub(crate) answers: BTreeSet<String>,
     authorities: BTreeSet<String>,
 }
 
-fn ask(socket: &UdpSocket, name: &Name, kind: RecordType) -> Result<Told> {
+pub(crate) fn ask(socket: &UdpSocket, name: &Name, kind: RecordType) -> Result<Told> {
     let mut message = Message::new(rand_id(name), MessageType::Query, OpCode::Query);
     message.add_query(Query::query(name.clone(), kind));
     let mut edns = Edns::new();

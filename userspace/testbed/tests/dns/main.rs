@@ -5,3 +5,4 @@ mod churn;
 mod differential;
 mod resolvers;
 mod stage;
+mod transfers;
