@@ -25,10 +25,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("view", &["api", "model"]),
     ("reconcile", &["api", "model", "view"]),
     ("authorization", &["api"]),
-    ("admission", &["api", "authorization"]),
+    ("cel", &[]),
+    ("admission", &["api", "authorization", "cel"]),
     ("field-manager", &["api"]),
     ("zone", &["api", "view"]),
-    ("cel", &[]),
     ("custom-resources", &["api", "cel"]),
     // The kernel, and the system around it.
     ("programs", &["abi", "packet"]),
@@ -114,7 +114,7 @@ const UNSAFE: [&str; 3] = ["programs", "bpf", "net"];
 const LINES_MAX: usize = 900;
 
 /// What may lie in the root beside the folders of the crates.
-const ROOT: [&str; 25] = [
+const ROOT: [&str; 26] = [
     ".cargo",
     ".ci",
     ".config",
@@ -136,6 +136,7 @@ const ROOT: [&str; 25] = [
     "docs",
     "ebpf",
     "examples",
+    "fuzz",
     "rustfmt.toml",
     "target",
     "userspace",
