@@ -51,6 +51,7 @@ async fn story(ground: &Ground, pod: &Netns) {
         frontend 10.96.0.10:80/TCP -> service 2 ring 0+2\n\
         frontend 10.96.0.11 -> service 1 alone\n\
         frontend 10.96.0.11:80/TCP -> service 1 refuses\n\
+        frontend 127.0.0.1:30080/TCP -> service 2 ring 0+2 node-port host-only\n\
         frontend 192.0.2.1:30080/TCP -> service 2 ring 0+2 node-port\n\
         ring 0+2: 1 2\n\
         backend 1 = 10.244.0.2:8080 service 2 local\n\
@@ -108,10 +109,13 @@ async fn story(ground: &Ground, pod: &Netns) {
     for line in [
         "fairlead_proxy_services_in_trouble 1",
         "fairlead_table_entries{table=\"BACKENDS\"} 3",
+        "kubeproxy_sync_proxy_rules_service_changes_total 2",
+        "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0",
     ] {
         assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
     }
     assert!(get_page("/readyz").await.starts_with("HTTP/1.1 200"));
+    assert!(get_page("/proxyMode").await.ends_with("fairlead"));
 
     // A pod's link comes and goes; a link that stays in the namespace is left alone.
     let before = status.borrow().devices.len();
