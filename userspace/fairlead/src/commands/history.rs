@@ -154,9 +154,14 @@ impl Target {
             )),
         };
         match self.client.get_raw(&path).await {
-            Ok(body) => Ok(Some(
-                serde_json::from_slice(&body).context("read the object")?,
-            )),
+            Ok(body) => {
+                let mut object: Value = serde_json::from_slice(&body).context("read the object")?;
+                // It changes with every write and says nothing that the rest does not.
+                if let Some(metadata) = object["metadata"].as_object_mut() {
+                    metadata.remove("managedFields");
+                }
+                Ok(Some(object))
+            }
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
