@@ -13,13 +13,11 @@ const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitio
 /// What no request here may take, with room for a busy machine and a build without optimisation.
 const SOON: Duration = Duration::from_secs(20);
 
+/// Method, path, content type and body.
+type Sent<'a> = (&'a str, &'a str, &'a str, Vec<u8>);
+
 /// Sends it, and asserts that the refusal is a Status with one of these codes.
-async fn refused(
-    server: &Server,
-    what: &str,
-    codes: &[u16],
-    request: (&str, &str, &str, Vec<u8>),
-) -> Value {
+async fn refused(server: &Server, what: &str, codes: &[u16], request: Sent<'_>) -> Value {
     let (method, path, content_type, body) = request;
     let begun = Instant::now();
     let reply = server
@@ -67,7 +65,7 @@ async fn bodies() {
     let twice = r#""a":"b","#.repeat(200_000);
     let containers = format!("{{\"containers\":[{}{{}}]}}", "{},".repeat(200_000));
     #[rustfmt::skip]
-    let cases: Vec<(&str, &[u16], (&str, &str, &str, Vec<u8>))> = vec![
+    let cases: Vec<(&str, &[u16], Sent<'_>)> = vec![
         ("deep objects", &[400], ("POST", MAPS, json, map(&nested("{\"a\":", "1", "}", deep)).into())),
         ("deep lists", &[400], ("POST", pods, json, pod(&nested("[", "", "]", deep)).into())),
         ("lists that never close", &[400], ("POST", MAPS, json, "[".repeat(large).into())),

@@ -1,4 +1,8 @@
 //! ValidatingAdmissionPolicies and their bindings.
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "a table reads better with values in place"
+)]
 
 mod support;
 

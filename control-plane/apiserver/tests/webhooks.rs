@@ -1,4 +1,8 @@
 //! Admission webhooks over real HTTPS: who is asked, what is asked, and what the answers do.
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "a table reads better with values in place"
+)]
 
 mod support;
 

@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    fn said(spec: Value, object: &Value, params: &Value) -> Vec<String> {
+    fn said(spec: &Value, object: &Value, params: &Value) -> Vec<String> {
         let policy = json!({"metadata": {"name": "p"}, "spec": spec});
         let request = json!({"operation": "CREATE", "userInfo": {"username": "jane"}});
         let namespace = json!({"metadata": {"name": "web", "labels": {"env": "prod"}}});
@@ -160,7 +160,7 @@ mod tests {
                 json!({"data": {"max": "6"}}), vec!["too many"]),
         ];
         for (spec, params, expected) in cases {
-            assert_eq!(said(spec.clone(), &object, &params), expected, "{spec}");
+            assert_eq!(said(&spec, &object, &params), expected, "{spec}");
         }
     }
 

@@ -237,7 +237,7 @@ mod tests {
             ("nodes", "", Create, "a", node(json!({"kubernetes.io/hostname": "a", "own.io/x": "y"}), json!([])), None, ""),
             ("nodes", "", Create, "b", plain.clone(), None, "node \"a\" is not allowed to modify node \"b\""),
             ("nodes", "", Update, "a", node(json!({"node-restriction.kubernetes.io/x": "y"}), json!([])), Some(plain.clone()), "is not allowed to modify labels: node-restriction.kubernetes.io/x"),
-            ("nodes", "", Update, "a", plain.clone(), Some(node(json!({}), json!([{"key": "k"}]))), "node \"a\" is not allowed to modify taints"),
+            ("nodes", "", Update, "a", plain, Some(node(json!({}), json!([{"key": "k"}]))), "node \"a\" is not allowed to modify taints"),
             ("leases", "", Update, "b", json!({}), None, "can only access node lease with the same name as the requesting node"),
             ("leases", "", Update, "a", json!({}), None, ""),
             ("configmaps", "", Create, "m", json!({}), None, ""),

@@ -1,4 +1,8 @@
 //! Conformance of kinds of the core group and of those around it.
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "a table reads better with values in place"
+)]
 
 use std::sync::Arc;
 

@@ -1,6 +1,10 @@
 //! The assertions of Kubernetes' conformance tests that need an API server alone, ported. Each test is told by the name
 //! of the upstream test above it, so that a reader can tick them off; those that take a kind through its life ("should
 //! support … API operations") stand in the table of `lifecycles.rs` and in `webhooks.rs`.
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "a table reads better with values in place"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
