@@ -9,8 +9,9 @@ use abi::{
 use zerocopy::network_endian::U16;
 
 use crate::choose::{self, Refused};
-use crate::dns;
+use crate::local_dns::{self, Way};
 use crate::parse::tcp;
+use crate::port_range::PortRange;
 use crate::{
     Address, Family, Fault, Flow, Fragment, Headers, Inserted, Shared, State, Tables, Transport,
 };
@@ -175,7 +176,7 @@ pub fn balance<F: Family, T: Tables<F>>(
     }
     let found = match frontend(tables, place, &headers.tuple) {
         None if place == Place::Pod && headers.transport == Transport::Udp => {
-            bereft(tables, &headers.tuple)
+            local_dns::bereft(tables, &headers.tuple)
         }
         found => found,
     };
@@ -399,17 +400,6 @@ fn frontend<'a, F: Family, T: Tables<F>>(
     tables.frontend(&key(Scope::Any))
 }
 
-/// The DNS Service, for queries to this node's instance of it while that does not answer: sockets that were connected
-/// to it go on asking there.
-#[inline(always)]
-fn bereft<'a, F: Family, T: Tables<F>>(tables: &'a T, tuple: &F::Flow) -> Option<&'a Frontend> {
-    let control = tables.local_dns()?;
-    if !dns::is_local::<F>(control, tuple.daddr(), tuple.dport()) || tables.dns_answers(control) {
-        return None;
-    }
-    tables.frontend(&dns::service_key::<F>(control, tuple.proto()))
-}
-
 /// What a flow begins with.
 #[derive(Clone, Copy, Debug)]
 pub struct Beginning {
@@ -444,25 +434,20 @@ pub fn choose<F: Family, T: Tables<F>>(
         service: frontend.service,
         client_kind: affinity::client::ADDRESS,
     };
-    let mut dead = None;
-    if beginning.place == Place::Pod
-        && let Some(control) = tables.local_dns()
-        && let Some((addr, port)) = dns::local::<F>(control)
-        && (dns::is_service::<F>(control, tuple.daddr(), tuple.dport())
-            || dns::is_local::<F>(control, tuple.daddr(), tuple.dport()))
-    {
-        if tables.dns_answers(control) {
+    let random = tables.random();
+    let way = match beginning.place {
+        Place::Pod => local_dns::way::<F, T>(tables, tuple.daddr(), tuple.dport()),
+        Place::Device | Place::Wire => Way::Usual,
+    };
+    let chosen = match way {
+        Way::Here(addr, port) => {
             *to = F::Flow::new(tuple.saddr(), addr, tuple.sport(), port, tuple.proto());
             return Decision::Rewrite(Kind::New);
         }
-        dead = Some((addr, port));
-    }
-    let random = tables.random();
-    let chosen = match dead {
-        None => choose::choose(tables, frontend, client, random, beginning.now_secs),
-        Some((addr, port)) => choose::other(tables, frontend, random, |backend| {
-            backend.port != port || !F::Address::from_padded(&backend.addr).is(addr)
+        Way::Past(addr, port) => choose::other(tables, frontend, random, |backend| {
+            local_dns::is_other::<F>(backend, addr, port)
         }),
+        Way::Usual => choose::choose(tables, frontend, client, random, beginning.now_secs),
     };
     let (id, backend) = match chosen {
         Ok(chosen) => chosen,
@@ -545,49 +530,6 @@ pub fn claim<F: Family, T: Tables<F>>(tables: &T, answer: &F::Flow, state: &F::S
             Some(_) | None => Inserted::Taken,
         },
         inserted => inserted,
-    }
-}
-
-/// The ports that translated sources may have.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PortRange {
-    first: u16,
-    count: u32,
-}
-
-impl PortRange {
-    #[inline(always)]
-    fn of<T: Shared>(tables: &T) -> Self {
-        match tables.node() {
-            Some(node) => Self::new(node.snat_port_min.get(), node.snat_port_max.get()),
-            None => Self::new(0, 0),
-        }
-    }
-
-    /// The range from `first` to `last`; where that is none (a node not configured yet), the default range.
-    #[inline(always)]
-    #[must_use]
-    pub const fn new(first: u16, last: u16) -> Self {
-        let default = abi::config::SNAT_PORTS;
-        let (first, last) = if first == 0 || last < first {
-            (*default.start(), *default.end())
-        } else {
-            (first, last)
-        };
-        Self {
-            first,
-            count: last as u32 - first as u32 + 1,
-        }
-    }
-
-    /// The port to try at the given attempt: a random one, then others far from it.
-    #[inline(always)]
-    #[must_use]
-    pub const fn candidate(self, random: u32, attempt: u32) -> U16 {
-        // 2^32 divided by the golden ratio: consecutive multiples spread evenly.
-        let random = random.wrapping_add(attempt.wrapping_mul(0x9e37_79b9));
-        let offset = ((random as u64 * self.count as u64) >> 32) as u16;
-        U16::from_bytes((self.first.wrapping_add(offset)).to_be_bytes())
     }
 }
 

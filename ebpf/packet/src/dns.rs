@@ -5,11 +5,11 @@
 //! (RFC 6891), nothing behind it. The rest is the server's.
 
 use abi::dns::{NAME_MAX, SCRATCH_LEN, flags};
-use abi::{DnsAnswer, DnsControl, DnsName, Scope};
-use zerocopy::network_endian::U16;
+use abi::{DnsAnswer, DnsControl, DnsName};
 
 use crate::checksum::{difference, fold};
-use crate::{Address, Family, Flow as _, Headers, Transport, V4, hop};
+use crate::local_dns::{is_local, is_service};
+use crate::{Family, Flow as _, Headers, Transport, hop};
 
 /// Octets of a message's header (RFC 1035 section 4.1.1).
 pub const HEADER: u32 = 12;
@@ -106,46 +106,6 @@ pub struct Answered {
     pub tail_len: u32,
     /// What a checksum over the message changes by, see [`difference`].
     pub change: u64,
-}
-
-/// Whether an address and port are the DNS Service's.
-#[inline(always)]
-pub fn is_service<F: Family>(control: &DnsControl, addr: F::Address, port: U16) -> bool {
-    port == control.service_port && addr.words() == words::<F>(control.service4, &control.service6)
-}
-
-/// Whether they are those of this node's instance.
-#[inline(always)]
-pub fn is_local<F: Family>(control: &DnsControl, addr: F::Address, port: U16) -> bool {
-    port == control.local_port && addr.words() == words::<F>(control.local4, &control.local6)
-}
-
-/// Address and port of this node's instance, where it has one of the family.
-#[inline(always)]
-pub fn local<F: Family>(control: &DnsControl) -> Option<(F::Address, U16)> {
-    let words = words::<F>(control.local4, &control.local6);
-    (words != [0; 4]).then(|| {
-        let padded: [u8; 16] = zerocopy::transmute!(words);
-        (F::Address::from_padded(&padded), control.local_port)
-    })
-}
-
-/// The key of the frontend that the DNS Service has for a protocol.
-#[inline(always)]
-pub fn service_key<F: Family>(control: &DnsControl, proto: u8) -> F::FrontendKey {
-    let padded: [u8; 16] = zerocopy::transmute!(words::<F>(control.service4, &control.service6));
-    let addr = F::Address::from_padded(&padded);
-    F::frontend_key(addr, control.service_port, proto, Scope::Any)
-}
-
-/// The family's address of two as words, zeros behind.
-#[inline(always)]
-fn words<F: Family>(four: [u8; 4], six: &[u8; 16]) -> [u32; 4] {
-    if F::NUMBER == V4::NUMBER {
-        [u32::from_ne_bytes(four), 0, 0, 0]
-    } else {
-        zerocopy::transmute!(*six)
-    }
 }
 
 /// Whether a packet is a datagram to the DNS Service, or a pod's to this node's instance, that may be answered here, and

@@ -13,9 +13,11 @@ pub mod choose;
 pub mod dns;
 pub mod family;
 pub mod hop;
+pub mod local_dns;
 #[cfg(test)]
 mod model;
 pub mod parse;
+mod port_range;
 pub mod quote;
 pub mod refuse;
 pub mod socket;

@@ -3,15 +3,15 @@
 use abi::affinity::client;
 use abi::frontends::flags::{CHECK_SOURCE, HOST_ONLY};
 use abi::protocol::{TCP, UDP};
-use abi::{AffinityKey, Backend, Frontend, ReverseSocket, ReverseSocketKey, Scope, ServiceId};
+use abi::{AffinityKey, Frontend, ReverseSocket, ReverseSocketKey, Scope, ServiceId};
 use aya_ebpf::bindings::{BPF_ANY, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
 use packet::choose::{Refused, choose, other};
+use packet::local_dns::{self, Way};
 use packet::{Address, Family, Shared as _, Tables, V4, V6, socket};
 use zerocopy::network_endian::U16;
 
-use super::dns;
 use super::maps::REVERSE_SOCKETS;
 use super::tables::{Maps, is_host};
 
@@ -271,23 +271,15 @@ fn target<F: Family>(
 where
     Maps: Tables<F>,
 {
-    let at = |backend: &Backend| (F::Address::from_padded(&backend.addr), backend.port);
-    if let Some(control) = dns::local()
-        && packet::dns::is_service::<F>(control, addr, port)
-        && let Some(local) = packet::dns::local::<F>(control)
-    {
-        if dns::answers(control) {
-            return Ok(local);
-        }
-        let lives = |backend: &Backend| {
-            let (addr, port) = at(backend);
-            port != local.1 || !addr.is(local.0)
-        };
-        return other(&Maps, frontend, random, lives).map(|(_, backend)| at(backend));
-    }
     let client = || call.client(frontend.service);
-    let chosen = choose(&Maps, frontend, client, random, Maps.now_secs());
-    chosen.map(|(_, backend)| at(backend))
+    let chosen = match local_dns::way::<F, _>(&Maps, addr, port) {
+        Way::Here(addr, port) => return Ok((addr, port)),
+        Way::Past(addr, port) => other(&Maps, frontend, random, |backend| {
+            local_dns::is_other::<F>(backend, addr, port)
+        }),
+        Way::Usual => choose(&Maps, frontend, client, random, Maps.now_secs()),
+    };
+    chosen.map(|(_, backend)| (F::Address::from_padded(&backend.addr), backend.port))
 }
 
 /// Whether a service admits what comes from this node's own address.
