@@ -6,15 +6,12 @@ use abi::{
     AffinityKey, BackendId, Counter, FragmentKey, FragmentPorts, Frontend, Scope, ServiceId,
     affinity, backends,
 };
-use zerocopy::network_endian::U16;
 
 use crate::choose::{self, Refused};
 use crate::local_dns::{self, Way};
 use crate::parse::tcp;
 use crate::port_range::PortRange;
-use crate::{
-    Address, Family, Fault, Flow, Fragment, Headers, Inserted, Shared, State, Tables, Transport,
-};
+use crate::{Address, Family, Fault, Flow, Fragment, Headers, Inserted, State, Tables, Transport};
 
 /// Where a packet is seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -17,7 +17,7 @@ pub mod local_dns;
 #[cfg(test)]
 mod model;
 pub mod parse;
-mod port_range;
+pub mod port_range;
 pub mod quote;
 pub mod refuse;
 pub mod socket;
