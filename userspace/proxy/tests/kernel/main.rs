@@ -3,6 +3,7 @@
 //!
 //! Needs root. Namespace, cgroup and bpffs are the test's own.
 
+mod leaving;
 mod recovery;
 mod routing;
 mod support;

@@ -155,6 +155,11 @@ impl Ground {
         self.folder.path().join("fairlead")
     }
 
+    /// The cgroup whose processes are balanced.
+    pub(crate) fn cgroup(&self) -> &std::path::Path {
+        &self.cgroup
+    }
+
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             devices: vec!["up0".to_owned()],
