@@ -24,7 +24,7 @@ const SERVICES: u32 = 10_000;
 const RECORDS: u32 = 3;
 /// Requests under way at one time while Services are created.
 const AT_ONCE: usize = 64;
-/// Where dnsperf is pinned when it measures latency: the servers use all CPUs.
+/// Sockets that dnsperf asks from: the kernel spreads them over a server's threads.
 const CLIENTS: &str = "16";
 
 /// How often and how long each server is measured.
