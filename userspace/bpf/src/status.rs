@@ -95,10 +95,10 @@ pub(crate) fn dns(control: &abi::DnsControl) -> DnsStatus {
     let mode = |until_secs: u32, reason: u8, [with, without]: [&'static str; 2]| {
         let (mode, reason) = if until_secs > now_secs {
             (with, Reason::None.label())
-        } else if until_secs != 0 {
+        } else if until_secs > 1 {
             (
                 without,
-                "the DNS server of this node does not answer for itself",
+                "the DNS server of this node ended or hangs",
             )
         } else {
             let known = Reason::ALL.iter().find(|known| **known as u8 == reason);
