@@ -96,10 +96,7 @@ pub(crate) fn dns(control: &abi::DnsControl) -> DnsStatus {
         let (mode, reason) = if until_secs > now_secs {
             (with, Reason::None.label())
         } else if until_secs > 1 {
-            (
-                without,
-                "the DNS server of this node ended or hangs",
-            )
+            (without, "the DNS server of this node ended or hangs")
         } else {
             let known = Reason::ALL.iter().find(|known| **known as u8 == reason);
             (without, known.map_or("unknown", |reason| reason.label()))
