@@ -59,6 +59,8 @@ reasons! {
     Unread = 6, "the host's firewall, rules or IPsec policies could not be read";
     /// Packets for other hosts might have to be encrypted.
     Ipsec = 7, "the host has IPsec policies";
+    /// Programs or filters of others see what arrives at a link, behind ours.
+    Foreign = 8, "programs or filters of others see what arrives at our links";
 }
 
 /// How long a lease lasts, in seconds: longer than an agent takes to be replaced.

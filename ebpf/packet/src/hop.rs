@@ -2,11 +2,8 @@
 
 use abi::{Endpoint, endpoints};
 
-use crate::parse::{IPV4_LEN, IPV6_LEN};
+use crate::parse::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN};
 use crate::{Address as _, Family, Fault, Fragment, Headers, checksum};
-
-/// Where the first IP header of an untagged frame begins.
-const ETHERNET_LEN: u32 = 14;
 
 /// Whether a packet is plain enough to be sent on without the stack: whole, its headers where they always are, with
 /// time to live. Tagged frames belong to another device, options and fragments may concern this node, and what cannot
@@ -45,13 +42,20 @@ pub fn is_direct(endpoint: &Endpoint, ifindex: u32) -> bool {
     endpoint.flags & endpoints::flags::DIRECT != 0 && endpoint.ifindex != ifindex
 }
 
-/// Whether a packet for an address may be sent on to another link (RFC 4291 section 2.5.6). What else is no host's
-/// address, routing refuses.
+/// Whether an address may be in a packet that goes from link to link: that of one host, and not of a link or the host
+/// itself alone (RFC 1122 section 3.2.1.3, RFC 4291 section 2). Routing knows the same of what it routes; a look at
+/// its tables does not.
 #[inline(always)]
 #[must_use]
-pub fn may_leave_link<F: Family>(destination: F::Address) -> bool {
-    let [first, ..] = destination.words();
-    F::NUMBER == abi::family::V4 || u32::from_be(first) & 0xffc0_0000 != 0xfe80_0000
+pub fn is_routable<F: Family>(address: F::Address) -> bool {
+    let [first, second, third, _] = address.words();
+    let high = first.to_ne_bytes()[0];
+    if F::NUMBER == abi::family::V4 {
+        high != 0 && high != 127 && high < 224
+    } else {
+        let link_local = u32::from_be(first) & 0xffc0_0000 == 0xfe80_0000;
+        high != 0xff && !link_local && first | second | third != 0
+    }
 }
 
 /// Length of a packet from its network header on, as it is when it leaves: of each segment of one that the device cuts
@@ -176,19 +180,35 @@ mod tests {
     }
 
     #[test]
-    fn link_local_destinations_stay_on_their_link() {
-        assert!(may_leave_link::<V4>([169, 254, 1, 1]));
-        for (first, leaves) in [
+    fn only_hosts_addresses_are_routable() {
+        for (address, routable) in [
+            ([0, 0, 0, 5], false),
+            ([1, 0, 0, 1], true),
+            ([127, 0, 0, 1], false),
+            ([169, 254, 1, 1], true),
+            ([192, 0, 2, 1], true),
+            ([223, 255, 255, 254], true),
+            ([224, 0, 0, 9], false),
+            ([255, 255, 255, 255], false),
+        ] {
+            assert_eq!(is_routable::<V4>(address), routable, "{address:?}");
+        }
+        for (first, routable) in [
             ([0xfe, 0x7f], true),
             ([0xfe, 0x80], false),
             ([0xfe, 0xbf], false),
             ([0xfe, 0xc0], true),
+            ([0xff, 0x02], false),
             ([0x20, 0x01], true),
         ] {
             let mut address = [1; 16];
             address[..2].copy_from_slice(&first);
-            assert_eq!(may_leave_link::<V6>(address), leaves, "{first:02x?}");
+            assert_eq!(is_routable::<V6>(address), routable, "{first:02x?}");
         }
+        let mut own = [0; 16];
+        assert!(!is_routable::<V6>(own), "nobody's");
+        own[15] = 1;
+        assert!(!is_routable::<V6>(own), "the host's own");
     }
 
     #[test]

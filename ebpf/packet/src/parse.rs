@@ -23,8 +23,10 @@ pub const TCP_LEN: u32 = 20;
 pub const UDP_LEN: u32 = 8;
 
 const ETHERTYPE_OFFSET: u32 = 12;
-const ETHERNET_LEN: u32 = 14;
-const VLAN_LEN: u32 = 4;
+/// Length of an Ethernet header without tags.
+pub const ETHERNET_LEN: u32 = 14;
+/// Length of a VLAN tag.
+pub const VLAN_LEN: u32 = 4;
 
 /// What the link header announces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -279,6 +279,20 @@ impl Datapath {
             || sys::query_tcx(ifindex, sys::attach::TCX_EGRESS).is_ok_and(|links| links.len() <= 1)
     }
 
+    /// Whether no program but ours sees what arrives at a device, so far as TCX tells. In this thread's network
+    /// namespace.
+    #[must_use]
+    pub fn ingress_is_ours(&self, ifindex: u32) -> bool {
+        !self.tcx
+            || sys::query_tcx(ifindex, sys::attach::TCX_INGRESS).is_ok_and(|links| links.len() <= 1)
+    }
+
+    /// Whether our programs hang on TCX, which needs no queueing discipline: one that is there is somebody else's.
+    #[must_use]
+    pub fn uses_tcx(&self) -> bool {
+        self.tcx
+    }
+
     fn attacher(&self) -> Attacher<'_> {
         Attacher {
             pins: &self.view.pins,

@@ -6,11 +6,14 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use anyhow::Context as _;
+use clap::CommandFactory as _;
 use serde_json::Value;
+
+use crate::cli::Cli;
 
 /// The flags of a configuration file, as arguments.
 pub(crate) fn arguments(file: &Path) -> anyhow::Result<Vec<OsString>> {
-    flags(&read(file)?).with_context(|| format!("configuration {}", file.display()))
+    flags(&read(file)?, takes_value).with_context(|| format!("configuration {}", file.display()))
 }
 
 /// What a KubeProxyConfiguration asks for, as arguments.
@@ -60,7 +63,16 @@ fn kube_proxy_flags(text: &str) -> anyhow::Result<Vec<OsString>> {
     Ok(out)
 }
 
-fn flags(text: &str) -> anyhow::Result<Vec<OsString>> {
+/// Whether a flag is given a value, `true` or `false`, rather than given or not.
+fn takes_value(flag: &str) -> bool {
+    Cli::command()
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .any(|argument| argument.get_long() == Some(flag) && argument.get_action().takes_values())
+}
+
+/// `takes_value` says of a flag whether it is given a value rather than given or not.
+fn flags(text: &str, takes_value: impl Fn(&str) -> bool) -> anyhow::Result<Vec<OsString>> {
     let value: Option<Value> = serde_saphyr::from_str(text).context("malformed YAML")?;
     let Some(Value::Object(fields)) = value else {
         return match value {
@@ -73,6 +85,7 @@ fn flags(text: &str) -> anyhow::Result<Vec<OsString>> {
     let mut out = Vec::new();
     for (name, value) in fields {
         let text = match &value {
+            Value::Bool(value) if takes_value(&name) => Some(value.to_string()),
             Value::Bool(true) => None,
             Value::Bool(false) | Value::Null => continue,
             Value::Array(items) => Some(
@@ -113,12 +126,18 @@ mod tests {
             ("secure-port: 6443", r#"["--secure-port=6443"]"#),
             ("devices: [eth0, eth1]", r#"["--devices=eth0,eth1"]"#),
             ("a: true\nb: false\nc: null", r#"["--a"]"#),
+            ("anonymous-auth: false", r#"["--anonymous-auth=false"]"#),
+            ("anonymous-auth: true", r#"["--anonymous-auth=true"]"#),
         ];
         for (yaml, want) in cases {
-            assert_eq!(format!("{:?}", flags(yaml).unwrap()), want, "{yaml}");
+            assert_eq!(
+                format!("{:?}", flags(yaml, super::takes_value).unwrap()),
+                want,
+                "{yaml}"
+            );
         }
         for bad in ["- a", "x: {y: 1}", "a: [", "a: [[1]]"] {
-            assert!(flags(bad).is_err(), "{bad}");
+            assert!(flags(bad, |_| false).is_err(), "{bad}");
         }
     }
 

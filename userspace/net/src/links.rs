@@ -1,15 +1,16 @@
 //! The links of a network namespace: a list of what is there, then every change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::pin::pin;
 
-use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt as _};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourState};
 use rtnetlink::packet_route::tc::TcHandle;
 use rtnetlink::{Handle, MulticastGroup};
 
@@ -158,6 +159,56 @@ impl Links {
         paths::neighbours(self.handle.clone())
     }
 
+    /// The links where classifiers may see what arrives or leaves: those with a `clsact` or `ingress` queueing
+    /// discipline. TCX does without.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::List`] if the kernel refuses.
+    pub fn classified(&self) -> impl Future<Output = Result<BTreeSet<u32>, Error>> + Send + use<> {
+        let handle = self.handle.clone();
+        async move {
+            let mut classified = BTreeSet::new();
+            let mut messages = std::pin::pin!(handle.qdisc().get().execute());
+            while let Some(message) = messages.try_next().await.map_err(|source| Error::List {
+                what: "queueing disciplines",
+                source,
+            })? {
+                if message.header.parent == TcHandle::CLSACT {
+                    classified.extend(u32::try_from(message.header.index));
+                }
+            }
+            Ok(classified)
+        }
+    }
+
+    /// Has the kernel ask whether a neighbour is still there, as it does when it sends there itself: an entry that was
+    /// confirmed lately stays as it is, another is asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::List`] if the kernel refuses.
+    pub fn use_neighbour(
+        &self,
+        ifindex: u32,
+        addr: IpAddr,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let request = self
+            .handle
+            .neighbours()
+            .add(ifindex, addr)
+            .state(NeighbourState::None)
+            .flags(NeighbourFlags::Use)
+            .replace()
+            .execute();
+        async move {
+            request.await.map_err(|source| Error::List {
+                what: "neighbours",
+                source,
+            })
+        }
+    }
+
     /// Whether a family is routed by more than destinations: routing rules beside those that every host has, or IPv4
     /// routes for a type of service or with an MTU of their own.
     ///
@@ -256,7 +307,9 @@ fn change(payload: &NetlinkPayload<RouteNetlinkMessage>, replaces: bool) -> Opti
         NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewQueueDiscipline(message)
             | RouteNetlinkMessage::DelQueueDiscipline(message),
-        ) if message.header.parent == TcHandle::ROOT => Some(Change::Missed),
+        ) if matches!(message.header.parent, TcHandle::ROOT | TcHandle::CLSACT) => {
+            Some(Change::Missed)
+        }
         NetlinkPayload::Overrun(_) => Some(Change::Missed),
         _ => None,
     }

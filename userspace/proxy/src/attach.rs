@@ -1,11 +1,12 @@
 //! What the programs hang on: the devices that were named, and the links of pods as they come and go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use bpf::{Datapath, DeviceReport};
 use net::{Change, Link, Links};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::pods::Pods;
 use crate::routing::Routing;
@@ -20,8 +21,15 @@ pub(crate) struct Attachments {
     /// Addresses of the named devices.
     addresses: Vec<IpAddr>,
     pods: Pods,
+    /// Links where classifiers may see packets that TCX does not tell of.
+    classified: BTreeSet<u32>,
+    neighbours_kept: Instant,
     routing: Routing,
 }
+
+/// How often neighbours that packets go straight to are said to be in use. The kernel confirms an entry for half a
+/// minute, more or less.
+const KEEP_NEIGHBOURS_EVERY: Duration = Duration::from_secs(15);
 
 /// Something to look after.
 #[derive(Debug)]
@@ -58,6 +66,8 @@ impl Attachments {
             attached: BTreeMap::new(),
             addresses: Vec::new(),
             pods: Pods::new(datapath.endpoints()?),
+            classified: BTreeSet::new(),
+            neighbours_kept: Instant::now(),
             routing: Routing::new(settings.host_routing),
         };
         for name in &settings.devices {
@@ -83,7 +93,7 @@ impl Attachments {
         attachments.addresses = addresses(&list, settings);
         attachments.list_pods(&list, datapath).await?;
         attachments.read_rules().await;
-        attachments.routing.look(datapath)?;
+        attachments.look(datapath)?;
         Ok(attachments)
     }
 
@@ -113,7 +123,8 @@ impl Attachments {
             Due::Routing => {
                 self.pods
                     .recheck(|ifindex| datapath.egress_is_ours(ifindex));
-                self.routing.look(datapath)?;
+                self.keep_neighbours();
+                self.look(datapath)?;
             }
         }
         self.tell_pods(datapath);
@@ -158,14 +169,14 @@ impl Attachments {
                 self.pods.start_over();
                 self.list_pods(&list, datapath).await?;
                 self.read_rules().await;
-                self.routing.look(datapath)?;
+                self.look(datapath)?;
             }
             Change::Route { route, replaces } => self.pods.route(*route, *replaces),
             Change::RouteGone(route) => self.pods.route_gone(*route),
             Change::Neighbour(neighbour) => self.pods.neighbour(*neighbour),
             Change::Rules => {
                 self.read_rules().await;
-                self.routing.look(datapath)?;
+                self.look(datapath)?;
             }
         }
         Ok(())
@@ -182,8 +193,38 @@ impl Attachments {
         for neighbour in self.links.neighbours().await? {
             self.pods.neighbour(neighbour);
         }
+        self.classified = self.links.classified().await?;
         self.tell_pods(datapath);
         Ok(())
+    }
+
+    /// Decides anew which way packets take.
+    fn look(&mut self, datapath: &mut Datapath) -> Result<(), Error> {
+        let foreign = self.attached.iter().find(|(ifindex, _)| {
+            datapath.uses_tcx() && self.classified.contains(ifindex)
+                || !datapath.ingress_is_ours(**ifindex)
+        });
+        self.routing
+            .set_foreign(foreign.map(|(_, report)| report.device.clone()));
+        self.routing.look(datapath)
+    }
+
+    /// The kernel looks after neighbours that it sends to. It does not see what goes straight to pods, so it is told
+    /// now and then that they are in use: a pod that changes its Ethernet address is found again.
+    fn keep_neighbours(&mut self) {
+        if self.neighbours_kept.elapsed() < KEEP_NEIGHBOURS_EVERY {
+            return;
+        }
+        self.neighbours_kept = Instant::now();
+        for (ifindex, addr) in self.pods.neighbours() {
+            let request = self.links.use_neighbour(ifindex, addr);
+            tokio::spawn(async move {
+                if let Err(error) = request.await {
+                    // Gone meanwhile, most likely; the kernel tells of that.
+                    debug!(%addr, ifindex, error = &error as &dyn std::error::Error, "neighbour");
+                }
+            });
+        }
     }
 
     /// Takes note of a pod's link.

@@ -135,6 +135,14 @@ impl Pods {
         news
     }
 
+    /// The neighbours that packets go straight to: link and address.
+    pub(crate) fn neighbours(&self) -> impl Iterator<Item = (u32, IpAddr)> + '_ {
+        self.told
+            .iter()
+            .filter(|(_, endpoint)| endpoint.flags & endpoints::flags::DIRECT != 0)
+            .map(|(addr, endpoint)| (endpoint.ifindex, *addr))
+    }
+
     /// The kernel refused to hear of an address: it is not there.
     pub(crate) fn refused(&mut self, addr: IpAddr) {
         self.told.remove(&addr);

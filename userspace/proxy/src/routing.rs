@@ -30,6 +30,8 @@ struct Host {
     forwards: bool,
     /// Has routing rules, or routes with an MTU or type of service, of its own; unknown where they could not be read.
     rules: Option<bool>,
+    /// A link where others see what arrives, if there is one.
+    foreign: Option<String>,
     /// Has IPsec policies; unknown where that could not be read.
     ipsec: Option<bool>,
     /// What hangs in netfilter; unknown where that could not be read.
@@ -70,6 +72,12 @@ fn decide(asked: HostRouting, host: &Host) -> Reason {
                 ipsec: Some(true), ..
             },
         ) => Reason::Ipsec,
+        (
+            HostRouting::Auto,
+            Host {
+                foreign: Some(_), ..
+            },
+        ) => Reason::Foreign,
         (HostRouting::Auto, _) => Reason::None,
     }
 }
@@ -87,6 +95,7 @@ pub(crate) struct Routing {
     /// Whether chains must be read again.
     stale: bool,
     rules: [Option<bool>; 2],
+    foreign: Option<String>,
     next: Instant,
     looked: Option<Instant>,
     reasons: Option<[Reason; 2]>,
@@ -107,6 +116,7 @@ impl Routing {
             netfilter,
             stale: true,
             rules: [None, None],
+            foreign: None,
             next: Instant::now(),
             looked: None,
             reasons: None,
@@ -136,6 +146,11 @@ impl Routing {
     /// Whether IPv4 and IPv6 are routed by more than destinations: [`net::Links::is_routed_by_more`].
     pub(crate) fn set_rules(&mut self, rules: [Option<bool>; 2]) {
         self.rules = rules;
+    }
+
+    /// The name of a link where programs or filters of others see what arrives.
+    pub(crate) fn set_foreign(&mut self, link: Option<String>) {
+        self.foreign = link;
     }
 
     /// Looks, decides, and writes the lease.
@@ -176,11 +191,13 @@ impl Routing {
                     "kernel"
                 };
                 let hooked = host.hooked.iter().flatten().next();
+                let link = host.foreign.as_deref();
                 info!(
                     family,
                     mode,
                     reason = reason.label(),
                     hooked,
+                    link,
                     "host routing"
                 );
             }
@@ -198,6 +215,7 @@ impl Routing {
         // Both families at once: policies may join them.
         let ipsec = net::has_ipsec_policies().ok();
         hooked.map(|hooked| Host {
+            foreign: self.foreign.clone(),
             ipsec,
             forwards: net::forwards(v6.next().unwrap_or_default()),
             rules: rules.next().flatten(),
@@ -217,9 +235,14 @@ mod tests {
             forwards,
             rules,
             ipsec: Some(false),
+            foreign: None,
             hooked: hooked.map(|words| words.iter().map(|word| (*word).to_owned()).collect()),
         };
         let plain = host(true, Some(false), Some(&[]));
+        let watched = Host {
+            foreign: Some("veth0".to_owned()),
+            ..plain.clone()
+        };
         let encrypts = |ipsec| Host {
             ipsec,
             ..host(true, Some(false), Some(&[]))
@@ -246,6 +269,8 @@ mod tests {
             (Auto, encrypts(Some(true)), Reason::Ipsec),
             (Auto, encrypts(None), Reason::Unread),
             (Bpf, encrypts(Some(true)), Reason::None),
+            (Auto, watched.clone(), Reason::Foreign),
+            (Bpf, watched, Reason::None),
             (
                 Auto,
                 host(false, Some(false), Some(&[])),

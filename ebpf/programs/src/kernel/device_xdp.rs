@@ -70,8 +70,6 @@ fn frame6(frame: Frame, l3: u32) -> u32 {
     arriving!(frame, l3, xdp_read6, decide6, xdp_carry6, xdp_dns6)
 }
 
-const ETHERNET_LEN: u32 = 14;
-
 /// Reads a frame; false where that is left to TC.
 #[inline(always)]
 pub(crate) fn read<F: Family>(frame: Frame, plan: &mut Plan<F>) -> bool {
@@ -89,7 +87,7 @@ pub(crate) fn forward<F: Family>(frame: Frame, plan: &Plan<F>, decision: u32) ->
     // To a backend on this node the kernel routes the packet.
     if source_changes::<F>(&headers.tuple, to) {
         // A tagged frame belongs to another device than the one that routes are looked up from.
-        if headers.l3 == ETHERNET_LEN && transmits(frame.ifindex()) {
+        if headers.l3 == parse::ETHERNET_LEN && transmits(frame.ifindex()) {
             hop = send::<F>(frame, to);
         }
         if hop == NEXT {

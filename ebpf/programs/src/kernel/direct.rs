@@ -63,7 +63,7 @@ pub(crate) fn deliver<F: Family>(
 pub(crate) fn leave<F: Family>(skb: &Skb, headers: &Headers<F>, to: &F::Flow) -> Option<i32> {
     let may = hop::is_plain(headers)
         && skb.is_for_this_device()
-        && hop::may_leave_link::<F>(to.daddr())
+        && hop::is_routable::<F>(to.daddr())
         && hop::is_own_source(endpoint::<F>(headers.tuple.saddr()), skb.ifindex())
         && routes_here::<F>();
     let sent = if may { skb.leave(headers, to) } else { None };
@@ -78,7 +78,9 @@ pub(crate) fn leave<F: Family>(skb: &Skb, headers: &Headers<F>, to: &F::Flow) ->
 fn is_from_there<F: Family>(skb: &Skb, place: Place, tuple: &F::Flow) -> bool {
     match place {
         Place::Pod => hop::is_own_source(endpoint::<F>(tuple.saddr()), skb.ifindex()),
-        Place::Device | Place::Wire => is_routed_back::<F>(skb, &tuple.reversed()),
+        Place::Device | Place::Wire => {
+            hop::is_routable::<F>(tuple.saddr()) && is_routed_back::<F>(skb, &tuple.reversed())
+        }
     }
 }
 

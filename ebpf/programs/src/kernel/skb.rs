@@ -13,6 +13,7 @@ use aya_ebpf::bindings::{
     bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_check_mtu_flags::BPF_MTU_CHK_SEGS, bpf_fib_lookup,
     bpf_redir_neigh,
 };
+use aya_ebpf::helpers::bpf_skb_vlan_pop;
 use aya_ebpf::helpers::generated::{
     bpf_check_mtu, bpf_csum_update, bpf_fib_lookup as fib_lookup, bpf_l3_csum_replace,
     bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
@@ -21,7 +22,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::TcContext;
 use packet::checksum::{self, difference};
 use packet::dns::{Answered, MESSAGE_AT, Scratch, TAIL_MAX};
-use packet::parse::{TCP_LEN, UDP_LEN};
+use packet::parse::{ETHERNET_LEN, TCP_LEN, UDP_LEN, VLAN_LEN};
 use packet::quote::{Mended, Quote};
 use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, hop, refuse};
 
@@ -75,7 +76,13 @@ impl Skb {
     pub(crate) fn is_for_this_device(&self) -> bool {
         const PACKET_HOST: u32 = 0;
         field::<_, { offset_of!(__sk_buff, pkt_type) }>(self.skb) == PACKET_HOST
-            && field::<_, { offset_of!(__sk_buff, vlan_present) }>(self.skb) == 0
+            && !self.is_tagged()
+    }
+
+    /// Whether a VLAN tag lies beside the packet.
+    #[inline(always)]
+    fn is_tagged(&self) -> bool {
+        field::<_, { offset_of!(__sk_buff, vlan_present) }>(self.skb) != 0
     }
 
     /// Gives the packet another tuple.
@@ -240,7 +247,16 @@ impl Skb {
     /// Sends the packet on by this node's routes, past the checks that routing makes of an arriving packet's
     /// source.
     #[inline(always)]
-    pub(crate) fn forward<F: Family>(&self, to: &F::Flow) -> Result<i32, Counter> {
+    pub(crate) fn forward<F: Family>(&self, l3: u32, to: &F::Flow) -> Result<i32, Counter> {
+        // A VLAN's tag says where the packet came from, not where it goes.
+        if l3 > ETHERNET_LEN || self.is_tagged() {
+            // SAFETY: the helper takes this hook's context.
+            done(unsafe { bpf_skb_vlan_pop(self.skb) })?;
+        }
+        if l3 > ETHERNET_LEN && self.is_tagged() || l3 > ETHERNET_LEN + VLAN_LEN {
+            // SAFETY: as above.
+            done(unsafe { bpf_skb_vlan_pop(self.skb) })?;
+        }
         let mut query = route::query::<F>(to, self.ifindex());
         // SAFETY: the helper takes this hook's context and the query with its size.
         let answer = unsafe {

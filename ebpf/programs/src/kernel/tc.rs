@@ -180,7 +180,7 @@ fn send<F: Family>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> Res
         skb.rewrite(headers, to)?;
     }
     let verdict = if ours {
-        skb.forward::<F>(to)?
+        skb.forward::<F>(headers.l3, to)?
     } else if place == Place::Pod {
         let to = if translated { to } else { &headers.tuple };
         direct::leave(&skb, headers, to).unwrap_or(NEXT)
@@ -256,7 +256,7 @@ fn send_mended<F: Family>(
     skb.mend(headers, quote, mended)?;
     if ours {
         let to = F::Flow::new(mended.saddr, mended.daddr, U16::ZERO, U16::ZERO, F::ICMP);
-        skb.forward::<F>(&to)
+        skb.forward::<F>(headers.l3, &to)
     } else {
         Ok(NEXT)
     }

@@ -131,6 +131,32 @@ async fn story(ground: &Ground, pods: &[Netns; 2]) {
     mode_once(ground, ["kernel", "bpf"]).await;
     ip("rule del from 10.9.9.0/24 lookup 99");
     mode_once(ground, ["bpf", "bpf"]).await;
+    // What a look at the routing tables does not tell, or nobody may be sent past.
+    for (program, add, del, modes) in [
+        (
+            "ip",
+            "route add 203.0.113.0/24 dev up0 mtu 1400",
+            "route del 203.0.113.0/24",
+            ["kernel", "bpf"],
+        ),
+        (
+            "ip",
+            "xfrm policy add src 10.9.0.0/16 dst 10.8.0.0/16 dir fwd action block",
+            "xfrm policy del src 10.9.0.0/16 dst 10.8.0.0/16 dir fwd",
+            ["kernel", "kernel"],
+        ),
+        (
+            "tc",
+            "qdisc add dev up0 clsact",
+            "qdisc del dev up0 clsact",
+            ["kernel", "kernel"],
+        ),
+    ] {
+        run(program, add);
+        mode_once(ground, modes).await;
+        run(program, del);
+        mode_once(ground, ["bpf", "bpf"]).await;
+    }
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
     mode_once(ground, ["kernel", "bpf"]).await;
     stop.send_replace(true);
