@@ -96,6 +96,9 @@ counters! {
     DropSource = 25, "drop_source";
     /// TC gave an ICMP error about a packet of a flow to whoever sent that packet, as one about what it sent.
     TcIcmpError = 26, "tc_icmp_error";
+    /// TC answered that a packet is too big for its way on: one whose source was translated, which the stack cannot
+    /// answer.
+    TcTooBig = 27, "tc_too_big";
 }
 
 const _: () = assert!(Counter::ALL.len() <= CAPACITY as usize);

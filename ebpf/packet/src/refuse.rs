@@ -5,7 +5,7 @@ use abi::protocol::TCP;
 
 use crate::checksum::{finished, fold, sum};
 use crate::parse::{IPV4_LEN, IPV6_LEN, TCP_LEN, UDP_LEN, tcp};
-use crate::{Address, Family, Flow, Headers};
+use crate::{Address, Family, Flow, Headers, Transport};
 
 /// Length of an ICMP header.
 pub const ICMP_LEN: u32 = 8;
@@ -95,32 +95,50 @@ pub fn reset<F: Family>(headers: &Headers<F>, segment: &[u32; 5]) -> Option<[u32
     Some(answer)
 }
 
-/// The ICMP or ICMPv6 header in front of an undelivered UDP packet that is quoted up to its UDP header. `quoted`
-/// are the words that the ICMP checksum has to cover: of IPv6 the IP header, of IPv4 none (the sum over a valid
-/// header is zero, whatever its options), and then the UDP header.
+/// Why a packet is not delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Undelivered {
+    /// Nobody listens there.
+    NoPort,
+    /// It is longer than the way on takes; the longest packet that fits.
+    TooBig(u32),
+}
+
+/// The ICMP or ICMPv6 header in front of an undelivered packet that is quoted as far as [`quoted_len`]. `quoted` are the
+/// words that the ICMP checksum has to cover: of IPv6 the IP header, of IPv4 none (the sum over a valid header is zero,
+/// whatever its options), and then the transport header.
 #[inline(always)]
-pub fn unreachable<F: Family>(headers: &Headers<F>, quoted: u64) -> [u32; 2] {
-    let kind: [u8; 2] = if F::NUMBER == abi::family::V4 {
-        [3, 3]
-    } else {
-        [1, 4]
+pub fn undelivered<F: Family>(headers: &Headers<F>, why: Undelivered, quoted: u64) -> [u32; 2] {
+    let is_v4 = F::NUMBER == abi::family::V4;
+    let ([kind, code], rest) = match why {
+        Undelivered::NoPort if is_v4 => ([3, 3], 0),
+        Undelivered::NoPort => ([1, 4], 0),
+        // RFC 1191 has sixteen bits for it, behind as many unused ones.
+        Undelivered::TooBig(mtu) if is_v4 => ([3, 4], (mtu & 0xffff).to_be()),
+        Undelivered::TooBig(mtu) => ([2, 0], mtu.to_be()),
     };
-    let first = u32::from_ne_bytes([kind[0], kind[1], 0, 0]);
-    let pseudo = if F::NUMBER == abi::family::V4 {
+    let first = u32::from_ne_bytes([kind, code, 0, 0]);
+    let pseudo = if is_v4 {
         0
     } else {
         let len = ICMP_LEN + quoted_len(headers);
         self::pseudo::<F>(&headers.tuple.reversed(), F::ICMP, len)
     };
-    let [c0, c1] = finished(pseudo + u64::from(first) + quoted).to_ne_bytes();
-    [u32::from_ne_bytes([kind[0], kind[1], c0, c1]), 0]
+    let sum = pseudo + u64::from(first) + u64::from(rest) + quoted;
+    let [c0, c1] = finished(sum).to_ne_bytes();
+    [u32::from_ne_bytes([kind, code, c0, c1]), rest]
 }
 
-/// How much of an undelivered UDP packet is quoted: the IP header and the UDP header.
+/// How much of an undelivered packet is quoted: the IP header and the transport header without options.
 #[inline(always)]
 #[must_use]
-pub const fn quoted_len<F: Family>(headers: &Headers<F>) -> u32 {
-    headers.l4 - headers.l3 + UDP_LEN
+pub fn quoted_len<F: Family>(headers: &Headers<F>) -> u32 {
+    let transport_len = if headers.transport == Transport::Tcp {
+        TCP_LEN
+    } else {
+        UDP_LEN
+    };
+    headers.l4 - headers.l3 + transport_len
 }
 
 /// Sum of the pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1).
@@ -136,7 +154,7 @@ mod tests {
 
     use super::*;
     use crate::V4;
-    use crate::parse::{Fault, Fragment, FragmentId, Transport};
+    use crate::parse::{Fault, Fragment, FragmentId};
 
     fn headers(payload_len: u32) -> Headers<V4> {
         Headers {

@@ -10,8 +10,8 @@ use abi::devices::flags;
 use abi::protocol::{TCP, UDP};
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
-    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_check_mtu_flags::BPF_MTU_CHK_SEGS, bpf_fib_lookup,
-    bpf_redir_neigh,
+    BPF_FIB_LKUP_RET_FRAG_NEEDED, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    bpf_check_mtu_flags::BPF_MTU_CHK_SEGS, bpf_fib_lookup, bpf_redir_neigh,
 };
 use aya_ebpf::helpers::bpf_skb_vlan_pop;
 use aya_ebpf::helpers::generated::{
@@ -24,6 +24,7 @@ use packet::checksum::{self, difference};
 use packet::dns::{Answered, MESSAGE_AT, Scratch, TAIL_MAX};
 use packet::parse::{ETHERNET_LEN, TCP_LEN, UDP_LEN, VLAN_LEN};
 use packet::quote::{Mended, Quote};
+use packet::refuse::Undelivered;
 use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, hop, refuse};
 
 use super::mem::{Words, bounds, field, forget, octets};
@@ -278,14 +279,7 @@ impl Skb {
     /// route: that the stack does.
     #[inline(always)]
     pub(crate) fn leave<F: Family>(&self, headers: &Headers<F>, to: &F::Flow) -> Option<i32> {
-        let mut query = route::query::<F>(to, self.ifindex());
-        let segment = field::<_, { offset_of!(__sk_buff, gso_size) }>(self.skb);
-        let transport_len = match headers.transport {
-            Transport::Tcp => self.tcp_header_len(headers.l4),
-            _ => UDP_LEN,
-        };
-        let len = hop::len_on_wire(headers, segment, transport_len);
-        query.__bindgen_anon_1.tot_len = u16::try_from(len).ok()?;
+        let mut query = self.sized_query(headers, to)?;
         // SAFETY: the helper takes this hook's context and the query with its size.
         let answer = unsafe {
             fib_lookup(
@@ -330,12 +324,23 @@ impl Skb {
         self.bounce()
     }
 
-    /// Puts ICMP port unreachable in front of a UDP packet, cuts it behind its UDP header, and sends it back.
+    /// Puts an ICMP error in front of a packet, cuts it behind its transport header, and sends it back.
     #[inline(always)]
-    pub(crate) fn unreachable<F: Family>(&self, headers: &Headers<F>) -> Result<i32, Counter> {
+    pub(crate) fn undelivered<F: Family>(
+        &self,
+        headers: &Headers<F>,
+        why: Undelivered,
+    ) -> Result<i32, Counter> {
         let own_len = refuse::header_len::<F>();
-        let udp = self.words::<2>(headers.l4).ok_or(Counter::DropRewrite)?;
-        let mut quoted = checksum::sum(&udp);
+        let mut quoted = match headers.transport {
+            Transport::Tcp => self
+                .words::<5>(headers.l4)
+                .map(|words| checksum::sum(&words)),
+            _ => self
+                .words::<2>(headers.l4)
+                .map(|words| checksum::sum(&words)),
+        }
+        .ok_or(Counter::DropRewrite)?;
         if F::CHECK_OFFSET.is_none() {
             if headers.l4 - headers.l3 != own_len {
                 return Err(Counter::TcNoEndpoint);
@@ -343,21 +348,71 @@ impl Skb {
             let ip = self.words::<10>(headers.l3).ok_or(Counter::DropRewrite)?;
             quoted += checksum::sum(&ip);
         }
-        let icmp = refuse::unreachable(headers, quoted);
+        let icmp = refuse::undelivered(headers, why, quoted);
         let room = own_len + refuse::ICMP_LEN;
-        let payload_len = refuse::ICMP_LEN + refuse::quoted_len(headers);
+        let quoted_len = refuse::quoted_len(headers);
+        // Cut first: what is one packet may grow, what the device would cut into segments may not.
+        // SAFETY: the helper checks the length.
+        done(unsafe { bpf_skb_change_tail(self.skb, headers.l3 + quoted_len, 0) })?;
         // SAFETY: the helper checks the length.
         done(unsafe { bpf_skb_adjust_room(self.skb, room as i32, BPF_ADJ_ROOM_MAC, 0) })?;
-        let end = headers.l3 + own_len + payload_len;
-        // SAFETY: the helper checks the length.
-        done(unsafe { bpf_skb_change_tail(self.skb, end, 0) })?;
         let flow = headers.tuple.reversed();
         self.store_header::<F>(
             headers.l3,
-            &refuse::header::<F>(&flow, F::ICMP, payload_len),
+            &refuse::header::<F>(&flow, F::ICMP, refuse::ICMP_LEN + quoted_len),
         )?;
         self.store(headers.l3 + own_len, &icmp, 0)?;
         self.bounce()
+    }
+
+    /// The longest packet that the way on of the tuple `to` takes, where this one is longer and may not be cut into
+    /// fragments; zero otherwise.
+    #[inline(never)]
+    pub(crate) fn too_big<F: Family>(&self, headers: &Headers<F>, to: &F::Flow) -> u32 {
+        // Every link takes that much (RFC 791, RFC 8200).
+        let is_v4 = F::CHECK_OFFSET.is_some();
+        if headers.bytes <= if is_v4 { 576 } else { 1280 } {
+            return 0;
+        }
+        if is_v4 {
+            const MAY_NOT: u8 = 0x40;
+            match self.words::<1>(headers.l3 + 4) {
+                Some([word]) if word.to_ne_bytes()[2] & MAY_NOT != 0 => {}
+                _ => return 0,
+            }
+        }
+        let Some(mut query) = self.sized_query(headers, to) else {
+            return 0;
+        };
+        // SAFETY: the helper takes this hook's context and the query with its size.
+        let answer = unsafe {
+            fib_lookup(
+                self.skb.cast(),
+                &raw mut query,
+                size_of::<bpf_fib_lookup>() as i32,
+                0,
+            )
+        };
+        if answer == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) {
+            // SAFETY: a number, which the helper has put there with this answer.
+            unsafe { query.__bindgen_anon_1.mtu_result }.into()
+        } else {
+            0
+        }
+    }
+
+    /// A question for the route of a packet of this length. `None` for a length that no packet has on a wire.
+    #[inline(always)]
+    fn sized_query<F: Family>(&self, headers: &Headers<F>, to: &F::Flow) -> Option<bpf_fib_lookup> {
+        let mut query = route::query::<F>(to, self.ifindex());
+        let segment = field::<_, { offset_of!(__sk_buff, gso_size) }>(self.skb);
+        let transport_len = match headers.transport {
+            Transport::Tcp => self.tcp_header_len(headers.l4),
+            _ => UDP_LEN,
+        };
+        let len = hop::len_on_wire(headers, segment, transport_len);
+        query.__bindgen_anon_1.tot_len = u16::try_from(len).ok()?;
+        Some(query)
     }
 
     /// Copies `len` octets of a DNS message from `offset` on.

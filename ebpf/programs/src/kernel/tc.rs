@@ -5,6 +5,7 @@ use abi::Counter;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use packet::balance::{bounces, code, source_changes};
 use packet::quote::{Mended, Quote, Way};
+use packet::refuse::Undelivered;
 use packet::{
     Address as _, Family, Flow as _, Headers, Link, Place, Tables, Transport, parse, quote,
 };
@@ -173,6 +174,14 @@ fn send<F: Family>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> Res
         });
     }
     if ours {
+        let mtu = skb.too_big(headers, to);
+        if mtu != 0 {
+            count(Counter::TcTooBig, headers.bytes);
+            return Ok(Sent {
+                translated: false,
+                verdict: skb.undelivered(headers, Undelivered::TooBig(mtu))?,
+            });
+        }
         skb.decrement_ttl(headers)?;
     }
     let translated = changes && decision != code::ANSWER;
@@ -281,7 +290,7 @@ pub(crate) fn refuse<F: Family>(skb: Skb, headers: &Headers<F>) -> i32 {
     let bytes = headers.bytes;
     let answered = match headers.transport {
         Transport::Tcp => skb.reset(headers),
-        Transport::Udp => skb.unreachable(headers),
+        Transport::Udp => skb.undelivered(headers, Undelivered::NoPort),
         Transport::Icmp | Transport::Elsewhere | Transport::Other => Err(Counter::TcNoEndpoint),
     };
     count(Counter::TcNoEndpoint, bytes);

@@ -6,7 +6,7 @@ use abi::Counter;
 use anyhow::Result;
 use testbed::packet::{Packet, Transport, checksum, tcp, transport_checksum};
 
-use crate::kernel::{Kernel, NEXT, Net, REDIRECT, TCP, nets};
+use crate::kernel::{Kernel, NEXT, Net, REDIRECT, TCP, UDP, nets};
 
 /// "Too big" from one address to another, about a packet.
 fn too_big(from: IpAddr, to: IpAddr, quoted: &Packet) -> Packet {
@@ -156,6 +156,52 @@ fn other_errors_stay_as_they_are() -> Result<()> {
             ] {
                 kernel.expect(what, program, &packet, NEXT, &packet, None);
             }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_too_big_on_its_way_to_another_node_hears_so() -> Result<()> {
+    for net in nets() {
+        let mut kernel = Kernel::new()?;
+        kernel.service(1, net.node_socket(), TCP, Some(net.backend), false)?;
+        kernel.service(2, net.service, UDP, Some(net.backend), false)?;
+        let header = if net.client.is_ipv4() { 20 } else { 40 };
+        for (packet, transport) in [
+            (Packet::tcp(net.client, net.node_socket(), tcp::SYN), 20),
+            (Packet::udp(net.client, net.service), 8),
+        ] {
+            let len = |len: usize| Packet {
+                payload: vec![7; len - header - transport],
+                ..packet.clone()
+            };
+            let fits = kernel.run("device_ingress", &len(1500).bytes())?;
+            assert_eq!(fits.verdict, REDIRECT);
+            let big = len(1501);
+            // Quoted as far as the transport header.
+            let mut mended = too_big(packet.destination.ip(), net.client.ip(), &big);
+            mended.payload.truncate(8);
+            mended.payload[6..8].copy_from_slice(&1500_u16.to_be_bytes());
+            mended.payload[2..4].fill(0);
+            mended
+                .payload
+                .extend(&big.bytes()[14..14 + header + transport]);
+            let check = if net.client.is_ipv4() {
+                checksum(&mended.payload)
+            } else {
+                let (from, to) = (mended.source.ip(), mended.destination.ip());
+                transport_checksum(from, to, 58, &mended.payload)
+            };
+            mended.payload[2..4].copy_from_slice(&check.to_be_bytes());
+            kernel.expect(
+                "too big",
+                "device_ingress",
+                &big,
+                REDIRECT,
+                &mended.sent_back(),
+                Some(Counter::TcTooBig),
+            );
         }
     }
     Ok(())
