@@ -163,7 +163,7 @@ pub fn question(scratch: &mut Scratch, len: u32, forget: impl Fn(u32) -> u32) ->
         }
         dnssec_ok = octet(at + 7) & 0x80;
     }
-    fold_name(scratch, forget(name_len));
+    fold_name(scratch, name_len, &forget);
     Some(Asked {
         head_len: forget(head_len),
         v6: forget(u32::from(v6)) != 0,
@@ -193,11 +193,13 @@ fn name_len(message: &[u8; 256]) -> Option<u32> {
 
 /// Copies the name in lower case, eight octets at a time. Lengths of labels are below any letter.
 #[inline(always)]
-fn fold_name(scratch: &mut Scratch, len: u32) {
+fn fold_name(scratch: &mut Scratch, len: u32, forget: &impl Fn(u32) -> u32) {
     let message = &scratch.message;
     let mut at = 0;
     while at < NAME_MAX / 8 {
         let begin = (at * 8) as u32;
+        // What a round learns of the length is not carried into the next: each is walked once.
+        let len = forget(len);
         let word = if begin < len {
             let from = NAME_AT + at * 8;
             let word = u64::from_le_bytes([
