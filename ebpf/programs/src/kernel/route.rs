@@ -1,4 +1,4 @@
-//! The kernel's routing table, asked for the way on of a translated packet.
+//! The kernel's routing table, asked for the way on of a packet.
 
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup,

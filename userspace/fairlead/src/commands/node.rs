@@ -53,8 +53,9 @@ pub(crate) async fn register(
             "kubeProxyVersion": "",
         },
     }});
+    // A strategic patch would merge addresses by their type, and leave one of each.
     client
-        .patch::<Value>(&path.subresource("status"), PatchKind::Strategic, &status)
+        .patch::<Value>(&path.subresource("status"), PatchKind::Merge, &status)
         .await
         .with_context(|| format!("write the addresses of Node {name}"))?;
     Ok(())
