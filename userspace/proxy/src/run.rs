@@ -139,12 +139,24 @@ struct Proxy {
 impl Proxy {
     async fn start(client: &Client, settings: Settings) -> Result<Proxy, Error> {
         let datapath_settings = settings.datapath.clone();
-        let mut datapath = spawn_blocking(move || {
+        let (mut datapath, is_first) = spawn_blocking(move || {
             net::ensure_bpffs(&datapath_settings.bpffs_root)?;
-            Ok::<_, Error>(Datapath::open(&datapath_settings)?)
+            let is_first = std::fs::read_dir(&datapath_settings.bpffs_root)
+                .map_or(true, |mut entries| entries.next().is_none());
+            Ok::<_, Error>((Datapath::open(&datapath_settings)?, is_first))
         })
         .await??;
-        let attachments = Attachments::new(&mut datapath, &settings).await?;
+        let attachments = match Attachments::new(&mut datapath, &settings).await {
+            Ok(attachments) => attachments,
+            Err(error) => {
+                // Nobody's traffic depends yet on what this start made: it goes with it.
+                if is_first {
+                    drop(datapath);
+                    Datapath::uninstall(&settings.datapath.bpffs_root)?;
+                }
+                return Err(error);
+            }
+        };
         let capacities = capacities(&datapath)?;
         let kernel = datapath.observe()?;
         info!(
