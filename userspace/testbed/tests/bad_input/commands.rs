@@ -188,7 +188,8 @@ fn json_and_yaml_carry_the_rows_of_the_table() -> Result<()> {
     stage.api.create(SLICES, endpoints)?;
     testbed::wait_for("the Services to be listed", crate::stage::PATIENCE, || {
         let listed = stage.show(&["service", "list"]).ok()?;
-        (listed.stdout.matches("10.244.0.10:8080").count() == 3).then_some(())
+        // The ClusterIP, and the port of the node at its two addresses and on its loopback.
+        (listed.stdout.matches("10.244.0.10:8080").count() == 4).then_some(())
     })?;
     // A flow, by way of XDP from outside.
     let seen = stage
