@@ -35,7 +35,7 @@ const PRIVILEGED: [(&str, &str); 4] = [
 ];
 
 /// So many of them there are at least. Raised as tests are added; lowered only by who removes one.
-const PRIVILEGED_MIN: usize = 100;
+const PRIVILEGED_MIN: usize = 135;
 
 /// Runs the tests. With no filter it asserts that the privileged ones have run.
 ///
