@@ -320,12 +320,9 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
         state.registry.clone(),
         state.closing.subscribe(),
     ));
-    let mut tries = DEFINITIONS_PATIENCE.as_millis();
-    // Nobody is told that a custom resource is unknown that is only not yet read.
-    while state.registry.generation() == 0 && tries > 0 {
-        tries -= 1;
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    // Nobody is told that a custom resource is unknown that is only not yet read. What is missing after that time
+    // /readyz says.
+    let _ = tokio::time::timeout(DEFINITIONS_PATIENCE, state.registry.until_read()).await;
     let app = App(Arc::new(state));
     bootstrap::namespaces_and_service(&app.0).await?;
     roles::reconcile(&app.0).await?;

@@ -27,6 +27,8 @@ pub(crate) struct Stored {
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     now: ArcSwap<Rows>,
+    /// Whether definitions were read once.
+    read: watch::Sender<bool>,
     /// Every row that was ever made, so that equal ones are made once.
     made: Mutex<Vec<&'static Resource>>,
 }
@@ -102,6 +104,12 @@ impl Registry {
         self.now.load().served.values().cloned().collect()
     }
 
+    /// Returns once the definitions were read for the first time.
+    pub(crate) async fn until_read(&self) {
+        // The sender is this registry's own.
+        let _ = self.read.subscribe().wait_for(|read| *read).await;
+    }
+
     /// Changes whenever rows do.
     pub(crate) fn generation(&self) -> u64 {
         self.now.load().generation
@@ -166,6 +174,7 @@ impl Registry {
         };
         let rows = Arc::new(rows);
         self.now.store(rows.clone());
+        self.read.send_replace(true);
         for (key, old) in &before.served {
             let still = rows
                 .served

@@ -20,85 +20,68 @@ pub struct CounterValue {
     pub bytes: u64,
 }
 
-macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident = $index:literal, $label:literal;)*) => {
-        /// A way that a packet or connection was dealt with.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-        #[repr(u32)]
-        pub enum Counter { $($(#[$doc])* $name = $index,)* }
-
-        impl Counter {
-            /// Every counter, in order of index.
-            pub const ALL: &'static [Counter] = &[$(Counter::$name,)*];
-
-            /// The name that metrics and tables show.
-            #[must_use]
-            pub const fn label(self) -> &'static str {
-                match self { $(Counter::$name => $label,)* }
-            }
-        }
-    };
-}
-
-counters! {
-    /// A connect was sent to a backend.
-    SocketConnect = 0, "socket_connect";
-    /// A datagram of an unconnected socket was sent to a backend.
-    SocketSend = 1, "socket_send";
-    /// A connect or datagram was refused: the service has no endpoint.
-    SocketNoEndpoint = 2, "socket_no_endpoint";
-    /// TC started a flow.
-    TcNewFlow = 3, "tc_new_flow";
-    /// TC rewrote a packet of a known flow, client to backend.
-    TcForward = 4, "tc_forward";
-    /// TC rewrote a packet of a known flow, backend to client.
-    TcReply = 5, "tc_reply";
-    /// TC answered with RST or an ICMP error: the service has no endpoint.
-    TcNoEndpoint = 6, "tc_no_endpoint";
-    /// XDP started a flow.
-    XdpNewFlow = 7, "xdp_new_flow";
-    /// XDP rewrote a packet of a known flow, client to backend.
-    XdpForward = 8, "xdp_forward";
-    /// XDP rewrote a packet of a known flow, backend to client.
-    XdpReply = 9, "xdp_reply";
-    /// XDP left a packet for a service without endpoints to TC, which answers it.
-    XdpNoEndpoint = 10, "xdp_no_endpoint";
-    /// Dropped: shorter than its headers say.
-    DropTruncated = 11, "drop_truncated";
-    /// Dropped: a header field has an impossible value.
-    DropMalformed = 12, "drop_malformed";
-    /// Dropped: a fragment for a service address whose flow is not known.
-    DropFragment = 13, "drop_fragment";
-    /// Dropped: the table of flows refused the entry.
-    DropFlowsFull = 14, "drop_flows_full";
-    /// Dropped: no free port for source translation towards this backend.
-    DropSnatExhausted = 15, "drop_snat_exhausted";
-    /// Dropped: a frontend led to an empty ring slot or backend; the tables are not whole.
-    DropNoBackend = 16, "drop_no_backend";
-    /// Dropped: the kernel refused a rewrite.
-    DropRewrite = 17, "drop_rewrite";
-    /// Dropped: source translation is needed and this node has no address of the family.
-    DropNoNodeAddress = 18, "drop_no_node_address";
-    /// Dropped: this node's routing knows no way on for a packet whose source was translated.
-    DropNoRoute = 19, "drop_no_route";
-    /// Dropped: its time to live ends here.
-    DropTtlExceeded = 20, "drop_ttl_exceeded";
-    /// TC sent a packet past the stack's routing, straight to a pod of this node or from one to its next hop; counted
-    /// beside what else happened to it.
-    TcHostRouted = 21, "tc_host_routed";
-    /// TC answered a DNS query.
-    TcDnsAnswer = 22, "tc_dns_answer";
-    /// XDP answered a DNS query.
-    XdpDnsAnswer = 23, "xdp_dns_answer";
-    /// Dropped: a traffic policy asks for an endpoint of this node, and there is none.
-    DropNoLocalEndpoint = 24, "drop_no_local_endpoint";
-    /// Dropped: the client is not in the service's loadBalancerSourceRanges.
-    DropSource = 25, "drop_source";
-    /// TC gave an ICMP error about a packet of a flow to whoever sent that packet, as one about what it sent.
-    TcIcmpError = 26, "tc_icmp_error";
-    /// TC answered that a packet is too big for its way on: one whose source was translated, which the stack cannot
-    /// answer.
-    TcTooBig = 27, "tc_too_big";
+labelled! {
+    /// A way that a packet or connection was dealt with.
+    pub enum Counter: u32 {
+        /// A connect was sent to a backend.
+        SocketConnect = 0, "socket_connect";
+        /// A datagram of an unconnected socket was sent to a backend.
+        SocketSend = 1, "socket_send";
+        /// A connect or datagram was refused: the service has no endpoint.
+        SocketNoEndpoint = 2, "socket_no_endpoint";
+        /// TC started a flow.
+        TcNewFlow = 3, "tc_new_flow";
+        /// TC rewrote a packet of a known flow, client to backend.
+        TcForward = 4, "tc_forward";
+        /// TC rewrote a packet of a known flow, backend to client.
+        TcReply = 5, "tc_reply";
+        /// TC answered with RST or an ICMP error: the service has no endpoint.
+        TcNoEndpoint = 6, "tc_no_endpoint";
+        /// XDP started a flow.
+        XdpNewFlow = 7, "xdp_new_flow";
+        /// XDP rewrote a packet of a known flow, client to backend.
+        XdpForward = 8, "xdp_forward";
+        /// XDP rewrote a packet of a known flow, backend to client.
+        XdpReply = 9, "xdp_reply";
+        /// XDP left a packet for a service without endpoints to TC, which answers it.
+        XdpNoEndpoint = 10, "xdp_no_endpoint";
+        /// Dropped: shorter than its headers say.
+        DropTruncated = 11, "drop_truncated";
+        /// Dropped: a header field has an impossible value.
+        DropMalformed = 12, "drop_malformed";
+        /// Dropped: a fragment for a service address whose flow is not known.
+        DropFragment = 13, "drop_fragment";
+        /// Dropped: the table of flows refused the entry.
+        DropFlowsFull = 14, "drop_flows_full";
+        /// Dropped: no free port for source translation towards this backend.
+        DropSnatExhausted = 15, "drop_snat_exhausted";
+        /// Dropped: a frontend led to an empty ring slot or backend; the tables are not whole.
+        DropNoBackend = 16, "drop_no_backend";
+        /// Dropped: the kernel refused a rewrite.
+        DropRewrite = 17, "drop_rewrite";
+        /// Dropped: source translation is needed and this node has no address of the family.
+        DropNoNodeAddress = 18, "drop_no_node_address";
+        /// Dropped: this node's routing knows no way on for a packet whose source was translated.
+        DropNoRoute = 19, "drop_no_route";
+        /// Dropped: its time to live ends here.
+        DropTtlExceeded = 20, "drop_ttl_exceeded";
+        /// TC sent a packet past the stack's routing, straight to a pod of this node or from one to its next hop;
+        /// counted beside what else happened to it.
+        TcHostRouted = 21, "tc_host_routed";
+        /// TC answered a DNS query.
+        TcDnsAnswer = 22, "tc_dns_answer";
+        /// XDP answered a DNS query.
+        XdpDnsAnswer = 23, "xdp_dns_answer";
+        /// Dropped: a traffic policy asks for an endpoint of this node, and there is none.
+        DropNoLocalEndpoint = 24, "drop_no_local_endpoint";
+        /// Dropped: the client is not in the service's loadBalancerSourceRanges.
+        DropSource = 25, "drop_source";
+        /// TC gave an ICMP error about a packet of a flow to whoever sent that packet, as one about what it sent.
+        TcIcmpError = 26, "tc_icmp_error";
+        /// TC answered that a packet is too big for its way on: one whose source was translated, which the stack cannot
+        /// answer.
+        TcTooBig = 27, "tc_too_big";
+    }
 }
 
 const _: () = assert!(Counter::ALL.len() <= CAPACITY as usize);

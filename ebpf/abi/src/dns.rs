@@ -117,41 +117,24 @@ pub struct DnsControl {
     pub local_until_secs: u32,
 }
 
-macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $index:literal, $label:literal;)*) => {
-        /// Why the programs leave queries to the Service's endpoints.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-        #[repr(u8)]
-        pub enum Reason { $($(#[$doc])* $name = $index,)* }
-
-        impl Reason {
-            /// Every reason.
-            pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
-
-            /// For people.
-            #[must_use]
-            pub const fn label(self) -> &'static str {
-                match self { $(Reason::$name => $label,)* }
-            }
-        }
-    };
-}
-
-reasons! {
-    /// Nobody asked for it.
-    NotAsked = 0, "not asked for";
-    /// They do not.
-    None = 1, "nothing stands in the way";
-    /// The zone is not known yet.
-    Unsynced = 2, "not every Service has been heard of yet";
-    /// There is no Service to answer for.
-    NoService = 3, "the cluster has no DNS Service with an address of its own";
-    /// No block of the Corefile answers names of the cluster without looking at each query.
-    Chain = 4, "the Corefile has plugins that may change answers; the server's log names them";
-    /// The process ended.
-    Ended = 5, "the DNS server ended";
-    /// The instance does not answer.
-    Unhealthy = 6, "this node's instance does not answer";
-    /// It listens nowhere where pods reach it.
-    NoListener = 7, "this node's instance listens on no address that pods reach";
+labelled! {
+    /// Why the programs leave queries to the Service's endpoints.
+    pub enum Reason: u8 {
+        /// Nobody asked for it.
+        NotAsked = 0, "not asked for";
+        /// They do not.
+        None = 1, "nothing stands in the way";
+        /// The zone is not known yet.
+        Unsynced = 2, "not every Service has been heard of yet";
+        /// There is no Service to answer for.
+        NoService = 3, "the cluster has no DNS Service with an address of its own";
+        /// No block of the Corefile answers names of the cluster without looking at each query.
+        Chain = 4, "the Corefile has plugins that may change answers; the server's log names them";
+        /// The process ended.
+        Ended = 5, "the DNS server ended";
+        /// The instance does not answer.
+        Unhealthy = 6, "this node's instance does not answer";
+        /// It listens nowhere where pods reach it.
+        NoListener = 7, "this node's instance listens on no address that pods reach";
+    }
 }

@@ -67,4 +67,15 @@ pub mod flags {
     pub const SNAT: u32 = 1 << 1;
     /// A FIN or RST passed: the flow is ending.
     pub const CLOSING: u32 = 1 << 2;
+
+    /// The bits that hold the index of the device where packets of the client arrive, if it was asked once whether the
+    /// way back to the client is the way that its packets come. Zero otherwise.
+    pub const CHECKED_AT: u32 = 0xffff_ff00;
+
+    /// [`CHECKED_AT`] of a device.
+    #[must_use]
+    pub const fn checked_at(ifindex: u32) -> u32 {
+        // No host counts so far; one that did would ask with each packet.
+        if ifindex < 1 << 24 { ifindex << 8 } else { 0 }
+    }
 }

@@ -2,12 +2,15 @@
 //! table, one module a table, and the closed list of what the programs count.
 //!
 //! Addresses and ports are in network order, so that bytes of a packet are a key as they stand; keys and values
-//! are aligned to four bytes, so that programs move them in words. Identifiers and counts are the host's own integers. No type has hidden padding:
-//! [`zerocopy::IntoBytes`] refuses it at compile time.
+//! are aligned to four bytes, so that programs move them in words. Identifiers and counts are the host's own integers.
+//! No type has hidden padding: [`zerocopy::IntoBytes`] refuses it at compile time.
 //!
 //! This crate knows nothing about aya, the bpf(2) system call or Kubernetes.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+#[macro_use]
+mod labels;
 
 pub mod affinity;
 pub mod backends;

@@ -1,6 +1,6 @@
 //! What to do with a packet: find its flow, or choose a backend and begin one.
 
-use abi::flows::flags;
+use abi::flows::flags::{self, CHECKED_AT};
 use abi::frontends::flags::{CHECK_SOURCE, DROP, HOST_ONLY};
 use abi::{
     AffinityKey, BackendId, Counter, FragmentKey, FragmentPorts, Frontend, Scope, ServiceId,
@@ -60,6 +60,10 @@ pub mod code {
     pub const FORWARD: u32 = 4;
     /// As [`NEW`].
     pub const REPLY: u32 = 5;
+    /// As [`NEW`].
+    pub const CHECKED: u32 = 6;
+    /// No decision of these: the packet was given its new tuple before, as with [`CHECKED`].
+    pub const DONE: u32 = 7;
     /// [`Decision::Drop`] begins here, plus the counter.
     pub const DROP: u32 = 16;
 
@@ -74,6 +78,7 @@ pub mod code {
             Decision::Rewrite(Kind::New) => NEW,
             Decision::Rewrite(Kind::Forward) => FORWARD,
             Decision::Rewrite(Kind::Reply) => REPLY,
+            Decision::Rewrite(Kind::Checked) => CHECKED,
             Decision::Drop(counter) => DROP + counter as u32,
         }
     }
@@ -108,6 +113,8 @@ pub enum Kind {
     New,
     /// From the client, of a known flow.
     Forward,
+    /// As [`Forward`](Kind::Forward), arriving at the device where the client's source was checked when the flow began.
+    Checked,
     /// From the backend.
     Reply,
 }
@@ -167,7 +174,14 @@ pub fn balance<F: Family, T: Tables<F>>(
         }
         if stays(tables, headers, state) {
             *to = *state.to();
-            return rewrite(tables, headers, Kind::Forward);
+            let checked = flags::checked_at(ifindex);
+            let kind =
+                if place != Place::Pod && state.flags() & CHECKED_AT == checked && checked != 0 {
+                    Kind::Checked
+                } else {
+                    Kind::Forward
+                };
+            return rewrite(tables, headers, kind);
         }
         was_direct = state.service() == DIRECT;
     }

@@ -109,6 +109,14 @@ impl Tables<V4> for Model {
         Some(*state)
     }
 
+    fn mark_flow(&self, key: &Flow4, flags: u32) {
+        if let Some(state) = self.flows.borrow_mut().get_mut(&bytes(key)) {
+            let mut marked = **state;
+            marked.flags |= flags;
+            *state = Box::leak(Box::new(marked));
+        }
+    }
+
     fn claim_flow(&self, key: &Flow4, state: &FlowState4) -> Inserted {
         if self.flows.borrow().contains_key(&bytes(key)) {
             return Inserted::Taken;

@@ -45,6 +45,8 @@ pub trait Tables<F: Family>: Shared {
     /// An entry of the flows table, as a packet of it passes: the entry's time becomes now, and with `closing` it
     /// is marked [`abi::flows::flags::CLOSING`].
     fn flow(&self, key: &F::Flow, closing: bool) -> Option<&F::State>;
+    /// Adds bits of [`abi::flows::flags`] to an entry of the flows table, if it is there.
+    fn mark_flow(&self, key: &F::Flow, flags: u32);
     /// Writes a flow whose tuple no other flow may have.
     fn claim_flow(&self, key: &F::Flow, state: &F::State) -> Inserted;
     /// Writes a flow over whatever is there.

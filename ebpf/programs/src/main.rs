@@ -24,6 +24,7 @@ mod kernel {
     mod dns;
     mod frame;
     mod getpeername;
+    mod hint;
     mod maps;
     mod mem;
     mod outlined;

@@ -58,6 +58,8 @@ impl Balancer {
             snat_port_min: (*abi::config::SNAT_PORTS.start()).into(),
             snat_port_max: (*abi::config::SNAT_PORTS.end()).into(),
         })?;
+        let cookie = node.netns().run(|| Ok(net::Netns::current_cookie()?))?;
+        datapath.set_host(cookie)?;
         let held = datapath.observe()?;
         Ok(Self {
             services: held

@@ -8,5 +8,10 @@ use super::tc;
 
 #[classifier]
 pub(crate) fn device_egress(ctx: TcContext) -> i32 {
-    tc::egress(Skb::new(&ctx))
+    let skb = Skb::new(&ctx);
+    if skb.take_mark() {
+        // `pod_ingress` sent it here, and has done this program's part.
+        return tc::NEXT;
+    }
+    tc::egress(skb)
 }

@@ -1,6 +1,7 @@
 //! A node device, frames that arrive, before the kernel makes buffers of them. What XDP cannot finish it leaves
 //! untouched: `device_ingress` sees it next and finds the flow that was begun here.
 
+use abi::flows::flags::checked_at;
 use abi::{Counter, devices};
 use aya_ebpf::bindings::bpf_fib_lookup;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
@@ -8,14 +9,16 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use packet::balance::{code, source_changes};
-use packet::{Family, Fault, Link, parse};
+use packet::{Family, Fault, Link, Tables, parse};
 
 use super::count::{count, count_number};
+use super::direct;
 use super::dns;
 use super::frame::Frame;
+use super::hint;
 use super::outlined::{self, Plan, place};
 use super::route::{self, Route};
-use super::tables::device_has;
+use super::tables::{Maps, device_has, routes_here};
 
 #[xdp(frags)]
 pub(crate) fn device_xdp(ctx: XdpContext) -> u32 {
@@ -81,11 +84,15 @@ pub(crate) fn read<F: Family>(frame: Frame, plan: &mut Plan<F>) -> bool {
 
 /// Sends a packet towards its new tuple, and counts it.
 #[inline(always)]
-pub(crate) fn forward<F: Family>(frame: Frame, plan: &Plan<F>, decision: u32) -> u32 {
+pub(crate) fn forward<F: Family>(frame: Frame, plan: &Plan<F>, decision: u32) -> u32
+where
+    Maps: Tables<F>,
+{
     let Plan { headers, to } = plan;
     let mut hop = NEXT;
-    // To a backend on this node the kernel routes the packet.
-    if source_changes::<F>(&headers.tuple, to) {
+    let changes_source = source_changes::<F>(&headers.tuple, to);
+    // To a backend on this node TC delivers the packet, or the stack.
+    if changes_source {
         // A tagged frame belongs to another device than the one that routes are looked up from.
         if headers.l3 == parse::ETHERNET_LEN && transmits(frame.ifindex()) {
             hop = send::<F>(frame, to);
@@ -98,24 +105,50 @@ pub(crate) fn forward<F: Family>(frame: Frame, plan: &Plan<F>, decision: u32) ->
             return NEXT;
         }
     }
-    let verdict = match frame.rewrite(headers, to, hop != NEXT) {
+    match frame.rewrite(headers, to, hop != NEXT) {
         Ok(()) => {
             count(counter(decision), headers.bytes);
+            if !changes_source && is_checked(frame, plan, decision) {
+                hint::leave(&frame);
+            }
             hop
         }
         Err(counter) => {
             count(counter, headers.bytes);
             XDP_DROP
         }
-    };
-    verdict
+    }
+}
+
+/// Whether TC need not ask for the way back to the client of a packet for a pod of this node: it was asked for when the
+/// flow began, or is now.
+#[inline(always)]
+fn is_checked<F: Family>(frame: Frame, plan: &Plan<F>, decision: u32) -> bool
+where
+    Maps: Tables<F>,
+{
+    if !routes_here::<F>() {
+        return false;
+    }
+    let tuple = &plan.headers.tuple;
+    match decision {
+        code::CHECKED => true,
+        code::NEW => {
+            let checked = direct::is_from_outside::<F>(frame.ctx().cast(), frame.ifindex(), tuple);
+            if checked {
+                Maps.mark_flow(tuple, checked_at(frame.ifindex()));
+            }
+            checked
+        }
+        _ => false,
+    }
 }
 
 #[inline(always)]
 fn counter(decision: u32) -> Counter {
     match decision {
         code::NEW => Counter::XdpNewFlow,
-        code::FORWARD => Counter::XdpForward,
+        code::FORWARD | code::CHECKED => Counter::XdpForward,
         _ => Counter::XdpReply,
     }
 }

@@ -5,6 +5,8 @@
 //! `pod_egress` there. The route is in ENDPOINTS; the source must be what a strict reverse-path check takes, or the
 //! stack decides; and of `pod_egress` the caller has done the part.
 
+use core::ffi::c_void;
+
 use abi::{Counter, Endpoint};
 use aya_ebpf::bindings::bpf_fib_lookup;
 use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect_peer};
@@ -20,6 +22,8 @@ use super::tables::{endpoint, routes_here};
 pub(crate) enum Source {
     /// Its sender's: to be checked.
     Senders,
+    /// Its sender's, checked when the packet's flow began.
+    Checked,
     /// This node's or a service's, put there by us.
     Ours,
 }
@@ -39,7 +43,7 @@ pub(crate) fn pod<'a, F: Family>(
     let pod = endpoint::<F>(to.daddr())?;
     let may = hop::is_direct(pod, skb.ifindex())
         && routes_here::<F>()
-        && (source == Source::Ours || is_from_there::<F>(skb, place, &headers.tuple))
+        && (source != Source::Senders || is_from_there::<F>(skb, place, &headers.tuple))
         && skb.fits(pod.ifindex);
     may.then_some(pod)
 }
@@ -78,27 +82,25 @@ pub(crate) fn leave<F: Family>(skb: &Skb, headers: &Headers<F>, to: &F::Flow) ->
 fn is_from_there<F: Family>(skb: &Skb, place: Place, tuple: &F::Flow) -> bool {
     match place {
         Place::Pod => hop::is_own_source(endpoint::<F>(tuple.saddr()), skb.ifindex()),
-        Place::Device | Place::Wire => {
-            hop::is_routable::<F>(tuple.saddr()) && is_routed_back::<F>(skb, &tuple.reversed())
-        }
+        Place::Device | Place::Wire => is_from_outside::<F>(skb.ctx().cast(), skb.ifindex(), tuple),
     }
+}
+
+/// Whether the way back to the source of a packet that arrived at a node device is the way it came. `ctx` is the
+/// hook's context.
+#[inline(always)]
+pub(crate) fn is_from_outside<F: Family>(ctx: *mut c_void, ifindex: u32, tuple: &F::Flow) -> bool {
+    hop::is_routable::<F>(tuple.saddr()) && is_routed_back::<F>(ctx, ifindex, &tuple.reversed())
 }
 
 /// A function of its own: the question has 64 bytes.
 #[inline(never)]
-fn is_routed_back<F: Family>(skb: &Skb, back: &F::Flow) -> bool {
-    let mut query = route::query::<F>(back, skb.ifindex());
+fn is_routed_back<F: Family>(ctx: *mut c_void, ifindex: u32, back: &F::Flow) -> bool {
+    let mut query = route::query::<F>(back, ifindex);
     // SAFETY: the helper takes this hook's context and the query with its size.
-    let answer = unsafe {
-        fib_lookup(
-            skb.ctx().cast(),
-            &raw mut query,
-            size_of::<bpf_fib_lookup>() as i32,
-            0,
-        )
-    };
+    let answer = unsafe { fib_lookup(ctx, &raw mut query, size_of::<bpf_fib_lookup>() as i32, 0) };
     match route::answer(answer) {
-        Route::Known | Route::NoNeighbour => query.ifindex == skb.ifindex(),
+        Route::Known | Route::NoNeighbour => query.ifindex == ifindex,
         Route::None => false,
     }
 }

@@ -38,6 +38,16 @@ pub(crate) fn field<T, const OFFSET: usize>(ctx: *mut T) -> u32 {
     value as u32
 }
 
+/// Overwrites the context's field of four bytes at `OFFSET`.
+#[inline(always)]
+pub(crate) fn set_field<T, const OFFSET: usize>(ctx: *mut T, value: u32) {
+    // SAFETY: as for [`field`]; the verifier knows which fields may be written.
+    unsafe {
+        asm!("*(u32 *)({0} + {2}) = {1}", in(reg) ctx, in(reg) u64::from(value), const OFFSET,
+            options(nostack));
+    }
+}
+
 /// `N` words of a packet that were found to lie inside of it.
 #[derive(Clone, Copy)]
 pub(crate) struct Words<const N: usize> {

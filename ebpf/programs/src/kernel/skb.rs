@@ -1,7 +1,8 @@
 //! Socket buffers: the only way of the TC programs to packet memory.
 //!
-//! Reads go to the linear part directly; headers that lie elsewhere are pulled there first. Writes go through helpers, which keep checksums right whatever the buffer's checksum state (`CHECKSUM_PARTIAL`,
-//! `CHECKSUM_COMPLETE`) and segmentation offload.
+//! Reads go to the linear part directly; headers that lie elsewhere are pulled there first. Writes go through helpers,
+//! which keep checksums right whatever the buffer's checksum state (`CHECKSUM_PARTIAL`, `CHECKSUM_COMPLETE`) and
+//! segmentation offload.
 
 use core::mem::offset_of;
 
@@ -27,13 +28,16 @@ use packet::quote::{Mended, Quote};
 use packet::refuse::Undelivered;
 use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, hop, refuse};
 
-use super::mem::{Words, bounds, field, forget, octets};
+use super::mem::{Words, bounds, field, forget, octets, set_field};
 use super::route::{self, Route};
 use super::tables::device_has;
 
 /// Checksums of IPv6 need no compensation in a buffer whose whole sum the device computed. Kernel 6.16
 /// (ead7f9b8de65); older ones refuse the bit.
 const BPF_F_IPV6: u64 = 1 << 7;
+
+/// What [`Skb::mark`] leaves; the field has 16 bits.
+const MARK: u32 = 0xfa1d;
 
 /// Offset of the checksum in an ICMP header.
 const ICMP_CHECK_OFFSET: u32 = 2;
@@ -69,6 +73,23 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn ctx(&self) -> *mut __sk_buff {
         self.skb
+    }
+
+    /// Tells `device_egress`, to which the packet is sent next, that there is nothing left to do with it. The field is
+    /// what classifiers pass to each other, and is cleared there.
+    #[inline(always)]
+    pub(crate) fn mark(&self) {
+        set_field::<_, { offset_of!(__sk_buff, tc_index) }>(self.skb, MARK);
+    }
+
+    /// Takes the mark off, and returns whether it was there.
+    #[inline(always)]
+    pub(crate) fn take_mark(&self) -> bool {
+        let marked = field::<_, { offset_of!(__sk_buff, tc_index) }>(self.skb) == MARK;
+        if marked {
+            set_field::<_, { offset_of!(__sk_buff, tc_index) }>(self.skb, 0);
+        }
+        marked
     }
 
     /// Whether the link header addressed the packet to the device where it is seen, and no VLAN tag says that it

@@ -118,6 +118,15 @@ pub(crate) fn is_host(netns_cookie: u64) -> bool {
     }
 }
 
+/// A number of this node's that other ones on the machine do not have; zero where it is not known.
+#[inline(always)]
+pub(crate) fn host() -> u32 {
+    match HOST.get(0) {
+        Some(host) => host.netns_cookie as u32,
+        None => 0,
+    }
+}
+
 /// The pod of this node that has an address.
 #[inline(always)]
 pub(crate) fn endpoint<'a, F: Family>(addr: F::Address) -> Option<&'a Endpoint> {
@@ -169,6 +178,14 @@ macro_rules! tables {
                         (*state).flags |= CLOSING;
                     }
                     Some(&*state)
+                }
+            }
+
+            #[inline(always)]
+            fn mark_flow(&self, key: &$flow, flags: u32) {
+                if let Some(state) = $flows.get_ptr_mut(key) {
+                    // SAFETY: as above.
+                    unsafe { (*state).flags |= flags };
                 }
             }
 

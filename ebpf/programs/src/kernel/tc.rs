@@ -2,6 +2,7 @@
 //! [`super::outlined`].
 
 use abi::Counter;
+use abi::flows::flags::checked_at;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use packet::balance::{bounces, code, source_changes};
 use packet::quote::{Mended, Quote, Way};
@@ -14,6 +15,7 @@ use zerocopy::network_endian::U16;
 use super::count::{count, count_number};
 use super::direct::{self, Source};
 use super::dns;
+use super::hint;
 use super::outlined::{self, Plan};
 use super::skb::Skb;
 use super::tables::Maps;
@@ -25,6 +27,9 @@ macro_rules! arriving {
     ($skb:expr, $place:expr, $l3:expr, $read:ident, $decide:ident, $carry:ident, $refuse:ident, $dns:ident, $mend:ident) => {{
         let mut plan = Plan::new($l3);
         outlined::$read($skb.ctx(), &mut plan);
+        if $place == outlined::place::DEVICE && hint::is_on(&$skb) {
+            return outlined::$carry($skb.ctx(), &plan, $place, code::DONE);
+        }
         if dns::asks(&plan.headers) {
             let verdict = outlined::$dns($skb.ctx(), &plan, $place);
             if verdict != dns::LEFT {
@@ -129,7 +134,10 @@ fn egress6(skb: Skb, l3: u32) -> i32 {
 /// Gives a packet that arrived its new tuple, if it has one, sends it where it cannot go by itself or gets quicker,
 /// and counts it.
 #[inline(always)]
-pub(crate) fn carry_out<F: Family>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> i32 {
+pub(crate) fn carry_out<F: Family>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> i32
+where
+    Maps: Tables<F>,
+{
     let bytes = plan.headers.bytes;
     match send(skb, plan, place, decision) {
         Ok(sent) => {
@@ -150,9 +158,12 @@ struct Sent {
 }
 
 #[inline(always)]
-fn send<F: Family>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> Result<Sent, Counter> {
+fn send<F: Family>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> Result<Sent, Counter>
+where
+    Maps: Tables<F>,
+{
     let Plan { headers, to } = plan;
-    let changes = decision != code::PASS;
+    let changes = decision != code::PASS && decision != code::DONE;
     // An answer keeps its sender's source until it has passed the check of that; otherwise a source that changes is
     // ours.
     let ours = changes && decision != code::ANSWER && source_changes::<F>(&headers.tuple, to);
@@ -163,8 +174,17 @@ fn send<F: Family>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> Res
             verdict: skb.bounce()?,
         });
     }
-    let source = if ours { Source::Ours } else { Source::Senders };
+    let source = if ours {
+        Source::Ours
+    } else if decision == code::CHECKED || decision == code::DONE {
+        Source::Checked
+    } else {
+        Source::Senders
+    };
     if let Some(pod) = direct::pod::<F>(&skb, place, headers, to, source) {
+        if decision == code::NEW && source == Source::Senders && place != Place::Pod {
+            Maps.mark_flow(&headers.tuple, checked_at(skb.ifindex()));
+        }
         if changes {
             skb.rewrite(headers, to)?;
         }
@@ -184,15 +204,25 @@ fn send<F: Family>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> Res
         }
         skb.decrement_ttl(headers)?;
     }
-    let translated = changes && decision != code::ANSWER;
+    let mut translated = changes && decision != code::ANSWER;
     if translated {
         skb.rewrite(headers, to)?;
     }
     let verdict = if ours {
         skb.forward::<F>(headers.l3, to)?
     } else if place == Place::Pod {
-        let to = if translated { to } else { &headers.tuple };
-        direct::leave(&skb, headers, to).unwrap_or(NEXT)
+        let tuple = if translated { to } else { &headers.tuple };
+        match direct::leave(&skb, headers, tuple) {
+            Some(verdict) => {
+                if decision == code::ANSWER {
+                    skb.rewrite(headers, to)?;
+                    translated = true;
+                }
+                skb.mark();
+                verdict
+            }
+            None => NEXT,
+        }
     } else {
         NEXT
     };
@@ -307,7 +337,7 @@ fn dropped(counter: u32, bytes: u32) -> i32 {
 fn counter(decision: u32) -> Counter {
     match decision {
         code::NEW => Counter::TcNewFlow,
-        code::FORWARD => Counter::TcForward,
+        code::FORWARD | code::CHECKED => Counter::TcForward,
         _ => Counter::TcReply,
     }
 }

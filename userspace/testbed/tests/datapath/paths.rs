@@ -206,6 +206,19 @@ impl Stage {
         }
     }
 
+    /// How often something was counted on the node.
+    pub(crate) fn counted(&self, counter: Counter) -> Result<u64> {
+        let balancer = self.balancer.as_ref().context("the agent runs")?;
+        let counters = balancer.datapath().counters()?;
+        let found = counters.into_iter().find(|(other, _)| *other == counter);
+        Ok(found.context("it is counted")?.1.packets)
+    }
+
+    /// How many connections or flows of the path were begun.
+    pub(crate) fn begun(&self) -> Result<u64> {
+        self.counted(self.path.counter())
+    }
+
     /// The path that the test names is the one that was taken.
     pub(crate) fn assert_used(&self) -> Result<()> {
         let counters = self

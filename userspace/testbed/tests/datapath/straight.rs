@@ -1,22 +1,18 @@
 //! Past the host's stack: every path again with packets that go straight to pods, and what only the stack can do.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use abi::Counter;
 use anyhow::{Context as _, Result};
 use testbed::probe::How;
+use testbed::wait::wait_for;
 use testbed::{Load, Mode};
 
 use crate::paths::{HTTP, Path, Stage, UDP};
 
-fn straight(stage: &mut Stage) -> Result<u64> {
-    let counters = stage.balancer()?.datapath().counters()?;
-    let (_, value) = counters
-        .into_iter()
-        .find(|(counter, _)| *counter == Counter::TcHostRouted)
-        .context("it is counted")?;
-    Ok(value.packets)
+fn straight(stage: &Stage) -> Result<u64> {
+    stage.counted(Counter::TcHostRouted)
 }
 
 fn answered(stage: &Stage, load: &Load) -> Result<()> {
@@ -38,10 +34,10 @@ fn every_path_leads_straight_to_pods() -> Result<()> {
                 SocketAddr::new(stage.pods(v6)[0], HTTP),
             );
             for target in [service, pod] {
-                let before = straight(&mut stage)?;
+                let before = straight(&stage)?;
                 answered(&stage, &Load::requests(target, 100))?;
                 assert!(
-                    straight(&mut stage)? >= before + 600,
+                    straight(&stage)? >= before + 600,
                     "{path:?} {target}: a request has three packets each way at least"
                 );
                 // Segments larger than any link, and datagrams.
@@ -122,6 +118,56 @@ fn what_is_too_big_for_a_pod_s_link_hears_so() -> Result<()> {
                 assert_eq!(report.failed, 0, "{path:?} {target}: {:?}", report.errors);
                 assert!(report.ok >= 16, "{path:?} {target}: {} blocks", report.ok);
             }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_way_back_to_an_outside_client_is_asked_for_once() -> Result<()> {
+    const LATER: u64 = 10;
+    for path in [Path::TcNodePort, Path::XdpNodePort, Path::XdpClusterIp] {
+        let mut stage = Stage::set(path)?;
+        stage.go_straight()?;
+        for v6 in [false, true] {
+            stage.serve(v6, &stage.pods(v6)[..1], 0)?;
+            let target = stage.target(v6, UDP);
+            let socket = || {
+                stage.client_netns().run(|| {
+                    let any: SocketAddr = if v6 {
+                        ([0u16; 8], 0).into()
+                    } else {
+                        ([0u8; 4], 0).into()
+                    };
+                    let socket = UdpSocket::bind(any)?;
+                    socket.connect(target)?;
+                    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+                    Ok(socket)
+                })
+            };
+            let (known, other) = (socket()?, socket()?);
+            known.send(b"first")?;
+            known.recv(&mut [0; 512]).context("an answer")?;
+            let client = stage.client_address(v6);
+            let node = stage.node.netns();
+            node.ip(&format!("route add blackhole {client}\n"))?;
+            let before = straight(&stage)?;
+            for _ in 0..LATER {
+                known.send(b"later")?;
+            }
+            wait_for("packets of a known flow", Duration::from_secs(5), || {
+                straight(&stage)
+                    .is_ok_and(|now| now == before + LATER)
+                    .then_some(())
+            })
+            .with_context(|| format!("{path:?} v6={v6}"))?;
+            // A new flow's client is not where its packets come from any more.
+            let begun = stage.begun()?;
+            other.send(b"first")?;
+            wait_for("a new flow", Duration::from_secs(5), || {
+                stage.begun().is_ok_and(|now| now > begun).then_some(())
+            })?;
+            assert_eq!(straight(&stage)?, before + LATER, "{path:?} v6={v6}");
         }
     }
     Ok(())

@@ -482,16 +482,17 @@ fn a_service_s_packets_and_answers_leave_without_the_stack() -> Result<()> {
             &first,
             Some((&out, &begun)),
         );
-        // An outside client of a backend here: the answer gets the service's address where it leaves.
+        // An outside client of a backend here: the answer gets the service's address on its way past the stack, or
+        // where it leaves.
         kernel.service(2, net.node_socket(), TCP, Some(net.client), true)?;
         let asked = Packet::tcp(far, net.node_socket(), tcp::SYN);
         kernel.run("device_ingress", &asked.bytes())?;
         let answer = to_us(Packet::tcp(net.client, far, tcp::SYN | tcp::ACK));
-        let out = leaving(&answer, net.client, far);
-        let straight = Some((&out, &[Counter::TcHostRouted][..]));
+        let given = leaving(&answer, net.node_socket(), far);
+        let straight = Some((&given, &[Counter::TcReply, Counter::TcHostRouted][..]));
         expect(&kernel, "answer", "pod_ingress", &answer, straight);
-        let given = out.between(net.node_socket(), far);
-        let ran = kernel.run("device_egress", &out.bytes())?;
+        let routed = leaving(&answer, net.client, far);
+        let ran = kernel.run("device_egress", &routed.bytes())?;
         assert_eq!(ran.counted, [(Counter::TcReply, 1)]);
         assert!(ran.packet == given.bytes(), "{:02x?}", ran.packet);
     }

@@ -1,0 +1,27 @@
+//! Closed lists whose members have a number in the tables and words for people.
+
+/// An enumeration with `ALL`, every member in order of number, and `label`, its words.
+macro_rules! labelled {
+    (
+        $(#[$about:meta])*
+        pub enum $list:ident: $number:ident {
+            $($(#[$doc:meta])* $name:ident = $index:literal, $label:literal;)*
+        }
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr($number)]
+        pub enum $list { $($(#[$doc])* $name = $index,)* }
+
+        impl $list {
+            /// Every member, in order of number.
+            pub const ALL: &'static [$list] = &[$($list::$name,)*];
+
+            /// Its words.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $($list::$name => $label,)* }
+            }
+        }
+    };
+}
