@@ -1,6 +1,7 @@
 //! Typed views of the objects that the platform reads: the fields that somebody asks for and no others, each
 //! optional or defaulted, `null` read as absent. What is unknown is skipped, so a view is never written back.
 
+mod policies;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,13 @@ use std::collections::BTreeMap;
 use api::Kind;
 use serde::{Deserialize, Deserializer};
 
+pub use policies::{
+    ClusterNetworkPolicy, ClusterNetworkPolicyPeer, ClusterNetworkPolicyPort,
+    ClusterNetworkPolicyPorts, ClusterNetworkPolicyProtocol, ClusterNetworkPolicyRule,
+    ClusterNetworkPolicySpec, IpBlock, LabelSelector, LabelSelectorRequirement, NamespacedPod,
+    NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
+    NetworkPolicyPort, NetworkPolicySpec, PortRange,
+};
 pub use volumes::{ClaimVolumeSource, EphemeralVolumeSource, Volume};
 
 /// `v1` Service.

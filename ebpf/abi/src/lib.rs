@@ -24,6 +24,7 @@ pub mod fragments;
 pub mod frontends;
 pub mod host;
 pub mod host_routing;
+pub mod policy;
 pub mod reverse_sockets;
 pub mod rings;
 pub mod sources;
@@ -40,6 +41,10 @@ pub use fragments::{FragmentKey, FragmentPorts};
 pub use frontends::{Frontend, FrontendKey4, FrontendKey6, Scope};
 pub use host::Host;
 pub use host_routing::HostRouting;
+pub use policy::{
+    Conversation, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey,
+    PolicyPeerKey, PolicyPortKey, PolicyVerdictKey,
+};
 pub use reverse_sockets::{ReverseSocket, ReverseSocketKey};
 pub use rings::RingSlot;
 pub use sources::{Source, SourceKey};

@@ -3,6 +3,8 @@
 //! This crate knows nothing about Kubernetes objects, tables of the kernel, clocks or input and output.
 #![forbid(unsafe_code)]
 
+pub mod policy;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;

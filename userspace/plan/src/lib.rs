@@ -8,6 +8,7 @@ mod entries;
 mod holdings;
 mod ids;
 mod planner;
+pub mod policy;
 mod problem;
 mod ranges;
 pub mod tables;

@@ -1,0 +1,246 @@
+//! NetworkPolicies and ClusterNetworkPolicies as they are written, and what they mean.
+
+use model::policy::{
+    Action, Namespaces, Peer, Peers, PolicyKey, Port, Ports, Requirement, Rule, Selection,
+    Selector, Tier,
+};
+use model::{Protocol, Range};
+use serde_json::{Value, json};
+use view::{Event, Policies, objects, policies};
+
+fn read(spec: Value) -> (model::policy::Policy, Vec<String>) {
+    let object = json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": spec});
+    let (key, policy, findings) =
+        policies::network_policy(&serde_json::from_value(object).unwrap());
+    assert_eq!(key, PolicyKey::Namespaced("ns".into(), "p".into()));
+    (policy, findings)
+}
+
+fn range(text: &str) -> Range {
+    text.parse().unwrap()
+}
+
+fn is(key: &str, value: &str) -> Selector {
+    Selector(vec![Requirement::In(key.into(), vec![value.into()])])
+}
+
+fn rule(peers: Peers, ports: Ports) -> Rule {
+    Rule {
+        action: Action::Accept,
+        peers,
+        ports,
+    }
+}
+
+#[test]
+fn policy_types_default_to_what_the_rules_tell() {
+    let rule = json!([{}]);
+    for (types, ingress, egress, expected) in [
+        (json!(null), json!(null), json!(null), (true, false)),
+        (json!([]), json!([]), rule.clone(), (true, true)),
+        (json!(["Ingress"]), json!(null), rule.clone(), (true, false)),
+        (json!(["Egress"]), rule.clone(), json!(null), (false, true)),
+        (
+            json!(["Ingress", "Egress"]),
+            json!(null),
+            json!(null),
+            (true, true),
+        ),
+    ] {
+        let spec =
+            json!({"podSelector": {}, "policyTypes": types, "ingress": ingress, "egress": egress});
+        let (policy, _) = read(spec.clone());
+        assert_eq!(
+            (policy.ingress.is_some(), policy.egress.is_some()),
+            expected,
+            "{spec}"
+        );
+    }
+    let (policy, _) = read(json!({"podSelector": {}, "policyTypes": ["Ingress"]}));
+    assert_eq!(policy.ingress, Some(vec![]), "nothing may come in");
+}
+
+#[test]
+fn peers_and_ports_are_read() {
+    let (policy, findings) = read(json!({
+        "podSelector": {"matchLabels": {"app": "db"}},
+        "ingress": [
+            {},
+            {"from": [{"podSelector": {}}, {"namespaceSelector": {"matchLabels": {"team": "a"}}}]},
+            {"from": [{"podSelector": {"matchLabels": {"app": "web"}}, "namespaceSelector": {}}],
+             "ports": [{"port": 80}, {"protocol": "UDP"}, {"protocol": "SCTP", "port": 100, "endPort": 200}, {"port": "http"}]},
+            {"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]},
+        ],
+    }));
+    assert_eq!(findings, [""; 0]);
+    let pods = |namespaces, pods| Peer::Pods(Selection { namespaces, pods });
+    let team = Namespaces::Matching(is("team", "a"));
+    let anywhere = Namespaces::Matching(Selector::default());
+    let expected = vec![
+        rule(Peers::All, Ports::All),
+        rule(
+            Peers::Some(vec![
+                pods(Namespaces::One("ns".into()), Selector::default()),
+                pods(team, Selector::default()),
+            ]),
+            Ports::All,
+        ),
+        rule(
+            Peers::Some(vec![pods(anywhere, is("app", "web"))]),
+            Ports::Some(vec![
+                Port::Range(Protocol::Tcp, 80, 80),
+                Port::Range(Protocol::Udp, 0, u16::MAX),
+                Port::Range(Protocol::Sctp, 100, 200),
+                Port::Named(Some(Protocol::Tcp), "http".into()),
+            ]),
+        ),
+        rule(
+            Peers::Some(vec![Peer::Block {
+                range: range("10.0.0.0/8"),
+                except: vec![range("10.1.0.0/16")],
+            }]),
+            Ports::All,
+        ),
+    ];
+    assert_eq!(policy.ingress, Some(expected));
+    assert_eq!(policy.subject.pods, is("app", "db"));
+}
+
+#[test]
+fn what_cannot_be_understood_lets_nothing_pass() {
+    for (rule, finds) in [
+        (json!({"from": [{}]}), 1),
+        (json!({"from": [{"ipBlock": {"cidr": "10.0.0.0"}}]}), 1),
+        (
+            json!({"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["x"]}}]}),
+            1,
+        ),
+        (
+            json!({"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}]}),
+            1,
+        ),
+        (json!({"ports": [{"protocol": "ICMP"}]}), 1),
+        (json!({"ports": [{"port": 0}]}), 1),
+        (json!({"ports": [{"port": 90, "endPort": 80}]}), 1),
+        (json!({"ports": [{"port": 70000}]}), 1),
+    ] {
+        let (policy, findings) = read(json!({"podSelector": {}, "ingress": [rule]}));
+        assert_eq!(findings.len(), finds, "{rule}: {findings:?}");
+        let read = &policy.ingress.unwrap()[0];
+        let nothing = read.peers == Peers::Some(vec![]) || read.ports == Ports::Some(vec![]);
+        assert!(nothing, "{rule}: {read:?}");
+    }
+    let (policy, _) = read(
+        json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": []}]}}),
+    );
+    assert_eq!(policy.subject.pods, Selector(vec![Requirement::Never]));
+}
+
+#[test]
+fn cluster_policies_are_read() {
+    let object = json!({"metadata": {"name": "p"}, "spec": {
+        "tier": "Admin", "priority": 7, "subject": {"namespaces": {"matchLabels": {"a": "b"}}},
+        "ingress": [
+            {"action": "Pass", "from": [{"namespaces": {}}]},
+            {"action": "Deny", "from": [{"pods": {"podSelector": {"matchLabels": {"x": "y"}}}}],
+             "protocols": [{"tcp": {"destinationPort": {"number": 80}}}, {"udp": {}},
+                           {"sctp": {"destinationPort": {"range": {"start": 1, "end": 9}}}}, {"destinationNamedPort": "web"}]},
+            {"action": "Accept", "from": [{"future": true}]},
+            {"action": "Deny", "from": [{"future": true}]},
+        ],
+        "egress": [{"action": "Accept", "to": [{"networks": ["10.0.0.0/8", "fd00::/8"]}]}],
+    }});
+    let (key, policy, findings) =
+        policies::cluster_network_policy(&serde_json::from_value(object).unwrap());
+    assert_eq!(
+        (key, policy.tier),
+        (PolicyKey::Cluster("p".into()), Tier::Admin(7))
+    );
+    assert_eq!(findings.len(), 2, "{findings:?}");
+    let rules = policy.ingress.unwrap();
+    assert_eq!(rules[0].action, Action::Pass);
+    let ports = vec![
+        Port::Range(Protocol::Tcp, 80, 80),
+        Port::Range(Protocol::Udp, 0, u16::MAX),
+        Port::Range(Protocol::Sctp, 1, 9),
+        Port::Named(None, "web".into()),
+    ];
+    assert_eq!(rules[1].ports, Ports::Some(ports));
+    assert_eq!(
+        (&rules[2].peers, rules[2].action),
+        (&Peers::Some(vec![]), Action::Deny)
+    );
+    assert_eq!(
+        (&rules[3].peers, &rules[3].ports, rules[3].action),
+        (&Peers::All, &Ports::All, Action::Deny)
+    );
+    let blocks = ["10.0.0.0/8", "fd00::/8"].map(|text| Peer::Block {
+        range: range(text),
+        except: vec![],
+    });
+    assert_eq!(
+        policy.egress.unwrap()[0].peers,
+        Peers::Some(blocks.to_vec())
+    );
+}
+
+#[test]
+fn watches_are_folded() {
+    fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
+    let mut folded = Policies::new("node-a");
+    folded.serves_cluster_policies(false);
+    folded.network_policy(Event::Restarted);
+    folded.network_policy(Event::Synced);
+    assert!(
+        folded.synced() && !folded.asks_for_pods(),
+        "no policies, no pods"
+    );
+    let policy = json!({"metadata": {"name": "p", "namespace": "ns", "uid": "1"}, "spec": {"podSelector": {}}});
+    folded.network_policy(Event::Applied(object(policy.clone())));
+    assert!(folded.take_changed() && folded.asks_for_pods() && !folded.synced());
+    folded.network_policy(Event::Applied(object(policy.clone())));
+    assert!(!folded.take_changed(), "nothing new");
+    folded.pod(Event::Restarted);
+    folded.namespace(Event::Restarted);
+    let pod = |name: &str, host: bool, phase: &str| -> objects::Pod {
+        object(json!({
+            "metadata": {"name": name, "namespace": "ns"},
+            "spec": {"nodeName": "node-a", "hostNetwork": host, "containers": [{"ports": [{"name": "http", "containerPort": 80}]}]},
+            "status": {"phase": phase, "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]},
+        }))
+    };
+    folded.pod(Event::Applied(pod("a", false, "Running")));
+    folded.pod(Event::Applied(pod("host", true, "Running")));
+    folded.pod(Event::Applied(pod("done", false, "Succeeded")));
+    folded.namespace(Event::Applied(object(
+        json!({"metadata": {"name": "ns", "labels": {"a": "b"}}}),
+    )));
+    folded.pod(Event::Synced);
+    folded.namespace(Event::Synced);
+    assert!(folded.synced() && folded.take_changed());
+    let pods: Vec<String> = folded
+        .world()
+        .pods
+        .keys()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(pods, ["ns/a"]);
+    let read = folded.world().pods.values().next().unwrap();
+    assert!(read.local && read.addresses.len() == 2 && read.named_ports.len() == 1);
+    folded.pod(Event::Applied(pod("a", false, "Failed")));
+    assert!(folded.world().pods.is_empty() && folded.take_changed());
+    let mark = folded.world().policies.values().next().unwrap().mark;
+    let mut other = policy.clone();
+    other["metadata"]["uid"] = json!("2");
+    folded.network_policy(Event::Applied(object(other)));
+    assert_ne!(
+        folded.world().policies.values().next().unwrap().mark,
+        mark,
+        "another object of the name"
+    );
+    folded.network_policy(Event::Restarted);
+    folded.network_policy(Event::Synced);
+    assert!(folded.world().policies.is_empty());
+}
