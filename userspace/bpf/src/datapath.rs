@@ -100,6 +100,16 @@ impl Datapath {
         View::open(bpffs_root)
     }
 
+    /// Versions of the layouts that something is pinned of below `bpffs_root`, this build's or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Path`] if the directory cannot be listed.
+    pub fn layouts(bpffs_root: &Path) -> Result<BTreeSet<u32>, Error> {
+        let every = Pins::every_layout(bpffs_root)?;
+        Ok(every.iter().filter_map(Pins::layout).collect())
+    }
+
     /// Detaches and removes everything below `bpffs_root`, what other versions left included.
     ///
     /// # Errors

@@ -15,6 +15,8 @@
 mod datapath;
 mod dns;
 mod error;
+mod features;
+mod foreign;
 mod link;
 mod netlink;
 mod object;
@@ -32,6 +34,8 @@ mod view;
 pub use datapath::{Datapath, Settings};
 pub use dns::DnsTable;
 pub use error::{ApplyError, Error};
+pub use features::{Feature, features};
+pub use foreign::Foreign;
 pub use link::{DeviceReport, XdpMode};
 pub use pass::XdpPass;
 pub use probe::Probe;

@@ -58,6 +58,12 @@ impl Pins {
             .collect())
     }
 
+    /// The version of the layout.
+    pub(crate) fn layout(&self) -> Option<u32> {
+        let name = self.base.file_name()?.to_str()?;
+        name.strip_prefix('v')?.parse().ok()
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }

@@ -132,18 +132,39 @@ impl<K: Element + show::Show, V: Element> Hash<K, V> {
 
     /// Reads up to `limit` elements, in the kernel's order.
     pub(crate) fn entries(&self, limit: usize) -> Result<Vec<(K, V)>, Error> {
-        self.read(limit)
+        let mut entries = Vec::new();
+        self.walk(|keys, values| {
+            let read = keys.iter().copied().zip(values.iter().copied());
+            entries.extend(read.take(limit - entries.len()));
+            entries.len() < limit
+        })?;
+        Ok(entries)
+    }
+
+    /// Number of elements.
+    pub(crate) fn count(&self) -> Result<u32, Error> {
+        let mut count = 0;
+        self.walk(|keys, _| {
+            count += keys.len() as u32;
+            true
+        })?;
+        Ok(count)
+    }
+
+    /// Shows every element, in the kernel's order, some thousands at a time and no more of them in memory; ends where
+    /// `visit` returns false. Elements that come and go meanwhile may be seen or not.
+    pub(crate) fn walk(&self, visit: impl FnMut(&[K], &[V]) -> bool) -> Result<(), Error> {
+        self.read(visit)
             .map_err(|source| self.spec.failed("read", "the elements", source))
     }
 
-    fn read(&self, limit: usize) -> io::Result<Vec<(K, V)>> {
-        let mut entries = Vec::new();
+    fn read(&self, mut visit: impl FnMut(&[K], &[V]) -> bool) -> io::Result<()> {
         let mut from: Option<sys::Cursor> = None;
         let mut to: sys::Cursor = [0; 64];
         let mut size = BATCH;
         let mut keys = vec![K::new_zeroed(); size];
         let mut values = vec![V::new_zeroed(); size];
-        while entries.len() < limit {
+        loop {
             let read = sys::lookup_batch(
                 self.fd.as_fd(),
                 from.as_ref(),
@@ -163,14 +184,12 @@ impl<K: Element + show::Show, V: Element> Hash<K, V> {
                 }
                 Err(error) => return Err(error),
             };
-            let read = keys.iter().copied().zip(values.iter().copied());
-            entries.extend(read.take(count.min(limit - entries.len())));
-            if !more {
-                break;
+            let count = count.min(size);
+            if !visit(&keys[..count], &values[..count]) || !more {
+                return Ok(());
             }
             from = Some(to);
         }
-        Ok(entries)
     }
 
     fn refused(&self, action: &'static str, key: &K, error: io::Error) -> Error {

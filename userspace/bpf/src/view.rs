@@ -19,7 +19,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::pins::{self, Pins};
 use crate::status::{self, Status};
 use crate::table::{Array, Hash, open_pinned};
-use crate::{Error, Probe, spec, sys};
+use crate::{Error, Foreign, Place, Probe, foreign, spec, sys};
 
 /// How full a table is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -35,7 +35,7 @@ pub struct Fill {
     pub flag: &'static str,
 }
 
-/// One direction of a flow.
+/// One direction of a flow, as the kernel holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flow {
     /// IPv4.
@@ -238,19 +238,29 @@ impl View {
             .map_err(|source| spec::CONFIG.failed("write", "this node", source))
     }
 
-    /// Up to `limit` entries of the flow tables of each family, in no particular order.
+    /// Shows every entry of the flow tables, some thousands at a time, in no particular order; ends where `visit` returns
+    /// false. However many entries there are, no more of them are in memory.
     ///
     /// # Errors
     ///
     /// [`Error::Table`] if the kernel refuses.
-    pub fn flows(&self, limit: usize) -> Result<Vec<Flow>, Error> {
-        let four = self.flows4.entries(limit)?;
-        let six = self.flows6.entries(limit)?;
-        Ok(four
-            .into_iter()
-            .map(|(key, state)| Flow::V4(key, state))
-            .chain(six.into_iter().map(|(key, state)| Flow::V6(key, state)))
-            .collect())
+    pub fn walk_flows(
+        &self,
+        mut visit: impl FnMut(&mut dyn Iterator<Item = Flow>) -> bool,
+    ) -> Result<(), Error> {
+        let mut goes_on = true;
+        self.flows4.walk(|keys, states| {
+            let flows = keys.iter().zip(states);
+            goes_on = visit(&mut flows.map(|(key, state)| Flow::V4(*key, *state)));
+            goes_on
+        })?;
+        if goes_on {
+            self.flows6.walk(|keys, states| {
+                let flows = keys.iter().zip(states);
+                visit(&mut flows.map(|(key, state)| Flow::V6(*key, *state)))
+            })?;
+        }
+        Ok(())
     }
 
     /// How full each table is. Costs a walk through the hashes: for people and for metrics, not for a hot path.
@@ -269,11 +279,7 @@ impl View {
         }
         macro_rules! hash {
             ($spec:ident, $table:ident) => {
-                fill(
-                    &spec::$spec,
-                    self.$table.entries(usize::MAX)?.len() as u32,
-                    self.$table.capacity(),
-                )
+                fill(&spec::$spec, self.$table.count()?, self.$table.capacity())
             };
         }
         Ok(vec![
@@ -315,6 +321,45 @@ impl View {
             links: status::links(&self.pins)?,
             tables: self.fill()?,
         })
+    }
+
+    /// Programs of others where ours hang, at devices and pods' links of this thread's network namespace and at the
+    /// cgroup.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`status`](View::status).
+    pub fn foreign(&self) -> Result<Vec<Foreign>, Error> {
+        let links = status::links(&self.pins)?;
+        let here = crate::link::netns()?;
+        let ours: BTreeSet<u32> = links.iter().map(|link| link.program_id).collect();
+        let mut devices = BTreeSet::new();
+        let mut cgroups = BTreeSet::new();
+        for link in &links {
+            match &link.on {
+                Place::Device {
+                    name,
+                    ifindex,
+                    netns,
+                } if *netns == here => {
+                    devices.insert((name.as_str(), *ifindex));
+                }
+                Place::Cgroup {
+                    path: Some(path), ..
+                } => {
+                    cgroups.insert(path.as_path());
+                }
+                Place::Device { .. } | Place::Cgroup { .. } | Place::Gone { .. } => {}
+            }
+        }
+        let mut found = Vec::new();
+        for (name, ifindex) in devices {
+            found.extend(foreign::at_device(name, ifindex, &ours));
+        }
+        for path in cgroups {
+            found.extend(foreign::at_cgroup(path, &ours)?);
+        }
+        Ok(found)
     }
 
     /// Runs a packet program on a packet, on the live tables. `context` is a `struct __sk_buff` or `struct

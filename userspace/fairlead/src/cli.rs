@@ -86,9 +86,11 @@ pub(crate) enum Command {
     Backend(List),
     /// What the kernel holds of flows on the packet paths
     #[command(subcommand)]
-    Flow(List),
+    Flow(ListFlows),
     /// Programs, hooks, tables and how full they are, counters
     Status(Status),
+    /// What stands in the way of Services on this host, why it matters, and the remedy; status 1 if something does
+    Doctor(Doctor),
     /// Version, kernel layout and build
     Version(Output),
 }
@@ -486,11 +488,44 @@ pub(crate) struct Restore {
     pub(crate) bump_revision: u64,
 }
 
-/// `fairlead service`, `fairlead backend`, `fairlead flow`
+/// `fairlead service`, `fairlead backend`
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum List {
     /// List what the kernel holds now
     List(Listing),
+}
+
+/// `fairlead flow`
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ListFlows {
+    /// List what the kernel holds now, a line for each direction of a flow
+    List(FlowListing),
+}
+
+/// `fairlead flow list`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct FlowListing {
+    #[command(flatten)]
+    pub(crate) listing: Listing,
+    #[command(flatten)]
+    pub(crate) filter: TrafficFilter,
+}
+
+/// Which flows or events are shown: those for which everything holds that is asked for.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct TrafficFilter {
+    /// Of this Service or one port of it, or of the service with this identifier
+    #[arg(long, value_name = "[NAMESPACE/]NAME[:PORT]|ID")]
+    pub(crate) service: Option<String>,
+    /// From or to this Pod
+    #[arg(long, value_name = "[NAMESPACE/]NAME")]
+    pub(crate) pod: Option<String>,
+    /// From or to this address, or one of this range, before or after translation
+    #[arg(long, value_name = "IP|CIDR", value_parser = address)]
+    pub(crate) address: Option<IpNet>,
+    /// Of this protocol
+    #[arg(long, value_name = "TCP|UDP|SCTP", value_parser = protocol)]
+    pub(crate) protocol: Option<u8>,
 }
 
 /// Which node's tables, and in which format.
@@ -514,6 +549,15 @@ pub(crate) struct Status {
     pub(crate) output: Output,
 }
 
+/// `fairlead doctor`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) bpffs: BpffsFlags,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
 /// In which format.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Output {
@@ -525,6 +569,24 @@ pub(crate) struct Output {
 /// A table without entries is none.
 fn entries() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..)
+}
+
+/// A range of addresses, or one alone.
+fn address(text: &str) -> Result<IpNet, String> {
+    let alone = text.parse::<IpAddr>().map(IpNet::from);
+    alone
+        .or_else(|_| text.parse())
+        .map_err(|_| "want an IP address or a range such as 10.244.0.0/16".to_owned())
+}
+
+/// A protocol that a Service may name.
+pub(crate) fn protocol(text: &str) -> Result<u8, String> {
+    match text.to_ascii_uppercase().as_str() {
+        "TCP" => Ok(abi::protocol::TCP),
+        "UDP" => Ok(abi::protocol::UDP),
+        "SCTP" => Ok(abi::protocol::SCTP),
+        _ => Err("want TCP, UDP or SCTP".to_owned()),
+    }
 }
 
 fn port_range(text: &str) -> Result<(u16, u16), String> {

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         commands::run(cli.command)
     });
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             eprintln!("fairlead: {error:#}");
             ExitCode::FAILURE

@@ -37,6 +37,90 @@ pub(crate) fn rows<R: Row>(rows: &[R], format: Format) -> anyhow::Result<()> {
     }
 }
 
+/// Rows that are written while they come, a page at a time: however many there are, no more than a page is in memory.
+pub(crate) struct Pages<R> {
+    format: Format,
+    page: Vec<R>,
+    widths: Vec<usize>,
+    written: usize,
+    /// Whether anybody reads on.
+    open: bool,
+}
+
+/// Rows of a page. Columns are as wide as the widest cell so far.
+const PAGE: usize = 4096;
+
+impl<R: Row + Ord> Pages<R> {
+    pub(crate) fn new(format: Format) -> Self {
+        Pages {
+            format,
+            page: Vec::new(),
+            widths: R::HEADER
+                .iter()
+                .map(|title| title.chars().count())
+                .collect(),
+            written: 0,
+            open: true,
+        }
+    }
+
+    /// Takes a row; false where nobody reads on.
+    pub(crate) fn push(&mut self, row: R) -> anyhow::Result<bool> {
+        self.page.push(row);
+        if self.page.len() >= PAGE {
+            self.turn()?;
+        }
+        Ok(self.open)
+    }
+
+    /// Writes what is left. Rows are in order within a page.
+    pub(crate) fn finish(mut self) -> anyhow::Result<()> {
+        self.turn()?;
+        match self.format {
+            Format::Table if self.written == 0 => self.write(&columns(R::HEADER, &[])),
+            Format::Table => Ok(()),
+            Format::Json if self.written == 0 => self.write("[]\n"),
+            Format::Json => self.write("\n]\n"),
+            Format::Yaml if self.written == 0 => self.write("[]\n"),
+            Format::Yaml => Ok(()),
+        }
+    }
+
+    fn turn(&mut self) -> anyhow::Result<()> {
+        let mut page = std::mem::take(&mut self.page);
+        if page.is_empty() {
+            return Ok(());
+        }
+        page.sort_unstable();
+        let text = match self.format {
+            Format::Table => {
+                let mut cells: Vec<Vec<String>> = page.iter().map(Row::cells).collect();
+                if self.written == 0 {
+                    cells.insert(0, R::HEADER.iter().map(|&title| title.to_owned()).collect());
+                }
+                lines(&mut self.widths, &cells)
+            }
+            Format::Json => {
+                // The elements of a list as they would be in one document, without its ends.
+                let list = serde_json::to_string_pretty(&page).context("encode JSON")?;
+                let inner = list.trim_start_matches('[').trim_end_matches("\n]");
+                let before = if self.written == 0 { "[" } else { "," };
+                format!("{before}{inner}")
+            }
+            Format::Yaml => serde_saphyr::to_string(&page).context("encode YAML")?,
+        };
+        self.written += page.len();
+        self.write(&text)
+    }
+
+    fn write(&mut self, text: &str) -> anyhow::Result<()> {
+        if self.open {
+            self.open = emit_on(text)?;
+        }
+        Ok(())
+    }
+}
+
 /// Writes one value as JSON or YAML; `Table` falls to JSON, for values that have no columns.
 pub(crate) fn document<T: Serialize>(value: &T, format: Format) -> anyhow::Result<()> {
     match format {
@@ -49,33 +133,46 @@ pub(crate) fn document<T: Serialize>(value: &T, format: Format) -> anyhow::Resul
 
 /// Writes text to stdout. A reader that went away (`| head`) is no failure.
 pub(crate) fn emit(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("write to stdout"),
+    emit_on(text).map(drop)
+}
+
+/// As [`emit`]; false where the reader went away.
+pub(crate) fn emit_on(text: &str) -> anyhow::Result<bool> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true).context("write to stdout"),
     }
 }
 
 /// Left-aligned columns, three spaces apart, without trailing blanks.
 pub(crate) fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
+    let header: Vec<String> = header.iter().map(|&title| title.to_owned()).collect();
+    let mut widths = vec![0; header.len()];
+    let mut all = vec![header];
+    all.extend_from_slice(rows);
+    lines(&mut widths, &all)
+}
+
+/// Lines of columns as wide as `widths`, which grow with the cells.
+fn lines(widths: &mut [usize], rows: &[Vec<String>]) -> String {
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let mut out = String::new();
-        for (cell, width) in cells.zip(&widths) {
-            out.push_str(cell);
-            out.extend(std::iter::repeat_n(' ', width + 3 - cell.chars().count()));
-        }
-        out.truncate(out.trim_end().len());
-        out.push('\n');
-        out
-    };
-    let mut out = line(&mut header.iter().copied());
+    let mut out = String::new();
     for row in rows {
-        out.push_str(&line(&mut row.iter().map(String::as_str)));
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths.iter()) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width + 3 - cell.chars().count()));
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
     }
     out
 }

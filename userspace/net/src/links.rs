@@ -45,6 +45,8 @@ pub struct Link {
     pub hardware_address: Vec<u8>,
     /// Its root queueing discipline (`noqueue`, `fq_codel`, ...).
     pub qdisc: String,
+    /// Length of the longest packet that it takes, in bytes.
+    pub mtu: u32,
     /// IP addresses, in order. Empty in a [`Change`], which does not carry them.
     pub addresses: Vec<Address>,
 }
@@ -326,12 +328,14 @@ fn link(message: &LinkMessage) -> Link {
         peer_elsewhere: false,
         hardware_address: Vec::new(),
         qdisc: String::new(),
+        mtu: 0,
         addresses: Vec::new(),
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Qdisc(kind) => link.qdisc.clone_from(kind),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
             LinkAttribute::Address(bytes) => link.hardware_address.clone_from(bytes),
             LinkAttribute::LinkInfo(infos) => {

@@ -21,6 +21,8 @@ pub struct Hooked {
     pub ipv4: BTreeSet<String>,
     /// For IPv6 packets.
     pub ipv6: BTreeSet<String>,
+    /// Tables and chains of nftables (iptables' included, where that is made of nftables) that kube-proxy makes.
+    pub kube_proxy: BTreeSet<String>,
 }
 
 /// A conversation with nftables about the namespace of the thread that opened it.
@@ -239,8 +241,12 @@ fn read(mut bytes: &[u8], hooked: &mut Hooked) -> io::Result<Read> {
     Ok(Read::More)
 }
 
-/// Takes note of a chain if forwarded packets pass it.
+/// Takes note of a chain if forwarded packets pass it, or kube-proxy made it.
 fn chain(family: u8, attributes: &[u8], hooked: &mut Hooked) {
+    hooked.kube_proxy.extend(of_kube_proxy(
+        &text(attributes, NFTA_CHAIN_TABLE),
+        &text(attributes, NFTA_CHAIN_NAME),
+    ));
     let Some(hook) = find(attributes, NFTA_CHAIN_HOOK)
         .and_then(|hook| find(hook, NFTA_HOOK_HOOKNUM))
         .and_then(|number| Some(u32::from_be_bytes(number.try_into().ok()?)))
@@ -261,21 +267,41 @@ fn chain(family: u8, attributes: &[u8], hooked: &mut Hooked) {
         NFPROTO_INET => "inet",
         _ => "netdev",
     };
-    let text = |kind| {
-        let bytes = find(attributes, kind).unwrap_or_default();
-        let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
-        String::from_utf8_lossy(bytes).into_owned()
-    };
     let words = format!(
         "nftables chain {family_name} {} {} ({where_})",
-        text(NFTA_CHAIN_TABLE),
-        text(NFTA_CHAIN_NAME)
+        text(attributes, NFTA_CHAIN_TABLE),
+        text(attributes, NFTA_CHAIN_NAME)
     );
     if name != NFPROTO_IPV6 {
         hooked.ipv4.insert(words.clone());
     }
     if name != NFPROTO_IPV4 {
         hooked.ipv6.insert(words);
+    }
+}
+
+/// An attribute that holds a name.
+fn text(attributes: &[u8], kind: u16) -> String {
+    let bytes = find(attributes, kind).unwrap_or_default();
+    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What kube-proxy has made where a chain of this table is: its own table in mode nftables, a chain in mode iptables or
+/// ipvs. The kubelet makes some chains of that prefix too.
+fn of_kube_proxy(table: &str, chain: &str) -> Option<String> {
+    const KUBELETS: [&str; 4] = [
+        "KUBE-FIREWALL",
+        "KUBE-IPTABLES-HINT",
+        "KUBE-KUBELET-CANARY",
+        "KUBE-MARK-DROP",
+    ];
+    if table == "kube-proxy" {
+        Some("nftables table kube-proxy".to_owned())
+    } else if chain.starts_with("KUBE-") && !KUBELETS.contains(&chain) {
+        Some(format!("iptables chain {chain} of table {table}"))
+    } else {
+        None
     }
 }
 
@@ -348,6 +374,21 @@ mod tests {
                 // Cut anywhere: an error or nothing, never a panic.
                 let _ = read(&bytes[..len], &mut Hooked::default());
             }
+        }
+    }
+
+    #[test]
+    fn what_kube_proxy_made_is_told_from_what_others_did() {
+        let made = Some("nftables table kube-proxy".to_owned());
+        assert_eq!(of_kube_proxy("kube-proxy", "nat-prerouting"), made);
+        let made = Some("iptables chain KUBE-SERVICES of table nat".to_owned());
+        assert_eq!(of_kube_proxy("nat", "KUBE-SERVICES"), made);
+        for (table, chain) in [
+            ("nat", "PREROUTING"),
+            ("filter", "KUBE-FIREWALL"),
+            ("t", "c"),
+        ] {
+            assert_eq!(of_kube_proxy(table, chain), None, "{table} {chain}");
         }
     }
 

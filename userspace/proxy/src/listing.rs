@@ -3,10 +3,10 @@
 //! The kernel knows no names. A row carries the service's identifier; who can ask the API server puts names
 //! beside it.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
-use abi::{Frontend, backends, frontends};
+use abi::{Frontend, ServiceId, backends, frontends};
 use plan::{FrontendKey, Tables, text};
 use serde::Serialize;
 
@@ -20,12 +20,23 @@ pub struct ServiceRow {
     pub frontend: SocketAddr,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: &'static str,
+    /// What kind of address it is, as far as the tables tell: `ClusterIP`, `NodePort`, or `External` (a load
+    /// balancer's, one of externalIPs, a host port).
+    #[serde(rename = "type")]
+    pub kind: &'static str,
     /// Whether the frontend is an address of this node.
     pub node_port: bool,
+    /// Who finds it: `all`, `outside` (clients outside of the cluster) or `host` (the host's own sockets).
+    pub clients: &'static str,
+    /// The clients that it admits (`loadBalancerSourceRanges`); `None` where it admits all.
+    pub source_ranges: Option<Vec<String>>,
     /// Session affinity timeout in seconds; zero means no affinity.
     pub affinity_secs: u32,
-    /// What answers, in order of the ring. Empty: connections are refused.
+    /// What answers, in order of the ring.
     pub backends: Vec<SocketAddr>,
+    /// What becomes of clients while nothing answers: `refused`, or `dropped` where a traffic policy keeps them from
+    /// endpoints that there are.
+    pub without_backends: &'static str,
 }
 
 /// A backend and where its connections come from.
@@ -53,19 +64,51 @@ pub fn services(tables: &Tables) -> Vec<ServiceRow> {
         .frontends
         .iter()
         .filter(|(key, _)| !key.is_whole_address());
-    let row = |(key, frontend): (&FrontendKey, &Frontend)| ServiceRow {
-        id: frontend.service,
-        frontend: key.socket_addr(),
-        protocol: text::protocol_name(key.proto()),
-        node_port: frontend.flags & frontends::flags::NODE_PORT != 0,
-        affinity_secs: frontend.affinity_secs,
-        backends: ring(tables, frontend)
-            .filter_map(|id| tables.backends.get(&id).map(text::backend_addr))
-            .collect(),
+    let whole = tables.frontends.keys().filter(|key| key.is_whole_address());
+    let cluster_ips: BTreeSet<IpAddr> = whole.map(|key| key.socket_addr().ip()).collect();
+    let row = |(key, frontend): (&FrontendKey, &Frontend)| {
+        let frontend_addr = key.socket_addr();
+        let has = |flag: u32| frontend.flags & flag != 0;
+        ServiceRow {
+            id: frontend.service,
+            frontend: frontend_addr,
+            protocol: text::protocol_name(key.proto()),
+            kind: if has(frontends::flags::NODE_PORT | frontends::flags::HOST_ONLY) {
+                "NodePort"
+            } else if cluster_ips.contains(&frontend_addr.ip()) {
+                "ClusterIP"
+            } else {
+                "External"
+            },
+            node_port: has(frontends::flags::NODE_PORT),
+            clients: if has(frontends::flags::HOST_ONLY) {
+                "host"
+            } else if key.is_for_outside() {
+                "outside"
+            } else {
+                "all"
+            },
+            source_ranges: has(frontends::flags::CHECK_SOURCE)
+                .then(|| source_ranges(tables, frontend.service)),
+            affinity_secs: frontend.affinity_secs,
+            backends: ring(tables, frontend)
+                .filter_map(|id| tables.backends.get(&id).map(text::backend_addr))
+                .collect(),
+            without_backends: if has(frontends::flags::DROP) {
+                "dropped"
+            } else {
+                "refused"
+            },
+        }
     };
     let mut rows: Vec<ServiceRow> = ports.map(row).collect();
-    rows.sort_by_key(|row| (row.frontend, row.protocol));
+    rows.sort_by_key(|row| (row.frontend, row.protocol, row.clients));
     rows
+}
+
+fn source_ranges(tables: &Tables, service: ServiceId) -> Vec<String> {
+    let of_service = tables.sources.iter().filter(|key| key.service == service);
+    of_service.map(text::source_range).collect()
 }
 
 /// Every backend, in order of service, address and port.
@@ -99,4 +142,62 @@ fn ring<'a>(tables: &'a Tables, frontend: &Frontend) -> impl Iterator<Item = u32
         .rings
         .range(frontend.ring_offset..end)
         .map(|(_, id)| *id)
+}
+
+#[cfg(test)]
+mod tests {
+    use abi::{FrontendKey4, Scope, SourceKey};
+
+    use super::*;
+
+    #[test]
+    fn a_row_says_what_kind_of_address_it_is_and_for_whom() {
+        use frontends::flags::{CHECK_SOURCE, DROP, HOST_ONLY, NODE_PORT};
+        let key = |last: u8, proto: u8, scope: Scope| {
+            FrontendKey::V4(FrontendKey4 {
+                addr: [10, 0, 0, last],
+                port: if proto == frontends::WHOLE_ADDRESS {
+                    0
+                } else {
+                    80
+                }
+                .into(),
+                proto,
+                scope: scope as u8,
+            })
+        };
+        let cases = [
+            (1, Scope::Any, 0, ("ClusterIP", "all", "refused")),
+            (2, Scope::Any, NODE_PORT, ("NodePort", "all", "refused")),
+            (
+                2,
+                Scope::External,
+                NODE_PORT | DROP,
+                ("NodePort", "outside", "dropped"),
+            ),
+            (3, Scope::Any, HOST_ONLY, ("NodePort", "host", "refused")),
+            (4, Scope::Any, CHECK_SOURCE, ("External", "all", "refused")),
+        ];
+        let mut tables = Tables::default();
+        let whole = key(1, frontends::WHOLE_ADDRESS, Scope::Any);
+        tables.frontends.insert(whole, Frontend::default());
+        tables.sources.insert(SourceKey::v4(4, [192, 0, 2, 0], 24));
+        for (last, scope, flags, _) in cases {
+            let frontend = Frontend {
+                service: last.into(),
+                flags,
+                ..Frontend::default()
+            };
+            tables.frontends.insert(key(last, 6, scope), frontend);
+        }
+        let rows = services(&tables);
+        let said: Vec<_> = rows
+            .iter()
+            .map(|row| (row.kind, row.clients, row.without_backends))
+            .collect();
+        assert_eq!(said, cases.map(|(_, _, _, said)| said));
+        let ranges: Vec<_> = rows.into_iter().map(|row| row.source_ranges).collect();
+        let restricted = Some(vec!["192.0.2.0/24".to_owned()]);
+        assert_eq!(ranges, [None, None, None, None, restricted]);
+    }
 }

@@ -194,6 +194,7 @@ mod tests {
             peer_elsewhere: true,
             hardware_address: vec![2, 0, 0, 0, 0, ifindex as u8],
             qdisc: "noqueue".to_owned(),
+            mtu: 1500,
             addresses: Vec::new(),
         }
     }

@@ -207,7 +207,7 @@ impl Routing {
 
     fn hosts(&self, hooked: Option<Hooked>) -> [Host; 2] {
         let hooked = match hooked {
-            Some(Hooked { ipv4, ipv6 }) => [Some(ipv4), Some(ipv6)],
+            Some(Hooked { ipv4, ipv6, .. }) => [Some(ipv4), Some(ipv6)],
             None => [None, None],
         };
         let mut v6 = [false, true].into_iter();

@@ -474,13 +474,16 @@ fn capacities(datapath: &Datapath) -> Result<Capacities, Error> {
 /// What flows still name.
 fn named(datapath: &Datapath) -> Result<Named, Error> {
     let mut named = Named::default();
-    for flow in datapath.flows(usize::MAX)? {
-        let (service, backend) = match flow {
-            Flow::V4(_, state) => (state.service, state.backend),
-            Flow::V6(_, state) => (state.service, state.backend),
-        };
-        named.service = named.service.max(service);
-        named.backend = named.backend.max(backend);
-    }
+    datapath.walk_flows(|flows| {
+        for flow in flows {
+            let (service, backend) = match flow {
+                Flow::V4(_, state) => (state.service, state.backend),
+                Flow::V6(_, state) => (state.service, state.backend),
+            };
+            named.service = named.service.max(service);
+            named.backend = named.backend.max(backend);
+        }
+        true
+    })?;
     Ok(named)
 }

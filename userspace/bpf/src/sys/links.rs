@@ -204,24 +204,50 @@ struct QueryAttr {
     revision: u64,
 }
 
-/// Identifiers of the links attached to a device with TCX, in the order in which they run; the device is looked
-/// up in this thread's network namespace. Programs attached without a link show as zero.
-pub(crate) fn query_tcx(ifindex: u32, attach_type: u32) -> io::Result<Vec<u32>> {
+/// A program that is attached somewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Attached {
+    /// Identifier of the program.
+    pub(crate) program: u32,
+    /// Identifier of the link that holds it there; zero without one, or where the kernel does not tell.
+    pub(crate) link: u32,
+}
+
+/// `BPF_F_QUERY_EFFECTIVE`: with what the cgroups above have.
+pub(crate) const EFFECTIVE: u32 = 1;
+
+/// What is attached to a cgroup (by its descriptor) or with TCX to a device (by its index), in the order in which it
+/// runs.
+pub(crate) fn query(target: u32, attach_type: u32, flags: u32) -> io::Result<Vec<Attached>> {
     let mut programs = [0_u32; 64];
     let mut links = [0_u32; 64];
     let mut attr = QueryAttr {
-        target: ifindex,
+        target,
         attach_type,
-        query_flags: 0,
+        query_flags: flags,
         attach_flags: 0,
         program_ids: address_mut(programs.as_mut_bytes()),
         count: programs.len() as u32,
         _pad: 0,
         program_flags: 0,
-        link_ids: address_mut(links.as_mut_bytes()),
+        // The kernel tells no links of a cgroup.
+        link_ids: if flags == 0 {
+            address_mut(links.as_mut_bytes())
+        } else {
+            0
+        },
         link_flags: 0,
         revision: 0,
     };
     bpf(Command::Query, &mut attr)?;
-    Ok(links.into_iter().take(attr.count as usize).collect())
+    let all = programs.into_iter().zip(links);
+    let all = all.map(|(program, link)| Attached { program, link });
+    Ok(all.take(attr.count as usize).collect())
+}
+
+/// Identifiers of the links attached to a device with TCX, in the order in which they run; the device is looked
+/// up in this thread's network namespace. Programs attached without a link show as zero.
+pub(crate) fn query_tcx(ifindex: u32, attach_type: u32) -> io::Result<Vec<u32>> {
+    let attached = query(ifindex, attach_type, 0)?;
+    Ok(attached.into_iter().map(|attached| attached.link).collect())
 }

@@ -1,11 +1,11 @@
 //! Elements of tables, one by one and in batches.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::{Command, address, address_mut, bpf, info};
+use super::{Command, address, address_mut, bpf, info, owned};
 
 #[repr(C)]
 #[derive(FromBytes, IntoBytes, Immutable)]
@@ -132,6 +132,30 @@ pub(crate) fn lookup_batch(
         Err(error) => Err(error),
     }
 }
+
+#[repr(C)]
+#[derive(FromBytes, IntoBytes, Immutable)]
+struct CreateAttr {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    entries_max: u32,
+    flags: u32,
+}
+
+/// Makes a ring buffer of so many bytes, a power of two of pages.
+pub(crate) fn create_ring_buffer(len: u32) -> io::Result<OwnedFd> {
+    const BPF_MAP_TYPE_RINGBUF: u32 = 27;
+    let mut attr = CreateAttr {
+        kind: BPF_MAP_TYPE_RINGBUF,
+        key_size: 0,
+        value_size: 0,
+        entries_max: len,
+        flags: 0,
+    };
+    bpf(Command::MapCreate, &mut attr).map(owned)
+}
+
 /// The beginning of `struct bpf_map_info`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes)]

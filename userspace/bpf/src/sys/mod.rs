@@ -17,19 +17,23 @@ use std::path::Path;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 pub(crate) use links::{
-    LinkInfo, Target, XDP_GENERIC, XDP_NATIVE, attach, link_cgroup, link_detach, link_device,
-    link_info, link_update, links, query_tcx,
+    EFFECTIVE, LinkInfo, Target, XDP_GENERIC, XDP_NATIVE, attach, link_cgroup, link_detach,
+    link_device, link_info, link_update, links, query, query_tcx,
 };
 pub(crate) use maps::{
-    Cursor, MapInfo, delete, delete_batch, lookup, lookup_batch, map_info, update, update_batch,
+    Cursor, MapInfo, create_ring_buffer, delete, delete_batch, lookup, lookup_batch, map_info,
+    update, update_batch,
 };
 pub(crate) use memory::Mapping;
-pub(crate) use programs::{load_xdp_pass, program_by_id, program_info, test_run};
+pub(crate) use programs::{
+    XDP_HAS_FRAGS, kind, load, load_xdp_pass, program_by_id, program_info, test_run,
+};
 
 /// Commands of bpf(2), `enum bpf_cmd` of linux/bpf.h.
 #[derive(Clone, Copy)]
 #[repr(u32)]
 enum Command {
+    MapCreate = 0,
     MapLookup = 1,
     MapUpdate = 2,
     MapDelete = 3,

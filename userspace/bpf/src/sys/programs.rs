@@ -77,25 +77,45 @@ struct LoadAttr {
     attach_type: u32,
 }
 
-/// Loads an XDP program of two instructions: `r0 = XDP_PASS; exit`.
-pub(crate) fn load_xdp_pass() -> io::Result<OwnedFd> {
-    const BPF_PROG_TYPE_XDP: u32 = 6;
-    let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+/// Kinds of programs, `enum bpf_prog_type`.
+pub(crate) mod kind {
+    pub(crate) const CLASSIFIER: u32 = 3;
+    pub(crate) const XDP: u32 = 6;
+    pub(crate) const CGROUP_SOCK_ADDR: u32 = 18;
+}
+
+/// `BPF_F_XDP_HAS_FRAGS`: the program is made for packets of several buffers.
+pub(crate) const XDP_HAS_FRAGS: u32 = 1 << 5;
+
+/// Loads a program of a few instructions. What the verifier says goes to `log`, if that has room.
+pub(crate) fn load(
+    kind: u32,
+    attach_type: u32,
+    instructions: &[[u8; 8]],
+    flags: u32,
+    log: &mut [u8],
+) -> io::Result<OwnedFd> {
     let mut attr = LoadAttr {
-        kind: BPF_PROG_TYPE_XDP,
+        kind,
         instruction_count: instructions.len() as u32,
         instructions: address(instructions.as_bytes()),
         license: address(b"GPL\0"),
-        log_level: 0,
-        log_size: 0,
-        log: 0,
+        log_level: u32::from(!log.is_empty()),
+        log_size: log.len() as u32,
+        log: if log.is_empty() { 0 } else { address_mut(log) },
         kernel_version: 0,
-        flags: 0,
-        name: *b"pass\0\0\0\0\0\0\0\0\0\0\0\0",
+        flags,
+        name: *b"fairlead\0\0\0\0\0\0\0\0",
         ifindex: 0,
-        attach_type: 0,
+        attach_type,
     };
     bpf(Command::ProgramLoad, &mut attr).map(owned)
+}
+
+/// Loads an XDP program of two instructions: `r0 = XDP_PASS; exit`.
+pub(crate) fn load_xdp_pass() -> io::Result<OwnedFd> {
+    let instructions = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    load(kind::XDP, 0, &instructions, 0, &mut [])
 }
 
 /// Opens a program by its identifier.

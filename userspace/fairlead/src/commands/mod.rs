@@ -1,21 +1,25 @@
 //! A file for each command.
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use client::Client;
 
-use crate::cli::{Command, List};
+use crate::cli::{Command, List, ListFlows};
 
 mod apply;
 mod backup;
+mod cluster;
 mod cluster_dns;
 mod control_plane;
 mod datapath;
 mod dns;
+mod doctor;
+mod filter;
+mod flows;
 mod history;
 mod list;
-mod names;
 mod node;
 mod proxy;
 mod server;
@@ -23,9 +27,9 @@ mod status;
 mod up;
 mod version;
 
-/// Carries out a command.
-pub(crate) fn run(command: Command) -> anyhow::Result<()> {
-    match command {
+/// Carries out a command; says with which status the process ends.
+pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let done = match command {
         Command::Up(flags) => runtime()?.block_on(up::run(flags)),
         Command::Server(flags) => runtime()?.block_on(server::run(flags)),
         Command::Proxy(flags) => runtime()?.block_on(proxy::run(flags)),
@@ -37,10 +41,18 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Restore(flags) => backup::restore(&flags),
         Command::Service(List::List(listing)) => list::services(&listing),
         Command::Backend(List::List(listing)) => list::backends(&listing),
-        Command::Flow(List::List(listing)) => list::flows(&listing),
+        Command::Flow(ListFlows::List(listing)) => flows::run(&listing),
         Command::Status(flags) => status::run(&flags),
+        Command::Doctor(flags) => {
+            return Ok(if doctor::run(&flags)? {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
+        }
         Command::Version(output) => version::run(&output),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// A client for the server of a kubeconfig.

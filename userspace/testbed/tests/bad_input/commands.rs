@@ -19,6 +19,7 @@ const COMMANDS: &[&[&str]] = &[
     &["flow"],
     &["flow", "list"],
     &["status"],
+    &["doctor"],
     &["version"],
 ];
 
@@ -55,6 +56,8 @@ fn wrong_usage_ends_with_status_2_and_names_the_flag() -> Result<()> {
         (&["apply", "-f", "x"], "--kubeconfig"),
         (&["service"], "list"),
         (&["status", "-o", "xml"], "json"),
+        (&["flow", "list", "--protocol", "icmp"], "SCTP"),
+        (&["flow", "list", "--address", "web"], "10.244.0.0/16"),
         (&["--log-format", "loud", "version"], "json"),
     ];
     for (arguments, word) in cases {
@@ -185,6 +188,8 @@ fn json_and_yaml_carry_the_rows_of_the_table() -> Result<()> {
     )?;
     let mut endpoints = slice("ported", "IPv4", &[&pod], 8080);
     endpoints["ports"][0]["name"] = json!("http");
+    endpoints["endpoints"][0]["targetRef"] =
+        json!({"kind": "Pod", "namespace": "default", "name": "web"});
     stage.api.create(SLICES, endpoints)?;
     testbed::wait_for("the Services to be listed", crate::stage::PATIENCE, || {
         let listed = stage.show(&["service", "list"]).ok()?;
@@ -215,12 +220,9 @@ fn json_and_yaml_carry_the_rows_of_the_table() -> Result<()> {
             &service["protocol"],
         ];
         assert_eq!(cells[..4], wanted.map(text), "{service}");
-        let kind = if service["nodePort"] == true {
-            "NodePort"
-        } else {
-            "ClusterIP"
-        };
+        let kind = text(&service["type"]);
         assert_eq!(cells[4], kind);
+        assert_eq!(cells[7], text(&service["clients"]));
         names.push(format!("{name} {kind}"));
         let backends = text(&service["backends"]);
         assert!(
@@ -228,6 +230,7 @@ fn json_and_yaml_carry_the_rows_of_the_table() -> Result<()> {
             "{cells:?} {service}"
         );
     }
+    assert!(services.iter().any(|service| service["clients"] == "host"));
     for name in [
         "default/good ClusterIP",
         "default/ported:http ClusterIP",
@@ -260,7 +263,15 @@ fn json_and_yaml_carry_the_rows_of_the_table() -> Result<()> {
             cells[2..4],
             [text(&flow["source"]), text(&flow["destination"])]
         );
+        assert_eq!(cells[6], "default/ported:http");
+        assert_eq!(flow["serviceName"], "default/ported:http");
+        assert_eq!(flow["backendName"], "default/web");
+        assert_eq!(
+            cells[8..10],
+            ["default/web".to_owned(), text(&flow["state"])]
+        );
     }
+    assert_filters(&stage, flows.len())?;
 
     let status = stage.show(&["status"])?.stdout;
     let found: Value = serde_json::from_str(&stage.show(&["status", "-o", "json"])?.stdout)?;
@@ -289,11 +300,45 @@ fn json_and_yaml_carry_the_rows_of_the_table() -> Result<()> {
 fn documents(stage: &Stage, what: &str) -> Result<Vec<Value>> {
     let json = stage.show(&[what, "list", "-o", "json"])?;
     json.assert_done();
-    let json: Vec<Value> = serde_json::from_str(&json.stdout)?;
+    let timeless = |mut value: Value| {
+        // Both were not asked for in the same second.
+        for item in value.as_array_mut().into_iter().flatten() {
+            item["idleSecs"].take();
+        }
+        value
+    };
+    let json = timeless(serde_json::from_str(&json.stdout)?);
     let said = stage.show(&[what, "list", "-o", "yaml"])?;
     said.assert_done();
-    assert_eq!(yaml(&said.stdout)?, Value::Array(json.clone()));
-    Ok(json)
+    assert_eq!(timeless(yaml(&said.stdout)?), json);
+    Ok(json.as_array().context("a list")?.clone())
+}
+
+/// Filters of flows, where every flow is one of TCP to a port of the node.
+fn assert_filters(stage: &Stage, flows: usize) -> Result<()> {
+    for (filter, shown) in [
+        (["--service", "default/ported"], true),
+        (["--service", "ported:http"], true),
+        (["--service", "good"], false),
+        (["--pod", "default/web"], true),
+        (["--address", "10.244.0.0/24"], true),
+        (["--address", "203.0.113.1"], false),
+        (["--protocol", "tcp"], true),
+        (["--protocol", "udp"], false),
+    ] {
+        let listed = stage.show(&[&["flow", "list", "-o", "json"], &filter[..]].concat())?;
+        listed.assert_done();
+        let listed: Vec<Value> = serde_json::from_str(&listed.stdout)?;
+        assert_eq!(listed.len(), if shown { flows } else { 0 }, "{filter:?}");
+    }
+    for (filter, word) in [
+        (["--service", "nowhere"], "fairlead service list"),
+        (["--pod", "nowhere"], "kubectl get pods"),
+    ] {
+        let refused = stage.show(&[&["flow", "list"], &filter[..]].concat())?;
+        refused.assert_refused(1, &[filter[1], word]);
+    }
+    Ok(())
 }
 
 fn table(stage: &Stage, what: &str) -> Result<Vec<Vec<String>>> {

@@ -3,6 +3,7 @@
 
 mod apply;
 mod commands;
+mod doctor;
 mod host;
 mod https;
 mod life;
