@@ -20,7 +20,7 @@ use dns_server::kernel::{Failure, Kernel, Settings, Table};
 use dns_server::reload::Reloader;
 use dns_server::transport::Server;
 use http_body_util::{BodyExt as _, Full};
-use packet::dns::{MESSAGE_AT, Scratch, answer, question};
+use packet::dns::{MESSAGE_AT, Scratch, fold_name, header, name_len, question, records};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use view::Event;
@@ -95,15 +95,21 @@ impl Memory {
         scratch.message.fill(0xa5);
         scratch.tail.fill(0xa5);
         scratch.message[MESSAGE_AT..MESSAGE_AT + message.len()].copy_from_slice(message);
-        let asked = question(&mut scratch, length, |number| number)?;
+        let name_len = name_len(&scratch);
+        if !question(&mut scratch, length, name_len) {
+            return None;
+        }
+        let name = &message[packet::dns::HEADER as usize..][..name_len as usize];
+        scratch.name = DnsName::new(name)?;
+        fold_name(&mut scratch.name);
         let found = state.names.get(&scratch.name)?;
-        let answered = answer(&mut scratch, &asked, found, &state.control, |number| number);
-        let mut said = message[..asked.head_len as usize].to_vec();
-        said[2..12].copy_from_slice(&answered.header);
-        said.extend_from_slice(&scratch.tail[..answered.tail_len as usize]);
+        records(&mut scratch, found, &state.control);
+        header(&mut scratch);
+        let mut said = scratch.message[MESSAGE_AT..][..scratch.head_len as usize].to_vec();
+        said.extend_from_slice(&scratch.tail[..scratch.tail_len as usize]);
         let change = packet::checksum::difference(sum(message), sum(&said));
         let (is, should) = (
-            packet::checksum::updated(0x1234, answered.change),
+            packet::checksum::updated(0x1234, scratch.change),
             packet::checksum::updated(0x1234, change),
         );
         assert!(

@@ -41,23 +41,37 @@ const SOA: u32 = 54;
 
 /// Where the message begins in [`Scratch::message`]: its name is then aligned to a word.
 pub const MESSAGE_AT: usize = 4;
-const NAME_AT: usize = MESSAGE_AT + HEADER as usize;
 /// Any index into [`Scratch::message`].
 const INDEX: usize = 0xff;
 const TAIL_ROOM: usize = 72;
 
-/// Where a message is taken apart. A program has 512 bytes of stack, so this is an element of a table there; what an
-/// earlier message left in it does no harm.
+/// Where a message is taken apart and becomes its answer. A program has 512 bytes of stack, so this is an element of a
+/// table there; what an earlier message left in it does no harm. The steps below leave their results here: to the
+/// kernel's verifier what comes from a table is any number, so that it walks each step once.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]
 pub struct Scratch {
     /// The message, from [`MESSAGE_AT`] on.
     pub message: [u8; 256],
-    /// Its question's name.
+    /// Its question's name: a copy, with zeros behind.
     pub name: DnsName,
     /// What is appended to header and question.
     pub tail: [u8; TAIL_ROOM],
-    _rest: [u8; SCRATCH_LEN - 256 - NAME_MAX - TAIL_ROOM],
+    /// What a checksum over the message changes by, see [`difference`].
+    pub change: u64,
+    /// Octets of header and question.
+    pub head_len: u32,
+    /// Octets of the tail, behind the question.
+    pub tail_len: u32,
+    /// Records in the answer section: none or one.
+    answers: u8,
+    /// The question is for AAAA rather than for A.
+    v6: u8,
+    /// There is an OPT record.
+    edns: u8,
+    /// It wants DNSSEC records: the bit as it stands in the OPT record.
+    dnssec_ok: u8,
+    _rest: [u8; SCRATCH_LEN - 256 - NAME_MAX - TAIL_ROOM - 20],
 }
 
 const _: () = assert!(size_of::<Scratch>() == SCRATCH_LEN);
@@ -73,8 +87,27 @@ impl Scratch {
                 words: [0; NAME_MAX / 8],
             },
             tail: [0; TAIL_ROOM],
-            _rest: [0; SCRATCH_LEN - 256 - NAME_MAX - TAIL_ROOM],
+            change: 0,
+            head_len: 0,
+            tail_len: 0,
+            answers: 0,
+            v6: 0,
+            edns: 0,
+            dnssec_ok: 0,
+            _rest: [0; SCRATCH_LEN - 256 - NAME_MAX - TAIL_ROOM - 20],
         }
+    }
+
+    /// The octet at an offset in the message.
+    #[inline(always)]
+    fn octet(&self, at: u32) -> u8 {
+        self.message[(MESSAGE_AT + at as usize) & INDEX]
+    }
+
+    /// The two octets there, as a number.
+    #[inline(always)]
+    fn half(&self, at: u32) -> u16 {
+        u16::from_be_bytes([self.octet(at), self.octet(at + 1)])
     }
 }
 
@@ -82,30 +115,6 @@ impl Default for Scratch {
     fn default() -> Self {
         Scratch::new()
     }
-}
-
-/// A question that may be answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Asked {
-    /// Octets of header and question.
-    pub head_len: u32,
-    /// For AAAA rather than for A.
-    v6: bool,
-    /// There is an OPT record.
-    edns: bool,
-    /// It wants DNSSEC records.
-    dnssec_ok: u8,
-}
-
-/// What the message becomes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Answered {
-    /// The header without the identification, which stays.
-    pub header: [u8; 10],
-    /// Octets of the tail, behind the question.
-    pub tail_len: u32,
-    /// What a checksum over the message changes by, see [`difference`].
-    pub change: u64,
 }
 
 /// Whether a packet is a datagram to the DNS Service, or a pod's to this node's instance, that may be answered here, and
@@ -125,104 +134,72 @@ pub fn message_len<F: Family>(
     (ours && fits && headers.transport == Transport::Udp && hop::is_plain(headers)).then_some(len)
 }
 
-/// Reads the message of `len` octets in `scratch`, whose name becomes that of the question. `forget` gives back the same
-/// number, of which the kernel's verifier knows nothing any more: it walks what follows once, and not once for each way
-/// there (see [`crate::Bytes::merge_paths`]).
+/// Octets of the question's name, which is not compressed; zero where it is too long or none.
 #[inline(always)]
-pub fn question(scratch: &mut Scratch, len: u32, forget: impl Fn(u32) -> u32) -> Option<Asked> {
-    let message = &scratch.message;
-    let octet = |at: u32| message[(MESSAGE_AT + at as usize) & INDEX];
-    let half = |at: u32| u16::from_be_bytes([octet(at), octet(at + 1)]);
-    // A request (QR is zero) of opcode QUERY; the other flags concern nobody here.
-    if octet(2) & 0xf8 != 0 {
-        return None;
-    }
-    let extra = half(10);
-    if half(4) != 1 || half(6) != 0 || half(8) != 0 || extra > 1 {
-        return None;
-    }
-    let name_len = forget(name_len(message)?);
-    let fixed = HEADER + name_len;
-    let head_len = fixed + QUESTION_FIXED;
-    let edns = extra == 1;
-    if len != head_len + if edns { OPT } else { 0 } || half(fixed + 2) != CLASS_IN {
-        return None;
-    }
-    let v6 = match half(fixed) {
-        TYPE_A => false,
-        TYPE_AAAA => true,
-        _ => return None,
-    };
-    let mut dnssec_ok = 0;
-    if edns {
-        let at = head_len;
-        // Root, type; the version; no options.
-        let opt = octet(at) == 0 && octet(at + 1) == 0 && octet(at + 2) == TYPE_OPT;
-        if !opt || octet(at + 6) != 0 || octet(at + 9) != 0 || octet(at + 10) != 0 {
-            return None;
-        }
-        dnssec_ok = octet(at + 7) & 0x80;
-    }
-    fold_name(scratch, name_len, &forget);
-    Some(Asked {
-        head_len: forget(head_len),
-        v6: forget(u32::from(v6)) != 0,
-        edns: forget(u32::from(edns)) != 0,
-        dnssec_ok: forget(u32::from(dnssec_ok)) as u8,
-    })
-}
-
-/// Octets of the question's name, which is not compressed.
-#[inline(always)]
-fn name_len(message: &[u8; 256]) -> Option<u32> {
+#[must_use]
+pub fn name_len(scratch: &Scratch) -> u32 {
     let mut at = 0_u32;
     let mut labels = 0;
     while labels <= LABELS_MAX {
-        let length = u32::from(message[(NAME_AT + at as usize) & INDEX]);
+        let length = u32::from(scratch.octet(HEADER + at));
         if length == 0 {
-            return Some(at + 1);
+            return at + 1;
         }
         at += 1 + length;
         if length > 63 || at >= NAME_MAX as u32 {
-            return None;
+            return 0;
         }
         labels += 1;
     }
-    None
+    0
 }
 
-/// Copies the name in lower case, eight octets at a time. Lengths of labels are below any letter.
+/// Reads the message of `len` octets in `scratch` around its question's name; false for what is not answered here.
 #[inline(always)]
-fn fold_name(scratch: &mut Scratch, len: u32, forget: &impl Fn(u32) -> u32) {
-    let message = &scratch.message;
+#[must_use]
+pub fn question(scratch: &mut Scratch, len: u32, name_len: u32) -> bool {
+    // A request (QR is zero) of opcode QUERY; the other flags concern nobody here.
+    if name_len == 0 || scratch.octet(2) & 0xf8 != 0 {
+        return false;
+    }
+    let extra = scratch.half(10);
+    if scratch.half(4) != 1 || scratch.half(6) != 0 || scratch.half(8) != 0 || extra > 1 {
+        return false;
+    }
+    let fixed = HEADER + name_len;
+    let head_len = fixed + QUESTION_FIXED;
+    let opt_len = if extra == 1 { OPT } else { 0 };
+    if len != head_len + opt_len || scratch.half(fixed + 2) != CLASS_IN {
+        return false;
+    }
+    let v6 = match scratch.half(fixed) {
+        TYPE_A => 0,
+        TYPE_AAAA => 1,
+        _ => return false,
+    };
+    let mut dnssec_ok = 0;
+    if extra == 1 {
+        let octet = |at: u32| scratch.octet(head_len + at);
+        // Root, type; the version; no options.
+        let opt = octet(0) == 0 && octet(1) == 0 && octet(2) == TYPE_OPT;
+        if !opt || octet(6) != 0 || octet(9) != 0 || octet(10) != 0 {
+            return false;
+        }
+        dnssec_ok = octet(7) & 0x80;
+    }
+    scratch.head_len = head_len;
+    scratch.v6 = v6;
+    scratch.edns = extra as u8;
+    scratch.dnssec_ok = dnssec_ok;
+    true
+}
+
+/// Puts the name in lower case, eight octets at a time. Lengths of labels are below any letter.
+#[inline(always)]
+pub fn fold_name(name: &mut DnsName) {
     let mut at = 0;
     while at < NAME_MAX / 8 {
-        let begin = (at * 8) as u32;
-        // What a round learns of the length is not carried into the next: each is walked once.
-        let len = forget(len);
-        let word = if begin < len {
-            let from = NAME_AT + at * 8;
-            let word = u64::from_le_bytes([
-                message[from],
-                message[from + 1],
-                message[from + 2],
-                message[from + 3],
-                message[from + 4],
-                message[from + 5],
-                message[from + 6],
-                message[from + 7],
-            ]);
-            let left = len - begin;
-            let kept = if left < 8 {
-                word & ((1 << ((left & 7) * 8)) - 1)
-            } else {
-                word
-            };
-            lower(kept).to_le()
-        } else {
-            0
-        };
-        scratch.name.words[at] = word;
+        name.words[at] = lower(u64::from_le(name.words[at])).to_le();
         at += 1;
     }
 }
@@ -239,20 +216,30 @@ const fn lower(word: u64) -> u64 {
     word | upper >> 2
 }
 
-/// Answers the question in `scratch`, whose tail becomes what is appended. For `forget` see [`question`].
+/// Makes the tail: what is known of the question's name.
 #[inline(always)]
-pub fn answer(
-    scratch: &mut Scratch,
-    asked: &Asked,
-    found: &DnsAnswer,
-    control: &DnsControl,
-    forget: impl Fn(u32) -> u32,
-) -> Answered {
-    let Scratch { message, tail, .. } = scratch;
-    let has = found.flags & if asked.v6 { flags::AAAA } else { flags::A } != 0;
+pub fn records(scratch: &mut Scratch, found: &DnsAnswer, control: &DnsControl) {
+    let v6 = scratch.v6 != 0;
+    let edns = scratch.edns != 0;
+    let opt = [
+        0,
+        0,
+        TYPE_OPT,
+        UDP_SIZE.to_be_bytes()[0],
+        UDP_SIZE.to_be_bytes()[1],
+        0,
+        0,
+        scratch.dnssec_ok,
+        0,
+        0,
+        0,
+    ];
+    let tail = &mut scratch.tail;
+    let has = found.flags & if v6 { flags::AAAA } else { flags::A } != 0;
     *tail = [0; TAIL_ROOM];
     let ttl = found.ttl.to_bytes();
-    let (records_len, answers) = if has && asked.v6 {
+    // The OPT record has one place each, so that no index is computed.
+    let (answers, len) = if has && v6 {
         put(
             tail,
             0,
@@ -261,7 +248,10 @@ pub fn answer(
         put(tail, 6, ttl);
         put(tail, 10, [0, 16]);
         put(tail, 12, found.addr6);
-        (AAAA, 1)
+        if edns {
+            put(tail, AAAA as usize, opt);
+        }
+        (1, AAAA)
     } else if has {
         put(
             tail,
@@ -271,31 +261,27 @@ pub fn answer(
         put(tail, 6, ttl);
         put(tail, 10, [0, 4]);
         put(tail, 12, found.addr4);
-        (A, 1)
+        if edns {
+            put(tail, A as usize, opt);
+        }
+        (1, A)
     } else {
         soa(tail, found, control);
-        (SOA, 0)
-    };
-    let mut tail_len = records_len;
-    if asked.edns {
-        let [high, low] = UDP_SIZE.to_be_bytes();
-        let opt = [0, 0, TYPE_OPT, high, low, 0, 0, asked.dnssec_ok, 0, 0, 0];
-        // One place each, so that no index is computed.
-        if records_len == A {
-            put(tail, A as usize, opt);
-        } else if records_len == AAAA {
-            put(tail, AAAA as usize, opt);
-        } else {
+        if edns {
             put(tail, SOA as usize, opt);
         }
-        tail_len += OPT;
-    }
-    let octet = |at: usize| message[MESSAGE_AT + at];
+        (0, SOA)
+    };
+    scratch.answers = answers;
+    scratch.tail_len = if edns { len + OPT } else { len };
+}
+
+/// Makes the message's header that of an answer, whose tail is made already.
+#[inline(always)]
+pub fn header(scratch: &mut Scratch) {
     // QR, AA, RD as it came; CD as it came.
-    let flags = [0x84 | octet(2) & 1, octet(3) & 0x10];
-    let answers = forget(answers) as u8 & 1;
-    let authorities = 1 - answers;
-    let additionals = forget(u32::from(asked.edns)) as u8;
+    let flags = [0x84 | scratch.octet(2) & 1, scratch.octet(3) & 0x10];
+    let (answers, authorities) = (scratch.answers & 1, 1 - (scratch.answers & 1));
     let header = [
         flags[0],
         flags[1],
@@ -306,7 +292,7 @@ pub fn answer(
         0,
         authorities,
         0,
-        additionals,
+        scratch.edns & 1,
     ];
     let half =
         |at: usize, octets: &[u8]| u64::from(u16::from_ne_bytes([octets[at], octets[at + 1]]));
@@ -314,17 +300,18 @@ pub fn answer(
     let mut new = 0;
     let mut at = 0;
     while at < 10 {
-        old += half(MESSAGE_AT + 2 + at, message);
+        old += half(MESSAGE_AT + 2 + at, &scratch.message);
         new += half(at, &header);
         at += 2;
     }
-    let odd = asked.head_len & 1 != 0;
-    old += at_parity(old_opt(message, asked), odd);
-    new += at_parity(sum(tail), odd);
-    Answered {
-        header,
-        tail_len: forget(tail_len),
-        change: difference(old, new),
+    let odd = scratch.head_len & 1 != 0;
+    old += at_parity(old_opt(scratch), odd);
+    new += at_parity(sum(&scratch.tail), odd);
+    scratch.change = difference(old, new);
+    let mut at = 0;
+    while at < 10 {
+        scratch.message[MESSAGE_AT + 2 + at] = header[at];
+        at += 1;
     }
 }
 
@@ -372,12 +359,12 @@ fn sum(tail: &[u8; TAIL_ROOM]) -> u64 {
 
 /// Sum of the words of the OPT record that came, as if it began at an even offset.
 #[inline(always)]
-fn old_opt(message: &[u8; 256], asked: &Asked) -> u64 {
-    if !asked.edns {
+fn old_opt(scratch: &Scratch) -> u64 {
+    if scratch.edns == 0 {
         return 0;
     }
-    let octet = |at: usize| message[(MESSAGE_AT + asked.head_len as usize + at) & INDEX];
-    let half = |at: usize| u64::from(u16::from_ne_bytes([octet(at), octet(at + 1)]));
+    let octet = |at: u32| scratch.octet(scratch.head_len + at);
+    let half = |at: u32| u64::from(u16::from_ne_bytes([octet(at), octet(at + 1)]));
     half(0) + half(2) + half(4) + half(6) + half(8)
 }
 

@@ -23,6 +23,10 @@ pub const TCP_LEN: u32 = 20;
 pub const UDP_LEN: u32 = 8;
 
 const ETHERTYPE_OFFSET: u32 = 12;
+/// What an Ethernet header says of an IPv4 packet.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// And of an IPv6 packet.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Length of an Ethernet header without tags.
 pub const ETHERNET_LEN: u32 = 14;
 /// Length of a VLAN tag.
@@ -136,8 +140,8 @@ pub fn link<B: Bytes + ?Sized>(bytes: &B) -> Link {
         };
         let [high, low, _, _] = word.to_ne_bytes();
         match u16::from_be_bytes([high, low]) {
-            0x0800 => return Link::V4(bytes.merge_paths(ethertype + 2)),
-            0x86dd => return Link::V6(bytes.merge_paths(ethertype + 2)),
+            ETHERTYPE_IPV4 => return Link::V4(bytes.merge_paths(ethertype + 2)),
+            ETHERTYPE_IPV6 => return Link::V6(bytes.merge_paths(ethertype + 2)),
             0x8100 | 0x88a8 if tags < 2 => {
                 ethertype += VLAN_LEN;
                 tags += 1;

@@ -1,19 +1,20 @@
 //! DNS queries for names of Services, answered where they arrive and sent back the way they came. Whatever is not
 //! answered is left as it was.
 
-use abi::{Counter, DnsAnswer, DnsControl};
-use aya_ebpf::bindings::TC_ACT_SHOT;
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_TX};
+use abi::dns::NAME_MAX;
+use abi::{Counter, DnsControl, DnsName};
 use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_release};
-use packet::dns::{Answered, Asked, Scratch, answer, message_len, question};
+use packet::dns::{
+    HEADER, MESSAGE_AT, MESSAGE_MAX, Scratch, TAIL_MAX, fold_name, header, message_len, name_len,
+    question, records,
+};
 use packet::parse::UDP_LEN;
-use packet::{Bytes as _, Family, Flow as _, Headers, Shared as _, Transport};
+use packet::{Bytes, Family, Flow as _, Headers, Shared as _, Transport};
+use zerocopy::IntoBytes as _;
 
 use super::count::count;
-use super::device_xdp::transmits;
-use super::frame::Frame;
 use super::maps::{DNS_ALIVE, DNS_CONTROL, DNS_NAMES, DNS_SCRATCH};
-use super::skb::Skb;
+use super::mem::octets;
 use super::tables::Maps;
 
 /// The verdict on a packet that is not answered: no program returns it.
@@ -64,122 +65,201 @@ pub(crate) fn answers(control: &DnsControl) -> bool {
     Maps.now_secs() < control.local_until_secs && is_alive()
 }
 
-/// What a query becomes.
-struct Turned<'s> {
-    scratch: &'s Scratch,
-    asked: Asked,
-    answered: Answered,
+/// A packet as a hook has it.
+pub(crate) trait Carrier: Bytes + Copy {
+    /// What counts the answers of this hook.
+    const ANSWERED: Counter;
+    /// The verdict on a packet that is neither query nor answer any more.
+    const DROP: i32;
+
+    /// Whether answers can be sent from here.
+    fn may_answer(&self) -> bool;
+
+    /// Copies `len` octets of the packet from `offset` on; `to` has at least as many, of which the verifier knows the
+    /// bound.
+    fn load(&self, offset: u32, to: &mut [u8], len: u64) -> bool;
+
+    /// Makes the packet `len` octets long; false where there is no room, and the packet is as it was. What lies before
+    /// the end is whatever it may be afterwards.
+    fn resize(&self, len: u32) -> bool;
+
+    /// Overwrites the packet from `offset` on; `from` has at least `len` octets, of which the verifier knows the bound.
+    fn store_octets(&self, offset: u32, from: &[u8], len: u64) -> Result<(), Counter>;
+
+    /// Gives the packet the headers of an answer whose datagram is `udp_len` octets long, and sends it back. The sum of
+    /// the message changed by `change`.
+    fn send_back<F: Family>(
+        &self,
+        headers: &Headers<F>,
+        query: &Query,
+        udp_len: u32,
+        change: u64,
+    ) -> Result<i32, Counter>;
 }
 
-impl Turned<'_> {
-    /// Octets of the datagram from its UDP header on.
-    #[inline(always)]
-    fn udp_len(&self) -> u32 {
-        UDP_LEN + self.asked.head_len + self.answered.tail_len
-    }
+/// What is kept of a query's headers.
+pub(crate) struct Query {
+    /// The first twelve octets of the link header.
+    pub(crate) link: [u32; 3],
+    /// The UDP header's length.
+    pub(crate) len: [u8; 2],
+    /// The UDP header's checksum.
+    pub(crate) check: [u8; 2],
 }
 
-/// Reads the query with `load` and looks its name up.
+/// In a socket buffer or a frame.
 #[inline(always)]
-fn turn<'s, F: Family>(
+pub(crate) fn answer<F: Family, C: Carrier>(
+    carrier: C,
     headers: &Headers<F>,
     from_pod: bool,
-    load: impl FnOnce(&mut Scratch, u32) -> bool,
-    forget: impl Fn(u32) -> u32,
-) -> Option<Turned<'s>> {
-    let control = DNS_CONTROL.get(0)?;
-    let len = message_len(headers, control, from_pod)?;
-    if Maps.now_secs() >= control.answers_until_secs || !is_alive() {
+) -> i32 {
+    let Some(control) = DNS_CONTROL.get(0) else {
+        return LEFT;
+    };
+    let Some(len) = message_len(headers, control, from_pod) else {
+        return LEFT;
+    };
+    let Some(scratch) = scratch() else {
+        return LEFT;
+    };
+    let message = headers.l4 + UDP_LEN;
+    if !carrier.may_answer() || Maps.now_secs() >= control.answers_until_secs || !is_alive() {
+        return LEFT;
+    }
+    let octets_len = octets(len);
+    if octets_len == 0 || !carrier.load(message, &mut scratch.message[MESSAGE_AT..], octets_len) {
+        return LEFT;
+    }
+    // What follows, one after the other rather than one within the other: a program has little stack.
+    let name_len = dns_name_len();
+    if dns_question(len, name_len) == 0 {
+        return LEFT;
+    }
+    let name_len = octets(name_len);
+    scratch.name = DnsName {
+        words: [0; NAME_MAX / 8],
+    };
+    if name_len == 0
+        || name_len > NAME_MAX as u64
+        || !carrier.load(message + HEADER, scratch.name.as_mut_bytes(), name_len)
+        || dns_records() == 0
+    {
+        return LEFT;
+    }
+    dns_header();
+    match turn(carrier, headers, scratch) {
+        None => LEFT,
+        Some(Ok(verdict)) => {
+            count(C::ANSWERED, headers.bytes);
+            verdict
+        }
+        Some(Err(counter)) => {
+            count(counter, headers.bytes);
+            C::DROP
+        }
+    }
+}
+
+/// Turns the query into the answer in `scratch`; `None` where there is no room for it, and the packet is as it was.
+#[inline(always)]
+fn turn<F: Family, C: Carrier>(
+    carrier: C,
+    headers: &Headers<F>,
+    scratch: &Scratch,
+) -> Option<Result<i32, Counter>> {
+    let l4 = headers.l4;
+    let (head_len, tail_len) = (octets(scratch.head_len), octets(scratch.tail_len));
+    let fits = |len: u64, max: u32| len != 0 && len <= u64::from(max);
+    if !fits(head_len, MESSAGE_MAX) || !fits(tail_len, TAIL_MAX) {
         return None;
     }
-    // SAFETY: the element is this CPU's own until the program ends.
-    let scratch: &'s mut Scratch = unsafe { &mut *DNS_SCRATCH.get_ptr_mut(0)? };
-    if !load(scratch, len) {
+    let link = carrier.words::<3>(0)?;
+    let [_, len_check] = carrier.words::<2>(l4)?;
+    let [l0, l1, c0, c1] = len_check.to_ne_bytes();
+    if F::CHECK_OFFSET.is_none() && [c0, c1] == [0, 0] {
+        return None; // RFC 8200 section 8.1: not for us to answer
+    }
+    let udp_len = UDP_LEN + head_len as u32 + tail_len as u32;
+    if !carrier.resize(l4 + udp_len) {
         return None;
     }
-    let asked = question(scratch, len, &forget)?;
+    let query = Query {
+        link,
+        len: [l0, l1],
+        check: [c0, c1],
+    };
+    let message = l4 + UDP_LEN;
+    Some(
+        carrier
+            .store_octets(message, &scratch.message[MESSAGE_AT..], head_len)
+            .and_then(|()| carrier.store_octets(message + head_len as u32, &scratch.tail, tail_len))
+            .and_then(|()| carrier.send_back(headers, &query, udp_len, scratch.change)),
+    )
+}
+
+/// This CPU's own until the program ends.
+#[inline(always)]
+fn scratch<'s>() -> Option<&'s mut Scratch> {
+    let scratch = DNS_SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: an element of a per-CPU table; packet programs are not preempted by each other, and of those who call each
+    // other here only one at a time uses it.
+    Some(unsafe { &mut *scratch })
+}
+
+// Functions that the verifier walks by themselves, once for both families: see `super::outlined`.
+
+/// [`name_len`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn dns_name_len() -> u32 {
+    match scratch() {
+        Some(scratch) => name_len(scratch),
+        None => 0,
+    }
+}
+
+/// [`question`]; zero for what goes on.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn dns_question(len: u32, name_len: u32) -> u32 {
+    // A register of its own: what the compiler knows of the callers' numbers, the verifier does not.
+    let name_len = octets(name_len) as u32;
+    match scratch() {
+        Some(scratch) => question(scratch, len, name_len).into(),
+        None => 0,
+    }
+}
+
+/// [`records`] of the name, in lower case; zero where nothing is known of it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn dns_records() -> u32 {
+    let (Some(control), Some(scratch)) = (DNS_CONTROL.get(0), scratch()) else {
+        return 0;
+    };
+    fold_name(&mut scratch.name);
     let generation = generation(control);
-    // SAFETY: copied out, and used only if the table did not change meanwhile.
-    let found: DnsAnswer = *unsafe { DNS_NAMES.get(&scratch.name) }?;
-    let answered = answer(scratch, &asked, &found, control, &forget);
-    if generation & 1 != 0 || generation != self::generation(control) {
-        return None;
+    // SAFETY: used only if the table did not change meanwhile.
+    let Some(found) = (unsafe { DNS_NAMES.get(&scratch.name) }) else {
+        return 0;
+    };
+    records(scratch, found, control);
+    u32::from(generation & 1 == 0 && generation == self::generation(control))
+}
+
+/// [`header`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn dns_header() -> u32 {
+    if let Some(scratch) = scratch() {
+        header(scratch);
     }
-    Some(Turned {
-        scratch,
-        asked,
-        answered,
-    })
+    0
 }
 
 #[inline(always)]
 fn generation(control: &DnsControl) -> u32 {
     // SAFETY: an aligned word of memory that stays mapped; volatile, because it changes while the program runs.
     unsafe { core::ptr::read_volatile(&raw const control.generation) }
-}
-
-/// In a socket buffer.
-#[inline(always)]
-pub(crate) fn answer_skb<F: Family>(skb: Skb, headers: &Headers<F>, from_pod: bool) -> i32 {
-    if !skb.is_for_this_device() {
-        return LEFT;
-    }
-    let at = headers.l4 + UDP_LEN;
-    let Some(turned) = turn(
-        headers,
-        from_pod,
-        |scratch, len| skb.load(at, scratch, len),
-        |number| skb.merge_paths(number),
-    ) else {
-        return LEFT;
-    };
-    let Turned {
-        scratch,
-        asked,
-        answered,
-    } = &turned;
-    match skb.turn(headers, scratch, asked.head_len, answered, turned.udp_len()) {
-        None => LEFT,
-        Some(Ok(verdict)) => {
-            count(Counter::TcDnsAnswer, headers.bytes);
-            verdict
-        }
-        Some(Err(counter)) => {
-            count(counter, headers.bytes);
-            TC_ACT_SHOT as i32
-        }
-    }
-}
-
-/// In a frame.
-#[inline(always)]
-pub(crate) fn answer_frame<F: Family>(frame: Frame, headers: &Headers<F>) -> i32 {
-    if !transmits(frame.ifindex()) || !frame.is_one_buffer() {
-        return LEFT;
-    }
-    let at = headers.l4 + UDP_LEN;
-    let Some(turned) = turn(
-        headers,
-        false,
-        |scratch, len| frame.load(at, scratch, len),
-        |number| frame.merge_paths(number),
-    ) else {
-        return LEFT;
-    };
-    let Turned {
-        scratch,
-        asked,
-        answered,
-    } = &turned;
-    match frame.turn(headers, scratch, asked.head_len, answered, turned.udp_len()) {
-        None => LEFT,
-        Some(Ok(())) => {
-            count(Counter::XdpDnsAnswer, headers.bytes);
-            XDP_TX as i32
-        }
-        Some(Err(counter)) => {
-            count(counter, headers.bytes);
-            XDP_DROP as i32
-        }
-    }
 }

@@ -5,17 +5,20 @@ use core::mem::offset_of;
 
 use abi::Counter;
 use abi::protocol::UDP;
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{
-    bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
+    bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+    bpf_xdp_store_bytes,
 };
 use aya_ebpf::programs::XdpContext;
 use packet::checksum::{self, difference};
-use packet::dns::{Answered, MESSAGE_AT, Scratch, TAIL_MAX};
-use packet::parse::UDP_LEN;
+use packet::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, refuse};
 
-use super::mem::{Half, Words, bounds, field, forget, octets};
+use super::device_xdp::transmits;
+use super::dns::{Carrier, Query};
+use super::mem::{Half, Words, bounds, field, forget};
 
 /// A packet in an XDP frame.
 #[derive(Clone, Copy)]
@@ -133,107 +136,6 @@ impl Frame {
         Ok(())
     }
 
-    /// Copies `len` octets of a DNS message from `offset` on.
-    #[inline(always)]
-    pub(crate) fn load(&self, offset: u32, scratch: &mut Scratch, len: u32) -> bool {
-        let len = octets(len);
-        let Some(to) = scratch.message.get_mut(MESSAGE_AT..).filter(|_| len != 0) else {
-            return false;
-        };
-        // SAFETY: the helper checks the offset; the message fits the room (see `packet::dns::message_len`), which the
-        // verifier holds. Kernel 5.18 (3f364222d032).
-        let done =
-            unsafe { bpf_xdp_load_bytes(self.ctx, offset, to.as_mut_ptr().cast(), len as u32) };
-        done == 0
-    }
-
-    /// Turns a DNS query into its answer; `None` where there is no room for it, and the frame is as it was. The
-    /// checksum is updated as a whole one, see [`Frame::rewrite`].
-    #[inline(always)]
-    pub(crate) fn turn<F: Family>(
-        &self,
-        headers: &Headers<F>,
-        scratch: &Scratch,
-        head_len: u32,
-        answered: &Answered,
-        udp_len: u32,
-    ) -> Option<Result<(), Counter>> {
-        let [_, len_check] = self.words::<2>(headers.l4)?;
-        let [l0, l1, c0, c1] = len_check.to_ne_bytes();
-        if F::CHECK_OFFSET.is_none() && [c0, c1] == [0, 0] {
-            return None; // RFC 8200 section 8.1: not for us to answer
-        }
-        let growth = (headers.l4 + udp_len) as i32 - self.len() as i32;
-        // SAFETY: the helper checks the room.
-        if unsafe { bpf_xdp_adjust_tail(self.ctx, growth) } != 0 {
-            return None;
-        }
-        let [n0, n1] = (udp_len as u16).to_be_bytes();
-        let grown = difference(
-            u16::from_ne_bytes([l0, l1]).into(),
-            u16::from_ne_bytes([n0, n1]).into(),
-        );
-        // The length counts twice: in the pseudo-header and in the header.
-        let change = u64::from(checksum::fold(grown)) * 2 + answered.change;
-        let check = checksum::updated_udp(u16::from_ne_bytes([c0, c1]), change);
-        let [c0, c1] = check.to_ne_bytes();
-        let len_check = u32::from_ne_bytes([n0, n1, c0, c1]);
-        Some(self.turned(headers, scratch, head_len, answered, udp_len, len_check))
-    }
-
-    #[inline(always)]
-    fn turned<F: Family>(
-        &self,
-        headers: &Headers<F>,
-        scratch: &Scratch,
-        head_len: u32,
-        answered: &Answered,
-        udp_len: u32,
-        len_check: u32,
-    ) -> Result<(), Counter> {
-        let message = headers.l4 + UDP_LEN;
-        let (header, tail) = (&answered.header, &scratch.tail);
-        let tail_len = octets(answered.tail_len);
-        if tail_len == 0 || tail_len > u64::from(TAIL_MAX) {
-            return Err(Counter::DropRewrite);
-        }
-        // SAFETY: the helper checks the offsets and only reads; the verifier holds that the tail is as long. Kernel
-        // 5.18 (3f364222d032).
-        let stored = unsafe {
-            bpf_xdp_store_bytes(self.ctx, message + 2, header.as_ptr().cast_mut().cast(), 10) == 0
-                && bpf_xdp_store_bytes(
-                    self.ctx,
-                    message + head_len,
-                    tail.as_ptr().cast_mut().cast(),
-                    tail_len as u32,
-                ) == 0
-        };
-        if !stored {
-            return Err(Counter::DropRewrite);
-        }
-        let flow = headers.tuple.reversed();
-        let udp = self.at::<2>(headers.l4)?;
-        udp.set_word(0, flow.ports());
-        udp.set_word(1, len_check);
-        let ip = refuse::header::<F>(&flow, UDP, udp_len);
-        if F::Address::WORDS == 1 {
-            let words = self.at::<5>(headers.l3)?;
-            for i in 0..5 {
-                words.set_word(i, ip[i]);
-            }
-        } else {
-            let words = self.at::<10>(headers.l3)?;
-            for i in 0..10 {
-                words.set_word(i, ip[i]);
-            }
-        }
-        let [a, b, c] = self.at::<3>(0)?.all();
-        let [d0, d1, d2, d3] = a.to_ne_bytes();
-        let [d4, d5, s0, s1] = b.to_ne_bytes();
-        let [s2, s3, s4, s5] = c.to_ne_bytes();
-        self.set_link([s0, s1, s2, s3, s4, s5], [d0, d1, d2, d3, d4, d5])
-    }
-
     /// Writes the ports and returns what a checksum over them changes by.
     #[inline(always)]
     fn set_ports<F: Family>(&self, headers: &Headers<F>, to: &F::Flow) -> Result<u64, Counter> {
@@ -282,5 +184,102 @@ impl Bytes for Frame {
     #[inline(always)]
     fn merge_paths(&self, offset: u32) -> u32 {
         forget(offset, self.first_len())
+    }
+}
+
+impl Carrier for Frame {
+    const ANSWERED: Counter = Counter::XdpDnsAnswer;
+    const DROP: i32 = XDP_DROP as i32;
+
+    #[inline(always)]
+    fn may_answer(&self) -> bool {
+        transmits(self.ifindex()) && self.is_one_buffer()
+    }
+
+    #[inline(always)]
+    fn load(&self, offset: u32, to: &mut [u8], len: u64) -> bool {
+        // SAFETY: the helper checks the offset; the verifier holds that there is room. Kernel 5.18 (3f364222d032).
+        let loaded =
+            unsafe { bpf_xdp_load_bytes(self.ctx, offset, to.as_mut_ptr().cast(), len as u32) };
+        loaded == 0
+    }
+
+    #[inline(always)]
+    fn resize(&self, len: u32) -> bool {
+        let growth = len as i32 - self.len() as i32;
+        // SAFETY: the helpers check the room. What a veth peer sent often has none behind it, but all the room before
+        // it that XDP asks of a device.
+        unsafe {
+            bpf_xdp_adjust_tail(self.ctx, growth) == 0
+                || growth > 0 && bpf_xdp_adjust_head(self.ctx, -growth) == 0
+        }
+    }
+
+    #[inline(always)]
+    fn store_octets(&self, offset: u32, from: &[u8], len: u64) -> Result<(), Counter> {
+        // SAFETY: the helper checks the offset and only reads; the verifier holds that there are as many octets. Kernel
+        // 5.18 (3f364222d032).
+        let stored = unsafe {
+            bpf_xdp_store_bytes(
+                self.ctx,
+                offset,
+                from.as_ptr().cast_mut().cast(),
+                len as u32,
+            )
+        };
+        if stored == 0 {
+            Ok(())
+        } else {
+            Err(Counter::DropRewrite)
+        }
+    }
+
+    /// The checksum is updated as a whole one, see [`Frame::rewrite`].
+    #[inline(always)]
+    fn send_back<F: Family>(
+        &self,
+        headers: &Headers<F>,
+        query: &Query,
+        udp_len: u32,
+        change: u64,
+    ) -> Result<i32, Counter> {
+        let [n0, n1] = (udp_len as u16).to_be_bytes();
+        let grown = difference(
+            u16::from_ne_bytes(query.len).into(),
+            u16::from_ne_bytes([n0, n1]).into(),
+        );
+        // The length counts twice: in the pseudo-header and in the header.
+        let change = u64::from(checksum::fold(grown)) * 2 + change;
+        let check = checksum::updated_udp(u16::from_ne_bytes(query.check), change);
+        let [c0, c1] = check.to_ne_bytes();
+        let flow = headers.tuple.reversed();
+        let udp = self.at::<2>(headers.l4)?;
+        udp.set_word(0, flow.ports());
+        udp.set_word(1, u32::from_ne_bytes([n0, n1, c0, c1]));
+        let ip = refuse::header::<F>(&flow, UDP, udp_len);
+        if F::Address::WORDS == 1 {
+            let words = self.at::<5>(headers.l3)?;
+            for i in 0..5 {
+                words.set_word(i, ip[i]);
+            }
+        } else {
+            let words = self.at::<10>(headers.l3)?;
+            for i in 0..10 {
+                words.set_word(i, ip[i]);
+            }
+        }
+        // Only what is plain is answered: the link header ends before the IP header, with its type.
+        let kind = if F::CHECK_OFFSET.is_some() {
+            ETHERTYPE_IPV4
+        } else {
+            ETHERTYPE_IPV6
+        };
+        self.half(headers.l3 - 2)?.set(kind.to_be());
+        let [a, b, c] = query.link;
+        let [d0, d1, d2, d3] = a.to_ne_bytes();
+        let [d4, d5, s0, s1] = b.to_ne_bytes();
+        let [s2, s3, s4, s5] = c.to_ne_bytes();
+        self.set_link([s0, s1, s2, s3, s4, s5], [d0, d1, d2, d3, d4, d5])?;
+        Ok(XDP_TX as i32)
     }
 }

@@ -242,7 +242,7 @@ macro_rules! outlined {
         ) -> i32 {
             // SAFETY: as above.
             match unsafe { plan.as_ref() } {
-                Some(plan) => dns::answer_skb(Skb::of(ctx), &plan.headers, place == place::POD),
+                Some(plan) => dns::answer(Skb::of(ctx), &plan.headers, place == place::POD),
                 None => dns::LEFT,
             }
         }
@@ -253,7 +253,7 @@ macro_rules! outlined {
         pub(crate) extern "C" fn $xdp_dns(ctx: *mut xdp_md, plan: *const Plan<$family>) -> i32 {
             // SAFETY: as above.
             match unsafe { plan.as_ref() } {
-                Some(plan) => dns::answer_frame(Frame::of(ctx), &plan.headers),
+                Some(plan) => dns::answer(Frame::of(ctx), &plan.headers, false),
                 None => dns::LEFT,
             }
         }

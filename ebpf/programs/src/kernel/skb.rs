@@ -11,7 +11,7 @@ use abi::devices::flags;
 use abi::protocol::{TCP, UDP};
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
-    BPF_FIB_LKUP_RET_FRAG_NEEDED, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    BPF_FIB_LKUP_RET_FRAG_NEEDED, TC_ACT_SHOT, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     bpf_check_mtu_flags::BPF_MTU_CHK_SEGS, bpf_fib_lookup, bpf_redir_neigh,
 };
 use aya_ebpf::helpers::bpf_skb_vlan_pop;
@@ -22,13 +22,13 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::TcContext;
 use packet::checksum::{self, difference};
-use packet::dns::{Answered, MESSAGE_AT, Scratch, TAIL_MAX};
 use packet::parse::{ETHERNET_LEN, TCP_LEN, UDP_LEN, VLAN_LEN};
 use packet::quote::{Mended, Quote};
 use packet::refuse::Undelivered;
 use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, hop, refuse};
 
-use super::mem::{Words, bounds, field, forget, octets, set_field};
+use super::dns::{Carrier, Query};
+use super::mem::{Words, bounds, field, forget, set_field};
 use super::route::{self, Route};
 use super::tables::device_has;
 
@@ -436,97 +436,6 @@ impl Skb {
         Some(query)
     }
 
-    /// Copies `len` octets of a DNS message from `offset` on.
-    #[inline(always)]
-    pub(crate) fn load(&self, offset: u32, scratch: &mut Scratch, len: u32) -> bool {
-        let len = octets(len);
-        let Some(to) = scratch.message.get_mut(MESSAGE_AT..).filter(|_| len != 0) else {
-            return false;
-        };
-        // SAFETY: the helper checks the offset; the message fits the room (see `packet::dns::message_len`), which the
-        // verifier holds.
-        let done = unsafe {
-            bpf_skb_load_bytes(self.skb.cast(), offset, to.as_mut_ptr().cast(), len as u32)
-        };
-        done == 0
-    }
-
-    /// Turns a DNS query into its answer and sends it back; `None` where there is no room for it, and the packet is as
-    /// it was.
-    ///
-    /// Checksums are updated, not computed: a buffer whose checksum is left to a device keeps that state, and a query
-    /// that was damaged on its way does not become an answer that looks whole.
-    #[inline(always)]
-    pub(crate) fn turn<F: Family>(
-        &self,
-        headers: &Headers<F>,
-        scratch: &Scratch,
-        head_len: u32,
-        answered: &Answered,
-        udp_len: u32,
-    ) -> Option<Result<i32, Counter>> {
-        let l4 = headers.l4;
-        let [_, len_check] = self.words::<2>(l4)?;
-        let [l0, l1, c0, c1] = len_check.to_ne_bytes();
-        if F::CHECK_OFFSET.is_none() && [c0, c1] == [0, 0] {
-            return None; // RFC 8200 section 8.1: not for us to answer
-        }
-        // SAFETY: the helper checks the length.
-        if unsafe { bpf_skb_change_tail(self.skb, l4 + udp_len, 0) } != 0 {
-            return None;
-        }
-        Some(self.turned(headers, scratch, head_len, answered, udp_len, [l0, l1]))
-    }
-
-    #[inline(always)]
-    fn turned<F: Family>(
-        &self,
-        headers: &Headers<F>,
-        scratch: &Scratch,
-        head_len: u32,
-        answered: &Answered,
-        udp_len: u32,
-        old_len: [u8; 2],
-    ) -> Result<i32, Counter> {
-        let l4 = headers.l4;
-        let message = l4 + UDP_LEN;
-        self.store(message + 2, &answered.header, 0)?;
-        let tail_len = octets(answered.tail_len);
-        if tail_len == 0 || tail_len > u64::from(TAIL_MAX) {
-            return Err(Counter::DropRewrite);
-        }
-        // SAFETY: the helper checks the offset; the verifier holds that the tail is as long.
-        done(unsafe {
-            bpf_skb_store_bytes(
-                self.skb,
-                message + head_len,
-                scratch.tail.as_ptr().cast(),
-                tail_len as u32,
-                0,
-            )
-        })?;
-        let flow = headers.tuple.reversed();
-        let [p0, p1, p2, p3] = flow.ports().to_ne_bytes();
-        let [n0, n1] = (udp_len as u16).to_be_bytes();
-        self.store(l4, &[p0, p1, p2, p3, n0, n1], 0)?;
-        let grown = difference(
-            u16::from_ne_bytes(old_len).into(),
-            u16::from_ne_bytes([n0, n1]).into(),
-        );
-        // The length counts twice: in the pseudo-header and in the header.
-        let flags = u64::from(BPF_F_MARK_MANGLED_0);
-        let pseudo = checksum::kernel_difference(grown);
-        let rest = checksum::kernel_difference(grown + answered.change);
-        let check = l4 + 6;
-        let pseudo_flags = flags | u64::from(BPF_F_PSEUDO_HDR);
-        // SAFETY: the helper checks the offset.
-        done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, pseudo, pseudo_flags) })?;
-        // SAFETY: as above.
-        done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, rest, flags) })?;
-        self.store_header::<F>(headers.l3, &refuse::header::<F>(&flow, UDP, udp_len))?;
-        self.bounce()
-    }
-
     #[inline(always)]
     fn store_header<F: Family>(&self, l3: u32, header: &[u32; 10]) -> Result<(), Counter> {
         if F::CHECK_OFFSET.is_some() {
@@ -605,6 +514,69 @@ impl Bytes for Skb {
     #[inline(always)]
     fn merge_paths(&self, offset: u32) -> u32 {
         forget(offset, self.len())
+    }
+}
+
+impl Carrier for Skb {
+    const ANSWERED: Counter = Counter::TcDnsAnswer;
+    const DROP: i32 = TC_ACT_SHOT as i32;
+
+    #[inline(always)]
+    fn may_answer(&self) -> bool {
+        self.is_for_this_device()
+    }
+
+    #[inline(always)]
+    fn load(&self, offset: u32, to: &mut [u8], len: u64) -> bool {
+        // SAFETY: the helper checks the offset; the verifier holds that there is room.
+        let loaded = unsafe {
+            bpf_skb_load_bytes(self.skb.cast(), offset, to.as_mut_ptr().cast(), len as u32)
+        };
+        loaded == 0
+    }
+
+    #[inline(always)]
+    fn resize(&self, len: u32) -> bool {
+        // SAFETY: the helper checks the length.
+        (unsafe { bpf_skb_change_tail(self.skb, len, 0) }) == 0
+    }
+
+    #[inline(always)]
+    fn store_octets(&self, offset: u32, from: &[u8], len: u64) -> Result<(), Counter> {
+        // SAFETY: the helper checks the offset; the verifier holds that there are as many octets.
+        done(unsafe { bpf_skb_store_bytes(self.skb, offset, from.as_ptr().cast(), len as u32, 0) })
+    }
+
+    /// Checksums are updated, not computed: a buffer whose checksum is left to a device keeps that state, and a query
+    /// that was damaged on its way does not become an answer that looks whole.
+    #[inline(always)]
+    fn send_back<F: Family>(
+        &self,
+        headers: &Headers<F>,
+        query: &Query,
+        udp_len: u32,
+        change: u64,
+    ) -> Result<i32, Counter> {
+        let flow = headers.tuple.reversed();
+        let [p0, p1, p2, p3] = flow.ports().to_ne_bytes();
+        let [n0, n1] = (udp_len as u16).to_be_bytes();
+        self.store(headers.l4, &[p0, p1, p2, p3, n0, n1], 0)?;
+        let grown = difference(
+            u16::from_ne_bytes(query.len).into(),
+            u16::from_ne_bytes([n0, n1]).into(),
+        );
+        // The length counts twice: in the pseudo-header and in the header.
+        let flags = u64::from(BPF_F_MARK_MANGLED_0);
+        let pseudo = checksum::kernel_difference(grown);
+        let rest = checksum::kernel_difference(grown + change);
+        let check = headers.l4 + 6;
+        let pseudo_flags = flags | u64::from(BPF_F_PSEUDO_HDR);
+        // SAFETY: the helper checks the offset.
+        done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, pseudo, pseudo_flags) })?;
+        // SAFETY: as above.
+        done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, rest, flags) })?;
+        self.store_header::<F>(headers.l3, &refuse::header::<F>(&flow, UDP, udp_len))?;
+        self.bounce()
     }
 }
 

@@ -18,9 +18,9 @@ const BOUNDS: [(&str, u32); 13] = [
     ("getpeername6", 300),
     ("pod_egress", 6_300),
     ("device_egress", 6_300),
-    ("pod_ingress", 68_000),
-    ("device_ingress", 68_000),
-    ("device_xdp", 51_000),
+    ("pod_ingress", 34_500),
+    ("device_ingress", 34_500),
+    ("device_xdp", 18_500),
 ];
 
 #[test]

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use abi::Counter;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use testbed::platform::{Api, Platform, Role};
@@ -25,6 +26,8 @@ struct Run {
     answers_per_s: f64,
     /// CPU of the server's process for each answer, in microseconds.
     server_us: f64,
+    /// Share of the answers that the programs did not make.
+    by_server: f64,
 }
 
 pub(crate) fn measure(figures: &mut Figures, fairlead: &Path, quick: bool) -> Result<()> {
@@ -44,7 +47,8 @@ pub(crate) fn measure(figures: &mut Figures, fairlead: &Path, quick: bool) -> Re
             wait_for("the DNS", Duration::from_secs(20), || {
                 answers(&node, &platform, &pod, kernel).ok()?.then_some(())
             })?;
-            runs.push(run(&platform, &pod, &questions, seconds)?);
+            until_idle(&platform)?;
+            runs.push(run(&node, &platform, &pod, &questions, seconds)?);
         }
     }
     let ratios = |of: fn(&Run) -> f64| -> Vec<f64> {
@@ -64,6 +68,7 @@ pub(crate) fn measure(figures: &mut Figures, fairlead: &Path, quick: bool) -> Re
                 (|run| run.answers_per_s) as fn(&Run) -> f64,
             ),
             ("server_cpu_per_answer", "us", |run| run.server_us),
+            ("answered_by_server", "1", |run| run.by_server),
         ] {
             let figure = Figure {
                 case: format!("pod-to-service/{case}"),
@@ -75,7 +80,8 @@ pub(crate) fn measure(figures: &mut Figures, fairlead: &Path, quick: bool) -> Re
                 runs: runs.len(),
                 ..Figure::default()
             };
-            figures.add(figure, None);
+            let none = case == "kernel" && metric == "answered_by_server";
+            figures.add(figure, none.then_some(Bound::ValueBelow(0.001)));
         }
     }
     // What the programs take is nobody's process: the server's figure goes, and the programs' is measured by itself.
@@ -128,8 +134,36 @@ fn answers(node: &Node, platform: &Platform, pod: &Pod, kernel: bool) -> Result<
     Ok(answered && (view.dns().answers_until_secs > bpf::now_secs()) == kernel)
 }
 
-fn run(platform: &Platform, pod: &Pod, questions: &Path, seconds: u32) -> Result<Run> {
-    let before = cpu_us(platform.id()?)?;
+/// Returns when what the start began is over: loading programs and filling tables goes on after the first answers, and
+/// its CPU is no answer's.
+fn until_idle(platform: &Platform) -> Result<()> {
+    const LOOK: Duration = Duration::from_millis(300);
+    const IDLE_US: f64 = 10_000.0;
+    let id = platform.id()?;
+    let mut before = cpu_us(id)?;
+    wait_for("an idle server", Duration::from_secs(20), || {
+        std::thread::sleep(LOOK);
+        let now = cpu_us(id).ok()?;
+        let idle = now - before <= IDLE_US;
+        before = now;
+        idle.then_some(())
+    })
+}
+
+/// Queries that the programs answered since the tables were made.
+fn in_kernel(node: &Node, platform: &Platform) -> Result<u64> {
+    let root = platform.bpffs();
+    let counters = node
+        .netns()
+        .run(|| Ok(bpf::Datapath::inspect(root)?.counters()?))?;
+    let answers = counters
+        .iter()
+        .filter(|(counter, _)| matches!(counter, Counter::TcDnsAnswer | Counter::XdpDnsAnswer));
+    Ok(answers.map(|(_, value)| value.packets).sum())
+}
+
+fn run(node: &Node, platform: &Platform, pod: &Pod, questions: &Path, seconds: u32) -> Result<Run> {
+    let (before, answered) = (cpu_us(platform.id()?)?, in_kernel(node, platform)?);
     let mut dnsperf = pod.place().command("dnsperf".as_ref())?;
     dnsperf.args([
         "-s",
@@ -158,6 +192,7 @@ fn run(platform: &Platform, pod: &Pod, questions: &Path, seconds: u32) -> Result
     Ok(Run {
         answers_per_s: number("Queries per second:")?,
         server_us: (cpu_us(platform.id()?)? - before) / completed,
+        by_server: 1.0 - (in_kernel(node, platform)? - answered) as f64 / completed,
     })
 }
 
