@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("storage", &[]),
     // Pure.
     ("plan", &["abi", "model"]),
+    ("ipam", &[]),
     ("view", &["api", "model"]),
     ("reconcile", &["api", "model", "view"]),
     ("authorization", &["api"]),
@@ -59,6 +60,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "proxy",
         &["abi", "bpf", "client", "model", "net", "plan", "view"],
     ),
+    ("cni", &["abi", "bpf", "ipam", "net"]),
     // Where shells meet.
     (
         "fairlead",
@@ -68,6 +70,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "apiserver",
             "bpf",
             "client",
+            "cni",
             "dns-server",
             "manager",
             "model",

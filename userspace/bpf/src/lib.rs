@@ -22,6 +22,7 @@ mod netlink;
 mod object;
 mod pass;
 mod pins;
+mod pod_links;
 mod probe;
 mod show;
 mod sockets;
@@ -38,6 +39,7 @@ pub use features::{Feature, features};
 pub use foreign::Foreign;
 pub use link::{DeviceReport, XdpMode};
 pub use pass::XdpPass;
+pub use pod_links::PodLinks;
 pub use probe::Probe;
 pub use spec::Capacities;
 pub use status::{

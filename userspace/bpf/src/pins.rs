@@ -18,7 +18,7 @@ const BPFFS_MAGIC: u64 = 0xcafe_4a11;
 /// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 /// Ends the name of a pin that is about to replace another.
-const NEW: &str = "~new";
+pub(crate) const NEW: &str = "~new";
 
 /// The pins below one root, for the layout of this build.
 #[derive(Clone, Debug)]
@@ -92,18 +92,29 @@ impl Pins {
 
     /// Names of the pinned links, in order.
     pub(crate) fn links(&self) -> Result<Vec<String>, Error> {
+        let mut names = self.link_names()?;
+        names.retain(|name| !name.ends_with(NEW));
+        names.sort();
+        Ok(names)
+    }
+
+    /// Names of pins of links in the making: somebody makes them now, or was killed meanwhile.
+    pub(crate) fn unfinished(&self) -> Result<Vec<String>, Error> {
+        let mut names = self.link_names()?;
+        names.retain(|name| name.ends_with(NEW));
+        Ok(names)
+    }
+
+    fn link_names(&self) -> Result<Vec<String>, Error> {
         let path = self.base.join("links");
         let entries = match fs::read_dir(&path) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(Error::path("list", &path)(error)),
         };
-        let mut names: Vec<String> = entries
+        Ok(entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| !name.ends_with(NEW))
-            .collect();
-        names.sort();
-        Ok(names)
+            .collect())
     }
 
     /// Removes everything that is pinned for this layout, the root too if it is empty then. Links go first, so

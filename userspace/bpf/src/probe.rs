@@ -43,6 +43,11 @@ impl Probe {
             run_statistics: sysctl("/proc/sys/kernel/bpf_stats_enabled").unwrap_or(false),
         }
     }
+
+    /// Whether there is TCX, without asking for anything else.
+    pub(crate) fn has_tcx() -> bool {
+        tcx()
+    }
 }
 
 fn release() -> String {

@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Server(Server),
     /// The kube-proxy replacement, for any Kubernetes API server
     Proxy(Proxy),
+    /// The CNI plugin, as CNI_COMMAND says; container runtimes start it as `fairlead-cni`
+    Cni,
     /// The DNS server of a cluster, with CoreDNS's configuration
     Dns(Dns),
     /// Create or update the objects of YAML files, where there is no kubectl

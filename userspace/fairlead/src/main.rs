@@ -1,6 +1,7 @@
 //! The fairlead binary: command line, configuration, wiring and output.
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 mod cli;
@@ -11,6 +12,9 @@ mod output;
 mod shutdown;
 
 fn main() -> ExitCode {
+    if let Some(plugin) = plugin() {
+        return cni::run(plugin);
+    }
     let outcome = cli::parse().and_then(|cli| {
         logging::init(cli.log_format)?;
         commands::run(cli.command)
@@ -22,4 +26,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Container runtimes know plugins by the name of their file and say everything else in the environment: such a process
+/// has no command line, and no time for one.
+fn plugin() -> Option<cni::Plugin> {
+    let mut args = std::env::args_os();
+    let program = PathBuf::from(args.next()?);
+    let plugin = cni::Plugin::named(program.file_name()?.to_str()?);
+    let asked =
+        || (args.next()? == "cni" && args.next().is_none()).then_some(cni::Plugin::Fairlead);
+    plugin.or_else(asked)
 }

@@ -51,6 +51,14 @@ pub enum Error {
         /// Why not.
         source: rtnetlink::Error,
     },
+    /// The kernel refused a change of links, addresses, routes or neighbours.
+    #[error("cannot {action}")]
+    Change {
+        /// What was tried, in words.
+        action: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// IPsec could not be asked.
     #[error("cannot ask the kernel about IPsec policies: this needs root or CAP_NET_ADMIN")]
     Ipsec(#[source] io::Error),
@@ -62,4 +70,15 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// The kernel's number for what went wrong, where it gave one.
+    #[must_use]
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            Error::Change { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
 }

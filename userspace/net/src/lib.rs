@@ -17,6 +17,7 @@ mod netfilter;
 mod netns;
 mod paths;
 mod routes;
+mod rtnl;
 mod sockets;
 
 pub use datagrams::{BATCH, Batch, Datagrams, RECEIVE_MAX, SEND_MAX};
@@ -28,5 +29,6 @@ pub use mounts::{cgroup2_mount, ensure_bpffs, is_bpffs};
 pub use netfilter::{Hooked, Netfilter};
 pub use netns::Netns;
 pub use paths::{HostRoute, Neighbour};
-pub use routes::{default_route_devices, forwards};
+pub use routes::{default_route_devices, forward, forwards};
+pub use rtnl::{Device, Route, Rtnl, Vxlan};
 pub use sockets::{Connected, Sockets};

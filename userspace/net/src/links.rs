@@ -350,7 +350,7 @@ fn link(message: &LinkMessage) -> Link {
     link
 }
 
-fn address(message: &AddressMessage) -> Option<Address> {
+pub(crate) fn address(message: &AddressMessage) -> Option<Address> {
     // On a point-to-point link the local address is ours and the other one the peer's.
     let local = message
         .attributes

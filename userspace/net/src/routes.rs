@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use crate::Error;
+
 /// Names of the devices that a default route of this thread's network namespace leads through.
 #[must_use]
 pub fn default_route_devices() -> BTreeSet<String> {
@@ -18,12 +20,31 @@ pub fn default_route_devices() -> BTreeSet<String> {
 /// Whether this thread's network namespace forwards packets of a family.
 #[must_use]
 pub fn forwards(v6: bool) -> bool {
-    let path = if v6 {
+    fs::read_to_string(forwarding(v6)).is_ok_and(|text| text.trim() != "0")
+}
+
+/// Lets this thread's network namespace forward packets of a family, if it does not.
+///
+/// # Errors
+///
+/// [`Error::Path`] without root.
+pub fn forward(v6: bool) -> Result<(), Error> {
+    if forwards(v6) {
+        return Ok(());
+    }
+    fs::write(forwarding(v6), "1").map_err(|source| Error::Path {
+        action: "write",
+        path: forwarding(v6).into(),
+        source,
+    })
+}
+
+fn forwarding(v6: bool) -> &'static str {
+    if v6 {
         "/proc/sys/net/ipv6/conf/all/forwarding"
     } else {
         "/proc/sys/net/ipv4/ip_forward"
-    };
-    fs::read_to_string(path).is_ok_and(|text| text.trim() != "0")
+    }
 }
 
 /// Lines of /proc/net/route: device, destination, gateway, flags, three counters, mask.

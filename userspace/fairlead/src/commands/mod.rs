@@ -33,6 +33,11 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Up(flags) => runtime()?.block_on(up::run(flags)),
         Command::Server(flags) => runtime()?.block_on(server::run(flags)),
         Command::Proxy(flags) => runtime()?.block_on(proxy::run(flags)),
+        // With flags that mean nothing to it; without any, the process never comes here.
+        Command::Cni => match cni::run(cni::Plugin::Fairlead) {
+            code if code == std::process::ExitCode::SUCCESS => Ok(()),
+            _ => std::process::exit(1),
+        },
         Command::Dns(flags) => runtime()?.block_on(dns::run(flags)),
         Command::Apply(flags) => runtime()?.block_on(apply::run(&flags)),
         Command::History(flags) => runtime()?.block_on(history::history(&flags)),
