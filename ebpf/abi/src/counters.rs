@@ -81,6 +81,12 @@ labelled! {
         /// TC answered that a packet is too big for its way on: one whose source was translated, which the stack cannot
         /// answer.
         TcTooBig = 27, "tc_too_big";
+        /// Dropped: the policies of the pod that it is for do not let it in.
+        DropPolicyIngress = 40, "drop_policy_ingress";
+        /// Dropped: the policies of the pod that it is from do not let it out.
+        DropPolicyEgress = 41, "drop_policy_egress";
+        /// Dropped: there are policies, and it is not known yet which pod is at the link.
+        DropPolicyUnknown = 42, "drop_policy_unknown";
     }
 }
 

@@ -4,10 +4,12 @@
 use core::mem::{offset_of, size_of};
 
 use crate::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, Device, DnsAnswer, DnsControl, DnsName,
-    Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend,
-    FrontendKey4, FrontendKey6, Host, HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey,
-    RingSlot, Source, SourceKey,
+    Affinity, AffinityKey, Backend, Conversation, Counter, CounterValue, Device, DnsAnswer,
+    DnsControl, DnsName, Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
+    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, NodeConfig,
+    PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyPeerKey,
+    PolicyPortKey, PolicyVerdictKey, ReverseSocket, ReverseSocketKey, RingSlot, Source, SourceKey,
+    policy,
 };
 
 /// FNV-1a over the bytes of a word and a number.
@@ -84,7 +86,7 @@ const COUNTERS: usize = 21;
 /// What came to this version since: tables by name, with a fingerprint of what they hold. A table that is added
 /// changes none that is there: an older process leaves it alone, a newer one makes it where it is not pinned yet,
 /// and the programs of both run on the same tables. So the version stays, and flows live on.
-pub const ADDED: [(&str, u64); 9] = [
+pub const ADDED: [(&str, u64); 17] = [
     (
         crate::endpoints::NAME4,
         fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } },
@@ -123,6 +125,44 @@ pub const ADDED: [(&str, u64); 9] = [
         },
     ),
     (crate::host::NAME, fingerprint! { Host { netns_cookie } }),
+    (
+        policy::CONTROL,
+        fingerprint! { PolicyControl { flags, epoch, generation, _pad } },
+    ),
+    (
+        policy::LINKS,
+        fingerprint! {
+            PolicyLinkKey { ifindex, epoch }
+            PolicyLink { ingress, ingress_default, egress, egress_default, adopt_until_secs }
+        },
+    ),
+    (
+        policy::PEERS,
+        fingerprint! { PolicyPeerKey { prefix_len, epoch, addr } },
+    ),
+    (
+        policy::VERDICTS,
+        fingerprint! { PolicyVerdictKey { set, identity } },
+    ),
+    (
+        policy::PORTS,
+        fingerprint! { PolicyPortKey { prefix_len, profile, proto, _pad, port } },
+    ),
+    (
+        policy::FLOWS4,
+        fingerprint! { Conversation { egress, ingress, last_seen_secs, second_began } },
+    ),
+    (
+        policy::FLOWS6,
+        fingerprint! { Conversation { egress, ingress, last_seen_secs, second_began } },
+    ),
+    (
+        policy::HELD,
+        fingerprint! {
+            PolicyHeldKey { policy, ifindex }
+            PolicyHeld { since_secs, closed }
+        },
+    ),
 ];
 
 /// The fingerprint of this build's layout, without what was [`ADDED`].
@@ -157,6 +197,14 @@ mod tests {
         ("DNS_ALIVE", 0),
         ("SOURCES", 14_549_145_317_994_021_091),
         ("HOST", 9_191_175_750_574_051_562),
+        ("POLICY_CONTROL", 9_041_193_763_431_519_732),
+        ("POLICY_LINKS", 963_745_713_302_958_356),
+        ("POLICY_PEERS", 2_767_221_175_002_389_488),
+        ("POLICY_VERDICTS", 8_972_099_426_299_798_465),
+        ("POLICY_PORTS", 6_706_170_846_029_089_360),
+        ("POLICY_FLOWS4", 16_144_706_000_598_473_187),
+        ("POLICY_FLOWS6", 16_144_706_000_598_473_187),
+        ("POLICY_HELD", 460_926_380_892_422_042),
     ];
 
     #[test]

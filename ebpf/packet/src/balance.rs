@@ -301,8 +301,9 @@ fn find_fragment<F: Family, T: Tables<F>>(tables: &T, headers: &mut Headers<F>) 
     }
 }
 
+/// Remembers the ports of a packet's first fragment for the later ones.
 #[inline(never)]
-fn keep_fragment<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>) {
+pub fn keep_fragment<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>) {
     tables.keep_fragment(
         &fragment_key(headers),
         &FragmentPorts {

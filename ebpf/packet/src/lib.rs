@@ -17,6 +17,7 @@ pub mod local_dns;
 #[cfg(test)]
 mod model;
 pub mod parse;
+pub mod policy;
 pub mod port_range;
 pub mod quote;
 pub mod refuse;

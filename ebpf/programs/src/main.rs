@@ -30,6 +30,7 @@ mod kernel {
     mod outlined;
     mod pod_egress;
     mod pod_ingress;
+    mod policy;
     mod recvmsg;
     mod route;
     mod sendmsg;

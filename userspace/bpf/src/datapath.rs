@@ -281,6 +281,15 @@ impl Datapath {
         self.view.set_host_routing(lease)
     }
 
+    /// The tables of policies, to write.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotLoaded`] if they are gone.
+    pub fn policy_table(&self) -> Result<crate::PolicyTable, Error> {
+        crate::PolicyTable::open(&self.view.pins)
+    }
+
     /// Whether nothing but ours treats what leaves a device through TCX. Where the kernel has no TCX there are only tc
     /// filters, of which rtnetlink tells.
     #[must_use]

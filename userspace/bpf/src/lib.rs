@@ -23,6 +23,7 @@ mod object;
 mod pass;
 mod pins;
 mod pod_links;
+mod policy;
 mod probe;
 mod show;
 mod sockets;
@@ -40,6 +41,7 @@ pub use foreign::Foreign;
 pub use link::{DeviceReport, XdpMode};
 pub use pass::XdpPass;
 pub use pod_links::PodLinks;
+pub use policy::PolicyTable;
 pub use probe::Probe;
 pub use spec::Capacities;
 pub use status::{

@@ -72,6 +72,38 @@ impl Show for SourceKey {
     }
 }
 
+impl Show for abi::PolicyLinkKey {
+    fn show(&self) -> String {
+        format!("link {}", self.ifindex)
+    }
+}
+
+impl Show for abi::PolicyPeerKey {
+    fn show(&self) -> String {
+        let addr = Ipv6Addr::from(self.addr).to_canonical();
+        format!("{addr}, {} bits", self.prefix_len)
+    }
+}
+
+impl Show for abi::PolicyVerdictKey {
+    fn show(&self) -> String {
+        format!("identity {} of set {}", self.identity, self.set)
+    }
+}
+
+impl Show for abi::PolicyPortKey {
+    fn show(&self) -> String {
+        let port = self.port.get();
+        format!("{port}/{} of profile {}", proto(self.proto), self.profile)
+    }
+}
+
+impl Show for abi::PolicyHeldKey {
+    fn show(&self) -> String {
+        format!("a policy at link {}", self.ifindex)
+    }
+}
+
 impl Show for Flow4 {
     fn show(&self) -> String {
         let (from, to) = (

@@ -84,6 +84,14 @@ specs! {
     DNS_CONTROL = abi::dns::CONTROL, u32 => abi::DnsControl, "", None;
     DNS_ALIVE = abi::dns::ALIVE, u32 => u32, "", None;
     DNS_SCRATCH = abi::dns::SCRATCH, u32 => [u8; abi::dns::SCRATCH_LEN], "", None;
+    POLICY_CONTROL = abi::policy::CONTROL, u32 => abi::PolicyControl, "", None;
+    POLICY_LINKS = abi::policy::LINKS, abi::PolicyLinkKey => abi::PolicyLink, "", None;
+    POLICY_PEERS = abi::policy::PEERS, abi::PolicyPeerKey => u32, "", None;
+    POLICY_VERDICTS = abi::policy::VERDICTS, abi::PolicyVerdictKey => u32, "", None;
+    POLICY_PORTS = abi::policy::PORTS, abi::PolicyPortKey => u32, "", None;
+    POLICY_FLOWS4 = abi::policy::FLOWS4, abi::Flow4 => abi::Conversation, "", None;
+    POLICY_FLOWS6 = abi::policy::FLOWS6, abi::Flow6 => abi::Conversation, "", None;
+    POLICY_HELD = abi::policy::HELD, abi::PolicyHeldKey => abi::PolicyHeld, "", None;
     COUNTERS = abi::counters::NAME, u32 => abi::CounterValue, "", None;
 }
 

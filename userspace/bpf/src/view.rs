@@ -17,6 +17,7 @@ use serde::Serialize;
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::pins::{self, Pins};
+use crate::policy::Policies;
 use crate::status::{self, Status};
 use crate::table::{Array, Hash, open_pinned};
 use crate::{Error, Foreign, Place, Probe, foreign, spec, sys};
@@ -65,6 +66,7 @@ pub struct View {
     host_routing: OwnedFd,
     dns_names: Hash<DnsName, DnsAnswer>,
     dns_control: Array<DnsControl>,
+    pub(crate) policies: Policies,
     config: OwnedFd,
     counters: OwnedFd,
     cpus: usize,
@@ -102,6 +104,7 @@ impl View {
             host_routing: open_pinned(&pins, &spec::HOST_ROUTING, read_only)?.0,
             dns_names: Hash::open(&pins, spec::DNS_NAMES, true)?,
             dns_control: Array::open(&pins, spec::DNS_CONTROL, true)?,
+            policies: Policies::open(&pins, read_only)?,
             config: open_pinned(&pins, &spec::CONFIG, read_only)?.0,
             counters: open_pinned(&pins, &spec::COUNTERS, true)?.0,
             cpus,
@@ -263,6 +266,15 @@ impl View {
         Ok(())
     }
 
+    /// What the kernel holds of policies.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn policies(&self) -> Result<plan::policy::PolicyTables, Error> {
+        self.policies.tables()
+    }
+
     /// How full each table is. Costs a walk through the hashes: for people and for metrics, not for a hot path.
     ///
     /// # Errors
@@ -282,7 +294,7 @@ impl View {
                 fill(&spec::$spec, self.$table.count()?, self.$table.capacity())
             };
         }
-        Ok(vec![
+        let mut fills = vec![
             hash!(FRONTENDS4, frontends4),
             hash!(FRONTENDS6, frontends6),
             fill(&spec::RINGS, self.rings.used(), self.rings.capacity()),
@@ -301,7 +313,9 @@ impl View {
             hash!(ENDPOINTS6, endpoints6),
             hash!(DNS_NAMES, dns_names),
             hash!(SOURCES, sources),
-        ])
+        ];
+        fills.extend(self.policies.fill()?);
+        Ok(fills)
     }
 
     /// Programs, links and tables.

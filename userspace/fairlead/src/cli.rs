@@ -89,6 +89,9 @@ pub(crate) enum Command {
     /// What the kernel holds of flows on the packet paths
     #[command(subcommand)]
     Flow(ListFlows),
+    /// Which NetworkPolicies hold for which pods of this node, and since when
+    #[command(subcommand)]
+    Policy(List),
     /// Programs, hooks, tables and how full they are, counters
     Status(Status),
     /// What stands in the way of Services on this host, why it matters, and the remedy; status 1 if something does
@@ -218,6 +221,10 @@ pub(crate) struct DatapathFlags {
     /// Serve the host ports of this node's Pods, as a CNI plugin `portmap` would; needs the right to watch Pods
     #[arg(long)]
     pub(crate) host_ports: bool,
+    /// Judge the packets of this node's pods by NetworkPolicies and ClusterNetworkPolicies; needs the right to list and
+    /// watch these, Pods and Namespaces, and a route on the host for each pod
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) network_policy: NetworkPolicy,
     /// Serve the node's /healthz and /livez here, as kube-proxy does on port 10256
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) healthz_bind_address: Option<SocketAddr>,
@@ -270,6 +277,16 @@ pub(crate) enum Xdp {
     /// In the stack, with any driver
     Generic,
     /// Not at all: TC alone
+    Off,
+}
+
+/// Whether policies are enforced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub(crate) enum NetworkPolicy {
+    /// They are, where there are any
+    #[default]
+    On,
+    /// Somebody else does that, or nobody
     Off,
 }
 

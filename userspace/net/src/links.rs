@@ -41,6 +41,8 @@ pub struct Link {
     pub loopback: bool,
     /// What it is paired with or stacked on lives in another network namespace.
     pub peer_elsewhere: bool,
+    /// It is a port of a bridge or of another device that takes what arrives.
+    pub enslaved: bool,
     /// Hardware address; empty where there is none.
     pub hardware_address: Vec<u8>,
     /// Its root queueing discipline (`noqueue`, `fq_codel`, ...).
@@ -326,6 +328,7 @@ fn link(message: &LinkMessage) -> Link {
         up: flags.contains(LinkFlags::Up),
         loopback: flags.contains(LinkFlags::Loopback),
         peer_elsewhere: false,
+        enslaved: false,
         hardware_address: Vec::new(),
         qdisc: String::new(),
         mtu: 0,
@@ -337,6 +340,7 @@ fn link(message: &LinkMessage) -> Link {
             LinkAttribute::Qdisc(kind) => link.qdisc.clone_from(kind),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
+            LinkAttribute::Controller(index) => link.enslaved = *index != 0,
             LinkAttribute::Address(bytes) => link.hardware_address.clone_from(bytes),
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(|info| match info {

@@ -9,6 +9,7 @@ use net::{Change, Link, Links};
 use tracing::{debug, info, warn};
 
 use crate::pods::Pods;
+use crate::policy::Whereabouts;
 use crate::routing::Routing;
 use crate::{Error, Settings};
 
@@ -20,6 +21,8 @@ pub(crate) struct Attachments {
     attached: BTreeMap<u32, DeviceReport>,
     /// Addresses of the named devices.
     addresses: Vec<IpAddr>,
+    /// Addresses of every link: the node's own.
+    own: Vec<IpAddr>,
     pods: Pods,
     /// Links where classifiers may see packets that TCX does not tell of.
     classified: BTreeSet<u32>,
@@ -65,6 +68,7 @@ impl Attachments {
             links,
             attached: BTreeMap::new(),
             addresses: Vec::new(),
+            own: Vec::new(),
             pods: Pods::new(datapath.endpoints()?),
             classified: BTreeSet::new(),
             neighbours_kept: Instant::now(),
@@ -90,7 +94,7 @@ impl Attachments {
                 datapath.detach(ifindex)?;
             }
         }
-        attachments.addresses = addresses(&list, settings);
+        attachments.set_addresses(&list, settings);
         attachments.list_pods(&list, datapath).await?;
         attachments.read_rules().await;
         attachments.look(datapath)?;
@@ -152,8 +156,10 @@ impl Attachments {
             }
             Change::Addresses { ifindex } => {
                 let report = self.attached.get(ifindex);
-                if report.is_some_and(|report| settings.devices.contains(&report.device)) {
-                    self.addresses = addresses(&self.links.list().await?, settings);
+                let named = report.is_some_and(|report| settings.devices.contains(&report.device));
+                if named || settings.network_policy {
+                    let list = self.links.list().await?;
+                    self.set_addresses(&list, settings);
                 }
             }
             Change::Missed => {
@@ -165,7 +171,7 @@ impl Attachments {
                     let there = list.iter().any(|link| link.ifindex == *ifindex);
                     there || datapath.detach(*ifindex).is_err()
                 });
-                self.addresses = addresses(&list, settings);
+                self.set_addresses(&list, settings);
                 self.pods.start_over();
                 self.list_pods(&list, datapath).await?;
                 self.read_rules().await;
@@ -258,6 +264,23 @@ impl Attachments {
             }
         }
         self.routing.set_rules(rules);
+    }
+
+    fn set_addresses(&mut self, list: &[Link], settings: &Settings) {
+        self.addresses = addresses(list, settings);
+        let own = list.iter().flat_map(|link| &link.addresses);
+        self.own = own.map(|address| address.addr).collect();
+        self.own.sort_unstable();
+        self.own.dedup();
+    }
+
+    /// Where pods of this node are, as policies need to know it.
+    pub(crate) fn whereabouts(&self) -> Whereabouts {
+        Whereabouts {
+            pods: self.pods.links(),
+            bridged: self.pods.enslaved(),
+            node: self.own.clone(),
+        }
     }
 
     /// What is attached, by index.

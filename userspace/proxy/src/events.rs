@@ -28,16 +28,49 @@ pub(crate) struct Events {
     writer: JoinHandle<()>,
 }
 
-/// All that is wrong with a service now.
+/// What kind of object the Events are about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum About {
+    /// Services.
+    Service,
+    /// NetworkPolicies.
+    NetworkPolicy,
+}
+
+impl About {
+    fn api_version(self) -> &'static str {
+        match self {
+            About::Service => "v1",
+            About::NetworkPolicy => "networking.k8s.io/v1",
+        }
+    }
+
+    fn kind(self) -> &'static str {
+        match self {
+            About::Service => "Service",
+            About::NetworkPolicy => "NetworkPolicy",
+        }
+    }
+
+    fn resource(self) -> Resource {
+        match self {
+            About::Service => Resource::of::<objects::Service>(),
+            About::NetworkPolicy => Resource::of::<objects::NetworkPolicy>(),
+        }
+    }
+}
+
+/// All that is wrong with an object now.
 type News = (ServiceKey, Vec<Trouble>);
 
 impl Events {
     /// Starts writing in the background, as long as this is kept.
-    pub(crate) fn start(client: Client, node: &str) -> Self {
+    pub(crate) fn start(client: Client, node: &str, about: About) -> Self {
         let (news, heard) = mpsc::unbounded_channel();
         let writer = Writer {
             client,
             node: node.to_owned(),
+            about,
             known: BTreeMap::new(),
             due: BTreeMap::new(),
             written: BTreeMap::new(),
@@ -74,6 +107,7 @@ const FINISH: Duration = Duration::from_secs(2);
 struct Writer {
     client: Client,
     node: String,
+    about: About,
     known: BTreeMap<ServiceKey, Vec<Trouble>>,
     /// Not yet written.
     due: BTreeMap<ServiceKey, Vec<Trouble>>,
@@ -160,8 +194,8 @@ impl Writer {
             "kind": "Event",
             "metadata": {"name": name, "namespace": &*service.namespace},
             "involvedObject": {
-                "apiVersion": "v1",
-                "kind": "Service",
+                "apiVersion": self.about.api_version(),
+                "kind": self.about.kind(),
                 "namespace": &*service.namespace,
                 "name": &*service.name,
                 "uid": uid,
@@ -196,16 +230,23 @@ impl Writer {
         patch.await.map(drop)
     }
 
-    /// The Service's uid, by which `kubectl describe` asks for Events. Listed, for that a kube-proxy's role may.
+    /// The object's uid, by which `kubectl describe` asks for Events. Listed, for that a kube-proxy's role may.
     async fn uid(&self, service: &ServiceKey) -> Result<Option<String>, Error> {
-        let collection = Resource::of::<objects::Service>().within(&service.namespace);
+        let collection = self.about.resource().within(&service.namespace);
         let params = ListParams {
             field_selector: format!("metadata.name={}", service.name),
             ..ListParams::default()
         };
-        let page = self.client.page::<objects::Service>(&collection, &params);
+        let page = self.client.page::<Uid>(&collection, &params);
         Ok(page.await?.items.pop().map(|found| found.metadata.uid))
     }
+}
+
+/// All that is asked of an object.
+#[derive(Deserialize)]
+struct Uid {
+    #[serde(default)]
+    metadata: objects::ObjectMeta,
 }
 
 #[derive(Deserialize)]
@@ -250,6 +291,7 @@ mod tests {
         Writer {
             client,
             node: "node-a".to_owned(),
+            about: About::Service,
             known: BTreeMap::new(),
             due: BTreeMap::new(),
             written: BTreeMap::new(),

@@ -3,12 +3,16 @@
 //! The kernel knows no names. A row carries the service's identifier; who can ask the API server puts names
 //! beside it.
 
+mod policies;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use abi::{Frontend, ServiceId, backends, frontends};
 use plan::{FrontendKey, Tables, text};
 use serde::Serialize;
+
+pub use policies::{PolicyRow, policies};
 
 /// A frontend and what answers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -32,6 +32,8 @@ struct PodLink {
     free: bool,
     /// Nothing but our programs treats what leaves.
     ours: bool,
+    /// A port of a bridge.
+    enslaved: bool,
 }
 
 impl Pods {
@@ -60,6 +62,7 @@ impl Pods {
             address,
             free,
             ours,
+            enslaved: link.enslaved,
         };
         if self.links.insert(link.ifindex, now) != Some(now) {
             self.touch(link.ifindex);
@@ -135,6 +138,21 @@ impl Pods {
         news
     }
 
+    /// Links that are ports of a bridge.
+    pub(crate) fn enslaved(&self) -> BTreeSet<u32> {
+        let links = self.links.iter();
+        let enslaved = links.filter(|(_, link)| link.enslaved);
+        enslaved.map(|(ifindex, _)| *ifindex).collect()
+    }
+
+    /// The links of the addresses that the kernel was told of.
+    pub(crate) fn links(&self) -> BTreeMap<IpAddr, u32> {
+        let links = self.told.iter();
+        links
+            .map(|(addr, endpoint)| (*addr, endpoint.ifindex))
+            .collect()
+    }
+
     /// The neighbours that packets go straight to: link and address.
     pub(crate) fn neighbours(&self) -> impl Iterator<Item = (u32, IpAddr)> + '_ {
         self.told
@@ -192,6 +210,7 @@ mod tests {
             up: true,
             loopback: false,
             peer_elsewhere: true,
+            enslaved: false,
             hardware_address: vec![2, 0, 0, 0, 0, ifindex as u8],
             qdisc: "noqueue".to_owned(),
             mtu: 1500,

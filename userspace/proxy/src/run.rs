@@ -19,10 +19,11 @@ use view::Services;
 
 use crate::attach::{Attachments, Due};
 use crate::balancer::Turn;
-use crate::events::Events;
+use crate::events::{About, Events};
 use crate::healthz::{self, HealthChecks};
 use crate::leaving::Leaving;
-use crate::{Balancer, Error, Settings, Trouble, apply, grace, inputs, metrics};
+use crate::policy::PolicyTask;
+use crate::{Balancer, Error, Settings, Trouble, apply, grace, inputs, metrics, policy};
 
 /// Follows the API server and keeps the kernel's tables right, until `shutdown` turns true; with
 /// [`Settings::once`], until they are right for the first time. What is in the kernel stays there.
@@ -134,6 +135,8 @@ struct Proxy {
     leaving: Leaving,
     /// Until when Services wait for the list of Pods.
     pods_due: Option<Instant>,
+    /// `None` where packets are not judged.
+    policies: Option<PolicyTask>,
 }
 
 impl Proxy {
@@ -181,9 +184,19 @@ impl Proxy {
             healthz::serve(address, &settings).await?;
         }
         let leaving = Leaving::start(settings.datapath.bpffs_root.clone());
+        let table = datapath.policy_table()?;
+        let policies = if settings.network_policy && !settings.once {
+            let whereabouts = attachments.whereabouts();
+            Some(PolicyTask::start(client, &settings, table, whereabouts)?)
+        } else {
+            if !settings.network_policy {
+                policy::switch_off(&table)?;
+            }
+            None
+        };
         let proxy = Proxy {
             balancer: Balancer::new(services, &kernel, capacities, named),
-            events: Events::start(client.clone(), &settings.node_name),
+            events: Events::start(client.clone(), &settings.node_name, About::Service),
             settings,
             datapath,
             attachments,
@@ -197,6 +210,7 @@ impl Proxy {
             health_checks: HealthChecks::default(),
             leaving,
             pods_due,
+            policies,
         };
         proxy.tell_devices();
         Ok(proxy)
@@ -376,6 +390,9 @@ impl Proxy {
                 error = &error as &dyn StdError,
                 "cannot follow a change of the host"
             );
+        }
+        if let Some(policies) = &self.policies {
+            policies.tell(self.attachments.whereabouts());
         }
         if !due.concerns_devices() {
             return false;

@@ -27,6 +27,9 @@ pub struct Settings {
     pub node_port_addresses: NodePortAddresses,
     /// Serve the host ports of this node's Pods, which needs the right to list and watch Pods.
     pub host_ports: bool,
+    /// Judge the packets of this node's pods by NetworkPolicies and ClusterNetworkPolicies, which needs the right to list
+    /// and watch these, Pods and Namespaces. Not with `once`: what pods come later would find nothing.
+    pub network_policy: bool,
     /// The kernel's side: pins, cgroup, capacities.
     pub datapath: bpf::Settings,
     /// Where `/healthz`, `/readyz`, `/status` and `/metrics` are served; nowhere by default.
@@ -51,6 +54,7 @@ impl Settings {
             host_routing: HostRouting::Auto,
             node_port_addresses: NodePortAddresses::All,
             host_ports: false,
+            network_policy: false,
             datapath: bpf::Settings::default(),
             metrics_bind_address: None,
             healthz_bind_address: None,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::kube_proxy::KubeProxy;
+use crate::policy::PolicyStatus;
 
 /// The proxy's own state. What the kernel holds is `bpf::Status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -26,6 +27,8 @@ pub struct Status {
     pub latency: Latency,
     /// Devices and pod links attached to, with what was attached.
     pub devices: BTreeMap<u32, bpf::DeviceReport>,
+    /// Policies.
+    pub policies: PolicyStatus,
     /// What kube-proxy's metrics and health are made of.
     #[serde(skip)]
     pub kube_proxy: KubeProxy,

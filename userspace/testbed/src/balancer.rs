@@ -236,6 +236,15 @@ impl Balancer {
     }
 }
 
+/// Index of the node's end of a pod's link.
+///
+/// # Errors
+///
+/// When the link is gone.
+pub fn ifindex(node: &Node, pod: &Pod) -> Result<u32> {
+    Ok(link(node.netns(), pod.device())?.ifindex)
+}
+
 fn link(netns: &Netns, device: &str) -> Result<Link> {
     netns.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -3,6 +3,7 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
+use super::outlined::place;
 use super::skb::Skb;
 use super::tc;
 
@@ -13,5 +14,5 @@ pub(crate) fn device_egress(ctx: TcContext) -> i32 {
         // `pod_ingress` sent it here, and has done this program's part.
         return tc::NEXT;
     }
-    tc::egress(skb)
+    tc::egress(skb, place::DEVICE)
 }

@@ -9,11 +9,12 @@
 //! any CPU: insertions are atomic per entry, and what is changed in place is a single aligned word.
 
 use abi::{
-    Affinity, AffinityKey, Backend, CounterValue, Device, DnsAnswer, DnsControl, DnsName, Endpoint,
-    Flow4, Flow6, FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4,
-    FrontendKey6, Host, HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot, Source,
-    affinity, backends, counters, devices, dns, endpoints, flows, fragments, frontends,
-    reverse_sockets, rings, sources,
+    Affinity, AffinityKey, Backend, Conversation, CounterValue, Device, DnsAnswer, DnsControl,
+    DnsName, Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend,
+    FrontendKey4, FrontendKey6, Host, HostRouting, NodeConfig, PolicyControl, PolicyHeld,
+    PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyVerdictKey, ReverseSocket, ReverseSocketKey,
+    RingSlot, Source, affinity, backends, counters, devices, dns, endpoints, flows, fragments,
+    frontends, policy, reverse_sockets, rings, sources,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockMap};
@@ -119,6 +120,64 @@ pub(crate) static HOST: Array<Host, 1> = Array::new();
 /// Replaced whole by the agent; either half is one aligned word.
 #[btf_map]
 pub(crate) static HOST_ROUTING: Array<HostRouting, 1> = Array::new();
+
+/// Replaced whole by the agent, last of all that a change of policies takes.
+#[btf_map]
+pub(crate) static POLICY_CONTROL: Array<PolicyControl, 1> = Array::new();
+
+/// Replaced whole by the agent, one entry at a time; those of another epoch than the one that holds are read by
+/// nobody. So with every table of policies.
+#[btf_map]
+pub(crate) static POLICY_LINKS: HashMap<
+    PolicyLinkKey,
+    PolicyLink,
+    { policy::LINKS_CAPACITY as usize },
+    NO_PREALLOC,
+> = HashMap::new();
+
+/// As POLICY_LINKS. The key is a [`abi::PolicyPeerKey`] behind its length.
+#[btf_map]
+pub(crate) static POLICY_PEERS: LpmTrie<[u32; 5], u32, { policy::PEERS_CAPACITY as usize }> =
+    LpmTrie::new();
+
+/// As POLICY_LINKS.
+#[btf_map]
+pub(crate) static POLICY_VERDICTS: HashMap<
+    PolicyVerdictKey,
+    u32,
+    { policy::VERDICTS_CAPACITY as usize },
+    NO_PREALLOC,
+> = HashMap::new();
+
+/// As POLICY_LINKS. The key is a [`abi::PolicyPortKey`] behind its length.
+#[btf_map]
+pub(crate) static POLICY_PORTS: LpmTrie<[u32; 2], u32, { policy::PORTS_CAPACITY as usize }> =
+    LpmTrie::new();
+
+/// Replaced whole by whichever CPU judged last; what another one judged at the same moment is judged again.
+#[btf_map]
+pub(crate) static POLICY_FLOWS4: LruHashMap<
+    Flow4,
+    Conversation,
+    { policy::FLOWS_CAPACITY as usize },
+> = LruHashMap::new();
+
+/// As POLICY_FLOWS4.
+#[btf_map]
+pub(crate) static POLICY_FLOWS6: LruHashMap<
+    Flow6,
+    Conversation,
+    { policy::FLOWS_CAPACITY as usize },
+> = LruHashMap::new();
+
+/// The agent's own.
+#[btf_map]
+pub(crate) static POLICY_HELD: HashMap<
+    PolicyHeldKey,
+    PolicyHeld,
+    { policy::HELD_CAPACITY as usize },
+    NO_PREALLOC,
+> = HashMap::new();
 
 /// Replaced whole by the holder of the DNS zone, one entry at a time; see `abi::DnsControl::generation`.
 #[btf_map]

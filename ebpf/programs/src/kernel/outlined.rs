@@ -12,7 +12,7 @@ use packet::{Family, Headers, Inserted, V4, V6, reply};
 use super::frame::Frame;
 use super::skb::Skb;
 use super::tables::Maps;
-use super::{device_xdp, dns, tc};
+use super::{device_xdp, dns, policy, tc};
 
 /// A packet as it came and as it shall leave.
 #[repr(C)]
@@ -55,7 +55,7 @@ pub(crate) mod place {
 macro_rules! outlined {
     ($family:ty, $flow:ty, $state:ty, $choose:ident, $claim:ident, $begin:ident, $read:ident, $read_frame:ident, $decide:ident,
      $answers:ident, $carry:ident, $answer:ident, $refuse:ident, $mend:ident, $forward:ident,
-     $skb_dns:ident, $xdp_dns:ident) => {
+     $skb_dns:ident, $xdp_dns:ident, $judge:ident) => {
         /// [`balance::choose`], as [`code`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -232,6 +232,22 @@ macro_rules! outlined {
             }
         }
 
+        /// [`policy::judge`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $judge(
+            ctx: *mut __sk_buff,
+            plan: *const Plan<$family>,
+            ifindex: u32,
+            how: u32,
+        ) -> u32 {
+            // SAFETY: as above.
+            match unsafe { plan.as_ref() } {
+                Some(plan) => policy::judge(Skb::of(ctx), plan, ifindex, how),
+                None => 0,
+            }
+        }
+
         /// Answers a DNS query at a [`place`]; [`dns::LEFT`] where it goes on.
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -277,7 +293,8 @@ outlined!(
     skb_mend4,
     xdp_carry4,
     skb_dns4,
-    xdp_dns4
+    xdp_dns4,
+    skb_judge4
 );
 outlined!(
     V6,
@@ -296,5 +313,6 @@ outlined!(
     skb_mend6,
     xdp_carry6,
     skb_dns6,
-    xdp_dns6
+    xdp_dns6,
+    skb_judge6
 );

@@ -3,10 +3,11 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
+use super::outlined::place;
 use super::skb::Skb;
 use super::tc;
 
 #[classifier]
 pub(crate) fn pod_egress(ctx: TcContext) -> i32 {
-    tc::egress(Skb::new(&ctx))
+    tc::egress(Skb::new(&ctx), place::POD)
 }

@@ -69,6 +69,12 @@ impl Skb {
         field::<_, { offset_of!(__sk_buff, ifindex) }>(self.skb)
     }
 
+    /// Where the packet arrived at this host; zero where the host itself sent it.
+    #[inline(always)]
+    pub(crate) fn ingress_ifindex(&self) -> u32 {
+        field::<_, { offset_of!(__sk_buff, ingress_ifindex) }>(self.skb)
+    }
+
     /// The kernel's context, for helpers.
     #[inline(always)]
     pub(crate) fn ctx(&self) -> *mut __sk_buff {

@@ -8,7 +8,7 @@ use packet::balance::{bounces, code, source_changes};
 use packet::quote::{Mended, Quote, Way};
 use packet::refuse::Undelivered;
 use packet::{
-    Address as _, Family, Flow as _, Headers, Link, Place, Tables, Transport, parse, quote,
+    Address as _, Family, Flow as _, Headers, Link, Place, Tables, Transport, V4, V6, parse, quote,
 };
 use zerocopy::network_endian::U16;
 
@@ -16,21 +16,40 @@ use super::count::{count, count_number};
 use super::direct::{self, Source};
 use super::dns;
 use super::hint;
-use super::outlined::{self, Plan};
+use super::outlined::{self, Plan, place};
+use super::policy::{self, how};
 use super::skb::Skb;
 use super::tables::Maps;
 
 /// The verdict on what is not redirected or dropped: it goes on to other programs.
 pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
 
+/// Judges what may go straight to a pod, whose link's program does not see it then.
+macro_rules! judge_straight {
+    ($family:ty, $skb:expr, $plan:expr, $how:expr, $judge:ident) => {
+        if policy::is_on() {
+            let straight = policy::straight_to::<$family>(&$plan.to, $skb.ifindex());
+            if straight != 0 {
+                let denied = outlined::$judge($skb.ctx(), &$plan, straight, $how);
+                if denied != 0 {
+                    return dropped(denied - 1, $plan.headers.bytes);
+                }
+            }
+        }
+    };
+}
+
 macro_rules! arriving {
-    ($skb:expr, $place:expr, $l3:expr, $read:ident, $decide:ident, $carry:ident, $refuse:ident, $dns:ident, $mend:ident) => {{
+    ($family:ty, $skb:expr, $place:expr, $l3:expr, $read:ident, $decide:ident, $carry:ident, $refuse:ident, $dns:ident, $mend:ident, $judge:ident) => {{
         let mut plan = Plan::new($l3);
         outlined::$read($skb.ctx(), &mut plan);
-        if $place == outlined::place::DEVICE && hint::is_on(&$skb) {
+        if $place == place::DEVICE && hint::is_on(&$skb) {
+            judge_straight!($family, $skb, plan, 0, $judge);
             return outlined::$carry($skb.ctx(), &plan, $place, code::DONE);
         }
-        if dns::asks(&plan.headers) {
+        if dns::asks(&plan.headers)
+            && ($place != place::POD || !policy::limits_egress::<$family>($skb.ifindex()))
+        {
             let verdict = outlined::$dns($skb.ctx(), &plan, $place);
             if verdict != dns::LEFT {
                 return verdict;
@@ -43,6 +62,17 @@ macro_rules! arriving {
             }
         }
         let decision = outlined::$decide(&mut plan, $place, $skb.ifindex());
+        if decision < code::DROP && decision != code::REFUSE {
+            let how = how::after(decision);
+            if $place == place::POD && policy::is_on() {
+                let egress = how | how::EGRESS;
+                let denied = outlined::$judge($skb.ctx(), &plan, $skb.ifindex(), egress);
+                if denied != 0 {
+                    return dropped(denied - 1, plan.headers.bytes);
+                }
+            }
+            judge_straight!($family, $skb, plan, how, $judge);
+        }
         if decision >= code::DROP {
             dropped(decision - code::DROP, plan.headers.bytes)
         } else if decision == code::REFUSE {
@@ -54,14 +84,27 @@ macro_rules! arriving {
 }
 
 macro_rules! leaving {
-    ($skb:expr, $l3:expr, $read:ident, $reply:ident, $answer:ident, $mend:ident) => {{
+    ($skb:expr, $place:expr, $l3:expr, $read:ident, $reply:ident, $answer:ident, $mend:ident, $judge:ident) => {{
         let mut plan = Plan::new($l3);
         outlined::$read($skb.ctx(), &mut plan);
         if plan.headers.transport == Transport::Icmp {
             let verdict = outlined::$mend($skb.ctx(), &plan, way::LEAVING);
-            return if verdict == NOT_MENDED { NEXT } else { verdict };
+            if verdict != NOT_MENDED {
+                return verdict;
+            }
         }
-        if outlined::$reply(&mut plan) == code::REPLY {
+        let decision = if plan.headers.transport == Transport::Icmp {
+            code::PASS
+        } else {
+            outlined::$reply(&mut plan)
+        };
+        if $place == place::POD && is_for_pod($skb) {
+            let denied = outlined::$judge($skb.ctx(), &plan, $skb.ifindex(), 0);
+            if denied != 0 {
+                return dropped(denied - 1, plan.headers.bytes);
+            }
+        }
+        if decision == code::REPLY {
             outlined::$answer($skb.ctx(), &plan)
         } else {
             NEXT
@@ -81,10 +124,10 @@ pub(crate) fn ingress(skb: Skb, place: u32) -> i32 {
 
 /// Packets that leave: answers of services on their way to clients.
 #[inline(always)]
-pub(crate) fn egress(skb: Skb) -> i32 {
+pub(crate) fn egress(skb: Skb, place: u32) -> i32 {
     match parse::link(&skb) {
-        Link::V4(l3) => egress4(skb, l3),
-        Link::V6(l3) => egress6(skb, l3),
+        Link::V4(l3) => egress4(skb, place, l3),
+        Link::V6(l3) => egress6(skb, place, l3),
         Link::Other => NEXT,
     }
 }
@@ -94,6 +137,7 @@ pub(crate) fn egress(skb: Skb) -> i32 {
 #[inline(never)]
 fn ingress4(skb: Skb, place: u32, l3: u32) -> i32 {
     arriving!(
+        V4,
         skb,
         place,
         l3,
@@ -102,13 +146,15 @@ fn ingress4(skb: Skb, place: u32, l3: u32) -> i32 {
         skb_carry4,
         skb_refuse4,
         skb_dns4,
-        skb_mend4
+        skb_mend4,
+        skb_judge4
     )
 }
 
 #[inline(never)]
 fn ingress6(skb: Skb, place: u32, l3: u32) -> i32 {
     arriving!(
+        V6,
         skb,
         place,
         l3,
@@ -117,18 +163,45 @@ fn ingress6(skb: Skb, place: u32, l3: u32) -> i32 {
         skb_carry6,
         skb_refuse6,
         skb_dns6,
-        skb_mend6
+        skb_mend6,
+        skb_judge6
     )
 }
 
 #[inline(never)]
-fn egress4(skb: Skb, l3: u32) -> i32 {
-    leaving!(skb, l3, skb_read4, reply4, skb_answer4, skb_mend4)
+fn egress4(skb: Skb, place: u32, l3: u32) -> i32 {
+    leaving!(
+        skb,
+        place,
+        l3,
+        skb_read4,
+        reply4,
+        skb_answer4,
+        skb_mend4,
+        skb_judge4
+    )
 }
 
 #[inline(never)]
-fn egress6(skb: Skb, l3: u32) -> i32 {
-    leaving!(skb, l3, skb_read6, reply6, skb_answer6, skb_mend6)
+fn egress6(skb: Skb, place: u32, l3: u32) -> i32 {
+    leaving!(
+        skb,
+        place,
+        l3,
+        skb_read6,
+        reply6,
+        skb_answer6,
+        skb_mend6,
+        skb_judge6
+    )
+}
+
+/// Whether a packet that leaves by a pod's link is to be judged. A node may always reach its pods; and what came from
+/// the pod itself comes back to it as our answer, or because it asked for itself.
+#[inline(always)]
+fn is_for_pod(skb: Skb) -> bool {
+    let from = skb.ingress_ifindex();
+    policy::is_on() && from != 0 && from != skb.ifindex()
 }
 
 /// Gives a packet that arrived its new tuple, if it has one, sends it where it cannot go by itself or gets quicker,

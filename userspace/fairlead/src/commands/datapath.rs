@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use net::Capability;
 
-use crate::cli::{DatapathFlags, HostRouting, Xdp};
+use crate::cli::{DatapathFlags, HostRouting, NetworkPolicy, Xdp};
 
 pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<proxy::Settings> {
     let missing =
@@ -36,6 +36,7 @@ pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<prox
         },
         node_port_addresses: flags.nodeport_addresses.clone(),
         host_ports: flags.host_ports,
+        network_policy: flags.network_policy == NetworkPolicy::On,
         datapath: bpf::Settings {
             bpffs_root: flags.bpffs.bpffs_root.clone(),
             cgroup_root: Some(cgroup_root),

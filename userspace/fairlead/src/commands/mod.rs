@@ -21,6 +21,7 @@ mod flows;
 mod history;
 mod list;
 mod node;
+mod policy;
 mod proxy;
 mod server;
 mod status;
@@ -47,6 +48,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Service(List::List(listing)) => list::services(&listing),
         Command::Backend(List::List(listing)) => list::backends(&listing),
         Command::Flow(ListFlows::List(listing)) => flows::run(&listing),
+        Command::Policy(List::List(listing)) => policy::list(&listing),
         Command::Status(flags) => status::run(&flags),
         Command::Doctor(flags) => {
             return Ok(if doctor::run(&flags)? {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use abi::PolicyPeerKey;
 use abi::policy::{ADDRESS_BITS, EPOCH_BITS, NODE};
@@ -12,7 +12,7 @@ use model::Range;
 pub(crate) type Element = (u32, u32);
 
 /// What an address is meant by, in order, each once.
-pub(crate) type Signature = Rc<[Element]>;
+pub(crate) type Signature = Arc<[Element]>;
 
 /// A block of a clause.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +40,7 @@ struct Place {
 #[derive(Clone)]
 struct Within {
     prefix: Prefix,
-    active: Rc<Vec<u32>>,
+    active: Arc<Vec<u32>>,
     signature: Signature,
 }
 
@@ -89,8 +89,8 @@ impl<'a> Peers<'a> {
     pub(crate) fn walk(&self, mut each: impl FnMut(Prefix, &Signature, bool)) {
         let nothing = Within {
             prefix: (0, 0),
-            active: Rc::default(),
-            signature: Rc::default(),
+            active: Arc::default(),
+            signature: Arc::default(),
         };
         let mut around = vec![nothing.clone()];
         for (prefix, place) in &self.places {
@@ -117,7 +117,7 @@ impl<'a> Peers<'a> {
                 active.sort_unstable();
                 active.dedup();
                 within.signature = self.signature(&active);
-                within.active = Rc::new(active);
+                within.active = Arc::new(active);
             }
             let signature = match &place.pod {
                 Some(pod) => joined(&within.signature, pod),

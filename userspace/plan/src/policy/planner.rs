@@ -25,6 +25,8 @@ pub struct Inputs<'a> {
     pub world: &'a World,
     /// Where addresses of this node's pods are: the index of the host's side of the link.
     pub links: &'a BTreeMap<IpAddr, u32>,
+    /// Links where nothing is judged.
+    pub open: &'a BTreeSet<u32>,
     /// This node's own addresses.
     pub node: &'a [IpAddr],
     /// Seconds of `CLOCK_MONOTONIC`.
@@ -170,6 +172,13 @@ impl PolicyPlanner {
                 epoch,
             };
             links.insert(key, link);
+        }
+        for ifindex in inputs.open {
+            let key = PolicyLinkKey {
+                ifindex: *ifindex,
+                epoch,
+            };
+            links.entry(key).or_insert(PolicyLink::default());
         }
         let held = self.held(inputs, &pods, &compiled.closed);
         let problems = compiled

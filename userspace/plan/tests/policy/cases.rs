@@ -1,5 +1,7 @@
 //! What is worth a name.
 
+use std::collections::BTreeSet;
+
 use model::Protocol;
 use model::policy::{Action, Direction, Namespaces, Peer, Peers, Port, Ports, Rule, World};
 use plan::policy::{ADOPT_SECS, Inputs, PolicyLimits, PolicyPlanner, PolicyStep, PolicyTables};
@@ -21,6 +23,7 @@ fn plan(planner: &mut PolicyPlanner, world: &World, now_secs: u32) -> Vec<Policy
         .plan(&Inputs {
             world,
             links: &links,
+            open: &BTreeSet::from([99]),
             node: &node,
             now_secs,
             unix_secs: u64::from(now_secs),
@@ -71,6 +74,9 @@ fn ten_thousand_rules_are_few_entries() {
         tables.lets_begin(13, Direction::Ingress, addr("172.17.1.9"), 6, 1),
         "of another namespace"
     );
+    let strange = |link| tables.lets_begin(link, Direction::Ingress, addr("172.17.1.9"), 6, 1);
+    assert!(!strange(98), "nothing is known of who is there");
+    assert!(strange(99), "nothing is judged there");
 }
 
 #[test]
@@ -92,7 +98,7 @@ fn pods_of_equal_policies_share_a_set() {
         .filter(|(key, _)| key.epoch == epoch)
         .map(|(_, link)| link.ingress)
         .collect();
-    assert_eq!(sets.len(), 6);
+    assert_eq!(sets.len(), 7);
     assert!(
         sets[0] != 0 && sets[..3].iter().all(|set| *set == sets[0]),
         "{sets:?}"

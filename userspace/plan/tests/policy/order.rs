@@ -1,7 +1,7 @@
 //! Histories of changes: after each the tables say what the rules say; between any two steps a conversation is let
 //! through only if it was before, or is afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use model::Protocol;
@@ -142,6 +142,7 @@ fn run(changes: &[Change], limits: PolicyLimits, exact: bool) {
         let inputs = Inputs {
             world: &world,
             links: &links,
+            open: &BTreeSet::new(),
             node: &node,
             now_secs: turn as u32,
             unix_secs: 7,

@@ -4,6 +4,7 @@
 //! Needs root. Namespace, cgroup and bpffs are the test's own.
 
 mod leaving;
+mod policy;
 mod recovery;
 mod routing;
 mod support;

@@ -3,6 +3,7 @@
 
 mod dns;
 mod paths;
+mod policy;
 mod straight;
 mod unplaced;
 

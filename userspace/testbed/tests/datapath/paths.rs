@@ -190,6 +190,11 @@ impl Stage {
         }
     }
 
+    /// The pod that asks, where one does.
+    pub(crate) fn client_pod(&self) -> &Pod {
+        &self.client
+    }
+
     pub(crate) fn client_netns(&self) -> &Netns {
         if self.path.outside() {
             self.node.outside().netns()

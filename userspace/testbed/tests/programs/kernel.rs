@@ -223,10 +223,15 @@ impl Kernel {
     }
 
     pub(crate) fn run(&self, program: &str, packet: &[u8]) -> Result<Ran> {
+        self.run_in(program, packet, &[])
+    }
+
+    /// As [`Kernel::run`], in a `struct __sk_buff` or `struct xdp_md` that begins so.
+    pub(crate) fn run_in(&self, program: &str, packet: &[u8], context: &[u8]) -> Result<Ran> {
         let before = self.datapath.counters()?;
         let ran = self
             .netns
-            .run(|| Ok(self.datapath.test_run(program, packet, &[], 1)?))?;
+            .run(|| Ok(self.datapath.test_run(program, packet, context, 1)?))?;
         let counted = self
             .datapath
             .counters()?

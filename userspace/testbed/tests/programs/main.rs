@@ -8,5 +8,6 @@ mod errors;
 mod fragments;
 mod hostile;
 mod kernel;
+mod policy;
 mod refusing;
 mod weight;

@@ -660,6 +660,7 @@ mod tests {
             up: true,
             loopback: false,
             peer_elsewhere: false,
+            enslaved: false,
             hardware_address: Vec::new(),
             qdisc: String::new(),
             mtu: 1500,

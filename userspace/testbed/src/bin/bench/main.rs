@@ -8,6 +8,7 @@ mod dns;
 mod figures;
 mod kernel_dns;
 mod nft;
+mod policy;
 mod programming;
 mod programs;
 mod traffic;

@@ -11,7 +11,7 @@ use testbed::topology::{NODE4, UPLINK};
 use testbed::{Load, Mode, Node, Place, Pod, Process};
 
 use crate::figures::{Bound, Figure, Figures, median, quantile};
-use crate::nft;
+use crate::{nft, policy};
 
 const HTTP: u16 = 8080;
 const NODE_PORT: u16 = 30_080;
@@ -133,12 +133,13 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
         }
     };
     // Sites of one make: no balancing; that with an XDP program that does nothing; Fairlead; Fairlead with the stack's
-    // routing; nftables.
+    // routing; Fairlead with policies at both ends; nftables.
     let sites = Sites {
         plain: Site::set()?,
         passing: Site::set()?,
         ours: Site::set()?,
         stack: Site::set()?,
+        judged: Site::set()?,
         theirs: Site::set()?,
     };
     let _pass = sites
@@ -148,6 +149,9 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
         .run(|| Ok(XdpPass::attach(UPLINK)?))?;
     let mut ours = balancer(&sites.ours, true)?;
     let mut stack = balancer(&sites.stack, false)?;
+    let judged = balancer(&sites.judged, true)?;
+    let ends = [&sites.judged.server, &sites.judged.client];
+    policy::hold(&judged, &sites.judged.node, &ends, HTTP)?;
     let theirs = &sites.theirs;
     for scale in scales {
         ours.put(&services(*scale, sites.ours.direct()))?;
@@ -176,6 +180,7 @@ struct Sites {
     passing: Site,
     ours: Site,
     stack: Site,
+    judged: Site,
     theirs: Site,
 }
 
@@ -199,6 +204,7 @@ fn cases(sites: &Sites) -> Vec<Case> {
         passing,
         ours,
         stack,
+        judged,
         theirs,
     } = sites;
     let cluster_ip = measured(plain.direct()).frontends[0];
@@ -231,6 +237,14 @@ fn cases(sites: &Sites) -> Vec<Case> {
             None,
         ),
         case("tc-kernel", unhooked(stack), cluster_ip, direct, None),
+        case("pods", ours.client.place(), ours.direct(), direct, None),
+        case(
+            "policy-10000",
+            judged.client.place(),
+            judged.direct(),
+            Some("pods"),
+            Some(0.97),
+        ),
         case("nft", theirs.client.place(), cluster_ip, direct, None),
         case("direct-outside", beyond(plain), plain.direct(), None, None),
         case(

@@ -1,0 +1,164 @@
+//! Packets of pods judged by the policies of those, where there are any.
+
+use abi::policy::flags::ENFORCED;
+use abi::{
+    Conversation, Counter, Flow4, Flow6, PolicyControl, PolicyLink, PolicyLinkKey, PolicyPeerKey,
+    PolicyPortKey, PolicyVerdictKey,
+};
+use aya_ebpf::bindings::BPF_ANY;
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use packet::balance::{self, bounces};
+use packet::policy::{self, Policies, Side};
+use packet::{Family, Flow as _, Fragment, Shared as _, Tables, Transport, V4, V6, hop};
+
+use super::maps::{
+    POLICY_CONTROL, POLICY_FLOWS4, POLICY_FLOWS6, POLICY_LINKS, POLICY_PEERS, POLICY_PORTS,
+    POLICY_VERDICTS,
+};
+use super::outlined::Plan;
+use super::skb::Skb;
+use super::tables::{Maps, endpoint};
+
+/// How a packet is to be judged, as a number: the side, and whether it is judged by what it becomes.
+pub(crate) mod how {
+    /// Leaving the pod, rather than on its way there.
+    pub(crate) const EGRESS: u32 = 1 << 0;
+    /// By what it becomes, rather than by what it is: a client's packet for a service.
+    pub(crate) const TRANSLATED: u32 = 1 << 1;
+
+    /// What a packet is judged by, after a decision on it.
+    #[inline(always)]
+    pub(crate) const fn after(decision: u32) -> u32 {
+        match decision {
+            packet::balance::code::NEW | packet::balance::code::FORWARD => TRANSLATED,
+            _ => 0,
+        }
+    }
+}
+
+/// Whether there is anything to judge by.
+#[inline(always)]
+pub(crate) fn is_on() -> bool {
+    match POLICY_CONTROL.get(0) {
+        Some(control) => control.flags & ENFORCED != 0,
+        None => false,
+    }
+}
+
+/// Whether what a pod asks for must be judged behind translation, so that nothing may be answered before.
+#[inline(always)]
+pub(crate) fn limits_egress<F: Family>(ifindex: u32) -> bool
+where
+    Maps: Policies<F>,
+{
+    is_on() && policy::limits_egress::<F, _>(&Maps, ifindex)
+}
+
+/// The link of the pod that a packet may go straight to, having become this; zero where there is none.
+#[inline(always)]
+pub(crate) fn straight_to<F: Family>(to: &F::Flow, ifindex: u32) -> u32 {
+    match endpoint::<F>(to.daddr()) {
+        Some(pod) if hop::is_direct(pod, ifindex) => pod.ifindex,
+        Some(_) | None => 0,
+    }
+}
+
+/// Judges a packet at a pod's link: zero, or its counter and one.
+#[inline(always)]
+pub(crate) fn judge<F: Family>(skb: Skb, plan: &Plan<F>, ifindex: u32, how: u32) -> u32
+where
+    Maps: Policies<F> + Tables<F>,
+{
+    let headers = &plan.headers;
+    // A pod may always speak with itself.
+    if bounces::<F>(&headers.tuple, &plan.to) || policy::is_exempt(&skb, headers) {
+        return 0;
+    }
+    let side = if how & how::EGRESS != 0 {
+        Side::Egress
+    } else {
+        Side::Ingress
+    };
+    let tuple = if how & how::TRANSLATED != 0 {
+        &plan.to
+    } else {
+        &headers.tuple
+    };
+    if headers.transport == Transport::Elsewhere && headers.tuple.proto() == 0 {
+        // Without its first fragment, which was judged, it is nobody's.
+        return match policy::judge::<F, _>(&Maps, side, ifindex, tuple, 0) {
+            Ok(()) => 0,
+            Err(_) => Counter::DropFragment as u32 + 1,
+        };
+    }
+    match policy::judge::<F, _>(&Maps, side, ifindex, tuple, headers.tcp_flags) {
+        Ok(()) => {
+            if headers.fragment == Fragment::First {
+                balance::keep_fragment::<F, _>(&Maps, headers);
+            }
+            0
+        }
+        Err(counter) => counter as u32 + 1,
+    }
+}
+
+macro_rules! policies {
+    ($family:ty, $flow:ty, $flows:ident) => {
+        impl Policies<$family> for Maps {
+            #[inline(always)]
+            fn control(&self) -> Option<&PolicyControl> {
+                POLICY_CONTROL.get(0)
+            }
+
+            #[inline(always)]
+            fn link(&self, key: &PolicyLinkKey) -> Option<&PolicyLink> {
+                // SAFETY: programs never change the map, and an element's memory stays an element of this map until
+                // the program ends.
+                unsafe { POLICY_LINKS.get(key) }
+            }
+
+            #[inline(always)]
+            fn peer(&self, key: &PolicyPeerKey) -> u32 {
+                let words: [u32; 6] = zerocopy::transmute!(*key);
+                let [prefix_len, data @ ..] = words;
+                match POLICY_PEERS.get(&Key::new(prefix_len, data)) {
+                    Some(identity) => *identity,
+                    None => abi::policy::NOBODY,
+                }
+            }
+
+            #[inline(always)]
+            fn verdict(&self, key: &PolicyVerdictKey) -> Option<u32> {
+                // SAFETY: as above; copied out before anything else touches the map.
+                unsafe { POLICY_VERDICTS.get(key) }.copied()
+            }
+
+            #[inline(always)]
+            fn port(&self, key: &PolicyPortKey) -> bool {
+                let words: [u32; 3] = zerocopy::transmute!(*key);
+                let [prefix_len, data @ ..] = words;
+                POLICY_PORTS.get(&Key::new(prefix_len, data)).is_some()
+            }
+
+            #[inline(always)]
+            fn conversation(&self, key: &$flow) -> Option<Conversation> {
+                // SAFETY: the entry is copied out before anything else touches the map.
+                unsafe { $flows.get(key) }.copied()
+            }
+
+            #[inline(always)]
+            fn keep_conversation(&self, key: &$flow, conversation: &Conversation) {
+                // Refused only when no entry can be evicted at this moment; the next packet is judged then.
+                let _ = $flows.insert(key, conversation, u64::from(BPF_ANY));
+            }
+
+            #[inline(always)]
+            fn policy_secs(&self) -> u32 {
+                self.now_secs()
+            }
+        }
+    };
+}
+
+policies!(V4, Flow4, POLICY_FLOWS4);
+policies!(V6, Flow6, POLICY_FLOWS6);

@@ -1,0 +1,402 @@
+//! NetworkPolicy and ClusterNetworkPolicy: what watches say and where pods are, to what the kernel holds.
+//!
+//! A task of its own, beside the one that keeps Services: neither waits for the other. Pods and Namespaces are watched
+//! only once there is a policy; until then the kernel looks at none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error as StdError;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bpf::PolicyTable;
+use client::{Client, Params, Path};
+use futures_util::stream::{BoxStream, SelectAll};
+use futures_util::{FutureExt as _, StreamExt as _};
+use model::policy::{PolicyKey, World};
+use plan::policy::{Inputs, PolicyLimits, PolicyPlan, PolicyPlanner, PolicyProblem};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, error, info, warn};
+use view::{Event, Policies, objects};
+
+use crate::events::{About, Events};
+use crate::status::Status;
+use crate::{Error, Settings, Trouble, grace};
+
+/// Where pods of this node are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Whereabouts {
+    /// Links by address.
+    pub(crate) pods: BTreeMap<IpAddr, u32>,
+    /// Links behind which pods cannot be told apart by the host's routes: ports of a bridge. No policy holds there.
+    pub(crate) bridged: BTreeSet<u32>,
+    /// The node's own addresses.
+    pub(crate) node: Vec<IpAddr>,
+}
+
+/// What is said of policies.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    /// Whether everything was listed and what it means holds.
+    pub ready: bool,
+    /// Policies in the cluster.
+    pub policies: usize,
+    /// Pods of this node that one selects and that can be told by their links.
+    pub pods: usize,
+    /// Changes that were carried out.
+    pub changes: u64,
+    /// How often the kernel refused one; it was decided anew then.
+    pub failures: u64,
+    /// Seconds that the last change took to decide and to carry out.
+    pub last_change_secs: f64,
+    /// What is wrong, by policy. What is not named there holds.
+    pub troubles: BTreeMap<String, Vec<String>>,
+    /// Links behind a bridge, where no policy holds.
+    pub unenforced_links: BTreeSet<u32>,
+}
+
+/// Keeps the kernel's tables of policies right, until dropped. What they hold stays.
+#[derive(Debug)]
+pub(crate) struct PolicyTask {
+    whereabouts: watch::Sender<Whereabouts>,
+    task: JoinHandle<()>,
+}
+
+impl PolicyTask {
+    pub(crate) fn start(
+        client: &Client,
+        settings: &Settings,
+        table: PolicyTable,
+        whereabouts: Whereabouts,
+    ) -> Result<Self, Error> {
+        let (whereabouts, heard) = watch::channel(whereabouts);
+        let planner = PolicyPlanner::new(table.tables()?, PolicyLimits::default());
+        let keeper = Keeper {
+            client: client.clone(),
+            policies: Some(Policies::new(&settings.node_name)),
+            planner: Some(planner),
+            table: Arc::new(table),
+            whereabouts: heard,
+            status: settings.status.clone(),
+            events: Events::start(client.clone(), &settings.node_name, About::NetworkPolicy),
+            told: BTreeMap::new(),
+            inputs: SelectAll::new(),
+            pods_asked: false,
+        };
+        Ok(PolicyTask {
+            whereabouts,
+            task: tokio::spawn(keeper.run()),
+        })
+    }
+
+    /// Pods may be elsewhere now.
+    pub(crate) fn tell(&self, now: Whereabouts) {
+        self.whereabouts.send_if_modified(|before| {
+            let changed = *before != now;
+            if changed {
+                *before = now;
+            }
+            changed
+        });
+    }
+}
+
+/// Lets everything pass that an earlier process had judged.
+pub(crate) fn switch_off(table: &PolicyTable) -> Result<(), bpf::Error> {
+    let mut planner = PolicyPlanner::new(table.tables()?, PolicyLimits::default());
+    let plan = planner.plan(&Inputs {
+        world: &World::default(),
+        links: &BTreeMap::new(),
+        open: &BTreeSet::new(),
+        node: &[],
+        now_secs: 0,
+        unix_secs: 0,
+    });
+    table.apply(&plan.steps)?;
+    table.apply(&planner.garbage())
+}
+
+impl Drop for PolicyTask {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What a watch said.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and gone at once")]
+enum Input {
+    NetworkPolicy(Event<objects::NetworkPolicy>),
+    ClusterNetworkPolicy(Event<objects::ClusterNetworkPolicy>),
+    Pod(Event<objects::Pod>),
+    Namespace(Event<objects::Namespace>),
+}
+
+impl Input {
+    fn fold(self, policies: &mut Policies) {
+        match self {
+            Input::NetworkPolicy(event) => policies.network_policy(event),
+            Input::ClusterNetworkPolicy(event) => policies.cluster_network_policy(event),
+            Input::Pod(event) => policies.pod(event),
+            Input::Namespace(event) => policies.namespace(event),
+        }
+    }
+}
+
+/// Events that are folded at most before what they mean is decided.
+const BURST_MAX: usize = 4096;
+/// Between two decisions at least; many changes of a moment are one.
+const EVERY: Duration = Duration::from_millis(5);
+/// Until then everything should have been listed.
+const LISTED_BY: Duration = Duration::from_secs(5);
+/// After the kernel refused something.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often it is asked whether ClusterNetworkPolicies are served, while they are not.
+const ASK_SERVED: Duration = Duration::from_secs(30);
+
+struct Keeper {
+    client: Client,
+    /// `None` only while something is decided.
+    policies: Option<Policies>,
+    planner: Option<PolicyPlanner>,
+    table: Arc<PolicyTable>,
+    whereabouts: watch::Receiver<Whereabouts>,
+    status: Arc<watch::Sender<Status>>,
+    events: Events,
+    /// Troubles that Events were written of.
+    told: BTreeMap<PolicyKey, Vec<Trouble>>,
+    inputs: SelectAll<BoxStream<'static, Input>>,
+    pods_asked: bool,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let policies = self.client.watch(Params::default());
+        self.inputs.push(policies.map(Input::NetworkPolicy).boxed());
+        let mut ask_served = Some(Instant::now());
+        let mut warn_at = Some(Instant::now() + LISTED_BY);
+        let mut due: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                Some(input) = self.inputs.next() => {
+                    let Some(policies) = &mut self.policies else { return };
+                    input.fold(policies);
+                    for _ in 1..BURST_MAX {
+                        let Some(Some(input)) = self.inputs.next().now_or_never() else { break };
+                        input.fold(policies);
+                    }
+                }
+                changed = self.whereabouts.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    due = due.or(Some(Instant::now()));
+                }
+                () = sleep_until(ask_served.unwrap_or_else(Instant::now)), if ask_served.is_some() => {
+                    ask_served = self.ask_served().await;
+                }
+                () = sleep_until(warn_at.unwrap_or_else(Instant::now)), if warn_at.is_some() => {
+                    warn_at = None;
+                    if self.policies.as_ref().is_some_and(|policies| !policies.synced()) {
+                        warn!("policies are as they were: NetworkPolicies, Pods or Namespaces could not be listed yet; may this user list and watch them?");
+                    }
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    due = None;
+                    let started = Instant::now();
+                    match self.decide().await {
+                        Ok(()) => {}
+                        Err(error) => {
+                            error!(error = &*error, "policies are as they were: the kernel refused a step");
+                            self.status.send_modify(|status| status.policies.failures += 1);
+                            let tables = self.table.tables();
+                            if let Ok(tables) = tables {
+                                self.planner = Some(PolicyPlanner::new(tables, PolicyLimits::default()));
+                            }
+                            due = Some(started + AGAIN);
+                        }
+                    }
+                    tokio::time::sleep(EVERY.max(started.elapsed())).await;
+                    continue;
+                }
+            }
+            let Some(policies) = &mut self.policies else {
+                return;
+            };
+            if policies.asks_for_pods() && !self.pods_asked {
+                self.pods_asked = true;
+                let pods = self.client.watch(Params::default());
+                self.inputs.push(pods.map(Input::Pod).boxed());
+                let namespaces = self.client.watch(Params::default());
+                self.inputs.push(namespaces.map(Input::Namespace).boxed());
+            }
+            if policies.take_changed() {
+                due = due.or(Some(Instant::now()));
+            }
+        }
+    }
+
+    /// Follows ClusterNetworkPolicies where they are served; says when to ask again.
+    async fn ask_served(&mut self) -> Option<Instant> {
+        let path = Path::raw("/apis/policy.networking.k8s.io/v1alpha2");
+        let served = match self.client.get::<serde_json::Value>(&path).await {
+            Ok(resources) => resources["resources"].as_array().is_some_and(|all| {
+                all.iter()
+                    .any(|one| one["name"] == "clusternetworkpolicies")
+            }),
+            Err(error) if error.is_not_found() => false,
+            Err(error) => {
+                debug!(
+                    error = &error as &dyn StdError,
+                    "cannot ask for ClusterNetworkPolicies"
+                );
+                return Some(Instant::now() + AGAIN);
+            }
+        };
+        if let Some(policies) = &mut self.policies {
+            policies.serves_cluster_policies(served);
+        }
+        if !served {
+            return Some(Instant::now() + ASK_SERVED);
+        }
+        let policies = self.client.watch(Params::default());
+        self.inputs
+            .push(policies.map(Input::ClusterNetworkPolicy).boxed());
+        None
+    }
+
+    /// Decides what should hold, and makes it so.
+    async fn decide(&mut self) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        let (Some(policies), Some(mut planner)) = (self.policies.take(), self.planner.take())
+        else {
+            return Err("something was decided twice at once".into());
+        };
+        if !policies.synced() {
+            self.policies = Some(policies);
+            self.planner = Some(planner);
+            return Ok(());
+        }
+        let started = Instant::now();
+        let whereabouts = self.whereabouts.borrow_and_update().clone();
+        let table = self.table.clone();
+        let (policies, planner, plan) = spawn_blocking(move || {
+            let plan = planner.plan(&Inputs {
+                world: policies.world(),
+                links: &whereabouts.pods,
+                open: &whereabouts.bridged,
+                node: &whereabouts.node,
+                now_secs: bpf::now_secs(),
+                unix_secs: SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |since| since.as_secs()),
+            });
+            let applied = table.apply(&plan.steps).map(|()| plan);
+            (policies, planner, applied)
+        })
+        .await?;
+        let count = policies.world().policies.len();
+        self.policies = Some(policies);
+        self.planner = Some(planner);
+        let plan = plan?;
+        let took = started.elapsed();
+        if !plan.steps.is_empty() {
+            info!(
+                policies = count,
+                pods = plan.selected,
+                steps = plan.steps.len(),
+                ?took,
+                "policies hold"
+            );
+        }
+        self.tell(&plan, count, took);
+        if plan.steps.is_empty() {
+            return Ok(());
+        }
+        grace::programs_ended().await;
+        let Some(mut planner) = self.planner.take() else {
+            return Ok(());
+        };
+        let table = self.table.clone();
+        let (planner, cleared) = spawn_blocking(move || {
+            let steps = planner.garbage();
+            let cleared = table.apply(&steps);
+            (planner, cleared)
+        })
+        .await?;
+        self.planner = Some(planner);
+        Ok(cleared?)
+    }
+
+    /// Says what holds and what does not, in the status, the log and Events.
+    fn tell(&mut self, plan: &PolicyPlan, count: usize, took: Duration) {
+        let mut troubles: BTreeMap<PolicyKey, Vec<Trouble>> = BTreeMap::new();
+        for problem in &plan.problems {
+            let of_policy = troubles.entry(problem.policy.clone()).or_default();
+            of_policy.push(Trouble::from(problem));
+        }
+        if let Some(policies) = &self.policies {
+            for (key, findings) in policies.findings() {
+                let of_policy = troubles.entry(key.clone()).or_default();
+                of_policy.extend(findings.iter().map(|finding| Trouble {
+                    reason: "PolicyLeftOut",
+                    message: finding.clone(),
+                }));
+            }
+        }
+        let gone = self.told.keys().filter(|key| !troubles.contains_key(*key));
+        let gone: Vec<PolicyKey> = gone.cloned().collect();
+        for (key, now) in troubles
+            .iter()
+            .chain(gone.iter().map(|key| (key, const { &Vec::new() })))
+        {
+            if self.told.get(key) == Some(now) {
+                continue;
+            }
+            for Trouble { reason, message } in now {
+                warn!(policy = %key, reason, trouble = message, "does not hold as it is written");
+            }
+            if let PolicyKey::Namespaced(namespace, name) = key {
+                let key = model::ServiceKey {
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                };
+                self.events.tell(&key, now);
+            }
+        }
+        let bridged = self.whereabouts.borrow().bridged.clone();
+        self.status.send_modify(|status| {
+            let of = &mut status.policies;
+            of.ready = true;
+            of.policies = count;
+            of.pods = plan.selected;
+            of.changes += u64::from(!plan.steps.is_empty());
+            of.last_change_secs = took.as_secs_f64();
+            of.unenforced_links = if count == 0 { BTreeSet::new() } else { bridged };
+            of.troubles = troubles
+                .iter()
+                .map(|(key, all)| {
+                    (
+                        key.to_string(),
+                        all.iter().map(ToString::to_string).collect(),
+                    )
+                })
+                .collect();
+        });
+        self.told = troubles;
+    }
+}
+
+impl From<&PolicyProblem> for Trouble {
+    fn from(problem: &PolicyProblem) -> Self {
+        Trouble {
+            reason: "PolicyTableFull",
+            message: format!(
+                "table {} has no room for it: the pods of this node that it selects are closed in its direction; select fewer peers or use fewer different policies on one node",
+                problem.table
+            ),
+        }
+    }
+}

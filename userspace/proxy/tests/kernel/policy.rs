@@ -1,0 +1,169 @@
+//! Policies from an API server to the kernel: enforced once everything is known, kept when the process ends, taken over
+//! by the next, and switched off when asked.
+
+use std::time::Duration;
+
+use bpf::Datapath;
+use client::Client;
+use model::policy::Direction;
+use net::Netns;
+use plan::policy::PolicyTables;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::support::{Api, Ground, in_namespace, ip, path, until};
+
+fn pod(name: &str, addr: &str, node: &str) -> Value {
+    json!({
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
+        "spec": {"nodeName": node},
+        "status": {"phase": "Running", "podIP": addr, "podIPs": [{"ip": addr}]},
+    })
+}
+
+fn policy(name: &str, ingress: Value) -> Value {
+    json!({
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": "default", "uid": name},
+        "spec": {"podSelector": {"matchLabels": {"app": "db"}}, "ingress": ingress},
+    })
+}
+
+fn tables(ground: &Ground) -> PolicyTables {
+    let view = Datapath::inspect(&ground.root()).unwrap();
+    view.policies().unwrap()
+}
+
+#[test]
+fn policies_hold_and_outlive_the_process() {
+    let ground = Ground::new();
+    let netns = Netns::create().expect("root may make network namespaces");
+    let inside = Netns::create().unwrap();
+    in_namespace(&netns, story(&ground, &inside));
+}
+
+async fn story(ground: &Ground, inside: &Netns) {
+    ip(&format!(
+        "link add veth-db type veth peer name eth0 netns {}",
+        path(inside)
+    ));
+    ip("link set veth-db up");
+    inside
+        .run(|| {
+            ip("link set eth0 up");
+        })
+        .unwrap();
+    ip("route add 10.244.0.2/32 dev veth-db");
+    let api = Api::default();
+    api.put(
+        "nodes",
+        json!({"kind": "Node", "metadata": {"name": "node-a"}}),
+    );
+    api.put(
+        "namespaces",
+        json!({"kind": "Namespace", "metadata": {"name": "default"}}),
+    );
+    api.put("pods", pod("db", "10.244.0.2", "node-a"));
+    api.put("pods", pod("web", "10.244.1.2", "node-b"));
+
+    let mut settings = ground.settings();
+    settings.network_policy = true;
+    let mut status = settings.status.subscribe();
+    let (stop, stopping) = watch::channel(false);
+    let first = start(&api, settings, stopping);
+    until(&mut status, |status| status.policies.ready).await;
+    assert_eq!(
+        tables(ground),
+        PolicyTables::default(),
+        "no policy, no tables"
+    );
+
+    let from_web = json!([{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": 5432}]}]);
+    api.put("networkpolicies", policy("db", from_web));
+    let said = until(&mut status, |status| status.policies.pods == 1).await;
+    assert_eq!(
+        (said.policies.policies, said.policies.troubles.len()),
+        (1, 0)
+    );
+    let held = tables(ground);
+    let link = *held.links.keys().next().expect("the pod's link is known");
+    let asks = |tables: &PolicyTables, from: &str, port| {
+        tables.lets_begin(
+            link.ifindex,
+            Direction::Ingress,
+            from.parse().unwrap(),
+            6,
+            port,
+        )
+    };
+    assert!(
+        asks(&held, "10.244.1.2", 5432)
+            && !asks(&held, "10.244.1.2", 80)
+            && !asks(&held, "8.8.8.8", 5432)
+    );
+    let view = Datapath::inspect(&ground.root()).unwrap();
+    let rows = proxy::listing::policies(&held, &view.endpoints().unwrap());
+    assert_eq!(rows.len(), 1);
+    assert_eq!(
+        rows[0].addresses,
+        ["10.244.0.2".parse::<std::net::IpAddr>().unwrap()]
+    );
+
+    // What cannot be read is said of the object, and lets nobody in.
+    api.put(
+        "networkpolicies",
+        policy("db", json!([{"from": [{"ipBlock": {"cidr": "nonsense"}}]}])),
+    );
+    let said = until(&mut status, |status| !status.policies.troubles.is_empty()).await;
+    let trouble = &said.policies.troubles["default/db"];
+    assert_eq!(
+        trouble,
+        &["ingress[0]: a peer is left out: \"nonsense\" is not a range of addresses"]
+    );
+    assert!(!asks(&tables(ground), "10.244.1.2", 5432));
+
+    // The process ends, and nothing opens; the next one takes over.
+    stop.send_replace(true);
+    first.await.unwrap();
+    let left = tables(ground);
+    assert!(!asks(&left, "10.244.1.2", 5432));
+    api.put("networkpolicies", policy("db", json!([{}])));
+    let mut settings = ground.settings();
+    settings.network_policy = true;
+    settings.status = Default::default();
+    let mut status = settings.status.subscribe();
+    let (stop, stopping) = watch::channel(false);
+    let second = start(&api, settings, stopping);
+    until(&mut status, |status| status.policies.ready).await;
+    let now = tables(ground);
+    assert!(asks(&now, "8.8.8.8", 1));
+    assert_ne!(now.control.epoch, left.control.epoch);
+    let waited = tokio::time::timeout(Duration::from_secs(10), async {
+        while tables(ground).links.len() != 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    waited.await.expect("what was before is cleared away");
+    stop.send_replace(true);
+    second.await.unwrap();
+
+    // Without, everything passes again.
+    let settings = ground.settings();
+    let mut status = settings.status.subscribe();
+    let (stop, stopping) = watch::channel(false);
+    let third = start(&api, settings, stopping);
+    until(&mut status, |status| status.ready).await;
+    assert_eq!(tables(ground).control.flags, 0);
+    stop.send_replace(true);
+    third.await.unwrap();
+}
+
+fn start(
+    api: &Api,
+    settings: proxy::Settings,
+    stopping: watch::Receiver<bool>,
+) -> tokio::task::JoinHandle<()> {
+    let client = Client::in_process(api.router(), "");
+    tokio::spawn(async move { proxy::run(client, settings, stopping).await.unwrap() })
+}

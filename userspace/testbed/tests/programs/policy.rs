@@ -1,0 +1,377 @@
+//! Pods' packets judged by policies: which tuple, at which link, in which direction.
+
+use std::net::{IpAddr, SocketAddr};
+
+use abi::policy::{self, ACCEPT, ADDRESS_BITS, EPOCH_BITS, PORT_AT, REFUSE};
+use abi::{
+    Counter, PolicyControl, PolicyLink, PolicyLinkKey, PolicyPeerKey, PolicyPortKey,
+    PolicyVerdictKey,
+};
+use anyhow::Result;
+use plan::policy::PolicyStep;
+use testbed::packet::{Packet, SENDER, Transport, tcp};
+
+use crate::kernel::{Kernel, LOOPBACK, NEXT, Net, REDIRECT, SHOT, TCP, UDP, VETH, nets};
+
+const EPOCH: u32 = 5;
+const CLIENTS: u32 = 20;
+const SERVERS: u32 = 21;
+const CLIENT: u32 = 30;
+const SERVER: u32 = 31;
+const PROFILE: u32 = 40;
+
+fn peer(addr: IpAddr, identity: u32) -> PolicyStep {
+    let addr = match addr {
+        IpAddr::V4(addr) => addr.to_ipv6_mapped(),
+        IpAddr::V6(addr) => addr,
+    };
+    let key = PolicyPeerKey {
+        prefix_len: EPOCH_BITS + ADDRESS_BITS,
+        epoch: EPOCH,
+        addr: addr.octets(),
+    };
+    PolicyStep::PutPeer(key, identity)
+}
+
+fn link(ifindex: u32, ingress: u32, egress: u32) -> PolicyStep {
+    let link = PolicyLink {
+        ingress,
+        ingress_default: REFUSE,
+        egress,
+        egress_default: REFUSE,
+        adopt_until_secs: 0,
+    };
+    PolicyStep::PutLink(
+        PolicyLinkKey {
+            ifindex,
+            epoch: EPOCH,
+        },
+        link,
+    )
+}
+
+fn control(flags: u32, generation: u32) -> PolicyStep {
+    PolicyStep::Control(PolicyControl {
+        flags,
+        epoch: EPOCH,
+        generation,
+        _pad: 0,
+    })
+}
+
+/// The backend's port by TCP and UDP is open from the client to the backend, and nothing else is.
+fn rules(net: &Net) -> Vec<PolicyStep> {
+    let port = |proto| {
+        PolicyStep::PutPort(PolicyPortKey {
+            prefix_len: PORT_AT + 16,
+            profile: PROFILE,
+            proto,
+            _pad: 0,
+            port: net.backend.port().into(),
+        })
+    };
+    let verdict =
+        |set, identity| PolicyStep::PutVerdict(PolicyVerdictKey { set, identity }, PROFILE);
+    vec![
+        port(TCP),
+        port(UDP),
+        verdict(CLIENTS, SERVER),
+        verdict(SERVERS, CLIENT),
+        peer(net.client.ip(), CLIENT),
+        peer(net.backend.ip(), SERVER),
+        peer(net.node, policy::NODE | 32),
+        control(policy::flags::ENFORCED | policy::flags::UNKNOWN_CLOSED, 1),
+    ]
+}
+
+fn set(kernel: &Kernel, steps: &[PolicyStep]) -> Result<()> {
+    Ok(kernel.datapath.policy_table()?.apply(steps)?)
+}
+
+/// A kernel where a service leads to the backend, and the pods at the loopback and the veth have these sets.
+fn judged(net: &Net, loopback: (u32, u32), veth: (u32, u32)) -> Result<Kernel> {
+    let mut kernel = Kernel::new()?;
+    for (id, proto) in [(1, TCP), (2, UDP)] {
+        kernel.service(id, net.service, proto, Some(net.backend), true)?;
+    }
+    set(
+        &kernel,
+        &[
+            link(LOOPBACK, loopback.0, loopback.1),
+            link(VETH, veth.0, veth.1),
+        ],
+    )?;
+    set(&kernel, &rules(net))?;
+    Ok(kernel)
+}
+
+/// A context in which a packet arrived at `from`.
+fn arrived(from: u32) -> Vec<u8> {
+    let mut context = vec![0; 40];
+    context[36..40].copy_from_slice(&from.to_ne_bytes());
+    context
+}
+
+fn counts(counted: &[(Counter, u64)], counter: Counter) -> bool {
+    counted.iter().any(|(of, _)| *of == counter)
+}
+
+fn to(at: SocketAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(at.ip(), port)
+}
+
+#[test]
+fn what_a_pod_sends_is_judged_behind_translation() -> Result<()> {
+    for net in nets() {
+        let kernel = judged(&net, (0, CLIENTS), (0, 0))?;
+        let elsewhere = to(net.node_socket(), 22);
+        let stranger = SocketAddr::new(net.service.ip(), 81);
+        for (what, packet, passes) in [
+            (
+                "the backend",
+                Packet::tcp(net.client, net.backend, tcp::SYN),
+                true,
+            ),
+            (
+                "another port",
+                Packet::tcp(net.client, to(net.backend, 81), tcp::SYN),
+                false,
+            ),
+            ("by UDP", Packet::udp(net.client, net.backend), true),
+            (
+                "the service",
+                Packet::tcp(net.client, net.service, tcp::SYN),
+                true,
+            ),
+            (
+                "the service, on",
+                Packet::tcp(net.client, net.service, tcp::ACK),
+                true,
+            ),
+            (
+                "the service by UDP",
+                Packet::udp(net.client, net.service),
+                true,
+            ),
+            (
+                "no service's port",
+                Packet::tcp(net.client, stranger, tcp::SYN),
+                false,
+            ),
+            (
+                "its node",
+                Packet::tcp(net.client, elsewhere, tcp::SYN),
+                true,
+            ),
+            (
+                "another protocol",
+                Packet::new(net.client, net.backend, Transport::Raw(47)),
+                false,
+            ),
+        ] {
+            let ran = kernel.run("pod_ingress", &packet.bytes())?;
+            assert_eq!(ran.verdict == SHOT, !passes, "{what}: {ran:?}");
+            assert_eq!(
+                counts(&ran.counted, Counter::DropPolicyEgress),
+                !passes,
+                "{what}: {ran:?}"
+            );
+        }
+        // Without policies the same packets pass.
+        set(&kernel, &[control(0, 2)])?;
+        let packet = Packet::tcp(net.client, to(net.backend, 81), tcp::SYN);
+        kernel.expect("off", "pod_ingress", &packet, NEXT, &packet, None);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_pod_gets_is_judged_at_its_link() -> Result<()> {
+    for net in nets() {
+        let kernel = judged(&net, (SERVERS, 0), (0, 0))?;
+        let from_client = Packet::tcp(net.client, net.backend, tcp::SYN);
+        let wrong_port = Packet::tcp(net.client, to(net.backend, 81), tcp::SYN);
+        let stranger = Packet::tcp(to(net.node_socket(), 40_000), net.backend, tcp::SYN);
+        for (what, packet, from, passes) in [
+            ("the client", &from_client, VETH, true),
+            ("another port", &wrong_port, VETH, false),
+            ("a stranger with the node's address", &stranger, VETH, false),
+            ("the node itself", &wrong_port, 0, true),
+            (
+                "what comes back to where it came from",
+                &wrong_port,
+                LOOPBACK,
+                true,
+            ),
+        ] {
+            let ran = kernel.run_in("pod_egress", &packet.bytes(), &arrived(from))?;
+            assert_eq!(ran.verdict == SHOT, !passes, "{what}: {ran:?}");
+            assert_eq!(
+                counts(&ran.counted, Counter::DropPolicyIngress),
+                !passes,
+                "{what}: {ran:?}"
+            );
+        }
+        // A device of the node judges nothing.
+        let ran = kernel.run_in("device_egress", &wrong_port.bytes(), &arrived(VETH))?;
+        assert_eq!(ran.verdict, NEXT);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_goes_straight_is_judged_at_both_ends() -> Result<()> {
+    for net in nets() {
+        for (loopback, veth, port, expected) in [
+            ((0, CLIENTS), (SERVERS, 0), net.backend.port(), None),
+            ((0, CLIENTS), (0, 0), 81, Some(Counter::DropPolicyEgress)),
+            ((0, 0), (SERVERS, 0), 81, Some(Counter::DropPolicyIngress)),
+            (
+                (0, 0),
+                (policy::CLOSED, 0),
+                net.backend.port(),
+                Some(Counter::DropPolicyIngress),
+            ),
+            ((0, 0), (0, 0), 81, None),
+        ] {
+            let mut kernel = judged(&net, loopback, veth)?;
+            kernel.pod(net.client.ip(), LOOPBACK)?;
+            kernel.pod(net.backend.ip(), VETH)?;
+            let packet = Packet {
+                link: [[0; 6], SENDER],
+                ..Packet::tcp(net.client, to(net.backend, port), tcp::SYN)
+            };
+            let ran = kernel.run("pod_ingress", &packet.bytes())?;
+            let verdict = if expected.is_none() { REDIRECT } else { SHOT };
+            assert_eq!(
+                ran.verdict, verdict,
+                "{loopback:?} {veth:?} {port}: {ran:?}"
+            );
+            if let Some(counter) = expected {
+                assert!(
+                    counts(&ran.counted, counter),
+                    "{loopback:?} {veth:?}: {ran:?}"
+                );
+                assert!(!counts(&ran.counted, Counter::TcHostRouted));
+            }
+            // The answer passes the ends that let the question pass.
+            if expected.is_none() {
+                let answer = Packet {
+                    link: [[0; 6], SENDER],
+                    ..Packet::tcp(to(net.backend, port), net.client, tcp::SYN | tcp::ACK)
+                };
+                let ran = kernel.run_in("pod_egress", &answer.bytes(), &arrived(VETH))?;
+                assert_eq!(ran.verdict, NEXT, "{ran:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_link_of_which_nothing_is_known_is_closed() -> Result<()> {
+    for net in nets() {
+        let kernel = Kernel::new()?;
+        set(&kernel, &rules(&net))?;
+        let packet = Packet::tcp(net.client, net.backend, tcp::SYN);
+        let to_node = Packet::tcp(net.client, net.node_socket(), tcp::ACK);
+        kernel.expect(
+            "from",
+            "pod_ingress",
+            &packet,
+            SHOT,
+            &packet,
+            Some(Counter::DropPolicyUnknown),
+        );
+        kernel.expect("to its node", "pod_ingress", &to_node, NEXT, &to_node, None);
+        let ran = kernel.run_in("pod_egress", &packet.bytes(), &arrived(VETH))?;
+        assert_eq!(ran.verdict, SHOT);
+        assert!(counts(&ran.counted, Counter::DropPolicyUnknown));
+        let ran = kernel.run_in("pod_egress", &packet.bytes(), &arrived(0))?;
+        assert_eq!(ran.verdict, NEXT, "its node's own");
+        set(&kernel, &[link(LOOPBACK, 0, 0)])?;
+        kernel.expect("known", "pod_ingress", &packet, NEXT, &packet, None);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_change_meets_connections_that_stand() -> Result<()> {
+    for net in nets() {
+        let kernel = judged(&net, (0, CLIENTS), (0, 0))?;
+        let opens = Packet::tcp(net.client, net.backend, tcp::SYN);
+        let goes_on = Packet::tcp(net.client, net.backend, tcp::ACK);
+        kernel.expect("opens", "pod_ingress", &opens, NEXT, &opens, None);
+        let closed = PolicyStep::PutVerdict(
+            PolicyVerdictKey {
+                set: CLIENTS,
+                identity: SERVER,
+            },
+            REFUSE,
+        );
+        let open = PolicyStep::PutVerdict(
+            PolicyVerdictKey {
+                set: CLIENTS,
+                identity: SERVER,
+            },
+            ACCEPT,
+        );
+        let on = policy::flags::ENFORCED | policy::flags::UNKNOWN_CLOSED;
+        set(&kernel, &[closed, control(on, 2)])?;
+        let no = Some(Counter::DropPolicyEgress);
+        kernel.expect("closed", "pod_ingress", &goes_on, SHOT, &goes_on, no);
+        set(&kernel, &[open, control(on, 3)])?;
+        kernel.expect("open", "pod_ingress", &goes_on, NEXT, &goes_on, None);
+    }
+    Ok(())
+}
+
+#[test]
+fn fragments_follow_their_first() -> Result<()> {
+    for net in nets() {
+        let kernel = judged(&net, (0, CLIENTS), (0, 0))?;
+        let piece = |port: u16, offset, id| Packet {
+            payload: vec![0x5a; 40],
+            fragment: Some((offset, 16, id)),
+            ..Packet::udp(net.client, to(net.backend, port))
+        };
+        let open = net.backend.port();
+        let no = Some(Counter::DropPolicyEgress);
+        let lost = Some(Counter::DropFragment);
+        for (what, piece, verdict, counter) in [
+            ("nobody's", piece(open, 16, 1), SHOT, lost),
+            ("first", piece(open, 0, 2), NEXT, None),
+            ("later", piece(open, 16, 2), NEXT, None),
+            ("first of a bad one", piece(81, 0, 3), SHOT, no),
+            ("later of a bad one", piece(81, 16, 3), SHOT, lost),
+        ] {
+            kernel.expect(what, "pod_ingress", &piece, verdict, &piece, counter);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_of_a_damaged_packet_slips_through() -> Result<()> {
+    for net in nets() {
+        // Nobody may speak with anybody.
+        let kernel = judged(&net, (policy::CLOSED, policy::CLOSED), (0, 0))?;
+        for packet in [
+            Packet::tcp(net.client, net.backend, tcp::SYN),
+            Packet::udp(net.client, net.backend),
+            Packet::new(net.client, net.backend, Transport::Raw(132)),
+        ] {
+            let bytes = packet.bytes();
+            for len in 34..=bytes.len() {
+                let ran = kernel.run("pod_ingress", &bytes[..len])?;
+                let is_v6_head = net.client.is_ipv6() && len < 54;
+                assert!(
+                    ran.verdict == SHOT || is_v6_head,
+                    "{len} of {} bytes: {ran:?}",
+                    bytes.len()
+                );
+            }
+        }
+    }
+    Ok(())
+}
