@@ -55,10 +55,21 @@ pub(crate) const DNS_BENCH: [Tool; 3] = [
 ];
 
 /// What tests of DNS compare with and look names up with.
-pub(crate) const DNS_TEST: [Tool; 2] = [
+pub(crate) const DNS_TEST: [Tool; 5] = [
+    (
+        "dnsperf",
+        "dnsperf",
+        "asks DNS servers as fast as they answer",
+    ),
     (
         "knotd",
         "knot",
+        "a DNS server whose answers ours must equal",
+    ),
+    ("nsd", "nsd", "a DNS server whose answers ours must equal"),
+    (
+        "unbound",
+        "unbound",
         "a DNS server whose answers ours must equal",
     ),
     (

@@ -72,7 +72,12 @@ pub struct Environment {
     pub reload: Mutex<Option<crate::reload::Interval>>,
     /// Reads a variable for `{$NAME}`.
     pub variable: fn(&str) -> Option<String>,
+    /// Who may ask: everybody where nothing is said. Others are refused before their query is looked at.
+    pub may_ask: Option<MayAsk>,
 }
+
+/// Whether a client is served, by its address. Called on the threads that answer: it must be quick.
+pub type MayAsk = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 impl Environment {
     /// The environment of a process.
@@ -88,6 +93,7 @@ impl Environment {
             lameduck: Mutex::default(),
             reload: Mutex::default(),
             variable: |name| std::env::var(name).ok(),
+            may_ask: None,
         }
     }
 }

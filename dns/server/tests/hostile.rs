@@ -28,124 +28,88 @@ fn with(tail: &[u8]) -> Vec<u8> {
     [QUESTION, tail].concat()
 }
 
-/// What is sent, and the code of the answer; nothing for silence.
-fn table() -> Vec<(&'static str, Vec<u8>, Option<u16>)> {
+/// A request with one question, which `question` is.
+fn asks(question: &[u8]) -> Vec<u8> {
+    message(1, [1, 0, 0, 0], question)
+}
+
+/// A request with an OPT record.
+fn extended(version: u8, options: &[u8]) -> Vec<u8> {
+    let head = [0, 0, 41, 4, 0xd0, 0, version, 0, 0, 0, options.len() as u8];
+    message(1, [1, 0, 0, 1], &with(&[&head[..], options].concat()))
+}
+
+type Case = (&'static str, Vec<u8>);
+
+/// What is sent, by the code of the answer; nothing for silence.
+fn table() -> Vec<(Option<u16>, Vec<Case>)> {
     let one = [1, 0, 0, 0];
-    let opt = |version: u8, options: &[u8]| {
-        let head = [0, 0, 41, 4, 0xd0, 0, version, 0, 0, 0, options.len() as u8];
-        with(&[&head[..], options].concat())
-    };
-    vec![
-        ("nothing", vec![], None),
-        ("less than a header", vec![0; 11], None),
-        ("an answer", message(0x81, one, QUESTION), None),
-        ("no question", message(1, [0; 4], b""), Some(1)),
-        (
-            "no question, but octets",
-            message(1, [0; 4], QUESTION),
-            Some(1),
-        ),
-        (
-            "two questions",
-            message(1, [2, 0, 0, 0], &with(QUESTION)),
-            Some(1),
-        ),
-        (
-            "a name that is cut off",
-            message(1, one, b"\x05ab"),
-            Some(1),
-        ),
-        (
-            "a question that is cut off",
-            message(1, one, b"\x01a\x00\x00"),
-            Some(1),
-        ),
-        (
-            "a pointer to itself",
-            message(1, one, b"\xc0\x0c\x00\x01\x00\x01"),
-            Some(1),
-        ),
+    let long = [[1, b'a'].repeat(128), vec![0, 0, 1, 0, 1]].concat();
+    let circle = with(b"\xc0\x15\xc0\x13\x00\x01\x00\x01\0\0\0\0\0\0");
+    let silence = vec![
+        ("nothing", vec![]),
+        ("less than a header", vec![0; 11]),
+        ("an answer", message(0x81, one, QUESTION)),
+        ("more than is taken", asks(&with(&[0; 5000]))),
+    ];
+    let malformed = vec![
+        ("no question", message(1, [0; 4], b"")),
+        ("no question, but octets", message(1, [0; 4], QUESTION)),
+        ("two questions", message(1, [2, 0, 0, 0], &with(QUESTION))),
+        ("a name that is cut off", asks(b"\x05ab")),
+        ("a question that is cut off", asks(b"\x01a\x00\x00")),
+        ("a pointer to itself", asks(b"\xc0\x0c\x00\x01\x00\x01")),
         (
             "a pointer beyond the end",
-            message(1, one, b"\xff\xff\x00\x01\x00\x01"),
-            Some(1),
+            asks(b"\xff\xff\x00\x01\x00\x01"),
         ),
         (
             "a label of a reserved kind",
-            message(1, one, b"\x80a\x00\x00\x01\x00\x01"),
-            Some(1),
+            asks(b"\x80a\x00\x00\x01\x00\x01"),
         ),
-        (
-            "a name of more than 255 octets",
-            message(
-                1,
-                one,
-                &[[1, b'a'].repeat(128), vec![0, 0, 1, 0, 1]].concat(),
-            ),
-            Some(1),
-        ),
-        (
-            "octets after the question",
-            message(1, one, &with(b"x")),
-            Some(1),
-        ),
+        ("a name of more than 255 octets", asks(&long)),
+        ("octets after the question", asks(&with(b"x"))),
         (
             "fewer records than told",
             message(1, [1, 0, 0, 1], QUESTION),
-            Some(1),
         ),
         (
-            "records whose owners point at each other",
-            message(
-                1,
-                [1, 1, 0, 0],
-                &with(b"\xc0\x15\xc0\x13\x00\x01\x00\x01\0\0\0\0\0\0"),
-            ),
-            Some(1),
-        ),
-        ("opcode IQUERY", message(0x09, one, QUESTION), Some(4)),
-        ("opcode STATUS", message(0x11, one, QUESTION), Some(4)),
-        ("opcode UPDATE", message(0x29, one, QUESTION), Some(4)),
-        ("opcode 15", message(0x79, one, QUESTION), Some(4)),
-        (
-            "class CH, which nobody serves",
-            message(1, one, b"\x01a\x00\x00\x01\x00\x03"),
-            Some(5),
-        ),
-        (
-            "class 65280",
-            message(1, one, b"\x01a\x00\x00\x01\xff\x00"),
-            Some(5),
-        ),
-        (
-            "type 65280",
-            message(1, one, b"\x01a\x00\xff\x00\x00\x01"),
-            Some(5),
-        ),
-        (
-            "EDNS version 1",
-            message(1, [1, 0, 0, 1], &opt(1, b"")),
-            Some(16),
+            "owners that point at each other",
+            message(1, [1, 1, 0, 0], &circle),
         ),
         (
             "an option longer than its record",
-            message(1, [1, 0, 0, 1], &opt(0, b"\x00\x0a\x00\x09abc")),
-            Some(1),
+            extended(0, b"\x00\x0a\x00\x09abc"),
         ),
         (
             "a cookie of seven octets",
-            message(1, [1, 0, 0, 1], &opt(0, b"\x00\x0a\x00\x07abcdefg")),
-            Some(1),
+            extended(0, b"\x00\x0a\x00\x07abcdefg"),
         ),
+    ];
+    let opcodes = [
+        ("IQUERY", 1),
+        ("STATUS", 2),
+        ("UPDATE", 5),
+        ("opcode 15", 15),
+    ];
+    let unknown = opcodes.map(|(what, opcode)| (what, message(opcode << 3 | 1, one, QUESTION)));
+    let refused = vec![
         (
-            "more than is taken",
-            message(1, one, &with(&[0; 5000])),
-            None,
+            "class CH, which nobody serves",
+            asks(b"\x01a\x00\x00\x01\x00\x03"),
         ),
+        ("class 65280", asks(b"\x01a\x00\x00\x01\xff\x00")),
+        ("type 65280", asks(b"\x01a\x00\xff\x00\x00\x01")),
+    ];
+    vec![
+        (None, silence),
+        (Some(1), malformed),
+        (Some(4), unknown.into()),
+        (Some(5), refused),
+        (Some(16), vec![("EDNS version 1", extended(1, b""))]),
         (
-            "a question as it should be",
-            message(1, one, QUESTION),
             Some(0),
+            vec![("a question as it should be", asks(QUESTION))],
         ),
     ]
 }
@@ -180,7 +144,7 @@ async fn by_stream(server: SocketAddr, octets: &[u8]) -> Option<u16> {
     stream.write_u16(octets.len() as u16).await.unwrap();
     stream.write_all(octets).await.unwrap();
     let mut codes = Vec::new();
-    let last = message(1, [1, 0, 0, 0], b"\x04last\x00\x00\x01\x00\x01");
+    let last = asks(b"\x04last\x00\x00\x01\x00\x01");
     stream.write_u16(last.len() as u16).await.unwrap();
     stream.write_all(&last).await.unwrap();
     loop {
@@ -199,7 +163,9 @@ async fn by_stream(server: SocketAddr, octets: &[u8]) -> Option<u16> {
 async fn every_message_gets_its_answer_or_silence() {
     let server = common::run(COREFILE, None).await;
     let mut wrong = String::new();
-    for (what, octets, expected) in table() {
+    let cases = table().into_iter();
+    let cases = cases.flat_map(|(code, cases)| cases.into_iter().map(move |case| (code, case)));
+    for (expected, (what, octets)) in cases {
         let found = by_datagram(server.address, &octets).await;
         if found != expected {
             wrong += &format!("udp: {what}: {found:?} instead of {expected:?}\n");
@@ -230,8 +196,8 @@ async fn streams_that_stall_are_given_up() {
         stream.write_all(begun).await.unwrap();
         stalled.push(stream);
     }
-    let good = message(1, [1, 0, 0, 0], QUESTION);
-    assert_eq!(by_stream(server.address, &good).await, Some(0));
+    let good = by_stream(server.address, &asks(QUESTION)).await;
+    assert_eq!(good, Some(0));
     for mut stream in stalled {
         let end = timeout(Duration::from_secs(5), stream.read_u8()).await;
         assert!(
@@ -272,9 +238,7 @@ async fn a_flood_is_shed_and_counted() {
         assert!(sent < 200_000, "nothing is shed");
         for _ in 0..100 {
             let name = format!("\x08{sent:08}\x00\x00\x01\x00\x01");
-            let _ = client
-                .send(&message(1, [1, 0, 0, 0], name.as_bytes()))
-                .await;
+            let _ = client.send(&asks(name.as_bytes())).await;
             sent += 1;
         }
         tokio::task::yield_now().await;
@@ -282,7 +246,7 @@ async fn a_flood_is_shed_and_counted() {
     let grown = resident_kib().saturating_sub(before);
     assert!(grown < 200 * 1024, "{grown} KiB for {sent} queries");
     // The places are taken for as long as the upstream is waited for; then there is room again.
-    let known = message(1, [1, 0, 0, 0], b"\x05known\x07example\x00\x00\x01\x00\x01");
+    let known = asks(b"\x05known\x07example\x00\x00\x01\x00\x01");
     let answered = timeout(Duration::from_secs(20), async {
         while by_datagram(server.address, &known).await != Some(0) {}
     });

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use view::NodePortAddresses;
 
+use crate::commands::askers::Clients;
 use crate::config;
 use crate::logging::LogFormat;
 use crate::output::Format;
@@ -315,6 +316,10 @@ pub(crate) struct Up {
     /// Port of this host that the cluster's DNS listens on, behind the Service kube-dns; 0 takes a free one
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) cluster_dns_port: u16,
+    /// Who may ask the cluster's DNS beside this host, its pods, and the cluster's other nodes with theirs: ranges, or
+    /// `any`. Others are refused
+    #[arg(long, value_name = "CIDR,..", value_delimiter = ',')]
+    pub(crate) cluster_dns_clients: Vec<Clients>,
     /// Somebody else answers the cluster's names: no DNS server, and no Service for it
     #[arg(long)]
     pub(crate) no_cluster_dns: bool,

@@ -19,6 +19,7 @@ mod paths;
 mod routes;
 mod rtnl;
 mod sockets;
+mod towards;
 
 pub use datagrams::{BATCH, Batch, Datagrams, RECEIVE_MAX, SEND_MAX};
 pub use error::Error;
@@ -32,3 +33,4 @@ pub use paths::{HostRoute, Neighbour};
 pub use routes::{default_route_devices, forward, forwards};
 pub use rtnl::{Device, Route, Rtnl, Vxlan};
 pub use sockets::{Connected, Sockets};
+pub use towards::{Towards, towards};

@@ -2,9 +2,9 @@
 
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
-use zone::Odd;
 use zone::query::HEADER;
-use zone::reply::rcodes;
+use zone::reply::{UDP_MIN, rcodes};
+use zone::{Odd, Query, Reply};
 
 use super::Turn;
 use crate::fast::{PAD_TO, UDP_SIZE};
@@ -139,6 +139,17 @@ pub(super) fn odd(odd: Odd, octets: &[u8], buffer: &mut [u8]) -> Turn {
         Odd::Version => bad_version(octets, buffer),
     };
     length.map_or(Turn::Silence, Turn::Answered)
+}
+
+/// Refuses a query; the answer is hardly longer than the query, so that it is no use to who sends in others' names.
+pub(super) fn refused(query: &Query<'_>, buffer: &mut [u8]) -> Turn {
+    let frame = zone::Frame {
+        udp_size: UDP_SIZE,
+        ..zone::Frame::default()
+    };
+    Reply::new(buffer, query, UDP_MIN).map_or(Turn::Silence, |reply| {
+        Turn::Answered(reply.finish(query, rcodes::REFUSED, &frame))
+    })
 }
 
 /// The answer to octets that cannot be read.

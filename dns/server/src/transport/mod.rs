@@ -4,7 +4,7 @@
 //! runtime, as many at a time as [`SLOW_MAX`]. What is more is shed, and counted.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -198,7 +198,7 @@ impl Listener {
             turn: AtomicUsize::new(fastrand::usize(..)),
             runtime: tokio::runtime::Handle::current(),
         });
-        for reason in ["too_many", "cut_off"] {
+        for reason in ["too_many", "cut_off", "stranger"] {
             shared.sheds.with(&[reason]).add(0);
         }
         let mut listener = Listener {
@@ -254,7 +254,12 @@ enum Turn {
 impl Shared {
     /// Answers what can be answered at once.
     fn quick(&self, octets: &[u8], at: &Arrived, table: &Table, buffer: &mut [u8]) -> Turn {
-        let query = match Query::parse(octets) {
+        let query = Query::parse(octets);
+        if !self.lets_in(at.peer.ip()) {
+            self.shed("stranger");
+            return query.map_or(Turn::Silence, |query| encode::refused(&query, buffer));
+        }
+        let query = match query {
             Ok(query) => query,
             Err(odd) => return encode::odd(odd, octets, buffer),
         };
@@ -317,6 +322,12 @@ impl Shared {
             Some(signer) => signer.sign_all(&octets),
             None => octets,
         }
+    }
+
+    fn lets_in(&self, peer: IpAddr) -> bool {
+        let current = self.current.load();
+        let may_ask = current.environment().may_ask.as_ref();
+        may_ask.is_none_or(|may_ask| may_ask(peer.to_canonical()))
     }
 
     fn shed(&self, reason: &'static str) {

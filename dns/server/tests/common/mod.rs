@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use client::Client;
 use dns_server::cluster::Clusters;
-use dns_server::instance::Environment;
+use dns_server::instance::{Environment, MayAsk};
 use dns_server::reload::Reloader;
 use dns_server::transport::Server;
 use http_body_util::{BodyExt as _, Full};
@@ -68,11 +68,21 @@ pub(crate) struct Running {
 
 /// Starts a server and waits until it is ready. The Corefile's blocks bind to 127.0.0.1. Call it inside a runtime.
 pub(crate) async fn run(corefile: &str, objects: Option<&str>) -> Running {
+    run_for(corefile, objects, None).await
+}
+
+/// As [`run`], for those alone who may ask.
+pub(crate) async fn run_for(
+    corefile: &str,
+    objects: Option<&str>,
+    may_ask: Option<MayAsk>,
+) -> Running {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("Corefile");
     std::fs::write(&file, corefile).expect("a Corefile");
     let mut environment = Environment::new(0);
     environment.clusters = Clusters::new(objects.map(api));
+    environment.may_ask = may_ask;
     let reloader = Reloader::start(Arc::new(environment), Some(file)).expect("a configuration");
     let server = Server::open(Arc::clone(&reloader)).expect("sockets");
     let (_, address) = server.local_addresses().remove(0);

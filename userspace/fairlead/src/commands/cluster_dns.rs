@@ -5,15 +5,18 @@
 //! leads there. A host without DNS is still a cluster, so what fails here is said and does not end the process.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use client::{Client, PatchKind, Resource};
 use dns_server::corefile::Scheme;
+use dns_server::instance::MayAsk;
 use dns_server::transport::Server;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use view::objects::{EndpointSlice, Namespace, Service};
 
+use super::askers::Askers;
 use super::dns;
 use crate::cli::ServerFlags;
 
@@ -21,19 +24,24 @@ use crate::cli::ServerFlags;
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "kube-dns";
 
-/// Begins to serve; `addresses` are this host's.
+/// Begins to serve; `addresses` are this host's. The socket is bound to all of them, since pods reach one and this host
+/// another, so that `askers` says who is answered.
 pub(crate) async fn start(
     client: &Client,
     flags: &ServerFlags,
     port: u16,
     addresses: &[IpAddr],
+    askers: &Arc<Askers>,
 ) -> anyhow::Result<Server> {
     let file = flags.data_dir.join("Corefile");
     if !file.exists() {
         std::fs::write(&file, corefile(&flags.cluster_domain, has_upstream()))
             .with_context(|| format!("write {}", file.display()))?;
     }
-    let server = dns::open(Some(client.clone()), Some(file), port)?;
+    Arc::clone(askers).follow(client.clone()).await?;
+    let askers = Arc::clone(askers);
+    let may_ask: MayAsk = Box::new(move |addr| askers.may_ask(addr));
+    let server = dns::open(Some(client.clone()), Some(file), port, Some(may_ask))?;
     let plain = |(listen, local): (dns_server::instance::Listen, std::net::SocketAddr)| {
         (listen.scheme == Scheme::Dns).then_some(local.port())
     };

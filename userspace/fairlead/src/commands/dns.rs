@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use client::Client;
 use dns_server::cluster::Clusters;
-use dns_server::instance::Environment;
+use dns_server::instance::{Environment, MayAsk};
 use dns_server::kernel::Kernel;
 use dns_server::reload::Reloader;
 use dns_server::transport::Server;
@@ -30,7 +30,7 @@ pub(crate) async fn run(flags: Dns) -> anyhow::Result<()> {
         Some(file) => Some(connect(file)?),
         None => None,
     };
-    let server = open(client, flags.conf, flags.port)?;
+    let server = open(client, flags.conf, flags.port, None)?;
     let kernel = node::start(&flags.node, &flags.bpffs.bpffs_root, &server, Vec::new());
     for (listen, local) in server.local_addresses() {
         output::emit(&format!("listening {}://{local}\n", listen.scheme.text()))?;
@@ -38,13 +38,16 @@ pub(crate) async fn run(flags: Dns) -> anyhow::Result<()> {
     serve(server, kernel, stopping).await
 }
 
-/// Reads the Corefile, opens its sockets, and follows changes of it. Call it inside the runtime.
+/// Reads the Corefile, opens its sockets, and follows changes of it; `may_ask` says who is answered, if not everybody.
+/// Call it inside the runtime.
 pub(crate) fn open(
     client: Option<Client>,
     corefile: Option<PathBuf>,
     port: u16,
+    may_ask: Option<MayAsk>,
 ) -> anyhow::Result<Server> {
     let mut environment = Environment::new(port);
+    environment.may_ask = may_ask;
     environment.clusters = Clusters::new(client);
     let reloader =
         Reloader::start(Arc::new(environment), corefile).context("start the DNS server")?;

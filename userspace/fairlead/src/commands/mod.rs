@@ -9,6 +9,7 @@ use client::Client;
 use crate::cli::{Command, List, ListFlows};
 
 mod apply;
+pub(crate) mod askers;
 mod backup;
 mod cluster;
 mod cluster_dns;

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 
+use super::askers::Askers;
 use super::{cluster_dns, control_plane, datapath, dns, node};
 use crate::cli::Up;
 use crate::shutdown;
@@ -21,8 +22,9 @@ pub(crate) async fn run(flags: Up) -> anyhow::Result<()> {
     if !flags.no_cluster_dns {
         let addresses = node::own_addresses(&settings.devices).await?;
         let port = flags.cluster_dns_port;
-        let started = cluster_dns::start(&control_plane.client, &flags.server, port, &addresses);
-        match started.await {
+        let askers = Askers::new(&flags.cluster_dns_clients, &settings.devices);
+        let client = &control_plane.client;
+        match cluster_dns::start(client, &flags.server, port, &addresses, &askers).await {
             Ok(server) => {
                 let stopping = stopping.clone();
                 let root = &settings.datapath.bpffs_root;

@@ -3,6 +3,8 @@
 
 mod churn;
 mod differential;
+mod forwarding;
+mod load;
 mod resolvers;
 mod stage;
 mod transfers;

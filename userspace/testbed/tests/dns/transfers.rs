@@ -1,5 +1,5 @@
 //! Zones that travel between `fairlead dns` and knot: ours to knot under a key, in many messages, and knot's to
-//! `secondary`.
+//! `secondary`; and from one `fairlead dns` to another, which hears of changes.
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, UdpSocket};
@@ -113,6 +113,68 @@ fn zones_travel_both_ways() -> Result<()> {
         wait_for(what, Duration::from_secs(40), || {
             let told = ask(&socket, &name, RecordType::A).ok()?;
             (told.answers.len() == 1).then_some(())
+        })?;
+    }
+    Ok(())
+}
+
+const PRIMARY: &str = "
+shared.example:5300 {
+    bind 127.0.0.1
+    transfer {
+        to 127.0.0.1:5302
+    }
+    file shared.zone {
+        reload 100ms
+    }
+}
+";
+
+const SECONDARY: &str = "
+shared.example:5302 {
+    bind 127.0.0.1
+    secondary {
+        transfer from 127.0.0.1:5300
+    }
+}
+";
+
+/// The refresh time is an hour: what changes arrives by NOTIFY (RFC 1996) or not in this test's time.
+#[test]
+fn a_secondary_follows_another_of_us() -> Result<()> {
+    let node = Node::create()?;
+    let folder = node.folder();
+    let zone = |serial: u32, last: u8| {
+        let text = format!(
+            "$TTL 60\n@ SOA ns hm {serial} 3600 600 86400 60\n@ NS ns\nns A 192.0.2.53\nwww A 192.0.2.{last}\n"
+        );
+        // Whole or not at all, as ConfigMaps change.
+        std::fs::write(folder.join("new.zone"), text)?;
+        std::fs::rename(folder.join("new.zone"), folder.join("shared.zone"))
+    };
+    zone(1, 1)?;
+    let place = node.place()?.without_cgroup();
+    let mut servers = Vec::new();
+    for (file, text) in [("Secondary", SECONDARY), ("Primary", PRIMARY)] {
+        let file = folder.join(file);
+        std::fs::write(&file, text)?;
+        let mut command = place.command(&fairlead()?)?;
+        command.args(["dns", "--conf"]).arg(&file);
+        servers.push(Process::start(&mut command, "fairlead dns")?);
+    }
+    let socket = node.netns().run(|| {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.connect(SocketAddr::from(([127, 0, 0, 1], 5302)))?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        anyhow::Ok(socket)
+    })?;
+    let name = Name::from_ascii("www.shared.example.")?;
+    for (serial, last) in [(1, 1), (2, 2), (3, 3)] {
+        zone(serial, last)?;
+        let expected = format!("www.shared.example. 60 a 192.0.2.{last}");
+        wait_for(&expected, Duration::from_secs(30), || {
+            let told = ask(&socket, &name, RecordType::A).ok()?;
+            told.answers.contains(&expected).then_some(())
         })?;
     }
     Ok(())

@@ -19,7 +19,9 @@ use tokio::sync::Semaphore;
 
 use super::Group;
 use super::Policy;
+use super::doh::Method;
 use super::flight::Flights;
+use super::hostname;
 use super::upstream::Meters;
 use super::upstream::Options;
 use super::upstream::Protocol;
@@ -46,6 +48,7 @@ const SYSTEM_ROOTS: [&str; 3] = [
 ];
 
 const OPTIONS: &[&str] = &[
+    "doh_method",
     "except",
     "expire",
     "failfast_all_unhealthy_upstreams",
@@ -63,6 +66,7 @@ const OPTIONS: &[&str] = &[
     "prefer_udp",
     "random_case",
     "read_timeout",
+    "resolver",
     "source_address",
     "tls",
     "tls_servername",
@@ -81,6 +85,7 @@ pub(super) fn group(setup: &Setup<'_>, line: &Directive) -> Result<Group, Config
         turn: AtomicUsize::new(0),
         permits: Arc::new(Semaphore::new(CONCURRENT_MAX)),
         max_concurrent: None,
+        attempts_max: None,
         force_tcp: false,
         prefer_udp: false,
         failfast: false,
@@ -107,13 +112,17 @@ pub(super) fn group(setup: &Setup<'_>, line: &Directive) -> Result<Group, Config
     };
     let mut options = Options::default();
     let mut tls = Tls::default();
+    let mut resolvers = Vec::new();
     for option in &line.block {
-        read(setup, option, &mut group, &mut options, &mut tls)?;
+        match option.name.text.as_str() {
+            "resolver" => resolvers.extend(resolver(option)?),
+            _ => read(setup, option, &mut group, &mut options, &mut tls)?,
+        }
     }
     let config = tls.config(line)?;
     let meters = Meters::new(registry);
     for word in to {
-        for (protocol, address) in targets(setup, word, &tls, &config)? {
+        for (protocol, address) in targets(setup, word, &tls, &config, &resolvers)? {
             let upstream = Upstream::new(protocol, address, options.clone(), meters.clone());
             group.upstreams.push(Arc::new(upstream));
         }
@@ -204,7 +213,21 @@ fn read(
         }
         "max_idle_conns" => options.idle_max = option.exactly::<1>()?[0].number(0, 4096)?,
         "max_connect_attempts" => {
-            option.exactly::<1>()?[0].number(0u32, u32::MAX)?;
+            let most = option.exactly::<1>()?[0].number(0usize, usize::MAX)?;
+            group.attempts_max = (most > 0).then_some(most);
+        }
+        "doh_method" => {
+            let [word] = option.exactly()?;
+            options.doh_method = match word.text.as_str() {
+                "GET" => Method::Get,
+                "POST" => Method::Post,
+                other => {
+                    return Err(word.error(
+                        format!("forward: unknown doh_method {other}"),
+                        "write GET or POST",
+                    ));
+                }
+            };
         }
         "max_fails" => options.max_fails = option.exactly::<1>()?[0].number(0, 1_000_000)?,
         "max_concurrent" => {
@@ -268,6 +291,21 @@ fn read(
     Ok(())
 }
 
+/// Servers that names of upstreams are asked of.
+fn resolver(option: &Directive) -> Result<Vec<SocketAddr>, ConfigError> {
+    option.no_block()?;
+    let servers = option.between(1, usize::MAX)?.iter();
+    let servers = servers.map(|word| {
+        address(&word.text, 53).ok_or_else(|| {
+            word.error(
+                format!("forward: {} is not an address", word.text),
+                "write resolver ADDRESS[:PORT]...",
+            )
+        })
+    });
+    servers.collect()
+}
+
 fn health_check(option: &Directive, options: &mut Options) -> Result<(), ConfigError> {
     let [every, rest @ ..] = option.between(1, 4)? else {
         return Ok(());
@@ -319,9 +357,16 @@ fn targets(
     word: &Token,
     tls: &Tls,
     config: &Arc<ClientConfig>,
+    resolvers: &[SocketAddr],
 ) -> Result<Vec<Target>, ConfigError> {
-    let remedy = "write ADDRESS[:PORT], dns://ADDRESS, tls://ADDRESS[%NAME], https://ADDRESS[:PORT][/PATH][%NAME] or the path of a resolv.conf";
+    let remedy = "write ADDRESS[:PORT], dns://ADDRESS, tls://ADDRESS[%NAME][:PORT], https://ADDRESS[:PORT][/PATH][%NAME], a host's name in the place of ADDRESS, or the path of a resolv.conf";
     let wrong = |what: String| word.error(format!("forward: {what}"), remedy);
+    // An address, or those of a host.
+    let addresses = |text: &str, port: u16| match address(text, port) {
+        Some(address) => Ok(vec![address]),
+        None => hostname::addresses(text, port, resolvers)
+            .map_err(|error| wrong(format!("{text} is not an address, and as a name: {error}"))),
+    };
     let (scheme, rest) = word.text.split_once("://").unwrap_or(("", &word.text));
     let (rest, named) = match rest.split_once('%') {
         Some((rest, name)) if scheme != "dns" && !scheme.is_empty() => {
@@ -335,37 +380,59 @@ fn targets(
                 return Ok(vec![(Protocol::Plain, address)]);
             }
             let path = setup.path(rest);
-            let text = std::fs::read_to_string(&path).map_err(|error| {
-                wrong(format!("{rest} is not an address, and as a file: {error}"))
-            })?;
-            let found = resolv_conf(&text);
-            if found.is_empty() {
-                return Err(wrong(format!("{rest} names no name server")));
-            }
-            Ok(found
-                .into_iter()
-                .map(|address| (Protocol::Plain, address))
-                .collect())
+            let found = match std::fs::read_to_string(&path) {
+                Ok(text) => {
+                    let found = resolv_conf(&text);
+                    if found.is_empty() {
+                        return Err(wrong(format!("{rest} names no name server")));
+                    }
+                    found
+                }
+                Err(error) if rest.contains('/') => {
+                    return Err(wrong(format!(
+                        "{rest} is not an address, and as a file: {error}"
+                    )));
+                }
+                Err(_) => addresses(rest, 53)?,
+            };
+            let plain = |address| (Protocol::Plain, address);
+            Ok(found.into_iter().map(plain).collect())
         }
         "tls" => {
-            let address =
-                address(rest, 853).ok_or_else(|| wrong(format!("{rest} is not an address")))?;
-            let name = server_name(named.as_deref(), address).map_err(wrong)?;
-            Ok(vec![(Protocol::Tls(Arc::clone(config), name), address)])
+            // The port stands behind the name where there is one.
+            let named_port = named.as_deref().and_then(|named| named.split_once(':'));
+            let (named, port) = match named_port {
+                Some((name, port)) => {
+                    let port = port
+                        .parse::<u16>()
+                        .map_err(|_| wrong(format!("{port} is no port")))?;
+                    (Some(name), port)
+                }
+                None => (named.as_deref(), 853),
+            };
+            let host = hostname::of(rest);
+            let found = addresses(rest, port)?.into_iter().map(|address| {
+                let name = server_name(named.or(host), address).map_err(wrong)?;
+                Ok((Protocol::Tls(Arc::clone(config), name), address))
+            });
+            found.collect()
         }
         "https" => {
             let (host, path) = match rest.find('/') {
                 Some(slash) => rest.split_at(slash),
                 None => (rest, "/dns-query"),
             };
-            let address =
-                address(host, 443).ok_or_else(|| wrong(format!("{host} is not an address")))?;
-            let name = server_name(named.as_deref(), address).map_err(wrong)?;
-            let authority = named.unwrap_or_else(|| address.to_string());
             let mut h2 = (**config).clone();
             h2.alpn_protocols = vec![b"h2".to_vec()];
-            let uri = format!("https://{authority}{path}");
-            Ok(vec![(Protocol::Https(Arc::new(h2), name, uri), address)])
+            let h2 = Arc::new(h2);
+            let name = named.as_deref().or(hostname::of(host));
+            let found = addresses(host, 443)?.into_iter().map(|address| {
+                let authority = name.map_or_else(|| address.to_string(), str::to_owned);
+                let uri = format!("https://{authority}{path}");
+                let name = server_name(name, address).map_err(wrong)?;
+                Ok((Protocol::Https(Arc::clone(&h2), name, uri), address))
+            });
+            found.collect()
         }
         other => Err(wrong(format!("the scheme {other}:// is not known"))),
     }
@@ -415,6 +482,7 @@ impl Default for Options {
             probe_name: Name::root(),
             random_case: false,
             source: None,
+            doh_method: Method::default(),
         }
     }
 }

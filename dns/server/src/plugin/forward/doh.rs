@@ -1,9 +1,11 @@
-//! DNS over HTTPS to an upstream (RFC 8484): POST over one HTTP/2 connection, opened again when it ends.
+//! DNS over HTTPS to an upstream (RFC 8484): POST or GET over one HTTP/2 connection, opened again when it ends.
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hickory_proto::op::Message;
 use http_body_util::BodyExt as _;
 use http_body_util::Full;
@@ -22,6 +24,16 @@ use super::upstream::ExchangeError;
 
 type Sender = SendRequest<Full<Bytes>>;
 
+/// How a query stands in a request (`doh_method`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Method {
+    /// In its URI, where caches on the way see it.
+    Get,
+    /// In its body.
+    #[default]
+    Post,
+}
+
 /// The connection to an upstream, once there is one.
 #[derive(Default)]
 pub(super) struct Doh(Mutex<Option<Sender>>);
@@ -33,15 +45,24 @@ impl Doh {
         source: Option<IpAddr>,
         tls: (Arc<ClientConfig>, ServerName<'static>),
         uri: &str,
+        method: Method,
         octets: Vec<u8>,
     ) -> Result<Message, ExchangeError> {
         let mut sender = self.sender(address, source, tls).await?;
         let http = |error: hyper::Error| ExchangeError::Http(error.to_string());
-        let request = hyper::Request::post(uri)
-            .header("content-type", "application/dns-message")
-            .header("accept", "application/dns-message")
-            .body(Full::new(Bytes::from(octets)))
-            .map_err(|error| ExchangeError::Http(error.to_string()))?;
+        let request = match method {
+            Method::Get => {
+                let query = URL_SAFE_NO_PAD.encode(octets);
+                hyper::Request::get(format!("{uri}?dns={query}"))
+                    .header("accept", "application/dns-message")
+                    .body(Full::default())
+            }
+            Method::Post => hyper::Request::post(uri)
+                .header("content-type", "application/dns-message")
+                .header("accept", "application/dns-message")
+                .body(Full::new(Bytes::from(octets))),
+        };
+        let request = request.map_err(|error| ExchangeError::Http(error.to_string()))?;
         let response = match sender.send_request(request).await {
             Ok(response) => response,
             Err(error) => {

@@ -5,6 +5,7 @@ mod config;
 pub(crate) mod connection;
 mod doh;
 mod flight;
+mod hostname;
 pub(crate) mod upstream;
 
 use std::sync::Arc;
@@ -56,6 +57,8 @@ struct Group {
     /// Questions upstream at a time.
     permits: Arc<Semaphore>,
     max_concurrent: Option<usize>,
+    /// Upstreams that are asked for one query at most, if that is bounded.
+    attempts_max: Option<usize>,
     force_tcp: bool,
     prefer_udp: bool,
     failfast: bool,
@@ -160,7 +163,8 @@ impl Group {
         let deadline = Instant::now() + DEADLINE;
         let mut cause = "no healthy proxies".to_owned();
         let mut refused = None;
-        for upstream in self.order() {
+        let attempts = self.attempts_max.unwrap_or(usize::MAX);
+        for upstream in self.order().into_iter().take(attempts) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

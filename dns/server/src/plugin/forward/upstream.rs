@@ -44,6 +44,8 @@ pub(crate) enum How {
 /// What holds for all upstreams of a line.
 #[derive(Clone)]
 pub(crate) struct Options {
+    /// How DNS over HTTPS is asked.
+    pub(super) doh_method: super::doh::Method,
     /// An idle connection is closed after this.
     pub(super) expire: Duration,
     /// Any connection is closed after this.
@@ -234,7 +236,9 @@ impl Upstream {
                         .map_err(|error| ExchangeError::Encode(error.to_string()))?;
                     let source = self.options.source;
                     let tls = (Arc::clone(config), name.clone());
-                    let answer = self.doh.ask(self.address, source, tls, uri, octets).await?;
+                    let method = self.options.doh_method;
+                    let asked = self.doh.ask(self.address, source, tls, uri, method, octets);
+                    let answer = asked.await?;
                     let fits = self.belongs(&zero, &answer);
                     if fits {
                         Ok(answer)
