@@ -130,8 +130,17 @@ pub(crate) fn cel(data: &[u8]) {
         request: &Value::Null,
         params: &Value::Null,
         namespace: &Value::Null,
+        authority: &admission::hook::rights::Nobody,
     };
     let _ = admission::hook::policy::denials(&policy, &inputs);
+    for (kind, key) in [
+        ("ApplyConfiguration", "applyConfiguration"),
+        ("JSONPatch", "jsonPatch"),
+    ] {
+        let mutation = json!({"patchType": kind, key: {"expression": text}});
+        let policy = json!({"spec": {"mutations": [mutation]}});
+        let _ = admission::hook::mutation::change(&policy, 0, &inputs);
+    }
 }
 
 /// CustomResourceDefinitions: the data is a schema.

@@ -72,13 +72,17 @@ impl Attributes<'_> {
 }
 
 /// Other objects, and what users may do.
-pub trait Lookup {
+pub trait Lookup: Sync {
     /// An object by plural, namespace and name.
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>>;
     /// All objects of a resource, of one namespace where one is given, in order of name.
     fn list(&self, resource: &str, namespace: &str) -> Vec<Arc<Value>>;
+    /// Whether somebody may, and why.
+    fn decide(&self, attributes: &authorization::Attributes<'_>) -> authorization::Decision;
     /// Whether somebody may.
-    fn allows(&self, attributes: &authorization::Attributes<'_>) -> bool;
+    fn allows(&self, attributes: &authorization::Attributes<'_>) -> bool {
+        self.decide(attributes).is_allowed()
+    }
 }
 
 /// What a client should hear besides the answer.
@@ -121,6 +125,7 @@ pub static PLUGINS: &[Plugin] = &[
     plugins::certificate::CERTIFICATE_SIGNING,
     plugins::certificate::CERTIFICATE_SUBJECT_RESTRICTION,
     plugins::ingress::DEFAULT_INGRESS_CLASS,
+    hook::MUTATING_POLICY,
     hook::MUTATING_WEBHOOK,
     hook::VALIDATING_POLICY,
     hook::VALIDATING_WEBHOOK,

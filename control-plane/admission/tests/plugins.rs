@@ -49,8 +49,12 @@ impl Lookup for World {
             .collect()
     }
 
-    fn allows(&self, attributes: &authorization::Attributes<'_>) -> bool {
-        attributes.user.is("signers")
+    fn decide(&self, attributes: &authorization::Attributes<'_>) -> authorization::Decision {
+        if attributes.user.is("signers") {
+            authorization::Decision::Allow(String::new())
+        } else {
+            authorization::Decision::NoOpinion(String::new())
+        }
     }
 }
 

@@ -19,6 +19,27 @@ const COPIES_MAX: usize = 3 << 20;
 /// # Errors
 /// 400 where the patch is none, 413 where it is too long, 422 where an operation fails.
 pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, Status> {
+    match steps(original, patch)? {
+        Ok(patched) => Ok(patched),
+        Err(_) => Err(Status::unprocessable()),
+    }
+}
+
+/// As [`json_patch`]; `None`: a `test` in it failed, so that nothing is to be changed.
+///
+/// # Errors
+/// Why it cannot be carried out.
+pub fn json_patch_if(original: &Value, patch: &Value) -> Result<Option<Value>, String> {
+    use json_patch::PatchErrorKind::TestFailed;
+    match steps(original, patch).map_err(|status| status.message)? {
+        Ok(patched) => Ok(Some(patched)),
+        Err(error) if matches!(error.kind, TestFailed) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The outer error: the patch is none, or asks for too much; the inner one: an operation failed.
+fn steps(original: &Value, patch: &Value) -> Result<Result<Value, json_patch::PatchError>, Status> {
     let patch: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|why| Status::bad_request(format!("error decoding patch: {why}")))?;
     if patch.0.len() > OPERATIONS_MAX {
@@ -38,9 +59,11 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, Status> {
             }
         }
         let one = std::slice::from_ref(operation);
-        json_patch::patch(&mut patched, one).map_err(|_| Status::unprocessable())?;
+        if let Err(error) = json_patch::patch(&mut patched, one) {
+            return Ok(Err(error));
+        }
     }
-    Ok(patched)
+    Ok(Ok(patched))
 }
 
 /// About how many bytes of JSON a value is; counting stops at `most`.

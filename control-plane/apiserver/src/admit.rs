@@ -69,8 +69,8 @@ impl Lookup for Mirror {
         Mirror::list(self, resource, namespace)
     }
 
-    fn allows(&self, attributes: &authorization::Attributes<'_>) -> bool {
-        self.decide(attributes).is_allowed()
+    fn decide(&self, attributes: &authorization::Attributes<'_>) -> authorization::Decision {
+        Mirror::decide(self, attributes)
     }
 }
 

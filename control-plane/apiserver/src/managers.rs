@@ -37,6 +37,11 @@ pub(crate) fn apply(
     })
 }
 
+/// `config` laid over `live` as by server-side apply, without a record of it.
+pub(crate) fn overlay(row: &Resource, live: &Value, config: &Value) -> Result<Value, String> {
+    with_type(row, |of| field_manager::overlay(of, live, config))
+}
+
 fn as_writer<T>(call: &Call, carry_out: impl FnOnce(Type<'_>, &Writer<'_>) -> T) -> T {
     let agent = call.headers.get(USER_AGENT).and_then(|v| v.to_str().ok());
     let manager =

@@ -25,6 +25,8 @@ const KEPT: &[(&str, &str)] = &[
     ("", "namespaces"),
     ("", "resourcequotas"),
     ("", "serviceaccounts"),
+    (HOOKS, "mutatingadmissionpolicies"),
+    (HOOKS, "mutatingadmissionpolicybindings"),
     (HOOKS, "mutatingwebhookconfigurations"),
     (HOOKS, "validatingadmissionpolicies"),
     (HOOKS, "validatingadmissionpolicybindings"),

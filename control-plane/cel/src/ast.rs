@@ -84,6 +84,13 @@ pub enum Kind {
     List(Vec<(Expr, bool)>),
     /// `{k: v, ?k: v}`.
     Map(Vec<(Expr, Expr, bool)>),
+    /// `Name{field: v, ?field: v}`: a message.
+    Message {
+        /// Its type, with the dots in it.
+        of: Arc<str>,
+        /// Field, value, and whether it is optional.
+        fields: Vec<(Arc<str>, Expr, bool)>,
+    },
     /// A macro over a range.
     Macro(Box<Macro>),
     /// `x.optMap(v, e)` and `x.optFlatMap(v, e)`.

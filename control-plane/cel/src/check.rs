@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use crate::ast::{Expr, Fold, Kind, Literal, Macro};
+use crate::authorizer;
 use crate::cost::{self, Range};
 use crate::lex::Fault;
+use crate::message;
 use crate::signatures;
 use crate::types::{Decl, DeclKind, Type};
 
@@ -166,6 +168,7 @@ impl Checker {
             Kind::Conditional(parts) => self.conditional(parts, expr.at),
             Kind::List(items) => self.list(items, false),
             Kind::Map(entries) => self.map(entries),
+            Kind::Message { of, fields } => self.message(of, fields, expr.at),
             Kind::Macro(inner) => self.fold(inner),
             Kind::OptMap {
                 operand,
@@ -215,8 +218,12 @@ impl Checker {
                 element.cost = cost;
                 element
             }
-            Type::Dyn => Known::new(Type::Dyn, None, cost),
+            // What stands in a field of a message is known when it is evaluated.
+            Type::Dyn | Type::Message(_) => Known::new(Type::Dyn, None, cost),
             other => {
+                if let Some(of) = authorizer::field(other, field) {
+                    return Known::new(of, Some(Range::ONE), cost);
+                }
                 self.fault(
                     at,
                     format!("type '{other}' does not support field selection"),
@@ -385,6 +392,23 @@ impl Checker {
             Some(Range::fixed(count)),
             cost,
         )
+    }
+
+    fn message(&mut self, of: &Arc<str>, fields: &[(Arc<str>, Expr, bool)], at: usize) -> Known {
+        if !message::is_type(of) {
+            self.fault(
+                at,
+                format!("undeclared reference to '{of}' (in container '')"),
+            );
+        }
+        let mut cost = Range::fixed(cost::MESSAGE);
+        for (name, value, _) in fields {
+            if !message::has_field(of, name) {
+                self.fault(value.at, format!("undefined field '{name}'"));
+            }
+            cost = cost.plus(self.expr(value).cost);
+        }
+        Known::new(Type::Message(of.clone()), Some(Range::ONE), cost)
     }
 
     fn fold(&mut self, inner: &Macro) -> Known {

@@ -16,6 +16,8 @@ pub const DEFINITION_MAX: u64 = 100_000_000;
 pub(crate) const LIST: u64 = 10;
 /// Of a map that is made.
 pub(crate) const MAP: u64 = 30;
+/// Of a message that is made.
+pub(crate) const MESSAGE: u64 = 40;
 
 /// From, to: of sizes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,7 +102,8 @@ pub(crate) fn size_of(decl: &Decl) -> Option<Range> {
         | DeclKind::Int
         | DeclKind::Double
         | DeclKind::Timestamp
-        | DeclKind::Duration => Some(Range::ONE),
+        | DeclKind::Duration
+        | DeclKind::Opaque(_) => Some(Range::ONE),
         DeclKind::Object { .. } => Some(Range::up_to(decl.max)),
         DeclKind::Dyn => None,
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::ast::{Expr, Fold, Kind, Literal, Macro};
 use crate::cost;
 use crate::functions;
+use crate::message::Message;
 use crate::types::DeclKind;
 use crate::value::{Value, wrap};
 
@@ -134,6 +135,7 @@ impl<'a> Evaluation<'a> {
                 self.spend(cost::MAP)?;
                 Ok(Value::Map(Arc::new(map)))
             }
+            Kind::Message { of, fields } => self.message(of, fields),
             Kind::Macro(inner) => self.fold(inner),
             Kind::OptMap {
                 operand,
@@ -152,6 +154,24 @@ impl<'a> Evaluation<'a> {
                 _ => Err(Failure::new("no such overload")),
             },
         }
+    }
+
+    fn message(&mut self, of: &Arc<str>, fields: &'a [(Arc<str>, Expr, bool)]) -> Outcome<'a> {
+        let mut made: Vec<(Arc<str>, Value<'a>)> = Vec::with_capacity(fields.len());
+        for (name, value, optional) in fields {
+            let value = match (self.value(value)?, optional) {
+                (Value::Optional(None), true) => continue,
+                (Value::Optional(Some(value)), true) => (*value).clone(),
+                (value, _) => value,
+            };
+            made.retain(|(known, _)| known != name);
+            made.push((name.clone(), value));
+        }
+        self.spend(cost::MESSAGE)?;
+        Ok(Value::Message(Arc::new(Message {
+            of: of.clone(),
+            fields: made,
+        })))
     }
 
     fn ident(&self, name: &str) -> Outcome<'a> {
@@ -408,6 +428,15 @@ fn select<'a>(value: &Value<'a>, name: &str, optional: bool) -> Outcome<'a> {
             (None, true) => Ok(Value::Optional(None)),
             (None, false) => Err(Failure::new(format!("no such key: {name}"))),
         },
+        Value::Message(message) => match (message.get(name).cloned(), optional) {
+            (Some(found), false) => Ok(found),
+            (Some(found), true) => Ok(Value::some(found)),
+            (None, true) => Ok(Value::Optional(None)),
+            (None, false) => Err(Failure::new(format!("no such field '{name}'"))),
+        },
+        Value::Asking(asking) => asking
+            .field(name)
+            .ok_or_else(|| Failure::new("no such overload")),
         _ => Err(Failure::new("no such overload")),
     }
 }
@@ -420,6 +449,7 @@ fn has<'a>(value: &Value<'a>, name: &str) -> Outcome<'a> {
                 .is_some_and(|inner| field(inner, name).is_some()),
         )),
         Value::JsonMap(..) | Value::Map(_) => Ok(Value::Bool(field(value, name).is_some())),
+        Value::Message(message) => Ok(Value::Bool(message.get(name).is_some())),
         _ => Err(Failure::new("no such overload")),
     }
 }

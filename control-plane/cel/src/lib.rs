@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ast;
+pub mod authorizer;
 pub mod check;
 pub mod cost;
 pub mod duration;
@@ -13,6 +14,7 @@ mod eval;
 pub mod formats;
 mod functions;
 mod lex;
+pub mod message;
 mod net;
 mod parse;
 pub mod pattern;

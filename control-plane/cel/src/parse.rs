@@ -221,6 +221,9 @@ impl Parser {
             } else if self.take("[") {
                 operand = self.index(operand, at, false)?;
                 continue;
+            } else if let Some(of) = self.opens_message(&operand) {
+                operand = self.message(at, of)?;
+                continue;
             } else {
                 self.depth = depth;
                 return Ok(operand);
@@ -241,6 +244,33 @@ impl Parser {
                 };
             }
         }
+    }
+
+    /// The name of a type, where a brace follows one.
+    fn opens_message(&self, operand: &Expr) -> Option<Arc<str>> {
+        let braces = matches!(&self.peek().kind, TokenKind::Symbol("{" | "{?"));
+        braces.then(|| type_name(operand)).flatten()
+    }
+
+    fn message(&mut self, at: usize, of: Arc<str>) -> Result<Expr, Fault> {
+        self.deeper()?;
+        let mut optional = !self.take("{") && self.take("{?");
+        let mut fields = Vec::new();
+        while optional || !self.take("}") {
+            optional |= self.take("?");
+            let name = self.name()?;
+            self.expect(":")?;
+            fields.push((name, self.expr()?, optional));
+            optional = false;
+            if !self.take(",") {
+                self.expect("}")?;
+                break;
+            }
+        }
+        Ok(Expr {
+            kind: Kind::Message { of, fields },
+            at,
+        })
     }
 
     fn index(&mut self, operand: Expr, at: usize, optional: bool) -> Result<Expr, Fault> {
@@ -369,6 +399,19 @@ impl Parser {
             kind: Kind::Map(entries),
             at,
         })
+    }
+}
+
+/// `a.b.c` as one name; `None`: it is no name.
+fn type_name(expr: &Expr) -> Option<Arc<str>> {
+    match &expr.kind {
+        Kind::Ident(name) => Some(name.clone()),
+        Kind::Select {
+            operand,
+            field,
+            optional: false,
+        } => Some(format!("{}.{field}", type_name(operand)?).into()),
+        _ => None,
     }
 }
 

@@ -39,10 +39,13 @@ impl Program {
         let fits = matches!(
             (&known.of, wanted),
             (Type::Bool, Type::Bool) | (Type::String, Type::String) | (_, Type::Dyn)
-        );
+        ) || (matches!(wanted, Type::Message(_) | Type::List(_))
+            && !matches!(known.of, Type::Dyn)
+            && known.of.agrees(wanted));
         if !fits {
             return Err(match wanted {
                 Type::String => "messageExpression must evaluate to a string".to_owned(),
+                Type::Message(_) | Type::List(_) => format!("must evaluate to {wanted}"),
                 _ => "must evaluate to a bool".to_owned(),
             });
         }
@@ -111,6 +114,7 @@ fn uses(expr: &Expr, name: &str) -> bool {
         Kind::Conditional(parts) => parts.iter().any(|part| uses(part, name)),
         Kind::List(items) => items.iter().any(|(item, _)| uses(item, name)),
         Kind::Map(entries) => entries.iter().any(|(key, value, _)| any(&[key, value])),
+        Kind::Message { fields, .. } => fields.iter().any(|(_, value, _)| uses(value, name)),
         Kind::Macro(inner) => {
             uses(&inner.range, name)
                 || (*inner.variable != *name

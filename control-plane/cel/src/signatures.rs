@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::authorizer;
 use crate::check::Known;
 use crate::cost::{REGEX, Range, TEXT};
 use crate::types::{CIDR, FORMAT, IP, QUANTITY, SEMVER, Type, URL};
@@ -27,7 +28,7 @@ pub(crate) fn is_type(name: &str) -> bool {
 pub(crate) fn is_namespace(name: &str) -> bool {
     matches!(
         name,
-        "optional" | "sets" | "strings" | "format" | "ip" | "lists" | "math" | "cidr"
+        "optional" | "sets" | "strings" | "format" | "ip" | "lists" | "math" | "cidr" | "jsonpatch"
     )
 }
 
@@ -38,7 +39,8 @@ getHostname getPort getEscapedPath getQuery isQuantity quantity isInteger asInte
 isGreaterThan isLessThan compareTo isIP ip isCIDR cidr containsIP containsCIDR family isCanonical isUnspecified \
 isLoopback isLinkLocalMulticast isLinkLocalUnicast isGlobalUnicast masked prefixLength isSemver semver major minor \
 patch validate named hasValue value or orValue first last distinct flatten slice sort getFullYear getMonth getDate \
-getDayOfMonth getDayOfWeek getDayOfYear getHours getMinutes getSeconds getMilliseconds range ";
+getDayOfMonth getDayOfWeek getDayOfYear getHours getMinutes getSeconds getMilliseconds range path group resource subresource \
+namespace name check allowed reason errored error serviceAccount fieldSelector labelSelector escapeKey ";
 
 /// Whether a function of that name exists with any arguments.
 pub(crate) fn is_function(name: &str) -> bool {
@@ -57,6 +59,12 @@ pub(crate) fn call(target: Option<&Known>, name: &str, args: &[Known]) -> Option
         args,
         spent,
     };
+    if let Some(target) = target
+        && args.iter().all(|arg| arg.of.agrees(&Type::String))
+        && let Some((of, cost)) = authorizer::signature(&target.of, name, args.len())
+    {
+        return call.costs(of, cost);
+    }
     let operator = call.operator(name);
     operator
         .or_else(|| call.conversion(name))
@@ -293,6 +301,10 @@ impl Call<'_> {
         };
         if name == "strings.quote" && self.global(&[Text]) {
             return self.sized(Text, self.size(0), self.size(0).hundredths(TEXT));
+        }
+        if name == "jsonpatch.escapeKey" && self.global(&[Text]) {
+            let most = self.size(0).times(Range::fixed(2));
+            return self.sized(Text, most, self.size(0).hundredths(TEXT));
         }
         if name == "matches" && self.global(&[Text, Text]) {
             let pattern = self.size(1).hundredths(REGEX);

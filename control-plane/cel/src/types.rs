@@ -34,6 +34,8 @@ pub enum Type {
     Map(Arc<Type>, Arc<Type>),
     /// An object with declared fields.
     Object(Arc<Decl>),
+    /// A message of that name.
+    Message(Arc<str>),
     /// A value or none.
     Optional(Arc<Type>),
     /// One of Kubernetes' own: `url`, `quantity`, `ip` and so on, by the name that refusals show.
@@ -70,16 +72,27 @@ impl Type {
             (Type::Dyn, _) | (_, Type::Dyn) => true,
             (
                 Type::Null,
-                Type::Optional(_) | Type::Opaque(_) | Type::Timestamp | Type::Duration,
+                Type::Object(_)
+                | Type::Message(_)
+                | Type::Optional(_)
+                | Type::Opaque(_)
+                | Type::Timestamp
+                | Type::Duration,
             )
             | (
-                Type::Optional(_) | Type::Opaque(_) | Type::Timestamp | Type::Duration,
+                Type::Object(_)
+                | Type::Message(_)
+                | Type::Optional(_)
+                | Type::Opaque(_)
+                | Type::Timestamp
+                | Type::Duration,
                 Type::Null,
             ) => true,
             (Type::List(a), Type::List(b)) | (Type::Optional(a), Type::Optional(b)) => a.agrees(b),
             (Type::Map(a, b), Type::Map(c, d)) => a.agrees(c) && b.agrees(d),
             (Type::Object(a), Type::Object(b)) => Arc::ptr_eq(a, b) || a.name() == b.name(),
             (Type::Opaque(a), Type::Opaque(b)) => a == b,
+            (Type::Message(a), Type::Message(b)) => a == b,
             (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
         }
     }
@@ -116,6 +129,7 @@ impl fmt::Display for Type {
             Type::List(items) => write!(f, "list({items})"),
             Type::Map(keys, values) => write!(f, "map({keys}, {values})"),
             Type::Object(decl) => f.write_str(decl.name()),
+            Type::Message(name) => f.write_str(name),
             Type::Optional(value) => write!(f, "optional_type({value})"),
             Type::Opaque(name) => f.write_str(name),
         }
@@ -161,6 +175,8 @@ pub enum DeclKind {
     },
     /// A map with any keys.
     Map(Arc<Decl>),
+    /// No part of an object: a value of that type.
+    Opaque(&'static str),
     /// An object with known fields.
     Object {
         /// For refusals.
@@ -216,6 +232,7 @@ impl Decl {
             DeclKind::Map(values) => {
                 Type::Map(Arc::new(Type::String), Arc::new(values.expr_type()))
             }
+            DeclKind::Opaque(name) => Type::Opaque(name),
             DeclKind::Object { .. } => Type::Object(self.clone()),
         }
     }

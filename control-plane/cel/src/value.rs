@@ -8,7 +8,9 @@ use serde_json::{Map as JsonMap, Value as Json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::authorizer::{Asking, Decision};
 use crate::formats::NamedFormat;
+use crate::message::Message;
 use crate::quantity::Quantity;
 use crate::semver::Semver;
 use crate::types::{Decl, DeclKind, ListKind};
@@ -61,6 +63,12 @@ pub enum Value<'a> {
     Semver(Arc<Semver>),
     /// `kubernetes.NamedFormat`.
     Format(NamedFormat),
+    /// An object that was made by naming its type.
+    Message(Arc<Message<'a>>),
+    /// `authorizer`, and questions made of it.
+    Asking(Arc<Asking<'a>>),
+    /// The answer to such a question.
+    Decision(Arc<Decision>),
 }
 
 static ANY: Decl = Decl {
@@ -168,6 +176,9 @@ impl<'a> Value<'a> {
             Value::Cidr(..) => crate::types::CIDR,
             Value::Semver(_) => crate::types::SEMVER,
             Value::Format(_) => crate::types::FORMAT,
+            Value::Message(_) => "object",
+            Value::Asking(asking) => asking.type_name(),
+            Value::Decision(_) => "kubernetes.authorization.Decision",
         }
     }
 
@@ -263,6 +274,15 @@ impl<'a> Value<'a> {
             Value::Cidr(ip, bits) => format!("{ip}/{bits}"),
             Value::Semver(semver) => semver.text.clone(),
             Value::Format(format) => format.name().to_owned(),
+            Value::Asking(_) | Value::Decision(_) => self.type_name().to_owned(),
+            Value::Message(message) => {
+                let shown: Vec<String> = message
+                    .fields
+                    .iter()
+                    .map(|(name, value)| format!("{name}: {}", value.shown()))
+                    .collect();
+                format!("{}{{{}}}", message.of, shown.join(", "))
+            }
             Value::JsonList(..) | Value::List(_) => {
                 let items = self.items().unwrap_or_default();
                 let shown: Vec<String> = items.iter().map(Value::shown).collect();
@@ -306,6 +326,13 @@ pub fn equal(a: &Value<'_>, b: &Value<'_>) -> bool {
         (Semver(a), Semver(b)) => a.compare(b) == Ordering::Equal,
         (Value::Quantity(a), Value::Quantity(b)) => a == b,
         (Value::Format(a), Value::Format(b)) => a == b,
+        (Value::Message(a), Value::Message(b)) => {
+            a.of == b.of
+                && a.fields.len() == b.fields.len()
+                && a.fields
+                    .iter()
+                    .all(|(name, value)| b.get(name).is_some_and(|other| equal(value, other)))
+        }
         (Optional(a), Optional(b)) => match (a, b) {
             (Some(a), Some(b)) => equal(a, b),
             (None, None) => true,

@@ -14,6 +14,7 @@ mod entries;
 mod last_applied;
 mod managers;
 mod merge;
+mod overlay;
 mod refusal;
 mod remove;
 mod set;
@@ -21,6 +22,7 @@ mod types;
 
 pub use entries::{NAME_MAX, manager_name};
 pub use managers::{Writer, apply, track};
+pub use overlay::overlay;
 pub use refusal::Refusal;
 pub use set::Set;
 pub use types::Type;

@@ -5,6 +5,7 @@ use api::value::{at, list, text};
 use serde_json::Value;
 
 use super::expression::{Compiled, Gives, Inputs, Scope, Vocabulary, compile};
+use super::mutation;
 
 /// Whether all conditions hold. One that is false decides, whatever others fail.
 ///
@@ -71,7 +72,11 @@ pub fn faults(kind: &str, new: &Value, old: &Value) -> Vec<FieldError> {
         }
         return wrong;
     }
-    if kind != "ValidatingAdmissionPolicy" || new["spec"] == old["spec"] {
+    let policy = matches!(
+        kind,
+        "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy"
+    );
+    if !policy || new["spec"] == old["spec"] {
         return wrong;
     }
     let spec = at(new, &["spec"]);
@@ -94,13 +99,18 @@ pub fn faults(kind: &str, new: &Value, old: &Value) -> Vec<FieldError> {
     let parts = [
         ("validations", "expression", Gives::Bool),
         ("validations", "messageExpression", Gives::Text),
-        ("auditAnnotations", "valueExpression", Gives::Any),
+        ("auditAnnotations", "valueExpression", Gives::Annotation),
     ];
     for (list_name, key, gives) in parts {
         for (i, item) in list(spec, &[list_name]).iter().enumerate() {
             let field = format!("spec.{list_name}[{i}].{key}");
             check(field, text(item, &[key]), gives, &vocabulary);
         }
+    }
+    for (i, item) in list(spec, &["mutations"]).iter().enumerate() {
+        let (key, gives) = mutation::kind(item);
+        let field = format!("spec.mutations[{i}].{key}.expression");
+        check(field, text(item, &[key, "expression"]), gives, &vocabulary);
     }
     wrong
 }

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use cel::authorizer::{AUTHORIZER, Asking, Authority};
 use cel::cost::{CALL_MAX, OBJECT_MAX};
+use cel::message::{JSON_PATCH, OBJECT};
 use cel::types::{Decl, DeclKind, FieldDecl, Type};
 use cel::value::{Value as Cel, dynamic};
 use cel::{Failure, Program};
@@ -21,6 +23,12 @@ pub enum Gives {
     Bool,
     /// Text.
     Text,
+    /// Text or null.
+    Annotation,
+    /// An object that is laid over another.
+    Object,
+    /// The steps of a patch.
+    Steps,
     /// Anything.
     Any,
 }
@@ -102,15 +110,18 @@ type Key = (Box<str>, Gives, Vocabulary);
 
 static KNOWN: LazyLock<Mutex<HashMap<Key, Compiled>>> = LazyLock::new(Mutex::default);
 
-/// Compiles the expression, unless that was done before.
-pub fn compile(source: &str, gives: Gives, vocabulary: &Vocabulary) -> Compiled {
-    let key = (Box::from(source), gives, vocabulary.clone());
-    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(compiled) = known().get(&key) {
-        return compiled.clone();
-    }
+/// Compiles the expression where `object` and `oldObject` are of this kind.
+///
+/// # Errors
+/// In the words of Kubernetes: why it cannot be compiled.
+pub(super) fn compile_typed(
+    source: &str,
+    gives: Gives,
+    vocabulary: &Vocabulary,
+    object: &Arc<Decl>,
+) -> Result<Program, String> {
     let any = Decl::any();
-    let mut names = vec!["object", "oldObject", "request", "authorizer"];
+    let mut names = vec!["request"];
     if vocabulary.policy {
         names.push("namespaceObject");
     }
@@ -121,19 +132,44 @@ pub fn compile(source: &str, gives: Gives, vocabulary: &Vocabulary) -> Compiled 
         .into_iter()
         .map(|name| (name, any.clone(), false))
         .collect();
+    variables.push(("object", object.clone(), false));
+    variables.push(("oldObject", object.clone(), false));
+    let authorizer = Arc::new(Decl {
+        kind: DeclKind::Opaque(AUTHORIZER),
+        max: u64::MAX,
+    });
+    variables.push(("authorizer", authorizer, false));
     if vocabulary.policy {
         variables.push(("variables", vocabulary.declared(), false));
     }
     let wanted = match gives {
         Gives::Bool => Type::Bool,
         Gives::Text => Type::String,
-        Gives::Any => Type::Dyn,
+        Gives::Object => Type::Message(OBJECT.into()),
+        Gives::Steps => Type::list(Type::Message(JSON_PATCH.into())),
+        Gives::Annotation | Gives::Any => Type::Dyn,
     };
-    let compiled = Arc::new(
-        Program::compile(source, &variables, &wanted)
-            // As refusals of policies word it.
-            .map_err(|why| why.replace("must evaluate to a bool", "must evaluate to bool")),
-    );
+    Program::compile(source, &variables, &wanted)
+        // As refusals of policies word it.
+        .map_err(|why| why.replace("must evaluate to a bool", "must evaluate to bool"))
+}
+
+/// Compiles the expression, unless that was done before.
+pub fn compile(source: &str, gives: Gives, vocabulary: &Vocabulary) -> Compiled {
+    let key = (Box::from(source), gives, vocabulary.clone());
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(compiled) = known().get(&key) {
+        return compiled.clone();
+    }
+    let compiled = compile_typed(source, gives, vocabulary, &Decl::any());
+    let compiled = Arc::new(match compiled {
+        Ok(program)
+            if gives == Gives::Annotation && !matches!(program.of, Type::String | Type::Null) =>
+        {
+            Err("must evaluate to one of [string null_type]".to_owned())
+        }
+        compiled => compiled,
+    });
     let mut known = known();
     if known.len() >= KEPT {
         known.clear();
@@ -155,6 +191,8 @@ pub struct Inputs<'a> {
     pub params: &'a Value,
     /// The namespace of the request.
     pub namespace: &'a Value,
+    /// Who may do what.
+    pub authority: &'a dyn Authority,
 }
 
 /// Evaluations that share a budget.
@@ -174,6 +212,7 @@ impl<'a> Scope<'a> {
                 ("request", dynamic(inputs.request)),
                 ("params", dynamic(inputs.params)),
                 ("namespaceObject", dynamic(inputs.namespace)),
+                ("authorizer", Asking::of(inputs.authority)),
             ],
             variables: Vec::new(),
             budget: OBJECT_MAX,

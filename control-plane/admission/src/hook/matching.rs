@@ -155,8 +155,8 @@ mod tests {
             Vec::new()
         }
 
-        fn allows(&self, _: &authorization::Attributes<'_>) -> bool {
-            false
+        fn decide(&self, _: &authorization::Attributes<'_>) -> authorization::Decision {
+            authorization::Decision::NoOpinion(String::new())
         }
     }
 

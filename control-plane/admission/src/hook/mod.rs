@@ -6,8 +6,11 @@
 pub mod conditions;
 pub mod expression;
 pub mod matching;
+pub mod mutation;
 pub mod policy;
 pub mod review;
+pub mod rights;
+pub mod typing;
 
 use serde_json::{Value, json};
 
@@ -26,6 +29,8 @@ const fn place(name: &'static str) -> Plugin {
     }
 }
 
+/// Policies that change.
+pub const MUTATING_POLICY: Plugin = place("MutatingAdmissionPolicy");
 /// Webhooks that may change what is stored.
 pub const MUTATING_WEBHOOK: Plugin = place("MutatingAdmissionWebhook");
 /// Policies that refuse.

@@ -52,11 +52,21 @@ pub fn denials(policy: &Value, inputs: &Inputs<'_>) -> Vec<Denial> {
     };
     let rules = compiled(validations, "expression", Gives::Bool);
     let messages = compiled(validations, "messageExpression", Gives::Text);
+    let annotations = list(spec, &["auditAnnotations"]);
+    let annotated = compiled(annotations, "valueExpression", Gives::Annotation);
     let mut scope = Scope::new(inputs);
     for (variable, compiled) in variables.iter().zip(&defined) {
         scope.define(text(variable, &["name"]), compiled);
     }
     let mut denials = Vec::new();
+    for (annotation, compiled) in annotations.iter().zip(&annotated) {
+        // There is no audit log to publish it in; what fails counts as it does elsewhere.
+        if let Err(why) = scope.value(compiled) {
+            let source = text(annotation, &["valueExpression"]).trim();
+            let why = format!("valueExpression '{source}' resulted in error: {why}");
+            denials.extend(Denial::of_failure(policy, why));
+        }
+    }
     for ((validation, rule), message) in validations.iter().zip(&rules).zip(&messages) {
         let expression = text(validation, &["expression"]).trim();
         match scope.holds(rule) {
@@ -114,9 +124,27 @@ pub fn warning(policy: &str, binding: &str, denial: &Denial) -> String {
 
 #[cfg(test)]
 mod tests {
+    use cel::authorizer::{Authority, Decision, Question};
     use serde_json::json;
 
     use super::*;
+
+    /// Knows only what jane may do.
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl Authority for Nobody {
+        fn decide(&self, question: &Question) -> Decision {
+            Decision {
+                allowed: question.resource == "pods" && question.verb == "get",
+                reason: String::new(),
+            }
+        }
+
+        fn request_resource(&self) -> Question {
+            Question::default()
+        }
+    }
 
     fn said(spec: &Value, object: &Value, params: &Value) -> Vec<String> {
         let policy = json!({"metadata": {"name": "p"}, "spec": spec});
@@ -128,6 +156,7 @@ mod tests {
             request: &request,
             params,
             namespace: &namespace,
+            authority: &Nobody,
         };
         denials(&policy, &inputs)
             .into_iter()
@@ -158,6 +187,11 @@ mod tests {
             (json!({"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}, "validations": [
                 {"expression": "object.spec.replicas <= int(params.data.max)", "message": "too many"}]}),
                 json!({"data": {"max": "6"}}), vec!["too many"]),
+            (rule("authorizer.group('').resource('pods').check('get').allowed()"), json!(null), vec![]),
+            (rule("authorizer.requestResource.check('delete').allowed()"), json!(null), vec!["failed expression: authorizer.requestResource.check('delete').allowed()"]),
+            (json!({"auditAnnotations": [{"key": "a", "valueExpression": "string(object.spec.replicas)"}], "validations": []}), json!(null), vec![]),
+            (json!({"auditAnnotations": [{"key": "a", "valueExpression": "string(object.spec.none)"}]}), json!(null),
+                vec!["valueExpression 'string(object.spec.none)' resulted in error: no such key: none"]),
         ];
         for (spec, params, expected) in cases {
             assert_eq!(said(&spec, &object, &params), expected, "{spec}");

@@ -3,13 +3,16 @@
 //! What concerns whom, and what an answer means, is decided in `admission::hook`.
 
 mod ask;
+mod bound;
 pub(crate) mod conversion;
+mod mutations;
 mod policies;
+pub(crate) mod typing;
 
 use std::sync::Arc;
 
 use admission::hook::matching::Criteria;
-use admission::hook::{self, Form, OnFailure, Request, conditions, expression, review};
+use admission::hook::{self, Form, OnFailure, Request, conditions, expression, review, rights};
 use admission::{Attributes, Operation};
 use api::decode::{self, FieldValidation};
 use api::meta;
@@ -124,17 +127,41 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// The row that serves a form.
+    fn row(&self, form: Form) -> &'static Resource {
+        let mut rows = self.rows.iter();
+        let found = rows.find(|row| (row.group, row.version) == (form.group, form.version));
+        found.copied().unwrap_or(self.call.row)
+    }
+
     /// The object in the form of another row.
     fn converted(&self, object: &Value, form: Form) -> Value {
-        let own = self.call.row;
-        let row = self
-            .rows
-            .iter()
-            .find(|row| (row.group, row.version) == (form.group, form.version));
-        match row {
-            Some(row) if *row != own && object.is_object() => convert(object, own, row),
-            _ => object.clone(),
+        let (own, row) = (self.call.row, self.row(form));
+        if row != own && object.is_object() {
+            convert(object, own, row)
+        } else {
+            object.clone()
         }
+    }
+
+    /// Whether what is shown is the object itself: all else stays as it was sent.
+    fn keeps_changes(&self) -> bool {
+        let scales = self.call.subresource.is_some_and(|sub| sub.name == "scale");
+        !scales && self.asked.operation != Operation::Connect
+    }
+
+    /// Puts what was made of the object, in some form, in its place. Whether that changes it.
+    fn adopt(&self, form: Form, made: Value, object: &mut Value) -> Result<bool, Status> {
+        let (own, row) = (self.call.row, self.row(form));
+        let mut made = if row == own {
+            decode::check(own, made, FieldValidation::Ignore)?.object
+        } else {
+            convert(&made, row, own)
+        };
+        own.fill(&mut made);
+        let changed = made != *object;
+        *object = made;
+        Ok(changed)
     }
 }
 
@@ -173,8 +200,27 @@ fn options(call: &Call, asked: Asked) -> Value {
     options
 }
 
-/// Lets webhooks change what is to be stored; `None`: it is a deletion. Whether they did.
+/// Lets policies and webhooks change what is to be stored; `None`: it is a deletion. Whether they did.
 pub(crate) async fn mutate(
+    call: &Call,
+    asked: Asked,
+    mut new: Option<&mut Value>,
+    old: Option<&Value>,
+) -> Result<bool, Status> {
+    let policies = mutations::any(call);
+    let (mut changed, mut seen) = (false, mutations::Seen::new());
+    if let Some(new) = new.as_deref_mut().filter(|_| policies) {
+        changed = mutations::mutate(call, asked, new, old, &mut seen, false).await?;
+    }
+    changed |= ask_all(call, asked, new.as_deref_mut(), old).await?;
+    if let Some(new) = new.filter(|_| changed && !seen.is_empty()) {
+        mutations::mutate(call, asked, new, old, &mut seen, true).await?;
+    }
+    Ok(changed)
+}
+
+/// Lets webhooks change what is to be stored. Whether they did.
+async fn ask_all(
     call: &Call,
     asked: Asked,
     mut new: Option<&mut Value>,
@@ -231,31 +277,12 @@ async fn mutate_one(
     let (Some(new), Some(change)) = (new, verdict.patch) else {
         return Ok(Some(false));
     };
-    let row = context.call.row;
-    let scales = context
-        .call
-        .subresource
-        .is_some_and(|sub| sub.name == "scale");
-    // What is not the object itself stays as it was sent.
-    if scales || context.asked.operation == Operation::Connect {
+    if !context.keeps_changes() {
         return Ok(Some(false));
     }
     let shown = context.converted(&object, form);
     let patched = patch::json_patch(&shown, &change).map_err(Status::internal)?;
-    let from = context
-        .rows
-        .iter()
-        .find(|row| (row.group, row.version) == (form.group, form.version));
-    let mut patched = match from {
-        Some(from) if *from != row => convert(&patched, from, row),
-        _ => decode::check(row, patched, FieldValidation::Ignore)?.object,
-    };
-    row.fill(&mut patched);
-    if patched == *new {
-        return Ok(Some(false));
-    }
-    *new = patched;
-    Ok(Some(true))
+    context.adopt(form, patched, new).map(Some)
 }
 
 /// Lets policies and webhooks look at what is to be stored; `None`: it is a deletion.
@@ -327,6 +354,7 @@ fn concerned(
         request: &shown,
         params: &Value::Null,
         namespace: &Value::Null,
+        authority: &rights::Rights::of(request, mirror),
     };
     let vocabulary = expression::Vocabulary::default();
     match conditions::hold(list(body, &["matchConditions"]), &vocabulary, &inputs) {

@@ -1,22 +1,16 @@
-//! ValidatingAdmissionPolicies: which of them concern a request through which binding, and with which parameters.
-
-use std::sync::Arc;
+//! ValidatingAdmissionPolicies: what they say of a request, and what is done about it.
 
 use admission::hook::expression::Inputs;
-use admission::hook::matching::Criteria;
 use admission::hook::policy::{self, Denial};
+use admission::hook::rights::Rights;
 use admission::hook::{self, Request};
-use api::meta;
-use api::selector::LabelSelector;
 use api::status::Status;
-use api::table::Resource;
-use api::value::{at, list, text};
+use api::value::list;
 use serde_json::Value;
-use storage::Range;
 
 use super::Context;
+use super::bound::{self, Bound};
 use crate::handlers::Call;
-use crate::{State, object};
 
 const POLICIES: &str = "validatingadmissionpolicies";
 const BINDINGS: &str = "validatingadmissionpolicybindings";
@@ -39,27 +33,16 @@ pub(super) async fn validate(
         return Ok(());
     }
     let mirror = &context.call.app.mirror;
-    let forms = context.forms();
     let namespace = mirror.get("namespaces", "", context.attributes.namespace);
     let mut refusal = None;
-    for binding in mirror.list(BINDINGS, "") {
-        let Some(policy) = mirror.get(POLICIES, "", text(&binding, &["spec", "policyName"])) else {
-            continue;
-        };
-        let constraints = Criteria::of_policy(at(&policy, &["spec", "matchConstraints"]), false);
-        let Some(form) = constraints.form(&request, &forms, mirror) else {
-            continue;
-        };
-        let resources = Criteria::of_policy(at(&binding, &["spec", "matchResources"]), true);
-        if resources.form(&request, &forms, mirror).is_none() {
-            continue;
-        }
-        let shown = request.shown(form);
+    for bound in bound::concerning(context, (POLICIES, BINDINGS), &request).await {
+        let shown = request.shown(bound.form);
         let (object, old) = (
-            context.converted(object, form),
-            context.converted(old, form),
+            context.converted(object, bound.form),
+            context.converted(old, bound.form),
         );
-        let denials = match parameters(context.call, &policy, &binding).await {
+        let rights = Rights::of(request, mirror);
+        let denials = match &bound.parameters {
             Ok(sets) => sets
                 .iter()
                 .flat_map(|params| {
@@ -69,32 +52,26 @@ pub(super) async fn validate(
                         request: &shown,
                         params,
                         namespace: namespace.as_deref().unwrap_or(&Value::Null),
+                        authority: &rights,
                     };
-                    policy::denials(&policy, &inputs)
+                    policy::denials(&bound.policy, &inputs)
                 })
                 .collect(),
-            Err(why) => {
-                let why = format!("failed to configure binding: {why}");
-                Denial::of_failure(&policy, why).into_iter().collect()
-            }
+            Err(why) => Denial::of_failure(&bound.policy, why.clone())
+                .into_iter()
+                .collect(),
         };
-        refusal = refusal.or(act(context.call, &request, &policy, &binding, denials));
+        refusal = refusal.or(act(context.call, &request, &bound, denials));
     }
     refusal.map_or(Ok(()), Err)
 }
 
 /// Does what the binding wants done about denials.
-fn act(
-    call: &Call,
-    request: &Request<'_>,
-    policy: &Value,
-    binding: &Value,
-    denials: Vec<Denial>,
-) -> Option<Status> {
-    let (policy_name, binding_name) = (meta::name(policy), meta::name(binding));
+fn act(call: &Call, request: &Request<'_>, bound: &Bound, denials: Vec<Denial>) -> Option<Status> {
+    let (policy_name, binding_name) = bound.names();
     let mut refusal = None;
     for denial in denials {
-        for action in list(binding, &["spec", "validationActions"]) {
+        for action in list(&bound.binding, &["spec", "validationActions"]) {
             match action.as_str() {
                 Some("Deny") if refusal.is_none() => {
                     refusal = Some(policy::refusal(request, policy_name, binding_name, &denial));
@@ -113,81 +90,4 @@ fn act(
         }
     }
     refusal
-}
-
-/// Every set of parameters that the binding names; one that is null where the policy takes none. Empty: the policy is
-/// not to be asked.
-///
-/// # Errors
-/// Why there are none.
-async fn parameters(call: &Call, policy: &Value, binding: &Value) -> Result<Vec<Value>, String> {
-    let kind = at(policy, &["spec", "paramKind"]);
-    let reference = at(binding, &["spec", "paramRef"]);
-    if !kind.is_object() || !reference.is_object() {
-        return Ok(vec![Value::Null]);
-    }
-    let app = &call.app;
-    let row =
-        row_of_kind(app, text(kind, &["apiVersion"]), text(kind, &["kind"])).ok_or_else(|| {
-            format!(
-                "failed to find resource referenced by paramKind: '{}, Kind={}'",
-                text(kind, &["apiVersion"]),
-                text(kind, &["kind"])
-            )
-        })?;
-    let namespace = match (row.namespaced, text(reference, &["namespace"])) {
-        (false, "") => "",
-        (false, _) => {
-            return Err(
-                "paramRef.namespace must not be provided for a cluster-scoped `paramKind`".into(),
-            );
-        }
-        (true, "") if call.namespace.is_empty() => {
-            return Err("cannot use namespaced paramRef in policy binding that matches cluster-scoped resources".into());
-        }
-        (true, "") => call.namespace.as_str(),
-        (true, namespace) => namespace,
-    };
-    let found = match text(reference, &["name"]) {
-        "" => selected(app, row, namespace, at(reference, &["selector"])).await?,
-        name => {
-            let entry = app.storage.get(&row.key(namespace, name)).await;
-            let entry = entry.map_err(|error| error.to_string())?;
-            entry
-                .map(|entry| object::decode(row, &entry))
-                .into_iter()
-                .collect()
-        }
-    };
-    if found.is_empty() && text(reference, &["parameterNotFoundAction"]) != "Allow" {
-        return Err(
-            "no params found for policy binding with `Deny` parameterNotFoundAction".into(),
-        );
-    }
-    Ok(found)
-}
-
-async fn selected(
-    app: &Arc<State>,
-    row: &'static Resource,
-    namespace: &str,
-    selector: &Value,
-) -> Result<Vec<Value>, String> {
-    let selector = LabelSelector::from_object(selector).ok_or("the selector cannot be read")?;
-    let range = Range {
-        prefix: row.key_prefix(namespace),
-        ..Range::default()
-    };
-    let page = app.storage.list(range).await;
-    let page = page.map_err(|error| error.to_string())?;
-    let all = page.entries.iter().map(|entry| object::decode(row, entry));
-    Ok(all
-        .filter(|object| selector.matches_object(object))
-        .collect())
-}
-
-fn row_of_kind(app: &State, api_version: &str, kind: &str) -> Option<&'static Resource> {
-    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    let mut rows = app.registry.rows().into_iter();
-    rows.find(|row| (row.group, row.version, row.kind) == (group, version, kind))
 }

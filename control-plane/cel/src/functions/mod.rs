@@ -6,6 +6,7 @@ mod numbers;
 mod strings;
 mod times;
 
+use crate::authorizer;
 use crate::cost;
 use crate::eval::{Evaluation, Failure, Outcome};
 use crate::value::{Value, compare, equal};
@@ -36,6 +37,9 @@ pub(crate) fn call<'a>(
             return Ok(Value::Bool(!flag));
         }
         _ => {}
+    }
+    if let Some(found) = authorizer::call(evaluation, name, &values)? {
+        return Ok(found);
     }
     if let Some(found) = numbers::call(evaluation, name, &values)? {
         return Ok(found);

@@ -20,7 +20,7 @@ pub(super) fn call<'a>(
     let Some(text) = values.first().and_then(Value::as_text) else {
         return Ok(None);
     };
-    if !member && !matches!(name, "matches" | "strings.quote") {
+    if !member && !matches!(name, "matches" | "strings.quote" | "jsonpatch.escapeKey") {
         return Ok(None);
     }
     let second = values.get(1).and_then(Value::as_text);
@@ -152,6 +152,11 @@ pub(super) fn call<'a>(
         ("strings.quote", None, 1) => {
             let quoted = serde_json::Value::from(text).to_string();
             made(evaluation, through, quoted)?
+        }
+        // As RFC 6901 escapes a name in a pointer.
+        ("jsonpatch.escapeKey", None, 1) => {
+            let escaped = text.replace('~', "~0").replace('/', "~1");
+            made(evaluation, through, escaped)?
         }
         ("format", None, 2) => {
             let Some(args) = values[1].items() else {
