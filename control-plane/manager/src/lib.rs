@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod feed;
+mod leaving;
 mod perform;
 mod queue;
 

@@ -2,10 +2,11 @@
 
 use client::{Client, Event, ListParams, PatchKind, Path, Resource};
 use reconcile::{Claim, Key, Name, Origin, Snapshot, Target, Write};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use view::ServiceAccount;
-use view::objects::{EndpointSlice, Endpoints, Namespace, OwnerReference, Pod};
+use view::objects::{EndpointSlice, Endpoints, OwnerReference, Pod};
+
+use crate::leaving;
 
 /// What the server answered to a write: the newest there is to know.
 pub(crate) enum Answer {
@@ -178,8 +179,8 @@ pub(crate) async fn perform(client: &Client, write: &Write) -> Result<Option<Ans
                 json!({"uid": uid, "resourceVersion": resource_version, "finalizers": finalizers});
             patch_meta(client, &path(origin, name), meta).await
         }
-        Write::Empty { namespace } => empty(client, namespace).await.map(|()| None),
-        Write::Finalize { namespace } => finalize(client, namespace).await.map(|()| None),
+        Write::Empty { namespace } => leaving::empty(client, namespace).await.map(|()| None),
+        Write::Finalize { namespace } => leaving::finalize(client, namespace).await.map(|()| None),
     }
 }
 
@@ -288,83 +289,5 @@ fn deleted(target: Target, name: &Name) -> Answer {
         Target::EndpointSlice => Answer::Slice(Event::Deleted { namespace, name }),
         Target::Endpoints => Answer::Endpoints(Event::Deleted { namespace, name }),
         Target::ServiceAccount => Answer::Account(Event::Deleted { namespace, name }),
-    }
-}
-
-/// Deletes everything in a namespace, of every kind that the server tells of. Pods go first, so that nothing they
-/// were given is taken from them while they run (KEP-5080).
-async fn empty(client: &Client, namespace: &str) -> Result<(), Error> {
-    let mut resources = client.resources(&["list", "delete"]).await?;
-    resources.retain(|resource| resource.namespaced);
-    resources.sort_by_key(|resource| !(resource.group.is_empty() && resource.plural == "pods"));
-    let mut remaining = None;
-    for resource in resources {
-        let count = delete_all(client, &resource, namespace).await?;
-        if count == 0 {
-            continue;
-        }
-        let error = Error::Remaining {
-            namespace: namespace.to_owned(),
-            resource: resource.plural.clone(),
-            count,
-        };
-        if resource.plural == "pods" {
-            return Err(error);
-        }
-        remaining = Some(error);
-    }
-    remaining.map_or(Ok(()), Err)
-}
-
-/// Deletes all objects of one kind; returns how many are still there.
-async fn delete_all(client: &Client, resource: &Resource, namespace: &str) -> Result<usize, Error> {
-    #[derive(Deserialize)]
-    struct Named {
-        metadata: Metadata,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Metadata {
-        name: String,
-        deletion_timestamp: Option<String>,
-    }
-    let collection = resource.within(namespace);
-    let before = client
-        .list::<Named>(&collection, &ListParams::default())
-        .await?;
-    let leaving = |meta: &Metadata| meta.deletion_timestamp.is_some();
-    if before.items.iter().all(|item| leaving(&item.metadata)) {
-        return Ok(before.items.len());
-    }
-    for item in before.items.iter().filter(|item| !leaving(&item.metadata)) {
-        let path = resource.object(namespace, &item.metadata.name);
-        match client.delete(&path, &Value::Null).await {
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let after = client
-        .list::<Named>(&collection, &ListParams::default())
-        .await?;
-    Ok(after.items.len())
-}
-
-/// Takes `kubernetes` out of the finalizers. The object is read afresh: a view does not hold all of it.
-async fn finalize(client: &Client, namespace: &str) -> Result<(), Error> {
-    let path = Resource::of::<Namespace>().object("", namespace);
-    let done = async {
-        let mut object: Value = client.get(&path).await?;
-        if let Some(finalizers) = object["spec"]["finalizers"].as_array_mut() {
-            finalizers.retain(|finalizer| finalizer != "kubernetes");
-        }
-        client
-            .replace::<Value>(&path.clone().subresource("finalize"), &object)
-            .await
-    };
-    match done.await {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }

@@ -134,3 +134,54 @@ async fn claims_go_with_their_namespace() {
     gone(&client, &shop).await;
     world.stop().await;
 }
+
+/// What holds a namespace back is told in its status, until nothing does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_tells_what_it_waits_for() {
+    let mut world = World::new().await;
+    let client = world.client.clone();
+    world
+        .apply(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "held"}}))
+        .await;
+    world
+        .apply(json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"namespace": "held", "name": "m", "finalizers": ["example.com/hold"]},
+        }))
+        .await;
+    let held = Resource::of::<Namespace>().object("", "held");
+    client.delete(&held, &Value::Null).await.unwrap();
+    let condition = |namespace: &Value, of: &str| {
+        let all = namespace["status"]["conditions"].as_array();
+        all.into_iter()
+            .flatten()
+            .find(|condition| condition["type"] == of)
+            .cloned()
+            .unwrap_or_default()
+    };
+    within("the conditions", async {
+        loop {
+            let namespace = client.get::<Value>(&held).await.unwrap();
+            let finalizers = condition(&namespace, "NamespaceFinalizersRemaining");
+            if finalizers["status"] == "True" {
+                assert_eq!(
+                    finalizers["message"],
+                    "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances"
+                );
+                let content = condition(&namespace, "NamespaceContentRemaining");
+                assert_eq!(content["reason"], "SomeResourcesRemain");
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let map = core("configmaps", true).object("held", "m");
+    let none = json!({"metadata": {"finalizers": null}});
+    client
+        .patch::<Value>(&map, PatchKind::Merge, &none)
+        .await
+        .unwrap();
+    gone(&client, &held).await;
+    world.stop().await;
+}
