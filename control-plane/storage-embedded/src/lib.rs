@@ -48,7 +48,8 @@ pub struct Options {
     /// How watches are fed.
     pub watch: WatchLimits,
     /// A snapshot is taken, and the log begun anew, when the log is longer than this and longer than what is current,
-    /// in bytes.
+    /// in bytes. Two snapshots and the logs since the older of them are kept, which bounds the disk to about twice what
+    /// is current and three such logs.
     pub log_bytes: u64,
 }
 

@@ -1,14 +1,15 @@
-//! Opening: the newest snapshot, then every log since, into the state that was acknowledged last.
+//! Opening: the snapshot before the newest, then every log since, into the state that was acknowledged last and the
+//! history that led there. The newest snapshot is what the next opening but one begins with.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use storage::history::{Commit, State};
 use storage::{Change, Entry, Revision};
 
 use crate::disk::Disk;
-use crate::format::Record;
-use crate::log::{self, Log};
+use crate::format::{Kind, Record};
+use crate::log::{self, Frames, Log};
 use crate::{History, OpenError, snapshot};
 
 /// The name of an empty file that says that the directory holds a store. Logs and snapshots come and go; a directory
@@ -20,7 +21,7 @@ pub(crate) struct Recovered {
     pub(crate) state: State,
     /// The log to go on with.
     pub(crate) log: Log,
-    /// Bytes in all logs.
+    /// Bytes in the logs since the newest snapshot.
     pub(crate) log_bytes: u64,
 }
 
@@ -49,10 +50,21 @@ pub(crate) fn recover(disk: &dyn Disk, policy: &History) -> Result<Recovered, Op
         .iter()
         .filter_map(|name| Some((log::base(name)?, name)))
         .collect();
-    let mut state = match snapshots.last() {
+    let newest = match snapshots.last() {
+        None => Revision(0),
+        Some(name) => Frames::open(disk, name, Kind::Snapshot)?.header.revision,
+    };
+    // A store whose first log is there began with nothing.
+    let whole = logs.first().is_some_and(|(base, _)| *base == Revision(0));
+    let first_snapshot = match snapshots.as_slice() {
+        [.., before, _] => Some(before),
+        [only] if !whole => Some(only),
+        _ => None,
+    };
+    let mut state = match first_snapshot {
         None => State::default(),
-        Some(newest) => {
-            let (tree, revision) = snapshot::read(disk, newest)?;
+        Some(name) => {
+            let (tree, revision) = snapshot::read(disk, name)?;
             State::new(tree, revision)
         }
     };
@@ -76,6 +88,11 @@ pub(crate) fn recover(disk: &dyn Disk, policy: &History) -> Result<Recovered, Op
         mark_begun(disk)?;
     }
 
+    // What led to the newest snapshot is as old as anybody knows.
+    let past = History {
+        age: Duration::ZERO,
+        ..*policy
+    };
     // The last log that begins no later than the snapshot, and all after it, lead from the snapshot to the end.
     let needed = logs.partition_point(|(base, _)| *base <= state.revision);
     let missing = |after: Revision| OpenError::Missing {
@@ -85,27 +102,38 @@ pub(crate) fn recover(disk: &dyn Disk, policy: &History) -> Result<Recovered, Op
     let Some(first) = needed.checked_sub(1) else {
         return Err(missing(state.revision));
     };
+    // Logs are removed before the snapshot that they go on from.
+    if snapshots.len() == 1 && first > 0 {
+        return Err(missing(logs[0].0));
+    }
     let mut newest_log = None;
     let mut log_bytes = 0;
     for (i, (base, name)) in logs.iter().enumerate().skip(first) {
         if *base > state.revision {
             return Err(missing(state.revision));
         }
-        let newest = i + 1 == logs.len();
-        let read = Log::replay(disk, name, newest, |record| {
+        let last = i + 1 == logs.len();
+        let read = Log::replay(disk, name, last, |record| {
+            let policy = if state.revision < newest {
+                &past
+            } else {
+                policy
+            };
             replay(&mut state, policy, record)
         })?;
-        log_bytes += read.len;
+        if *base >= newest {
+            log_bytes += read.len;
+        }
         newest_log = Some(read);
     }
     let log = newest_log.ok_or_else(|| missing(state.revision))?;
-    if log.base > state.revision {
+    if log.base > state.revision || newest > state.revision {
         return Err(missing(state.revision));
     }
     for (_, superseded) in &logs[..first] {
         remove(superseded)?;
     }
-    for superseded in snapshots.iter().rev().skip(1) {
+    for superseded in snapshots.iter().rev().skip(2) {
         remove(superseded)?;
     }
     Ok(Recovered {

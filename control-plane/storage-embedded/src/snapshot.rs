@@ -1,4 +1,5 @@
-//! Snapshots: everything current at one revision, in one file. With it the logs that led there are superseded.
+//! Snapshots: everything current at one revision, in one file. With it the logs that led to the one before are
+//! superseded.
 
 use std::io;
 use std::sync::Arc;
@@ -77,14 +78,20 @@ fn write_to(disk: &dyn Disk, name: &str, tree: &Tree, header: &Header) -> io::Re
     file.sync()
 }
 
-/// Removes older snapshots and the logs that begin before `revision`. The log that begins there, or one later, exists
-/// already; logs are removed oldest first, so what is left after a crash is a row without a gap.
+/// Removes what is older than the snapshot before this one: history that is retained reaches back beyond the newest.
+/// The logs that begin at either exist already; logs are removed oldest first, so what is left after a crash is a row
+/// without a gap.
 fn remove_superseded(disk: &dyn Disk, revision: Revision) -> io::Result<()> {
     let mut names = disk.names()?;
     names.sort_unstable();
+    let snapshots = names.iter().filter_map(|name| self::revision(name));
+    let Some(kept) = snapshots.filter(|of| *of < revision).max() else {
+        // The first: the log that the store began with leads to it.
+        return Ok(());
+    };
     for name in names {
-        let older_snapshot = self::revision(&name).is_some_and(|of| of < revision);
-        let older_log = log::base(&name).is_some_and(|base| base < revision);
+        let older_snapshot = self::revision(&name).is_some_and(|of| of < kept);
+        let older_log = log::base(&name).is_some_and(|base| base < kept);
         if older_snapshot || older_log {
             disk.remove(&name)?;
         }
