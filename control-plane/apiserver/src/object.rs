@@ -2,6 +2,7 @@
 //! resourceVersion: that is the revision of the entry, known only once it is written. Reads put it in by copying
 //! bytes around it, without parsing.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use api::custom::Rules;
@@ -16,6 +17,7 @@ pub(crate) const UNWRITTEN: Revision = Revision(0);
 const KIND: &str = "{\"kind\":\"";
 const API_VERSION: &str = "\",\"apiVersion\":\"";
 const METADATA: &str = "\",\"metadata\":{";
+const RESOURCE_VERSION: &str = "\"resourceVersion\":\"";
 
 /// The stored form of an object. Its kind and apiVersion are those in the value.
 pub(crate) fn encode(object: &Value) -> Bytes {
@@ -124,14 +126,27 @@ pub(crate) fn append(
         }
     }
     if revision != UNWRITTEN {
-        out.extend_from_slice(b"\"resourceVersion\":\"");
-        out.extend_from_slice(revision.0.to_string().as_bytes());
+        out.extend_from_slice(RESOURCE_VERSION.as_bytes());
+        // Writing to a Vec can't fail.
+        let _ = write!(out, "{}", revision.0);
         out.push(b'"');
         if bytes.get(at) != Some(&b'}') {
             out.push(b',');
         }
     }
     out.extend_from_slice(&bytes[at..]);
+}
+
+/// How many bytes [`append`] appends without kind and apiVersion. `None`: the bytes have to be parsed to tell.
+pub(crate) fn untyped_len(row: &Resource, bytes: &[u8], revision: Revision) -> Option<usize> {
+    let at = metadata_start(row, bytes)?;
+    let mut len = METADATA.len() - 1 + bytes.len() - at;
+    if revision != UNWRITTEN {
+        let digits = revision.0.checked_ilog10().unwrap_or(0) as usize + 1;
+        let comma = usize::from(bytes.get(at) != Some(&b'}'));
+        len += RESOURCE_VERSION.len() + digits + 1 + comma;
+    }
+    Some(len)
 }
 
 /// Where the members of metadata begin. `None`: the bytes have to be parsed.

@@ -1,5 +1,7 @@
 //! Answers: objects, lists and refusals as HTTP responses in the encoding and form that the client accepts.
 
+mod items;
+
 use api::printing::{self, IncludeObject, TableOptions};
 use api::protobuf;
 use api::status::Status;
@@ -19,7 +21,12 @@ pub(crate) type Answer = Response<Body>;
 
 /// Bytes of one media type.
 pub(crate) fn bytes(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Body::from(body.into()));
+    of_body(code, content_type, Body::from(body.into()))
+}
+
+/// A body of one media type.
+pub(crate) fn of_body(code: u16, content_type: &'static str, body: Body) -> Answer {
+    let mut response = Response::new(body);
     *response.status_mut() =
         StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
@@ -149,7 +156,7 @@ impl ListHead {
 
 /// A list, from stored bytes.
 pub(crate) fn list(
-    row: &Resource,
+    row: &'static Resource,
     accepted: Accepted,
     include: IncludeObject,
     head: &ListHead,
@@ -178,17 +185,20 @@ pub(crate) fn list(
             }
         }
         Form::Object => {
+            let opening = format!(
+                "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+                row.list_kind,
+                row.api_version(),
+                head.metadata()
+            );
+            if accepted.encoding == Encoding::Json
+                && let Some(body) = items::body(row, opening.clone().into_bytes(), items)
+            {
+                return of_body(200, "application/json", body);
+            }
             let size: usize = items.iter().map(|entry| entry.value.len() + 40).sum();
             let mut body = Vec::with_capacity(size + 200);
-            body.extend_from_slice(
-                format!(
-                    "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
-                    row.list_kind,
-                    row.api_version(),
-                    head.metadata()
-                )
-                .as_bytes(),
-            );
+            body.extend_from_slice(opening.as_bytes());
             for (index, entry) in items.iter().enumerate() {
                 if index > 0 {
                     body.push(b',');
