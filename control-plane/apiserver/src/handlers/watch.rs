@@ -1,5 +1,6 @@
 //! GET of a collection with `watch`: the changes as they happen, one JSON object a line.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use storage::{Change, Entry, Error, Range, Revision, WatchEvent};
 use time::OffsetDateTime;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::list::Filter;
 use super::{Call, current, oldest, storage_failure};
@@ -35,6 +36,11 @@ const LIFETIME_SECS: u64 = 1800;
 const LIFETIME_MAX_SECS: u64 = 24 * 3600;
 /// Events that wait are sent together until this many bytes.
 const CHUNK: usize = 64 << 10;
+/// While events come faster than they are sent, a watcher is written to no more often than this, times the number of
+/// watchers of its resource: a write costs more than an event in it. A single event is never kept waiting.
+const PACE: Duration = Duration::from_micros(15);
+/// The longest that events wait for more.
+const PACE_MAX: Duration = Duration::from_millis(15);
 
 /// Answers with a stream that ends at its timeout, at the server's shutdown, or when the client reads too slowly.
 pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
@@ -95,6 +101,8 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
         last: from,
         deadline: Instant::now() + lifetime(&options),
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
+        alarm: Box::pin(sleep_until(Instant::now())),
+        rests_until: None,
         done,
         closing,
         counted: app.metrics.watching(call.row, !call.namespace.is_empty()),
@@ -163,6 +171,10 @@ struct Watcher {
     last: Revision,
     deadline: Instant,
     next_bookmark: Instant,
+    /// Goes off at the deadline, at the next bookmark, or at the end of a rest.
+    alarm: Pin<Box<Sleep>>,
+    /// Events came faster than they were sent: the next are collected until then.
+    rests_until: Option<Instant>,
     done: bool,
     closing: tokio::sync::watch::Receiver<bool>,
     counted: Watching,
@@ -172,17 +184,23 @@ impl Watcher {
     /// What to send next; `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
         self.send_state();
+        if let Some(until) = self.rests_until.take() {
+            self.rest(until).await;
+        }
         while self.out.is_empty() && !self.done {
             let wake = if self.bookmarks {
                 self.next_bookmark.min(self.deadline)
             } else {
                 self.deadline
             };
+            if self.alarm.deadline() != wake {
+                self.alarm.as_mut().reset(wake);
+            }
             tokio::select! {
                 biased;
                 _ = self.closing.changed() => self.done = true,
                 event = self.changes.next() => self.take(event),
-                () = sleep_until(wake) => {
+                () = self.alarm.as_mut() => {
                     self.done = Instant::now() >= self.deadline;
                     if self.bookmarks {
                         self.bookmark(false);
@@ -197,6 +215,11 @@ impl Watcher {
                     None => break,
                 }
             }
+            let pace = (PACE * self.counted.watchers()).min(PACE_MAX);
+            let full = self.waiting >= CHUNK;
+            if self.out.len() > 1 && !full && pace >= Duration::from_millis(1) {
+                self.rests_until = Some(Instant::now() + pace);
+            }
         }
         let size = std::mem::take(&mut self.waiting);
         match self.out.as_slice() {
@@ -208,6 +231,16 @@ impl Watcher {
                 self.out.clear();
                 Some(chunk.into())
             }
+        }
+    }
+
+    /// Lets events collect.
+    async fn rest(&mut self, until: Instant) {
+        self.alarm.as_mut().reset(until.min(self.deadline));
+        tokio::select! {
+            biased;
+            _ = self.closing.changed() => self.done = true,
+            () = self.alarm.as_mut() => {}
         }
     }
 

@@ -96,6 +96,11 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
+    /// How many watchers of the resource there are.
+    pub(crate) fn watchers(&self) -> u32 {
+        u32::try_from(self.watchers.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
     /// One more event.
     pub(crate) fn event(&self) {
         self.events.fetch_add(1, Ordering::Relaxed);
