@@ -480,6 +480,74 @@ fn watching() {
     ok("! kubectl get configmap b");
 }
 
+/// What a server of plain HTTP answers to a GET.
+fn get(mut stream: impl Read + std::io::Write, path: &str) -> String {
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// [sig-cli] Kubectl client Proxy server should support proxy with --port 0 [Conformance]
+/// [sig-cli] Kubectl client Proxy server should support --unix-socket=/path [Conformance]
+#[test]
+fn proxying() {
+    let server = Server::new(&kubectl());
+    let proxy = Watching::new(&server, "exec kubectl proxy --port=0 --disable-filter=true");
+    let told = proxy.until("Starting to serve on ");
+    let address = told.rsplit(' ').next().unwrap();
+    let stream = std::net::TcpStream::connect(address).unwrap();
+    let answer = get(stream, "/api/");
+    assert!(
+        answer.contains("\"kind\": \"APIVersions\"") || answer.contains("\"kind\":\"APIVersions\""),
+        "{answer}"
+    );
+    drop(proxy);
+
+    let proxy = Watching::new(
+        &server,
+        "exec kubectl proxy --unix-socket=proxy.sock --disable-filter=true",
+    );
+    proxy.until("Starting to serve on ");
+    let home = server.home.as_ref().unwrap().path();
+    let stream = std::os::unix::net::UnixStream::connect(home.join("proxy.sock")).unwrap();
+    let answer = get(stream, "/api/");
+    assert!(
+        answer.starts_with("HTTP/1.0 200") && answer.contains("APIVersions"),
+        "{answer}"
+    );
+}
+
+/// [sig-cli] Kubectl client Kubectl diff should check if kubectl diff finds a difference for Deployments [Conformance]
+#[test]
+fn differing() {
+    let server = Server::new(&kubectl());
+    let deployment = |image: &str| {
+        format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: httpd}}\nspec:\n  replicas: 1\n  selector: \
+             {{matchLabels: {{app: httpd}}}}\n  template:\n    metadata: {{labels: {{app: httpd}}}}\n    spec: \
+             {{containers: [{{name: httpd, image: \"{image}\"}}]}}\n"
+        )
+    };
+    let run = |command: &str, input: &str| server.run(command, input);
+    assert!(
+        run("kubectl create -f -", &deployment("httpd:2.4.38"))
+            .status
+            .success()
+    );
+    let same = run("kubectl diff -f -", &deployment("httpd:2.4.38"));
+    assert!(same.status.success() && same.stdout.is_empty());
+    let other = run("kubectl diff -f -", &deployment("busybox:1.29"));
+    let shown = String::from_utf8_lossy(&other.stdout);
+    assert_eq!(other.status.code(), Some(1), "{shown}");
+    for (sign, image) in [('-', "image: httpd:2.4.38"), ('+', "image: busybox:1.29")] {
+        let found = shown
+            .lines()
+            .any(|line| line.starts_with(sign) && line.contains(image));
+        assert!(found, "{sign} {image}: {shown}");
+    }
+}
+
 #[test]
 fn restarting() {
     let mut server = Server::new(&kubectl());
