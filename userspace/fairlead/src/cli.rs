@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
@@ -10,6 +11,7 @@ use view::NodePortAddresses;
 
 use crate::commands::askers::Clients;
 use crate::config;
+use crate::duration;
 use crate::logging::LogFormat;
 use crate::output::Format;
 
@@ -134,9 +136,9 @@ pub(crate) struct ServerFlags {
     pub(crate) etcd: EtcdFlags,
     #[command(flatten)]
     pub(crate) identity: IdentityFlags,
-    /// How many seconds requests are still answered after the server was told to end, while /readyz fails
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    pub(crate) shutdown_delay_duration: u64,
+    /// How long requests are still answered after the server was told to end, while /readyz fails
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse)]
+    pub(crate) shutdown_delay_duration: Duration,
     /// Admission plugins that are not to run, by name
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub(crate) disable_admission_plugins: Vec<String>,
@@ -163,9 +165,9 @@ pub(crate) struct EtcdFlags {
     /// What every key in etcd begins with
     #[arg(long, value_name = "PREFIX", default_value = "/registry")]
     pub(crate) etcd_prefix: String,
-    /// How often the history in etcd is compacted, in seconds; 0: never
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    pub(crate) etcd_compaction_interval: u64,
+    /// How often the history in etcd is compacted; 0: never
+    #[arg(long, value_name = "DURATION", default_value = "5m0s", value_parser = duration::parse)]
+    pub(crate) etcd_compaction_interval: Duration,
 }
 
 /// Who may be whom. Names and meanings are those of kube-apiserver.

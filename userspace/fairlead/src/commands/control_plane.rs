@@ -27,8 +27,20 @@ pub(crate) struct ControlPlane {
     pub(crate) tasks: JoinSet<anyhow::Result<()>>,
 }
 
-/// Starts everything and says `ready URL` on stdout.
+/// Starts everything and says `ready URL` on stdout. `None`: the shutdown came first.
 pub(crate) async fn start(
+    flags: &ServerFlags,
+    shutdown: &watch::Receiver<bool>,
+) -> anyhow::Result<Option<ControlPlane>> {
+    tokio::select! {
+        biased;
+        // Nothing was promised to anybody yet, and an etcd that does not answer may not do so for long.
+        () = stopped(shutdown.clone()) => Ok(None),
+        started = start_all(flags, shutdown) => started.map(Some),
+    }
+}
+
+async fn start_all(
     flags: &ServerFlags,
     shutdown: &watch::Receiver<bool>,
 ) -> anyhow::Result<ControlPlane> {
@@ -49,7 +61,7 @@ pub(crate) async fn start(
         service_account_signing_key_file: identity.service_account_signing_key_file,
         api_audiences: identity.api_audiences,
         disable_admission_plugins: flags.disable_admission_plugins.clone(),
-        shutdown_delay: Duration::from_secs(flags.shutdown_delay_duration),
+        shutdown_delay: flags.shutdown_delay_duration,
         bind_address: flags.bind_address,
         port: flags.secure_port,
         service_cidrs: flags.service_cluster_ip_range.clone(),
@@ -100,13 +112,13 @@ async fn open_store(flags: &ServerFlags) -> anyhow::Result<Arc<dyn Storage>> {
         })?;
         return Ok(Arc::new(store));
     }
-    let seconds = etcd.etcd_compaction_interval;
+    let interval = etcd.etcd_compaction_interval;
     let options = storage_etcd::Options {
         ca_file: etcd.etcd_cafile.clone(),
         cert_file: etcd.etcd_certfile.clone(),
         key_file: etcd.etcd_keyfile.clone(),
         prefix: etcd.etcd_prefix.clone(),
-        compaction: (seconds > 0).then(|| Duration::from_secs(seconds)),
+        compaction: (interval > Duration::ZERO).then_some(interval),
         ..storage_etcd::Options::new(etcd.etcd_servers.clone())
     };
     let store = Etcd::connect(options, Arc::new(apiserver::KubernetesCodec)).await;

@@ -6,6 +6,8 @@ use crate::shutdown;
 
 pub(crate) async fn run(flags: Server) -> anyhow::Result<()> {
     let stopping = shutdown::on_signal()?;
-    let control_plane = control_plane::start(&flags.server, &stopping).await?;
-    control_plane::finish(control_plane.tasks).await
+    match control_plane::start(&flags.server, &stopping).await? {
+        Some(control_plane) => control_plane::finish(control_plane.tasks).await,
+        None => Ok(()),
+    }
 }

@@ -11,7 +11,9 @@ pub(crate) async fn run(flags: Up) -> anyhow::Result<()> {
     let stopping = shutdown::on_signal()?;
     // A host that cannot be programmed is told so before anything is stored or served.
     let settings = datapath::settings(&flags.datapath, false)?;
-    let mut control_plane = control_plane::start(&flags.server, &stopping).await?;
+    let Some(mut control_plane) = control_plane::start(&flags.server, &stopping).await? else {
+        return Ok(());
+    };
     node::register(
         &control_plane.client,
         &settings.node_name,
