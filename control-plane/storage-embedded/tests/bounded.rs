@@ -50,7 +50,8 @@ async fn the_disk_is_bounded_and_history_outlives_a_restart() {
                 expected,
             }
         };
-        assert_eq!(store.write(vec![write]).await, Ok(Revision(revision)));
+        let written = store.write(vec![write]).await.unwrap();
+        assert_eq!(written, Revision(revision));
         if revision % 50 == 0 {
             largest = largest.max(size(directory.path()));
         }
