@@ -7,9 +7,13 @@ use std::process::ExitCode;
 mod cli;
 mod commands;
 mod config;
+mod duration;
 mod logging;
 mod output;
 mod shutdown;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     if let Some(plugin) = plugin() {
