@@ -61,8 +61,14 @@ pub(crate) async fn insert(
     };
     let generated = meta::name(&object).is_empty();
     let mut taken = String::new();
-    for _ in 0..if generated { NAME_TRIES } else { 1 } {
-        let mut new = object.clone();
+    let mut tries = if generated { NAME_TRIES } else { 1 };
+    while tries > 0 {
+        tries -= 1;
+        let mut new = if tries == 0 {
+            std::mem::take(&mut object)
+        } else {
+            object.clone()
+        };
         let stamps = stamps();
         api::write::fill_new(call.row, &mut new, &call.namespace, &stamps)?;
         if managers == Managers::Track {
@@ -90,7 +96,7 @@ async fn store(call: &Call, mut new: Value, dry_run: bool) -> Result<Option<Writ
     let storage = &call.app.storage;
     let key = call.row.key(&call.namespace, meta::name(&new));
     // An address or port that somebody else takes in the same moment is chosen anew.
-    let asked = new.clone();
+    let asked = (call.row.kind == "Service").then(|| new.clone());
     loop {
         let exists = storage
             .get(&key)
@@ -128,7 +134,9 @@ async fn store(call: &Call, mut new: Value, dry_run: bool) -> Result<Option<Writ
             Err(Error::Conflict { .. } | Error::NotFound { .. }) => {}
             Err(error) => return Err(storage_failure(&error)),
         }
-        new = asked.clone();
+        if let Some(asked) = &asked {
+            new.clone_from(asked);
+        }
     }
 }
 

@@ -13,12 +13,12 @@ use super::text::Text;
 use super::{Metrics, lock};
 use crate::State;
 
-/// The most resources that are told apart; those of custom resources come and go.
+/// The most resources that are told apart for each operation; those of custom resources come and go.
 const RESOURCES_MAX: usize = 2000;
 
 /// Requests to the store.
 #[derive(Default)]
-pub(crate) struct Requests(Mutex<BTreeMap<(&'static str, Box<str>), Done>>);
+pub(crate) struct Requests(Mutex<BTreeMap<&'static str, BTreeMap<Box<str>, Done>>>);
 
 #[derive(Default)]
 struct Done {
@@ -31,12 +31,16 @@ impl Requests {
     fn count(&self, operation: &'static str, resource: &str, began: Instant, failed: bool) {
         let took = began.elapsed();
         let mut requests = lock(&self.0);
-        let known = requests.len();
-        let key = (operation, Box::from(resource));
-        if known >= RESOURCES_MAX && !requests.contains_key(&key) {
-            return;
+        let requests = requests.entry(operation).or_default();
+        if !requests.contains_key(resource) {
+            if requests.len() >= RESOURCES_MAX {
+                return;
+            }
+            requests.insert(resource.into(), Done::default());
         }
-        let done = requests.entry(key).or_default();
+        let Some(done) = requests.get_mut(resource) else {
+            return;
+        };
         done.took.observe(took);
         done.count += 1;
         done.failed += u64::from(failed);
@@ -44,6 +48,12 @@ impl Requests {
 
     pub(super) fn render(&self, text: &mut Text) {
         let requests = lock(&self.0);
+        let each = || {
+            requests.iter().flat_map(|(operation, resources)| {
+                let named = resources.iter();
+                named.map(move |(resource, done)| ((*operation, resource), done))
+            })
+        };
         let pairs = |operation: &'static str, resource: &str| {
             [
                 ("operation", operation.to_owned()),
@@ -52,7 +62,7 @@ impl Requests {
         };
         let name = "etcd_request_duration_seconds";
         text.head(name, "histogram", "Time that requests to the store took.");
-        for ((operation, resource), done) in &*requests {
+        for ((operation, resource), done) in each() {
             let pairs = pairs(operation, resource);
             let pairs = pairs
                 .each_ref()
@@ -72,7 +82,7 @@ impl Requests {
             ),
         ] {
             text.head(name, "counter", help);
-            for ((operation, resource), done) in &*requests {
+            for ((operation, resource), done) in each() {
                 let pairs = pairs(operation, resource);
                 let pairs = pairs
                     .each_ref()
