@@ -370,19 +370,14 @@ impl App {
         upkeep.spawn(roles::aggregate(self.0.clone()));
         upkeep.spawn(admit::keep_counts(self.0.clone()));
         upkeep.spawn(namespaces::furnish(self.0.clone()));
+        upkeep.spawn(hooks::typing::keep(self.0.clone()));
         upkeep.spawn(rotate::follow(self.0.clone(), tls));
-        serve::serve(
-            listener,
-            current,
-            self.router(),
-            self.0.closing.clone(),
-            async {
-                shutdown.await;
-                self.0.stopping.send_replace(true);
-                masters::leave(&self.0).await;
-                tokio::time::sleep(self.0.config.shutdown_delay).await;
-            },
-        )
+        serve::serve(listener, current, self.0.clone(), async {
+            shutdown.await;
+            self.0.stopping.send_replace(true);
+            masters::leave(&self.0).await;
+            tokio::time::sleep(self.0.config.shutdown_delay).await;
+        })
         .await;
         Ok(())
     }

@@ -42,7 +42,8 @@ pub(crate) fn router(state: Arc<State>) -> axum::Router {
     })
 }
 
-async fn answer(state: Arc<State>, request: Request<Body>) -> Answer {
+/// The answer to a request, wherever it came from.
+pub(crate) async fn answer(state: Arc<State>, request: Request<Body>) -> Answer {
     let (parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query());
     let target = Target::parse(parts.uri.path());

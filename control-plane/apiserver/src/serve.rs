@@ -3,8 +3,11 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,14 +18,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
-use tower::ServiceExt as _;
 
 use crate::auth::{self, Connected};
 use crate::rotate::Tls;
+use crate::{State, router};
 
 /// A client that has not finished its handshake by then is let go, as is one that stays after it was asked to leave.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,10 +44,11 @@ const HEADERS_MAX: u32 = 64 << 10;
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: watch::Receiver<Tls>,
-    router: axum::Router,
-    closing: watch::Sender<bool>,
+    state: Arc<State>,
     shutdown: impl Future<Output = ()>,
 ) {
+    let closing = state.closing.clone();
+    let mut workers = Workers::start();
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -68,8 +73,16 @@ pub(crate) async fn serve(
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
+                    let stream = match stream.into_std() {
+                        Ok(stream) => stream,
+                        Err(error) => {
+                            tracing::warn!(%peer, %error, "a connection can't be handed over");
+                            continue;
+                        }
+                    };
                     let connection = Connection { acceptor: TlsAcceptor::from(tls.borrow().clone()), builder: builder.clone(), peer };
-                    connections.spawn(connection.run(stream, router.clone(), closing.subscribe()));
+                    let served = connection.run(stream, state.clone(), closing.subscribe());
+                    connections.spawn_on(served, workers.next());
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: others will be closed in a moment.
@@ -91,6 +104,59 @@ pub(crate) async fn serve(
     }
 }
 
+/// Where connections are served: threads, each with a scheduler of its own. A request that is handed from one thread to
+/// another and back costs more than what is done for it.
+struct Workers {
+    handles: Vec<Handle>,
+    next: usize,
+    /// A thread ends when its sender is dropped.
+    _running: Vec<oneshot::Sender<()>>,
+}
+
+impl Workers {
+    /// One for each processor. Where there is one thread for everything, or no more can be had, it serves as well.
+    fn start() -> Self {
+        let mut workers = Workers {
+            handles: Vec::new(),
+            next: 0,
+            _running: Vec::new(),
+        };
+        let here = Handle::current();
+        if here.runtime_flavor() == RuntimeFlavor::MultiThread {
+            let wanted = available_parallelism().map_or(1, NonZero::get);
+            for index in 0..wanted {
+                if let Err(error) = workers.add(index) {
+                    tracing::warn!(%error, "no thread could be started for connections");
+                }
+            }
+        }
+        if workers.handles.is_empty() {
+            workers.handles.push(here);
+        }
+        workers
+    }
+
+    fn add(&mut self, index: usize) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let handle = runtime.handle().clone();
+        let (running, ended) = oneshot::channel();
+        let thread = std::thread::Builder::new().name(format!("serve-{index}"));
+        // It fails where the sender is gone, which is how it ends.
+        thread.spawn(move || runtime.block_on(ended).unwrap_or(()))?;
+        self.handles.push(handle);
+        self._running.push(running);
+        Ok(())
+    }
+
+    /// The next in turn.
+    fn next(&mut self) -> &Handle {
+        self.next = (self.next + 1) % self.handles.len();
+        &self.handles[self.next]
+    }
+}
+
 struct Connection {
     acceptor: TlsAcceptor,
     builder: Arc<Builder<TokioExecutor>>,
@@ -100,14 +166,19 @@ struct Connection {
 impl Connection {
     async fn run(
         self,
-        stream: TcpStream,
-        router: axum::Router,
+        stream: std::net::TcpStream,
+        state: Arc<State>,
         mut closing: watch::Receiver<bool>,
     ) {
         let peer = self.peer;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "can't set TCP_NODELAY");
         }
+        // Readiness is told to the thread that this runs on.
+        let stream = match TcpStream::from_std(stream) {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%peer, %error, "a connection can't be watched"),
+        };
         let stream = match timeout(PATIENCE, self.handshake(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
@@ -120,16 +191,19 @@ impl Connection {
             .and_then(|chain| chain.first());
         let user = certificate.and_then(|der| auth::certificate::user(der));
         let user = user.map(|user| Connected(Arc::new(auth::authenticated(user))));
-        let (requests, open) = watch::channel(0);
+        let activity = Arc::new(Activity::new());
+        let requests = activity.clone();
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             if let Some(user) = &user {
                 request.extensions_mut().insert(user.clone());
             }
             let open = Open::new(&requests);
-            let answer = router.clone().oneshot(request.map(Body::new));
-            async move {
-                Ok::<_, std::convert::Infallible>(answer.await?.map(|body| open.through(body)))
-            }
+            let state = state.clone();
+            // It is moved around while it waits, and is large.
+            Box::pin(async move {
+                let answer = router::answer(state, request.map(Body::new)).await;
+                Ok::<_, std::convert::Infallible>(answer.map(|body| open.through(body)))
+            })
         });
         let mut connection = pin!(
             self.builder
@@ -145,7 +219,7 @@ impl Connection {
                 connection.as_mut().graceful_shutdown();
                 Ok(connection.await)
             }
-            () = idle(open) => {
+            () = activity.idle() => {
                 connection.as_mut().graceful_shutdown();
                 timeout(PATIENCE, connection).await
             }
@@ -177,13 +251,46 @@ impl Connection {
     }
 }
 
+/// How many requests of a connection are open, and when the last one ended. Nobody is woken when that changes: a
+/// connection looks at it when it may have been idle for long enough.
+struct Activity {
+    began: Instant,
+    open: AtomicUsize,
+    /// Milliseconds after `began`.
+    ended: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Activity {
+            began: Instant::now(),
+            open: AtomicUsize::new(0),
+            ended: AtomicU64::new(0),
+        }
+    }
+
+    /// Resolves once no request has been open for [`IDLE`].
+    async fn idle(&self) {
+        loop {
+            let open = self.open.load(Ordering::Acquire) > 0;
+            let ended = Duration::from_millis(self.ended.load(Ordering::Acquire));
+            let now = Instant::now();
+            let over = if open { now } else { self.began + ended } + IDLE;
+            if over <= now {
+                return;
+            }
+            sleep_until(over).await;
+        }
+    }
+}
+
 /// Counts a request from its arrival until its answer is sent or given up.
-struct Open(watch::Sender<usize>);
+struct Open(Arc<Activity>);
 
 impl Open {
-    fn new(requests: &watch::Sender<usize>) -> Self {
-        requests.send_modify(|open| *open += 1);
-        Open(requests.clone())
+    fn new(activity: &Arc<Activity>) -> Self {
+        activity.open.fetch_add(1, Ordering::AcqRel);
+        Open(activity.clone())
     }
 
     /// The body, counted until it is dropped.
@@ -197,20 +304,9 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.send_modify(|open| *open -= 1);
-    }
-}
-
-/// Resolves once no request has been open for [`IDLE`].
-async fn idle(mut open: watch::Receiver<usize>) {
-    loop {
-        if open.wait_for(|open| *open == 0).await.is_err() {
-            // Nobody is left to ask anything: the connection itself is about to end.
-            return std::future::pending().await;
-        }
-        tokio::select! {
-            Ok(()) = open.changed() => {}
-            () = sleep(IDLE) => return,
-        }
+        let now = self.0.began.elapsed().as_millis();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        self.0.ended.store(now, Ordering::Release);
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
