@@ -102,6 +102,10 @@ pub(crate) fn recover(disk: &dyn Disk, policy: &History) -> Result<Recovered, Op
     let Some(first) = needed.checked_sub(1) else {
         return Err(missing(state.revision));
     };
+    // A snapshot is written after the log that begins where it stands.
+    if logs.iter().all(|(base, _)| *base != newest) {
+        return Err(missing(newest));
+    }
     // Logs are removed before the snapshot that they go on from.
     if snapshots.len() == 1 && first > 0 {
         return Err(missing(logs[0].0));
