@@ -3,4 +3,5 @@
 mod cases;
 mod order;
 mod reference;
+mod upstream;
 mod worlds;
