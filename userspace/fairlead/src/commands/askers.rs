@@ -216,10 +216,12 @@ mod tests {
             kind: kind.map(str::to_owned),
             up: true,
             loopback,
+            enslaved: false,
             peer_elsewhere: true,
             hardware_address: Vec::new(),
             qdisc: String::new(),
             addresses: Vec::new(),
+            mtu: 1500,
         }
     }
 
