@@ -84,19 +84,16 @@ where
     } else {
         &headers.tuple
     };
-    if headers.transport == Transport::Elsewhere && headers.tuple.proto() == 0 {
-        // Without its first fragment, which was judged, it is nobody's.
-        return match policy::judge::<F, _>(&Maps, side, ifindex, tuple, 0) {
-            Ok(()) => 0,
-            Err(_) => Counter::DropFragment as u32 + 1,
-        };
-    }
     match policy::judge::<F, _>(&Maps, side, ifindex, tuple, headers.tcp_flags) {
         Ok(()) => {
             if headers.fragment == Fragment::First {
                 balance::keep_fragment::<F, _>(&Maps, headers);
             }
             0
+        }
+        // Without its first fragment, which was judged, it is nobody's.
+        Err(_) if headers.transport == Transport::Elsewhere && headers.tuple.proto() == 0 => {
+            Counter::DropFragment as u32 + 1
         }
         Err(counter) => counter as u32 + 1,
     }

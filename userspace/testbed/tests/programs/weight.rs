@@ -16,10 +16,10 @@ const BOUNDS: [(&str, u32); 13] = [
     ("recvmsg6", 300),
     ("getpeername4", 150),
     ("getpeername6", 300),
-    ("pod_egress", 6_300),
+    ("pod_egress", 12_800),
     ("device_egress", 6_300),
-    ("pod_ingress", 34_500),
-    ("device_ingress", 34_500),
+    ("pod_ingress", 41_000),
+    ("device_ingress", 41_000),
     ("device_xdp", 18_500),
 ];
 
