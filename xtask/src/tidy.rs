@@ -58,7 +58,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("manager", &["api", "client", "reconcile", "view"]),
     (
         "proxy",
-        &["abi", "bpf", "client", "model", "net", "plan", "view"],
+        &[
+            "abi", "bpf", "client", "ipam", "model", "net", "plan", "view",
+        ],
     ),
     ("cni", &["abi", "bpf", "ipam", "net"]),
     // Where shells meet.

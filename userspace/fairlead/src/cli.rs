@@ -228,6 +228,8 @@ pub(crate) struct DatapathFlags {
     /// watch these, Pods and Namespaces, and a route on the host for each pod
     #[arg(long, value_enum, default_value_t)]
     pub(crate) network_policy: NetworkPolicy,
+    #[command(flatten)]
+    pub(crate) pod_network: PodNetworkFlags,
     /// Serve the node's /healthz and /livez here, as kube-proxy does on port 10256
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) healthz_bind_address: Option<SocketAddr>,
@@ -236,6 +238,40 @@ pub(crate) struct DatapathFlags {
     pub(crate) metrics_bind_address: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) capacities: CapacityFlags,
+}
+
+/// The pods' network, where no other CNI plugin makes it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PodNetworkFlags {
+    /// Make the pods' network: tell the plugin `fairlead-cni` of this node's podCIDRs, container runtimes of the plugin,
+    /// and lead to the pods of other nodes. Off beside another CNI plugin
+    #[arg(long)]
+    pub(crate) cni: bool,
+    /// How packets get to pods of other nodes
+    #[arg(long, value_enum, default_value_t, requires = "cni")]
+    pub(crate) cni_overlay: CniOverlay,
+    /// Where container runtimes look for networks
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    pub(crate) cni_conf_dir: PathBuf,
+    /// What the plugin reads of this node
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/run/fairlead/cni-node.json"
+    )]
+    pub(crate) cni_node_file: PathBuf,
+}
+
+/// How packets get to pods of other nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub(crate) enum CniOverlay {
+    /// Straight to nodes on a link with this one, in VXLAN to the others
+    #[default]
+    Auto,
+    /// In VXLAN to every node
+    Vxlan,
+    /// Straight to nodes on a link with this one, and not to others
+    Off,
 }
 
 /// How many entries the tables have. A pinned table keeps its size until `fairlead proxy --cleanup`.

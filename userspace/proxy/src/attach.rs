@@ -62,8 +62,9 @@ impl Attachments {
     /// Attaches to what is there and detaches from what an earlier process attached to and nobody asks for now.
     pub(crate) async fn new(datapath: &mut Datapath, settings: &Settings) -> Result<Self, Error> {
         let links = Links::open()?;
-        let list = links.list().await?;
+        // Before the links are listed: what a CNI plugin attaches to a link that it makes meanwhile stays.
         let before = datapath.attached()?;
+        let list = links.list().await?;
         let mut attachments = Attachments {
             links,
             attached: BTreeMap::new(),
@@ -89,9 +90,9 @@ impl Attachments {
         for link in &list {
             attachments.consider(link, datapath, settings);
         }
-        for ifindex in datapath.attached()? {
-            if !attachments.attached.contains_key(&ifindex) {
-                datapath.detach(ifindex)?;
+        for ifindex in &before {
+            if !attachments.attached.contains_key(ifindex) {
+                datapath.detach(*ifindex)?;
             }
         }
         attachments.set_addresses(&list, settings);

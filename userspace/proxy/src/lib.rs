@@ -19,6 +19,7 @@ mod kube_proxy;
 mod leaving;
 pub mod listing;
 mod metrics;
+pub mod pod_network;
 mod pods;
 mod policy;
 mod routing;

@@ -99,7 +99,7 @@ const PODS_WAIT: Duration = Duration::from_secs(5);
 const AGAIN_SOON: Duration = Duration::from_secs(4);
 
 /// Waits until somebody asks to stop; for ever when nobody is left who could.
-async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+pub(crate) async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     if shutdown.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use net::Capability;
 
-use crate::cli::{DatapathFlags, HostRouting, NetworkPolicy, Xdp};
+use crate::cli::{CniOverlay, DatapathFlags, HostRouting, NetworkPolicy, Xdp};
 
 pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<proxy::Settings> {
     let missing =
@@ -55,4 +55,34 @@ pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<prox
         once,
         ..proxy::Settings::new(&node_name)
     })
+}
+
+/// The proxy, and beside it what makes the pods' network, if that was asked for.
+pub(crate) async fn run(
+    client: client::Client,
+    settings: proxy::Settings,
+    flags: &DatapathFlags,
+    stopping: tokio::sync::watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let network = proxy::pod_network::Settings {
+        node_name: settings.node_name.clone(),
+        overlay: match flags.pod_network.cni_overlay {
+            CniOverlay::Auto => proxy::pod_network::Overlay::Auto,
+            CniOverlay::Vxlan => proxy::pod_network::Overlay::Vxlan,
+            CniOverlay::Off => proxy::pod_network::Overlay::Off,
+        },
+        conf_dir: flags.pod_network.cni_conf_dir.clone(),
+        node_file: flags.pod_network.cni_node_file.clone(),
+        bpffs_root: flags.bpffs.bpffs_root.clone(),
+    };
+    let proxy = proxy::run(client.clone(), settings, stopping.clone());
+    if !flags.pod_network.cni {
+        return Ok(proxy.await?);
+    }
+    let network = proxy::pod_network::run(client, network, stopping);
+    tokio::select! {
+        // With --once, or where it cannot start, the proxy ends by itself.
+        ended = proxy => Ok(ended?),
+        ended = async { network.await?; std::future::pending().await } => ended,
+    }
 }

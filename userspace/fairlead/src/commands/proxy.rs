@@ -15,6 +15,5 @@ pub(crate) async fn run(flags: Proxy) -> anyhow::Result<()> {
     let kubeconfig = flags.kubeconfig.context("--kubeconfig is missing")?;
     let client = connect(&kubeconfig)?;
     let settings = datapath::settings(&flags.datapath, flags.once)?;
-    proxy::run(client, settings, stopping).await?;
-    Ok(())
+    datapath::run(client, settings, &flags.datapath, stopping).await
 }

@@ -40,7 +40,7 @@ pub(crate) async fn run(flags: Up) -> anyhow::Result<()> {
     }
     let client = control_plane.proxy;
     control_plane.tasks.spawn(async move {
-        proxy::run(client, settings, stopping)
+        datapath::run(client, settings, &flags.datapath, stopping)
             .await
             .context("run the proxy")
     });

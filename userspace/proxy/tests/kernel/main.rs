@@ -5,6 +5,7 @@
 
 mod leaving;
 mod policy;
+mod pod_network;
 mod recovery;
 mod routing;
 mod support;

@@ -1,0 +1,86 @@
+//! The agent's part of the pods' network: what the CNI plugin must know of this node, and the ways to the pods of the
+//! others.
+//!
+//! Off unless asked for: beside another CNI nothing here runs. What is made stays when the process ends, so that pods
+//! reach each other meanwhile.
+
+mod apply;
+mod wanted;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use client::{Client, Params};
+use futures_util::StreamExt as _;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+use view::PodRanges;
+use view::objects::Node;
+
+use crate::Error;
+use crate::run::stopped;
+
+pub use apply::Keeper;
+pub use wanted::Overlay;
+
+/// What [`run`] is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of this node's Node object.
+    pub node_name: String,
+    /// How packets get to pods of other nodes.
+    pub overlay: Overlay,
+    /// Where container runtimes look for networks.
+    pub conf_dir: PathBuf,
+    /// Where the plugin looks for what it must know of this node.
+    pub node_file: PathBuf,
+    /// Where the plugin finds the programs.
+    pub bpffs_root: PathBuf,
+}
+
+/// How often it is looked whether everything is still there: nobody tells when somebody removes a route.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Follows the Nodes and keeps this node's part of the network, until `shutdown` turns true.
+///
+/// # Errors
+///
+/// [`Error::Thread`]; what cannot be done is told in the log and tried again.
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), Error> {
+    let mut nodes = Box::pin(client.watch::<Node>(Params::default()));
+    let mut ranges = PodRanges::default();
+    let mut keeper = Keeper::new(settings);
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let news = tokio::select! {
+            () = stopped(&mut shutdown) => return Ok(()),
+            Some(event) = nodes.next() => ranges.node(event),
+            _ = looks.tick() => true,
+        };
+        let Some(all) = ranges.nodes().filter(|_| news) else {
+            continue;
+        };
+        let all = all.clone();
+        // Netlink and a few files: milliseconds, but not this thread's.
+        let kept = tokio::task::spawn_blocking(move || {
+            let kept = keeper.keep(&all);
+            (keeper, kept)
+        });
+        let kept = kept.await?;
+        keeper = kept.0;
+        match kept.1 {
+            Ok(true) => info!("the pods' network is as the Nodes say"),
+            Ok(false) => {}
+            Err(error) => warn!(
+                error = &error as &dyn std::error::Error,
+                "the pods' network is not whole; it is tried again"
+            ),
+        }
+    }
+}
