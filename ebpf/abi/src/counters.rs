@@ -81,6 +81,8 @@ labelled! {
         /// TC answered that a packet is too big for its way on: one whose source was translated, which the stack cannot
         /// answer.
         TcTooBig = 27, "tc_too_big";
+        /// Dropped: a pod sent from an address that is none of its own.
+        DropForged = 28, "drop_forged";
         /// Dropped: the policies of the pod that it is for do not let it in.
         DropPolicyIngress = 40, "drop_policy_ingress";
         /// Dropped: the policies of the pod that it is from do not let it out.

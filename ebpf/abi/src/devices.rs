@@ -30,4 +30,7 @@ pub mod flags {
     /// Answers that leave here get their service's address: our TC program sees what leaves. Pods' packets may be
     /// sent out of here past the stack.
     pub const TC_RUNS: u32 = 1 << 2;
+    /// A pod's link, made by our own CNI plugin: the pod may send from its own addresses only, those whose entry among
+    /// the endpoints names this link.
+    pub const SOURCE_CHECKED: u32 = 1 << 3;
 }

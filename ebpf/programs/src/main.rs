@@ -36,6 +36,7 @@ mod kernel {
     mod sendmsg;
     mod skb;
     mod sock;
+    mod source;
     mod tables;
     mod tc;
 

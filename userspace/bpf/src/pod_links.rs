@@ -69,7 +69,7 @@ impl PodLinks {
         attacher.classifier(&device, INGRESS, Direction::Ingress)
     }
 
-    /// Says which addresses the pod behind a link has, and how it is reached.
+    /// Says which addresses the pod behind a link has, and how it is reached: from then on it may send from no others.
     ///
     /// # Errors
     ///
@@ -82,7 +82,11 @@ impl PodLinks {
             };
             put.map_err(|(_, error)| error)?;
         }
-        Ok(())
+        let device = Device {
+            flags: abi::devices::flags::SOURCE_CHECKED,
+        };
+        let put = self.devices.insert(&[endpoint.ifindex], &[device]);
+        put.map_err(|(_, error)| error)
     }
 
     /// Whether our programs hang on a link.

@@ -3,10 +3,10 @@
 
 mod stage;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
-use net::Rtnl;
+use net::{Address, Rtnl};
 use serde_json::{Value, json};
 use stage::{Node, Pod, addresses, distinct, talk};
 
@@ -407,6 +407,55 @@ fn asked_for_addresses_are_given_and_the_nodes_file_is_read() {
         "no address is free in 10.244.5.0/30: all 2 are taken"
     );
     assert_eq!(node.run_with("STATUS", None, &config, &[]).code(), 50);
+}
+
+#[test]
+fn a_pod_sends_from_its_own_addresses_only() {
+    let node = Node::new();
+    let (one, _) = node.add("one");
+    let (two, result) = node.add("two");
+    let inside = one.netns.run(Rtnl::open).unwrap().unwrap();
+    let eth0 = inside.device("eth0").unwrap().unwrap().ifindex;
+    for (to, (own, foreign)) in addresses(&result)
+        .into_iter()
+        .zip([("10.244.0.1", "10.9.9.9"), ("fd10:244::1", "fd99::9")])
+    {
+        let server = bind(&two, to);
+        let target = server.local_addr().unwrap();
+        let addr: IpAddr = foreign.parse().unwrap();
+        let prefix_len = if addr.is_ipv4() { 32 } else { 128 };
+        inside
+            .add_address(eth0, Address { addr, prefix_len })
+            .unwrap();
+        bind(&one, addr).send_to(b"forged", target).unwrap();
+        bind(&one, own.parse().unwrap())
+            .send_to(b"own", target)
+            .unwrap();
+        let mut word = [0; 8];
+        let (len, from) = server.recv_from(&mut word).unwrap();
+        assert_eq!(
+            (&word[..len], from.ip().to_string().as_str()),
+            (&b"own"[..], own)
+        );
+    }
+    let counters = node.datapath().counters().unwrap();
+    let forged = counters
+        .iter()
+        .find(|(counter, _)| *counter == abi::Counter::DropForged)
+        .unwrap();
+    assert_eq!(forged.1.packets, 2, "one of each family");
+}
+
+fn bind(pod: &Pod, addr: IpAddr) -> UdpSocket {
+    let socket = pod
+        .netns
+        .run(|| UdpSocket::bind((addr, 0)))
+        .unwrap()
+        .unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    socket
 }
 
 #[test]
