@@ -244,7 +244,8 @@ pub(crate) struct DatapathFlags {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PodNetworkFlags {
     /// Make the pods' network: tell the plugin `fairlead-cni` of this node's podCIDRs, container runtimes of the plugin,
-    /// and lead to the pods of other nodes. Off beside another CNI plugin
+    /// and lead to the pods of other nodes. What pods send out of the cluster keeps their addresses as its source: nothing
+    /// translates it. Off beside another CNI plugin
     #[arg(long)]
     pub(crate) cni: bool,
     /// How packets get to pods of other nodes
