@@ -493,7 +493,7 @@ fn get(mut stream: impl Read + std::io::Write, path: &str) -> String {
 #[test]
 fn proxying() {
     let server = Server::new(&kubectl());
-    let proxy = Watching::new(&server, "exec kubectl proxy --port=0 --disable-filter=true");
+    let proxy = Watching::new(&server, "kubectl proxy --port=0 --disable-filter=true");
     let told = proxy.until("Starting to serve on ");
     let address = told.rsplit(' ').next().unwrap();
     let stream = std::net::TcpStream::connect(address).unwrap();
@@ -506,7 +506,7 @@ fn proxying() {
 
     let proxy = Watching::new(
         &server,
-        "exec kubectl proxy --unix-socket=proxy.sock --disable-filter=true",
+        "kubectl proxy --unix-socket=proxy.sock --disable-filter=true",
     );
     proxy.until("Starting to serve on ");
     let home = server.home.as_ref().unwrap().path();
