@@ -3,11 +3,9 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::num::NonZero;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -18,8 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -48,7 +45,6 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let closing = state.closing.clone();
-    let mut workers = Workers::start();
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -73,16 +69,8 @@ pub(crate) async fn serve(
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let stream = match stream.into_std() {
-                        Ok(stream) => stream,
-                        Err(error) => {
-                            tracing::warn!(%peer, %error, "a connection can't be handed over");
-                            continue;
-                        }
-                    };
                     let connection = Connection { acceptor: TlsAcceptor::from(tls.borrow().clone()), builder: builder.clone(), peer };
-                    let served = connection.run(stream, state.clone(), closing.subscribe());
-                    connections.spawn_on(served, workers.next());
+                    connections.spawn(connection.run(stream, state.clone(), closing.subscribe()));
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: others will be closed in a moment.
@@ -104,59 +92,6 @@ pub(crate) async fn serve(
     }
 }
 
-/// Where connections are served: threads, each with a scheduler of its own. A request that is handed from one thread to
-/// another and back costs more than what is done for it.
-struct Workers {
-    handles: Vec<Handle>,
-    next: usize,
-    /// A thread ends when its sender is dropped.
-    _running: Vec<oneshot::Sender<()>>,
-}
-
-impl Workers {
-    /// One for each processor. Where there is one thread for everything, or no more can be had, it serves as well.
-    fn start() -> Self {
-        let mut workers = Workers {
-            handles: Vec::new(),
-            next: 0,
-            _running: Vec::new(),
-        };
-        let here = Handle::current();
-        if here.runtime_flavor() == RuntimeFlavor::MultiThread {
-            let wanted = available_parallelism().map_or(1, NonZero::get);
-            for index in 0..wanted {
-                if let Err(error) = workers.add(index) {
-                    tracing::warn!(%error, "no thread could be started for connections");
-                }
-            }
-        }
-        if workers.handles.is_empty() {
-            workers.handles.push(here);
-        }
-        workers
-    }
-
-    fn add(&mut self, index: usize) -> std::io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let handle = runtime.handle().clone();
-        let (running, ended) = oneshot::channel();
-        let thread = std::thread::Builder::new().name(format!("serve-{index}"));
-        // It fails where the sender is gone, which is how it ends.
-        thread.spawn(move || runtime.block_on(ended).unwrap_or(()))?;
-        self.handles.push(handle);
-        self._running.push(running);
-        Ok(())
-    }
-
-    /// The next in turn.
-    fn next(&mut self) -> &Handle {
-        self.next = (self.next + 1) % self.handles.len();
-        &self.handles[self.next]
-    }
-}
-
 struct Connection {
     acceptor: TlsAcceptor,
     builder: Arc<Builder<TokioExecutor>>,
@@ -164,21 +99,11 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(
-        self,
-        stream: std::net::TcpStream,
-        state: Arc<State>,
-        mut closing: watch::Receiver<bool>,
-    ) {
+    async fn run(self, stream: TcpStream, state: Arc<State>, mut closing: watch::Receiver<bool>) {
         let peer = self.peer;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "can't set TCP_NODELAY");
         }
-        // Readiness is told to the thread that this runs on.
-        let stream = match TcpStream::from_std(stream) {
-            Ok(stream) => stream,
-            Err(error) => return tracing::warn!(%peer, %error, "a connection can't be watched"),
-        };
         let stream = match timeout(PATIENCE, self.handshake(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
