@@ -65,7 +65,7 @@ pub fn run(plugin: Plugin) -> ExitCode {
         Ok(None) => return ExitCode::SUCCESS,
         Ok(Some(answer)) => (answer, ExitCode::SUCCESS),
         Err(failure) => {
-            eprintln!("{}: {failure}", NAME);
+            eprintln!("{NAME}: {failure}");
             let version = if version.is_empty() {
                 Version::ALL[Version::ALL.len() - 1].1
             } else {

@@ -11,6 +11,8 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use abi::{Endpoint, endpoints};
 use bpf::PodLinks;
@@ -94,12 +96,14 @@ fn try_make(host: &Rtnl, programs: Option<&PodLinks>, plan: &Plan<'_>) -> Result
         programs.attach(here)?;
     }
     host.move_device(other, netns, &attachment.ifname)?;
-    netns.run(move || furnish(&pod, plan, v6))??;
+    let pod = netns.run(move || furnish(&pod, plan, v6).map(|()| pod))??;
     host.set_up(here)?;
     for addr in *addresses {
         host.set_neighbour(here, *addr, names.pod_address)?;
         host.add_route(&Route::over(alone(*addr), here))?;
     }
+    wait_for(host, &names.host)?;
+    wait_for(&pod, &attachment.ifname)?;
     let interface = |name: &str, mac, sandbox: Option<String>| Interface {
         name: name.to_owned(),
         mac,
@@ -123,6 +127,23 @@ fn try_make(host: &Rtnl, programs: Option<&PodLinks>, plan: &Plan<'_>) -> Result
         dns: None,
     })
 }
+
+/// Waits until a link carries packets: a pod's first datagram would be lost without a word before.
+fn wait_for(rtnl: &Rtnl, name: &str) -> Result<(), Failure> {
+    let until = Instant::now() + CARRIER_WAIT;
+    while rtnl.device(name)?.is_none_or(|device| !device.running) {
+        if Instant::now() > until {
+            let msg = format!("{name} is up and carries nothing after {CARRIER_WAIT:?}");
+            return Err(Failure::new(Code::Io, msg));
+        }
+        thread::sleep(CARRIER_LOOK);
+    }
+    Ok(())
+}
+
+/// How long the kernel may take to see that both ends of a link are up: it is about a millisecond.
+const CARRIER_WAIT: Duration = Duration::from_secs(5);
+const CARRIER_LOOK: Duration = Duration::from_micros(500);
 
 /// The pod's side, from within.
 fn furnish(pod: &Rtnl, plan: &Plan<'_>, v6: bool) -> Result<(), Failure> {

@@ -26,6 +26,9 @@ pub struct Device {
     pub kind: Option<String>,
     /// Set administratively up.
     pub up: bool,
+    /// It carries packets: up, and its carrier was seen. The kernel sees that a moment after the other end is up, and
+    /// drops what is sent before.
+    pub running: bool,
     /// Largest packet in octets.
     pub mtu: u32,
     /// Hardware address; empty where there is none.
@@ -271,6 +274,7 @@ fn device(message: &LinkMessage) -> Device {
         name: String::new(),
         kind: None,
         up: message.header.flags.contains(LinkFlags::Up),
+        running: message.header.flags.contains(LinkFlags::Running),
         mtu: 0,
         hardware_address: Vec::new(),
         peer: 0,
