@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("storage", &[]),
     // Pure.
     ("plan", &["abi", "model"]),
+    ("simulator", &["abi", "packet", "plan"]),
     ("ipam", &[]),
     ("view", &["api", "model"]),
     ("reconcile", &["api", "model", "view"]),
@@ -77,8 +78,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "manager",
             "model",
             "net",
+            "packet",
             "plan",
             "proxy",
+            "simulator",
             "storage",
             "storage-embedded",
             "storage-etcd",

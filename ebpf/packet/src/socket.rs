@@ -1,4 +1,99 @@
-//! What the socket hooks decide on: IPv4 inside of IPv6 sockets, and a choice that stays with a socket.
+//! What the socket hooks decide: where a call goes that names an address. IPv4 inside of IPv6 sockets, and a choice that
+//! stays with a socket.
+
+use abi::frontends::flags::{CHECK_SOURCE, HOST_ONLY};
+use abi::{AffinityKey, Frontend, Scope, ServiceId};
+use zerocopy::network_endian::U16;
+
+use crate::choose::{Refused, choose, other};
+use crate::local_dns::{self, Way};
+use crate::{Address as _, Family, Tables};
+
+/// Who makes a call.
+pub trait Caller {
+    /// Whether the socket is one of the host's own network namespace.
+    fn is_host(&self) -> bool;
+    /// The client that session affinity binds.
+    fn client(&self, service: ServiceId) -> AffinityKey;
+    /// The number that stands in for chance, towards a frontend.
+    fn random<F: Family>(&self, addr: F::Address, port: U16) -> u32;
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sent<A> {
+    /// The address is no frontend's, or not for this caller: the call goes on as it is.
+    NotOurs,
+    /// It goes to a backend of the service.
+    To(ServiceId, A, U16),
+    /// The service does not admit this client.
+    NotAdmitted(ServiceId),
+    /// The service has no endpoint.
+    NoEndpoint(ServiceId),
+    /// The tables are not whole.
+    NoBackend(ServiceId),
+}
+
+/// Decides on a call that names an address and port.
+#[inline(always)]
+pub fn decide<F: Family, T: Tables<F>>(
+    tables: &T,
+    caller: &impl Caller,
+    proto: u8,
+    addr: F::Address,
+    port: U16,
+) -> Sent<F::Address> {
+    let key = F::frontend_key(addr, port, proto, Scope::Any);
+    let Some(frontend) = tables.frontend(&key) else {
+        return Sent::NotOurs;
+    };
+    let service = frontend.service;
+    if frontend.flags & (CHECK_SOURCE | HOST_ONLY) != 0 {
+        // A pod's loopback address is its own; and which source address it will have, its link shows.
+        if !caller.is_host() {
+            return Sent::NotOurs;
+        }
+        if frontend.flags & CHECK_SOURCE != 0 && !admits_this_node::<F, T>(tables, service) {
+            return Sent::NotAdmitted(service);
+        }
+    }
+    let random = caller.random::<F>(addr, port);
+    match target::<F, T>(tables, caller, frontend, addr, port, random) {
+        Ok((addr, port)) => Sent::To(service, addr, port),
+        Err(Refused::NoEndpoint) => Sent::NoEndpoint(service),
+        Err(Refused::NoBackend) => Sent::NoBackend(service),
+    }
+}
+
+/// Where a call to a service goes: to this node's instance of DNS while that answers, else to a backend.
+#[inline(always)]
+fn target<F: Family, T: Tables<F>>(
+    tables: &T,
+    caller: &impl Caller,
+    frontend: &Frontend,
+    addr: F::Address,
+    port: U16,
+    random: u32,
+) -> Result<(F::Address, U16), Refused> {
+    let client = || caller.client(frontend.service);
+    let chosen = match local_dns::way::<F, T>(tables, addr, port) {
+        Way::Here(addr, port) => return Ok((addr, port)),
+        Way::Past(addr, port) => other(tables, frontend, random, |backend| {
+            local_dns::is_other::<F>(backend, addr, port)
+        }),
+        Way::Usual => choose(tables, frontend, client, random, tables.now_secs()),
+    };
+    chosen.map(|(_, backend)| (F::Address::from_padded(&backend.addr), backend.port))
+}
+
+/// Whether a service admits what comes from this node's own address.
+#[inline(always)]
+fn admits_this_node<F: Family, T: Tables<F>>(tables: &T, service: ServiceId) -> bool {
+    match tables.node().and_then(F::node_address) {
+        Some(addr) => tables.admits(&F::source_key(service, addr)),
+        None => false,
+    }
+}
 
 /// The IPv4 address inside of an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2), which is how an IPv6
 /// socket speaks to an IPv4 peer.

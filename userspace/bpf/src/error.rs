@@ -116,6 +116,12 @@ pub enum Error {
         /// Name of the program.
         program: &'static str,
     },
+    /// The embedded object is not the one that this code was made for.
+    #[error("the embedded object has no table {table}: run `cargo xtask build`")]
+    NoTable {
+        /// Name of the table.
+        table: &'static str,
+    },
     /// A file or pin could not be handled.
     #[error("cannot {action} {}", path.display())]
     Path {

@@ -31,6 +31,7 @@ mod spec;
 mod status;
 mod sys;
 mod table;
+mod trial;
 mod view;
 
 pub use datapath::{Datapath, Settings};
@@ -47,6 +48,7 @@ pub use spec::Capacities;
 pub use status::{
     DnsStatus, HostRoutingStatus, LinkStatus, Place, ProgramStatus, RoutingMode, Status,
 };
+pub use trial::Trial;
 pub use view::{Fill, Flow, TestRun, View};
 
 /// The clock that the programs read: seconds of `CLOCK_MONOTONIC`.

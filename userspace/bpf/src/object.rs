@@ -77,6 +77,42 @@ pub(crate) fn load(pins: &Pins, capacities: &Capacities) -> Result<Programs, Err
     Ok(programs)
 }
 
+/// Loads the packet programs with the tables of `shared` as they are pinned, and the others anew: those that can be
+/// long with `entries` entries. Nothing is pinned: all of it is gone with what is returned.
+pub(crate) fn load_apart(
+    pins: &Pins,
+    shared: impl Fn(&str) -> bool,
+    may_be_long: impl Fn(&str) -> bool,
+    entries: u32,
+) -> Result<(Programs, aya::Ebpf), Error> {
+    let capacities = Capacities::default();
+    let mut loader = aya::EbpfLoader::new();
+    loader.btf(None);
+    for spec in spec::ALL {
+        if shared(spec.name) {
+            let path = pins.map(spec.name);
+            // The loader would make what is not there.
+            pins::open(&path)?.ok_or_else(|| Error::NotLoaded {
+                path: pins.root().to_owned(),
+            })?;
+            spec.check(pins, &Capacities::none())?;
+            loader.map_pin_path(spec.name, path);
+        } else if spec.capacity(&capacities).is_some() || may_be_long(spec.name) {
+            loader.map_max_entries(spec.name, entries);
+        }
+    }
+    let mut object = loader
+        .load(&OBJECT.0)
+        .map_err(|error| not_created(error, &capacities))?;
+    let mut programs = Programs::new();
+    for &(name, hook) in PROGRAMS {
+        if let (Hook::Tc | Hook::Xdp, Some(program)) = (hook, object.program_mut(name)) {
+            programs.insert(name, load_one(name, program)?);
+        }
+    }
+    Ok((programs, object))
+}
+
 /// Names the table that the kernel had no memory for, if that is what stopped the loader.
 fn not_created(error: EbpfError, capacities: &Capacities) -> Error {
     let sized = |name: &str| {

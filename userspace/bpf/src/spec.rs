@@ -36,6 +36,20 @@ impl Default for Capacities {
     }
 }
 
+impl Capacities {
+    /// For tables that may have any.
+    pub(crate) fn none() -> Capacities {
+        Capacities {
+            frontends: 0,
+            rings: 0,
+            backends: 0,
+            affinity: 0,
+            flows: 0,
+            reverse_sockets: 0,
+        }
+    }
+}
+
 /// What is known of a table before it is opened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spec {

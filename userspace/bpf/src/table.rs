@@ -64,6 +64,19 @@ impl<K: Element + show::Show, V: Element> Hash<K, V> {
         })
     }
 
+    /// Of a table that is pinned nowhere.
+    pub(crate) fn of(fd: OwnedFd, spec: Spec) -> Result<Self, Error> {
+        let info = sys::map_info(fd.as_fd())
+            .map_err(|source| spec.failed("look at", "the shape", source))?;
+        spec.check_shape(&info)?;
+        Ok(Hash {
+            spec,
+            fd,
+            capacity: info.entries_max,
+            types: PhantomData,
+        })
+    }
+
     /// Number of entries that the table can hold.
     pub(crate) fn capacity(&self) -> u32 {
         self.capacity

@@ -53,9 +53,9 @@ pub struct View {
     pub(crate) frontends6: Hash<FrontendKey6, Frontend>,
     pub(crate) rings: Array<RingSlot>,
     pub(crate) backends: Array<Backend>,
-    affinity: Hash<AffinityKey, Affinity>,
-    flows4: Hash<Flow4, FlowState4>,
-    flows6: Hash<Flow6, FlowState6>,
+    pub(crate) affinity: Hash<AffinityKey, Affinity>,
+    pub(crate) flows4: Hash<Flow4, FlowState4>,
+    pub(crate) flows6: Hash<Flow6, FlowState6>,
     fragments: Hash<FragmentKey, FragmentPorts>,
     pub(crate) reverse_sockets: Hash<ReverseSocketKey, ReverseSocket>,
     pub(crate) devices: Hash<u32, Device>,
@@ -164,6 +164,15 @@ impl View {
                 Ok((counter, sum))
             })
             .collect()
+    }
+
+    /// Where a client was sent before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn affinity(&self, key: &AffinityKey) -> Result<Option<Affinity>, Error> {
+        self.affinity.get(key)
     }
 
     /// What the programs know of this node.

@@ -99,6 +99,8 @@ pub(crate) enum Command {
     Status(Status),
     /// What stands in the way of Services on this host, why it matters, and the remedy; status 1 if something does
     Doctor(Doctor),
+    /// What would become of a connection, and why, by the programs themselves; nothing is sent and nothing changes
+    Explain(Explain),
     /// Version, kernel layout and build
     Version(Output),
 }
@@ -615,6 +617,35 @@ pub(crate) struct Status {
 /// `fairlead doctor`
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) bpffs: BpffsFlags,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// `fairlead explain`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Explain {
+    /// Who connects: a Pod of this node, or an address
+    #[arg(
+        long,
+        value_name = "[NAMESPACE/]POD|ADDRESS",
+        required_unless_present = "from_node",
+        conflicts_with = "from_node"
+    )]
+    pub(crate) from: Option<String>,
+    /// This node itself connects, or a Pod with the node's network
+    #[arg(long)]
+    pub(crate) from_node: bool,
+    /// Where to: a Service by its name and a port by number or name, or an address and port
+    #[arg(long, value_name = "NAME[.NAMESPACE[.svc...]]:PORT|ADDRESS:PORT")]
+    pub(crate) to: String,
+    /// By which protocol
+    #[arg(long, value_name = "TCP|UDP|SCTP", default_value = "TCP", value_parser = protocol)]
+    pub(crate) protocol: u8,
+    /// Ask this API server for names
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) bpffs: BpffsFlags,
     #[command(flatten)]

@@ -1,15 +1,13 @@
 //! The socket hooks' view of a call, and what they share: choosing a backend, and remembering the way back.
 
 use abi::affinity::client;
-use abi::frontends::flags::{CHECK_SOURCE, HOST_ONLY};
 use abi::protocol::{TCP, UDP};
-use abi::{AffinityKey, Frontend, ReverseSocket, ReverseSocketKey, Scope, ServiceId};
+use abi::{AffinityKey, ReverseSocket, ReverseSocketKey, ServiceId};
 use aya_ebpf::bindings::{BPF_ANY, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
-use packet::choose::{Refused, choose, other};
-use packet::local_dns::{self, Way};
-use packet::{Address, Family, Shared as _, Tables, V4, V6, socket};
+use packet::socket::{self, Sent};
+use packet::{Address, Family, Shared as _, Tables, V4, V6};
 use zerocopy::network_endian::U16;
 
 use super::maps::REVERSE_SOCKETS;
@@ -217,32 +215,17 @@ where
         return Outcome::NotOurs;
     };
     let port = call.port();
-    let key = F::frontend_key(addr, port, proto, Scope::Any);
-    let Some(frontend) = Tables::<F>::frontend(&Maps, &key) else {
-        return Outcome::NotOurs;
-    };
-    if frontend.flags & (CHECK_SOURCE | HOST_ONLY) != 0 {
-        // A pod's loopback address is its own; and which source address it will have, its link shows.
-        if !is_host(call.netns_cookie()) {
-            return Outcome::NotOurs;
-        }
-        if frontend.flags & CHECK_SOURCE != 0 && !admits_this_node::<F>(frontend.service) {
-            return Outcome::NotAdmitted;
-        }
-    }
-    let cookie = call.cookie();
-    let random = match choice {
-        Choice::Random => Maps.random(),
-        Choice::Steady => socket::steady(cookie, addr.sum(), port.get()),
-    };
-    let (to_addr, to_port) = match target::<F>(call, frontend, addr, port, random) {
-        Ok(target) => target,
-        Err(Refused::NoEndpoint) => return Outcome::NoEndpoint,
-        Err(Refused::NoBackend) => return Outcome::NoBackend,
+    let caller = By { call, choice };
+    let (to_addr, to_port) = match socket::decide::<F, _>(&Maps, &caller, proto, addr, port) {
+        Sent::NotOurs => return Outcome::NotOurs,
+        Sent::To(_, to_addr, to_port) => (to_addr, to_port),
+        Sent::NotAdmitted(_) => return Outcome::NotAdmitted,
+        Sent::NoEndpoint(_) => return Outcome::NoEndpoint,
+        Sent::NoBackend(_) => return Outcome::NoBackend,
     };
     remember(
         &ReverseSocketKey {
-            cookie,
+            cookie: call.cookie(),
             addr: to_addr.padded(),
             port: to_port,
             family: F::NUMBER,
@@ -259,35 +242,29 @@ where
     Outcome::Balanced
 }
 
-/// Where a call to a service goes: to this node's instance of DNS while that answers, else to a backend.
-#[inline(always)]
-fn target<F: Family>(
-    call: &Call,
-    frontend: &Frontend,
-    addr: F::Address,
-    port: U16,
-    random: u32,
-) -> Result<(F::Address, U16), Refused>
-where
-    Maps: Tables<F>,
-{
-    let client = || call.client(frontend.service);
-    let chosen = match local_dns::way::<F, _>(&Maps, addr, port) {
-        Way::Here(addr, port) => return Ok((addr, port)),
-        Way::Past(addr, port) => other(&Maps, frontend, random, |backend| {
-            local_dns::is_other::<F>(backend, addr, port)
-        }),
-        Way::Usual => choose(&Maps, frontend, client, random, Maps.now_secs()),
-    };
-    chosen.map(|(_, backend)| (F::Address::from_padded(&backend.addr), backend.port))
+/// Who makes a call, and how it chooses.
+struct By<'a> {
+    call: &'a Call,
+    choice: &'a Choice,
 }
 
-/// Whether a service admits what comes from this node's own address.
-#[inline(always)]
-fn admits_this_node<F: Family>(service: ServiceId) -> bool {
-    match Maps.node().and_then(F::node_address) {
-        Some(addr) => Maps.admits(&F::source_key(service, addr)),
-        None => false,
+impl socket::Caller for By<'_> {
+    #[inline(always)]
+    fn is_host(&self) -> bool {
+        is_host(self.call.netns_cookie())
+    }
+
+    #[inline(always)]
+    fn client(&self, service: ServiceId) -> AffinityKey {
+        self.call.client(service)
+    }
+
+    #[inline(always)]
+    fn random<F: Family>(&self, addr: F::Address, port: U16) -> u32 {
+        match self.choice {
+            Choice::Random => Maps.random(),
+            Choice::Steady => socket::steady(self.call.cookie(), addr.sum(), port.get()),
+        }
     }
 }
 

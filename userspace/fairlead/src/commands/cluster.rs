@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) struct Cluster {
     pub(crate) services: Vec<Service>,
     pub(crate) pods: Vec<Pod>,
-    slices: Vec<EndpointSlice>,
-    nodes: Vec<Node>,
+    pub(crate) slices: Vec<EndpointSlice>,
+    pub(crate) nodes: Vec<Node>,
 }
 
 impl Cluster {

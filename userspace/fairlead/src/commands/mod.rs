@@ -17,6 +17,7 @@ mod control_plane;
 mod datapath;
 mod dns;
 mod doctor;
+mod explain;
 mod filter;
 mod flows;
 mod history;
@@ -58,6 +59,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
                 ExitCode::FAILURE
             });
         }
+        Command::Explain(flags) => explain::run(&flags),
         Command::Version(output) => version::run(&output),
     };
     done.map(|()| ExitCode::SUCCESS)

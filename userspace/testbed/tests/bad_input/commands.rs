@@ -20,6 +20,7 @@ const COMMANDS: &[&[&str]] = &[
     &["flow", "list"],
     &["status"],
     &["doctor"],
+    &["explain"],
     &["version"],
 ];
 
@@ -57,6 +58,7 @@ fn wrong_usage_ends_with_status_2_and_names_the_flag() -> Result<()> {
         (&["service"], "list"),
         (&["status", "-o", "xml"], "json"),
         (&["flow", "list", "--protocol", "icmp"], "SCTP"),
+        (&["explain", "--to", "10.0.0.1:80"], "--from"),
         (&["flow", "list", "--address", "web"], "10.244.0.0/16"),
         (&["--log-format", "loud", "version"], "json"),
     ];

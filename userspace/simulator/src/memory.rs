@@ -1,0 +1,252 @@
+//! The tables in memory.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use abi::flows::flags::CLOSING;
+use abi::{
+    Affinity, AffinityKey, Backend, BackendId, DnsControl, Flow4, Flow6, FlowState4, FlowState6,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig, SourceKey,
+};
+use packet::{Inserted, Shared, Tables, V4, V6};
+use plan::FrontendKey;
+
+use crate::slots::Slots;
+
+/// What a simulation begins with.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// Frontends, rings, backends and ranges of clients.
+    pub tables: plan::Tables,
+    /// The node.
+    pub node: NodeConfig,
+    /// What the holder of the DNS zone says of this node's instance, where it ever said anything, and whether that
+    /// answers.
+    pub dns: Option<(DnsControl, bool)>,
+    /// Devices where our XDP program runs.
+    pub xdp_devices: BTreeSet<u32>,
+    /// Seconds of `CLOCK_MONOTONIC`.
+    pub now_secs: u32,
+}
+
+/// Tables that decisions read and write.
+#[derive(Debug, Default)]
+pub struct Memory {
+    start: Start,
+    /// An element of the backends that was never written.
+    nobody: Backend,
+    affinity: RefCell<HashMap<AffinityKey, Affinity>>,
+    fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
+    flows4: RefCell<HashMap<Flow4, FlowState4>>,
+    flows6: RefCell<HashMap<Flow6, FlowState6>>,
+    lent4: Slots<FlowState4>,
+    lent6: Slots<FlowState6>,
+    /// Numbers that stand in for chance, before those of the generator.
+    chances: RefCell<VecDeque<u32>>,
+    seed: Cell<u64>,
+}
+
+impl Memory {
+    /// Tables without flows.
+    #[must_use]
+    pub fn new(start: Start, seed: u64) -> Memory {
+        Memory {
+            start,
+            seed: Cell::new(seed),
+            ..Memory::default()
+        }
+    }
+
+    /// What it began with, to be changed.
+    pub fn start_mut(&mut self) -> &mut Start {
+        &mut self.start
+    }
+
+    /// What it began with.
+    #[must_use]
+    pub fn start(&self) -> &Start {
+        &self.start
+    }
+
+    /// Gives the numbers that stand in for chance next.
+    pub fn set_chances(&mut self, chances: impl IntoIterator<Item = u32>) {
+        *self.chances.get_mut() = chances.into_iter().collect();
+    }
+
+    /// Where clients were sent.
+    pub fn affinities(&mut self) -> &mut HashMap<AffinityKey, Affinity> {
+        self.affinity.get_mut()
+    }
+
+    /// Flows of IPv4.
+    pub fn flows4(&mut self) -> &mut HashMap<Flow4, FlowState4> {
+        self.flows4.get_mut()
+    }
+
+    /// Flows of IPv6.
+    pub fn flows6(&mut self) -> &mut HashMap<Flow6, FlowState6> {
+        self.flows6.get_mut()
+    }
+
+    /// The same tables once more, to try something on.
+    #[must_use]
+    pub fn copy(&self) -> Memory {
+        Memory {
+            start: self.start.clone(),
+            nobody: self.nobody,
+            affinity: self.affinity.clone(),
+            fragments: self.fragments.clone(),
+            flows4: self.flows4.clone(),
+            flows6: self.flows6.clone(),
+            chances: self.chances.clone(),
+            seed: self.seed.clone(),
+            ..Memory::default()
+        }
+    }
+
+    /// Between two packets: what was lent to the decision on one is taken back.
+    pub fn settle(&mut self) {
+        self.lent4.clear();
+        self.lent6.clear();
+    }
+}
+
+impl Shared for Memory {
+    fn slot(&self, slot: u32) -> Option<BackendId> {
+        // An element that was never written is zero in the kernel.
+        Some(self.start.tables.rings.get(&slot).copied().unwrap_or(0))
+    }
+
+    fn backend(&self, id: BackendId) -> Option<&Backend> {
+        Some(self.start.tables.backends.get(&id).unwrap_or(&self.nobody))
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        self.affinity.borrow().get(key).copied()
+    }
+
+    fn keep_affinity(&self, key: &AffinityKey, affinity: &Affinity) {
+        self.affinity.borrow_mut().insert(*key, *affinity);
+    }
+
+    fn admits(&self, key: &SourceKey) -> bool {
+        // As a trie answers: whether any range of the service holds the address.
+        let mut ranges = self.start.tables.sources.iter();
+        ranges.any(|range| range.service == key.service && holds(range, key))
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn keep_fragment(&self, key: &FragmentKey, ports: &FragmentPorts) {
+        self.fragments.borrow_mut().insert(*key, *ports);
+    }
+
+    fn node(&self) -> Option<&NodeConfig> {
+        Some(&self.start.node)
+    }
+
+    fn runs_xdp(&self, ifindex: u32) -> bool {
+        self.start.xdp_devices.contains(&ifindex)
+    }
+
+    fn local_dns(&self) -> Option<&DnsControl> {
+        self.start.dns.as_ref().map(|(control, _)| control)
+    }
+
+    fn dns_answers(&self, _control: &DnsControl) -> bool {
+        self.start.dns.as_ref().is_some_and(|(_, answers)| *answers)
+    }
+
+    fn random(&self) -> u32 {
+        if let Some(chance) = self.chances.borrow_mut().pop_front() {
+            return chance;
+        }
+        // splitmix64
+        let seed = self.seed.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.seed.set(seed);
+        let z = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 32) as u32
+    }
+
+    fn now_secs(&self) -> u32 {
+        self.start.now_secs
+    }
+}
+
+/// Whether a range holds an address, both behind the service that they are of.
+fn holds(range: &SourceKey, key: &SourceKey) -> bool {
+    let bits = range.prefix_len.saturating_sub(abi::sources::SERVICE_BITS);
+    let (range, addr) = (
+        u128::from_be_bytes(range.addr),
+        u128::from_be_bytes(key.addr),
+    );
+    bits == 0 || bits <= 128 && (range ^ addr) >> (128 - bits) == 0
+}
+
+macro_rules! tables {
+    ($family:ty, $variant:ident, $flows:ident, $lent:ident, $key:ty, $flow:ty, $state:ty) => {
+        impl Tables<$family> for Memory {
+            fn frontend(&self, key: &$key) -> Option<&Frontend> {
+                self.start
+                    .tables
+                    .frontends
+                    .get(&FrontendKey::$variant(*key))
+            }
+
+            fn flow(&self, key: &$flow, closing: bool) -> Option<&$state> {
+                let mut flows = self.$flows.borrow_mut();
+                let state = flows.get_mut(key)?;
+                state.last_seen_secs = self.start.now_secs;
+                if closing {
+                    state.flags |= CLOSING;
+                }
+                self.$lent.lend(*state)
+            }
+
+            fn mark_flow(&self, key: &$flow, flags: u32) {
+                if let Some(state) = self.$flows.borrow_mut().get_mut(key) {
+                    state.flags |= flags;
+                }
+            }
+
+            fn claim_flow(&self, key: &$flow, state: &$state) -> Inserted {
+                let mut flows = self.$flows.borrow_mut();
+                if flows.contains_key(key) {
+                    return Inserted::Taken;
+                }
+                flows.insert(*key, *state);
+                Inserted::Done
+            }
+
+            fn put_flow(&self, key: &$flow, state: &$state) -> Inserted {
+                self.$flows.borrow_mut().insert(*key, *state);
+                Inserted::Done
+            }
+        }
+    };
+}
+
+tables!(V4, V4, flows4, lent4, FrontendKey4, Flow4, FlowState4);
+tables!(V6, V6, flows6, lent6, FrontendKey6, Flow6, FlowState6);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_holds_what_its_leading_bits_are_those_of() {
+        let range = SourceKey::v4(1, [192, 0, 2, 0], 24);
+        for (key, held) in [
+            (SourceKey::v4(1, [192, 0, 2, 77], 32), true),
+            (SourceKey::v4(1, [192, 0, 3, 77], 32), false),
+            (SourceKey::v6(1, [0; 16], 128), false),
+        ] {
+            assert_eq!(holds(&range, &key), held, "{key:?}");
+        }
+        let all = SourceKey::v6(1, [0; 16], 0);
+        assert!(holds(&all, &SourceKey::v4(1, [1, 2, 3, 4], 32)));
+    }
+}
