@@ -129,48 +129,57 @@ impl Enforced {
     fn compare(&self, what: &str) -> Result<usize> {
         let mut refused = 0;
         for v6 in [false, true] {
-            let servers: Vec<IpAddr> = self.stage.pods(v6);
-            let done: Vec<Result<usize>> = std::thread::scope(|scope| {
-                let askers = self.askers(v6).into_iter().map(|(name, addr, netns)| {
-                    let servers = &servers;
-                    scope.spawn(move || netns.run(|| self.ask(what, &name, addr, servers)))
-                });
-                let threads: Vec<_> = askers.collect();
-                threads
-                    .into_iter()
-                    .map(|thread| thread.join().expect("no panic"))
-                    .collect()
+            let mut asked = Vec::new();
+            for (name, addr, netns) in self.askers(v6) {
+                let mut questions = Vec::new();
+                for server in self.stage.pods(v6) {
+                    for (how, protocol, port) in [
+                        (How::Tcp, Protocol::Tcp, HTTP),
+                        (How::UdpUnconnected, Protocol::Udp, UDP),
+                    ] {
+                        let passes = self.lets(addr, server, protocol, port);
+                        questions.push((how, SocketAddr::new(server, port), passes));
+                    }
+                }
+                refused += questions.iter().filter(|(_, _, passes)| !passes).count();
+                asked.push((name, netns, questions));
+            }
+            let done: Vec<Result<()>> = std::thread::scope(|scope| {
+                let start = |(name, netns, questions): (String, &Netns, Vec<_>)| {
+                    let path = netns.path();
+                    scope.spawn(move || ask(what, &name, &path, &questions))
+                };
+                let threads: Vec<_> = asked.into_iter().map(start).collect();
+                let join =
+                    |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().expect("no panic");
+                threads.into_iter().map(join).collect()
             });
-            for one in done {
-                refused += one?;
-            }
+            done.into_iter().collect::<Result<()>>()?;
         }
         Ok(refused)
     }
+}
 
-    /// Asks from this thread's namespace.
-    fn ask(&self, what: &str, name: &str, addr: IpAddr, servers: &[IpAddr]) -> Result<usize> {
-        let mut refused = 0;
-        for server in servers {
-            for (how, protocol, port) in [
-                (How::Tcp, Protocol::Tcp, HTTP),
-                (How::UdpUnconnected, Protocol::Udp, UDP),
-            ] {
-                let passes = self.lets(addr, *server, protocol, port);
-                // What passes may take its time on a busy machine; what does not never comes.
-                let limit = Duration::from_millis(if passes { 8_000 } else { 200 });
-                let seen = probe::ask(how, SocketAddr::new(*server, port), limit);
-                let expected = if passes { None } else { Some("timed out") };
-                assert_eq!(
-                    seen.error.as_deref(),
-                    expected,
-                    "{what}: {name} to {server} {how:?}: {seen:?}"
-                );
-                refused += usize::from(!passes);
-            }
-        }
-        Ok(refused)
+/// Asks from a namespace.
+fn ask(
+    what: &str,
+    name: &str,
+    netns: &std::path::Path,
+    questions: &[(How, SocketAddr, bool)],
+) -> Result<()> {
+    testbed::netns::enter(netns)?;
+    for (how, server, passes) in questions {
+        // What passes may take its time on a busy machine; what does not never comes.
+        let limit = Duration::from_millis(if *passes { 8_000 } else { 200 });
+        let seen = probe::ask(*how, *server, limit);
+        let expected = if *passes { None } else { Some("timed out") };
+        assert_eq!(
+            seen.error.as_deref(),
+            expected,
+            "{what}: {name} to {server} {how:?}: {seen:?}"
+        );
     }
+    Ok(())
 }
 
 fn named(names: &[&str]) -> Selector {
