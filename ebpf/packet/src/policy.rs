@@ -4,7 +4,7 @@
 //! directions pass once it was let begin, at each of its ends by the policies of that end, until those change. A
 //! packet is judged between its real ends, behind the translation of a service's address and before an answer's.
 //!
-//! A packet that begins no connection, of a conversation that is not known, is its server's whose port is the lower
+//! A packet of TCP's that begins no connection, and is of none that is known, is its server's whose port is the lower
 //! one: so connections go on that are older than their pod's policies, or that were forgotten for want of room. One
 //! that comes from outside and is not known is taken so only for a while after the policies came, see
 //! [`PolicyLink::adopt_until_secs`]; later it is its sender's, and judged as if it began.
@@ -120,7 +120,8 @@ pub fn judge<F: Family, P: Policies<F>>(
         Some(known) => known.second_began,
         None => {
             let adopted = now_secs < link.adopt_until_secs;
-            let guessed = !opens && (adopted || is_tcp && side == Side::Egress);
+            // Of other protocols than TCP every packet may begin a conversation.
+            let guessed = is_tcp && !opens && (adopted || side == Side::Egress);
             // The sender serves if its port is the lower one.
             let serves = guessed && tuple.sport().get() < tuple.dport().get();
             sender_second ^ u32::from(serves)
