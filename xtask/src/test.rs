@@ -80,7 +80,8 @@ fn nextest(options: &Options, fairlead: &Path, expected: Option<usize>) -> Resul
         command.args([
             "--filterset",
             "not (package(testbed) and kind(test)) and not binary_id(bpf::kernel) \
-             and not binary_id(net::namespace) and not binary_id(proxy::kernel)",
+             and not binary_id(net::namespace) and not binary_id(proxy::kernel) \
+             and not binary_id(cni::plugin)",
         ]);
     }
     command
