@@ -60,7 +60,13 @@ impl<'a> Peers<'a> {
             let Some(range) = prefix(block.range) else {
                 continue;
             };
-            let except: Vec<Prefix> = block.except.iter().copied().filter_map(prefix).collect();
+            // An exception of the other family excepts nothing, even one that is all addresses.
+            let v4 = block.range.addr().is_ipv4();
+            let except = block
+                .except
+                .iter()
+                .filter(|except| except.addr().is_ipv4() == v4);
+            let except: Vec<Prefix> = except.copied().filter_map(prefix).collect();
             if except.iter().any(|except| contains(*except, range)) {
                 continue; // nothing is left
             }

@@ -4,8 +4,8 @@
 //! Needs root. Namespace, cgroup and bpffs are the test's own.
 
 mod leaving;
-mod policy;
 mod pod_network;
+mod policy;
 mod recovery;
 mod routing;
 mod support;
