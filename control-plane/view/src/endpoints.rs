@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use model::{Backend, Protocol};
 
+use crate::annotations::Weights;
 use crate::slice::{Endpoint, Hint, Slice};
 
 /// What answers a port of a Service in one address family, by traffic policy.
@@ -27,6 +28,7 @@ struct State<'a> {
     local: bool,
     ready: bool,
     serving_terminating: bool,
+    weight: u16,
     /// The slice's that says the most for it.
     endpoint: Option<&'a Endpoint>,
 }
@@ -40,8 +42,18 @@ pub(crate) fn answering(
     protocol: Protocol,
     ipv4: bool,
     zone: &str,
+    weights: &Weights,
 ) -> Answering {
-    let states = states(slices, name, protocol, ipv4);
+    let mut states = states(slices, name, protocol, ipv4);
+    if !weights.is_empty() {
+        for ((addr, _), state) in &mut states {
+            let pod = state.endpoint.and_then(|endpoint| endpoint.pod.as_deref());
+            let of_pod = pod.and_then(|pod| weights.get(pod));
+            if let Some(weight) = of_pod.or_else(|| weights.get(&addr.to_string())) {
+                state.weight = *weight;
+            }
+        }
+    }
     let hinted = Hinted::of(&states, zone);
     let ready = |state: &State<'_>| state.ready && hinted.admits(state, zone);
     let terminating = |state: &State<'_>| state.serving_terminating;
@@ -89,6 +101,7 @@ fn states<'a>(
             let state = states.entry((endpoint.addr, port.port)).or_default();
             if state.endpoint.is_none() || endpoint.ready && !state.ready {
                 state.endpoint = Some(endpoint);
+                state.weight = slice.weight;
             }
             state.local |= endpoint.local;
             state.ready |= endpoint.ready;
@@ -112,6 +125,7 @@ fn first_of(
         addr: *addr,
         port: *port,
         local: state.local,
+        weight: state.weight,
     };
     taken.map(backend).collect()
 }

@@ -29,6 +29,15 @@ pub enum Finding {
         /// As written.
         protocol: String,
     },
+    /// An annotation of ours that says nothing that we know.
+    Annotation {
+        /// The annotation, and the EndpointSlice by name where it is not the Service's.
+        at: String,
+        /// As written, or the part that is wrong.
+        value: String,
+        /// What would be right, and what holds instead.
+        expected: &'static str,
+    },
     /// A range of addresses that is none.
     Range {
         /// The field.
@@ -53,6 +62,11 @@ impl fmt::Display for Finding {
                 f,
                 "{at}: protocol {protocol:?} is left out: only TCP and UDP are balanced"
             ),
+            Finding::Annotation {
+                at,
+                value,
+                expected,
+            } => write!(f, "{at}: {value:?} is left out: {expected}"),
             Finding::Range { at, range } => {
                 write!(f, "{at}: {range:?} is left out: not a range of addresses")
             }

@@ -83,10 +83,12 @@ impl HostPorts {
                         addr: *pod,
                         port: port.container_port,
                         local: true,
+                        weight: Backend::WEIGHT,
                     }],
                     affinity_secs: 0,
                     drops: false,
                     sources: Vec::new(),
+                    choice: model::Choice::Random,
                 });
             }
         }

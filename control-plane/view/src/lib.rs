@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod annotations;
 mod endpoints;
 mod event;
 mod finding;

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use model::{FrontendKind, Protocol, Range};
+use model::{Choice, FrontendKind, Protocol, Range};
 
+use crate::annotations::{self, Weights};
 use crate::finding::{Finding, port_number, usable};
 use crate::objects;
 
@@ -27,6 +28,10 @@ pub(crate) struct Declared {
     pub(crate) sources: Option<Vec<Range>>,
     /// Where load balancers ask for endpoints of this node.
     pub(crate) health_check_port: Option<u16>,
+    /// How backends are chosen.
+    pub(crate) choice: Choice,
+    /// What it says of its endpoints' weights.
+    pub(crate) weights: Weights,
     pub(crate) findings: Vec<Finding>,
 }
 
@@ -62,7 +67,10 @@ impl Declared {
         }
         let external_local = spec.external_traffic_policy == "Local";
         let asks_health = external_local && spec.type_ == "LoadBalancer";
+        let mut findings = Vec::new();
         let mut declared = Declared {
+            choice: annotations::choice(&service.metadata, &mut findings),
+            weights: annotations::weights(&service.metadata, &mut findings),
             created: moment(service.metadata.creation_timestamp.as_deref()),
             cluster_ips: Vec::new(),
             further_ips: Vec::new(),
@@ -74,7 +82,7 @@ impl Declared {
             health_check_port: asks_health
                 .then(|| port_number(spec.health_check_node_port))
                 .flatten(),
-            findings: Vec::new(),
+            findings,
         };
         for ip in ips {
             if let Some(addr) = declared.address("spec.clusterIPs", ip)

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use model::Protocol;
+use model::{Backend, Protocol};
 
+use crate::annotations;
 use crate::finding::{Finding, port_number, usable};
 use crate::objects;
 use crate::service::{ours, protocol};
@@ -15,6 +16,8 @@ pub(crate) struct Slice {
     pub(crate) ipv4: bool,
     pub(crate) ports: Vec<Port>,
     pub(crate) endpoints: Vec<Endpoint>,
+    /// The weight of endpoints of which the Service says nothing.
+    pub(crate) weight: u16,
     pub(crate) findings: Vec<Finding>,
 }
 
@@ -36,6 +39,8 @@ pub(crate) struct Endpoint {
     pub(crate) node_hint: Hint,
     /// Zones whose clients it is meant for; none where nobody said.
     pub(crate) zone_hints: Box<[Box<str>]>,
+    /// The Pod behind it, where one is named.
+    pub(crate) pod: Option<Box<str>>,
 }
 
 /// Whose clients an endpoint is meant for.
@@ -75,11 +80,14 @@ impl Slice {
         if service.is_empty() || !ours(&slice.metadata) {
             return None;
         }
+        let mut findings = Vec::new();
+        let weight = annotations::weight(&slice.metadata, &mut findings);
         let mut read = Slice {
             ipv4,
+            weight: weight.unwrap_or(Backend::WEIGHT),
             ports: Vec::with_capacity(slice.ports.len()),
             endpoints: Vec::with_capacity(slice.endpoints.len()),
-            findings: Vec::new(),
+            findings,
         };
         let at = || format!("EndpointSlice {}", slice.metadata.name);
         for port in &slice.ports {
@@ -144,6 +152,11 @@ impl Slice {
                 .iter()
                 .map(|hint| hint.name.as_str().into())
                 .collect(),
+            pod: endpoint
+                .target_ref
+                .as_ref()
+                .filter(|target| target.kind == "Pod")
+                .map(|target| target.name.as_str().into()),
         };
         if read.ready || read.serving_terminating {
             self.endpoints.push(read);

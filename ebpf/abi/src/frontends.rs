@@ -108,6 +108,14 @@ pub mod flags {
     /// Only sockets of the host's own network namespace ([`crate::host`]) find the frontend: a loopback address is
     /// another one in every namespace.
     pub const HOST_ONLY: u32 = 1 << 3;
+    /// Backends are chosen through a table of [`crate::spreads`]: the slot behind the ring's last one holds the index
+    /// of its first element in the place of a backend.
+    pub const SPREAD: u32 = 1 << 4;
+    /// The place in the table is a hash of the packet's tuple, the same on every node, rather than chance. A socket
+    /// that connects has no port yet, and goes by chance.
+    pub const HASHED: u32 = 1 << 5;
+    /// Of two backends that chance picks, a socket gets the one with fewer connections ([`crate::loads`]).
+    pub const LEAST: u32 = 1 << 6;
 }
 
 /// Port and protocol of an entry that says: this address is a service's alone (a ClusterIP, never a node's own).

@@ -4,12 +4,12 @@
 use core::mem::{offset_of, size_of};
 
 use crate::{
-    Affinity, AffinityKey, Backend, Conversation, Counter, CounterValue, Device, DnsAnswer,
-    DnsControl, DnsName, Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, NodeConfig,
+    Affinity, AffinityKey, Backend, Connection, Conversation, Counter, CounterValue, Device,
+    DnsAnswer, DnsControl, DnsName, Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
+    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Load, NodeConfig,
     PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyPeerKey,
     PolicyPortKey, PolicyVerdictKey, ReverseSocket, ReverseSocketKey, RingSlot, Source, SourceKey,
-    policy,
+    SpreadWord, policy,
 };
 
 /// FNV-1a over the bytes of a word and a number.
@@ -86,7 +86,7 @@ const COUNTERS: usize = 21;
 /// What came to this version since: tables by name, with a fingerprint of what they hold. A table that is added
 /// changes none that is there: an older process leaves it alone, a newer one makes it where it is not pinned yet,
 /// and the programs of both run on the same tables. So the version stays, and flows live on.
-pub const ADDED: [(&str, u64); 17] = [
+pub const ADDED: [(&str, u64); 20] = [
     (
         crate::endpoints::NAME4,
         fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } },
@@ -163,6 +163,12 @@ pub const ADDED: [(&str, u64); 17] = [
             PolicyHeld { since_secs, closed }
         },
     ),
+    (crate::spreads::NAME, fingerprint! { SpreadWord { words } }),
+    (crate::loads::NAME, fingerprint! { Load { connections } }),
+    (
+        crate::loads::CONNECTIONS,
+        fingerprint! { Connection { backend, service } },
+    ),
 ];
 
 /// The fingerprint of this build's layout, without what was [`ADDED`].
@@ -205,6 +211,9 @@ mod tests {
         ("POLICY_FLOWS4", 16_144_706_000_598_473_187),
         ("POLICY_FLOWS6", 16_144_706_000_598_473_187),
         ("POLICY_HELD", 460_926_380_892_422_042),
+        ("SPREADS", 18_392_508_401_665_443_731),
+        ("LOADS", 8_709_736_781_464_625_896),
+        ("CONNECTIONS", 3_971_616_664_300_885_628),
     ];
 
     #[test]

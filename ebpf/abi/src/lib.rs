@@ -24,10 +24,12 @@ pub mod fragments;
 pub mod frontends;
 pub mod host;
 pub mod host_routing;
+pub mod loads;
 pub mod policy;
 pub mod reverse_sockets;
 pub mod rings;
 pub mod sources;
+pub mod spreads;
 
 pub use affinity::{Affinity, AffinityKey};
 pub use backends::{Backend, BackendId};
@@ -41,6 +43,7 @@ pub use fragments::{FragmentKey, FragmentPorts};
 pub use frontends::{Frontend, FrontendKey4, FrontendKey6, Scope};
 pub use host::Host;
 pub use host_routing::HostRouting;
+pub use loads::{Connection, Load};
 pub use policy::{
     Conversation, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey,
     PolicyPeerKey, PolicyPortKey, PolicyVerdictKey,
@@ -48,6 +51,7 @@ pub use policy::{
 pub use reverse_sockets::{ReverseSocket, ReverseSocketKey};
 pub use rings::RingSlot;
 pub use sources::{Source, SourceKey};
+pub use spreads::SpreadWord;
 
 /// Version of the whole layout; part of the pin path, so that programs and tables of two layouts never mix.
 /// A test compares [`fingerprint`](layout::FINGERPRINT) with it: change a type and the version moves. Tables and

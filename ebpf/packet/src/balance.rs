@@ -1,7 +1,7 @@
 //! What to do with a packet: find its flow, or choose a backend and begin one.
 
 use abi::flows::flags::{self, CHECKED_AT};
-use abi::frontends::flags::{CHECK_SOURCE, DROP, HOST_ONLY};
+use abi::frontends::flags::{CHECK_SOURCE, DROP, HASHED, HOST_ONLY};
 use abi::{
     AffinityKey, BackendId, Counter, FragmentKey, FragmentPorts, Frontend, Scope, ServiceId,
     affinity, backends,
@@ -446,7 +446,11 @@ pub fn choose<F: Family, T: Tables<F>>(
         service: frontend.service,
         client_kind: affinity::client::ADDRESS,
     };
-    let random = tables.random();
+    let random = if frontend.flags & HASHED == 0 {
+        tables.random()
+    } else {
+        choose::hash(tuple)
+    };
     let way = match beginning.place {
         Place::Pod => local_dns::way::<F, T>(tables, tuple.daddr(), tuple.dport()),
         Place::Device | Place::Wire => Way::Usual,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use abi::flows::flags::CLOSING;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, Flow4, FlowState4, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey4, NodeConfig, SourceKey,
+    FragmentPorts, Frontend, FrontendKey4, NodeConfig, SourceKey, SpreadWord,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -17,6 +17,8 @@ use crate::{Inserted, Shared, Tables, V4};
 pub(crate) struct Model {
     pub(crate) frontends: BTreeMap<Vec<u8>, Frontend>,
     pub(crate) slots: BTreeMap<u32, BackendId>,
+    pub(crate) spreads: BTreeMap<u32, SpreadWord>,
+    pub(crate) connections: BTreeMap<BackendId, u64>,
     pub(crate) backends: BTreeMap<BackendId, Backend>,
     /// Every client of a service that admits not all.
     pub(crate) admitted: Vec<SourceKey>,
@@ -38,6 +40,14 @@ fn bytes<T: IntoBytes + Immutable>(value: &T) -> Vec<u8> {
 impl Shared for Model {
     fn slot(&self, slot: u32) -> Option<BackendId> {
         self.slots.get(&slot).copied()
+    }
+
+    fn spread(&self, index: u32) -> Option<SpreadWord> {
+        self.spreads.get(&index).copied()
+    }
+
+    fn connections(&self, id: BackendId) -> u64 {
+        self.connections.get(&id).copied().unwrap_or(0)
     }
 
     fn backend(&self, id: BackendId) -> Option<&Backend> {

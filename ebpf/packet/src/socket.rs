@@ -1,8 +1,8 @@
 //! What the socket hooks decide: where a call goes that names an address. IPv4 inside of IPv6 sockets, and a choice that
 //! stays with a socket.
 
-use abi::frontends::flags::{CHECK_SOURCE, HOST_ONLY};
-use abi::{AffinityKey, Frontend, Scope, ServiceId};
+use abi::frontends::flags::{CHECK_SOURCE, HOST_ONLY, LEAST};
+use abi::{AffinityKey, BackendId, Frontend, Scope, ServiceId};
 use zerocopy::network_endian::U16;
 
 use crate::choose::{Refused, choose, other};
@@ -17,6 +17,10 @@ pub trait Caller {
     fn client(&self, service: ServiceId) -> AffinityKey;
     /// The number that stands in for chance, towards a frontend.
     fn random<F: Family>(&self, addr: F::Address, port: U16) -> u32;
+    /// Whether calls on one socket are to reach the same backend for as long as the ring is the same.
+    fn stays(&self) -> bool;
+    /// The socket goes to this backend, of a service that is balanced by connections.
+    fn counted(&self, backend: BackendId, service: ServiceId);
 }
 
 /// What becomes of a call.
@@ -58,6 +62,17 @@ pub fn decide<F: Family, T: Tables<F>>(
         }
     }
     let random = caller.random::<F>(addr, port);
+    let steady;
+    let frontend = if caller.stays() {
+        // What changes with each connection of others is no choice for datagrams that belong together.
+        steady = Frontend {
+            flags: frontend.flags & !LEAST,
+            ..*frontend
+        };
+        &steady
+    } else {
+        frontend
+    };
     match target::<F, T>(tables, caller, frontend, addr, port, random) {
         Ok((addr, port)) => Sent::To(service, addr, port),
         Err(Refused::NoEndpoint) => Sent::NoEndpoint(service),
@@ -83,7 +98,11 @@ fn target<F: Family, T: Tables<F>>(
         }),
         Way::Usual => choose(tables, frontend, client, random, tables.now_secs()),
     };
-    chosen.map(|(_, backend)| (F::Address::from_padded(&backend.addr), backend.port))
+    let (id, backend) = chosen?;
+    if frontend.flags & LEAST != 0 {
+        caller.counted(id, frontend.service);
+    }
+    Ok((F::Address::from_padded(&backend.addr), backend.port))
 }
 
 /// Whether a service admits what comes from this node's own address.

@@ -2,7 +2,7 @@
 
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, FragmentKey, FragmentPorts, Frontend,
-    NodeConfig, SourceKey,
+    NodeConfig, SourceKey, SpreadWord,
 };
 
 use crate::balance::{self, Beginning};
@@ -12,6 +12,10 @@ use crate::{Decision, Family};
 pub trait Shared {
     /// The backend that a slot of the rings names; zero while the slot is empty.
     fn slot(&self, slot: u32) -> Option<BackendId>;
+    /// An element of the spreads table.
+    fn spread(&self, index: u32) -> Option<SpreadWord>;
+    /// How many connections this node's sockets have to a backend.
+    fn connections(&self, id: BackendId) -> u64;
     /// An element of the backends table.
     fn backend(&self, id: BackendId) -> Option<&Backend>;
     /// Where a client was sent before.

@@ -25,6 +25,7 @@ mod kernel {
     mod frame;
     mod getpeername;
     mod hint;
+    mod load;
     mod maps;
     mod mem;
     mod outlined;
@@ -32,6 +33,7 @@ mod kernel {
     mod pod_ingress;
     mod policy;
     mod recvmsg;
+    mod release;
     mod route;
     mod sendmsg;
     mod skb;

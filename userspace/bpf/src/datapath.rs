@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{Ordering, fence};
 
-use abi::{Endpoint, Frontend, Host, HostRouting, NodeConfig, RingSlot};
+use abi::{Endpoint, Frontend, Host, HostRouting, NodeConfig, RingSlot, SpreadWord};
 use plan::{FrontendKey, Step, Store};
 
 use crate::link::{Attacher, Device, Direction};
@@ -323,7 +323,19 @@ impl Datapath {
     /// Carries out one step that is not a frontend's.
     fn write_array(&self, step: &Step) -> Result<(), Error> {
         match step {
-            Step::PutBackend(id, backend) => self.view.backends.set(*id, backend),
+            Step::PutBackend(id, backend) => {
+                if self.view.backends.get(*id).service != backend.service {
+                    self.view.loads.clear(*id)?;
+                }
+                self.view.backends.set(*id, backend)
+            }
+            Step::PutSpread { offset, words } => {
+                words.iter().zip(*offset..).try_for_each(|(words, at)| {
+                    self.view.spreads.set(at, &SpreadWord { words: *words })
+                })
+            }
+            Step::ClearSpread { offset, len } => (*offset..offset.saturating_add(*len))
+                .try_for_each(|at| self.view.spreads.clear(at)),
             Step::RemoveBackend(id) => self.view.backends.clear(*id),
             Step::PutRing { offset, backends } => {
                 backends.iter().zip(*offset..).try_for_each(|(id, slot)| {
@@ -378,6 +390,8 @@ impl Store for Datapath {
                 }
                 Step::PutBackend(..)
                 | Step::PutRing { .. }
+                | Step::PutSpread { .. }
+                | Step::ClearSpread { .. }
                 | Step::ClearRing { .. }
                 | Step::RemoveBackend(_) => {
                     let result = self.write_array(step).map_err(|error| (0, error));

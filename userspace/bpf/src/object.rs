@@ -39,6 +39,7 @@ pub(crate) const PROGRAMS: &[(&str, Hook)] = &[
     ("recvmsg6", Hook::Cgroup(sys::attach::UDP6_RECVMSG)),
     ("getpeername4", Hook::Cgroup(sys::attach::INET4_GETPEERNAME)),
     ("getpeername6", Hook::Cgroup(sys::attach::INET6_GETPEERNAME)),
+    ("sock_release", Hook::Cgroup(sys::attach::INET_SOCK_RELEASE)),
     ("pod_ingress", Hook::Tc),
     ("pod_egress", Hook::Tc),
     ("device_ingress", Hook::Tc),
@@ -182,6 +183,10 @@ fn load_one(name: &'static str, program: &mut Program) -> Result<OwnedFd, Error>
 fn load_program(program: &mut Program) -> Result<Option<&ProgramFd>, ProgramError> {
     match program {
         Program::CgroupSockAddr(program) => {
+            program.load()?;
+            program.fd().map(Some)
+        }
+        Program::CgroupSock(program) => {
             program.load()?;
             program.fd().map(Some)
         }

@@ -13,6 +13,8 @@ pub struct Capacities {
     pub frontends: u32,
     /// Slots of all rings together.
     pub rings: u32,
+    /// Elements of the tables behind rings, all together.
+    pub spreads: u32,
     /// Backends of both families.
     pub backends: u32,
     /// Clients with session affinity; the least recently used give way.
@@ -28,6 +30,7 @@ impl Default for Capacities {
         Capacities {
             frontends: abi::frontends::CAPACITY,
             rings: abi::rings::CAPACITY,
+            spreads: abi::spreads::CAPACITY,
             backends: abi::backends::CAPACITY,
             affinity: abi::affinity::CAPACITY,
             flows: abi::flows::CAPACITY,
@@ -42,6 +45,7 @@ impl Capacities {
         Capacities {
             frontends: 0,
             rings: 0,
+            spreads: 0,
             backends: 0,
             affinity: 0,
             flows: 0,
@@ -92,6 +96,9 @@ specs! {
     ENDPOINTS4 = abi::endpoints::NAME4, [u8; 4] => abi::Endpoint, "", None;
     ENDPOINTS6 = abi::endpoints::NAME6, [u8; 16] => abi::Endpoint, "", None;
     SOURCES = abi::sources::NAME, abi::SourceKey => abi::Source, "", None;
+    SPREADS = abi::spreads::NAME, u32 => abi::SpreadWord, "--spreads-max", Some(|c| c.spreads);
+    LOADS = abi::loads::NAME, u32 => abi::Load, "--backends-max", Some(|c| c.backends);
+    CONNECTIONS = abi::loads::CONNECTIONS, u32 => abi::Connection, "", None;
     HOST = abi::host::NAME, u32 => abi::Host, "", None;
     HOST_ROUTING = abi::host_routing::NAME, u32 => abi::HostRouting, "", None;
     DNS_NAMES = abi::dns::NAMES, abi::DnsName => abi::DnsAnswer, "", None;

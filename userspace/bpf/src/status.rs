@@ -243,7 +243,7 @@ pub(crate) fn links(pins: &Pins) -> Result<Vec<LinkStatus>, Error> {
                 },
             ),
             (None, Target::Cgroup(id)) if id != 0 => {
-                // The eight hooks hang on one cgroup: look for its directory once.
+                // The nine hooks hang on one cgroup: look for its directory once.
                 let path = match &cgroup {
                     Some((known, path)) if *known == id => path.clone(),
                     _ => cgroup_directory(id),

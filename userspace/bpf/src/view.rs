@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use abi::{
-    Affinity, AffinityKey, Backend, Counter, CounterValue, Device, DnsAnswer, DnsControl, DnsName,
-    Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend,
-    FrontendKey4, FrontendKey6, Host, HostRouting, NodeConfig, ReverseSocket, ReverseSocketKey,
-    RingSlot, Source, SourceKey,
+    Affinity, AffinityKey, Backend, BackendId, Counter, CounterValue, Device, DnsAnswer,
+    DnsControl, DnsName, Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
+    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Load, NodeConfig,
+    ReverseSocket, ReverseSocketKey, RingSlot, Source, SourceKey, SpreadWord,
 };
 use plan::{FrontendKey, Tables};
 use serde::Serialize;
@@ -52,6 +52,8 @@ pub struct View {
     pub(crate) frontends4: Hash<FrontendKey4, Frontend>,
     pub(crate) frontends6: Hash<FrontendKey6, Frontend>,
     pub(crate) rings: Array<RingSlot>,
+    pub(crate) spreads: Array<SpreadWord>,
+    pub(crate) loads: Array<Load>,
     pub(crate) backends: Array<Backend>,
     pub(crate) affinity: Hash<AffinityKey, Affinity>,
     pub(crate) flows4: Hash<Flow4, FlowState4>,
@@ -90,6 +92,8 @@ impl View {
             frontends4: Hash::open(&pins, spec::FRONTENDS4, read_only)?,
             frontends6: Hash::open(&pins, spec::FRONTENDS6, read_only)?,
             rings: Array::open(&pins, spec::RINGS, read_only)?,
+            spreads: Array::open(&pins, spec::SPREADS, read_only)?,
+            loads: Array::open(&pins, spec::LOADS, read_only)?,
             backends: Array::open(&pins, spec::BACKENDS, read_only)?,
             affinity: Hash::open(&pins, spec::AFFINITY, true)?,
             flows4: Hash::open(&pins, spec::FLOWS4, true)?,
@@ -132,9 +136,21 @@ impl View {
                 .entries()
                 .map(|(slot, value)| (slot, value.backend))
                 .collect(),
+            spreads: self
+                .spreads
+                .entries()
+                .map(|(element, value)| (element, value.words))
+                .collect(),
             backends: self.backends.entries().collect(),
             sources: self.source_keys()?,
         })
+    }
+
+    /// How many connections this node's sockets have to a backend, where its service is balanced by that.
+    #[must_use]
+    pub fn connections(&self, backend: BackendId) -> u64 {
+        let counted = self.loads.get(backend).connections as i64;
+        counted.max(0) as u64
     }
 
     fn source_keys(&self) -> Result<BTreeSet<SourceKey>, Error> {
@@ -312,6 +328,7 @@ impl View {
                 self.backends.used(),
                 self.backends.capacity(),
             ),
+            fill(&spec::SPREADS, self.spreads.used(), self.spreads.capacity()),
             hash!(AFFINITY, affinity),
             hash!(FLOWS4, flows4),
             hash!(FLOWS6, flows6),

@@ -286,6 +286,9 @@ pub(crate) struct CapacityFlags {
     /// Slots of all rings together
     #[arg(long, value_name = "N", default_value_t = abi::rings::CAPACITY, value_parser = entries())]
     pub(crate) rings_max: u32,
+    /// Elements of the tables behind rings, of eight places each: 202 for up to 16 backends, shared by equal sets
+    #[arg(long, value_name = "N", default_value_t = abi::spreads::CAPACITY, value_parser = entries())]
+    pub(crate) spreads_max: u32,
     /// Backends
     #[arg(long, value_name = "N", default_value_t = abi::backends::CAPACITY, value_parser = entries())]
     pub(crate) backends_max: u32,

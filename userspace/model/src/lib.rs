@@ -39,6 +39,22 @@ pub struct ServicePort {
     pub drops: bool,
     /// Who may connect to the [`FrontendKind::LoadBalancer`] frontends, each range once; empty means everybody.
     pub sources: Vec<Range>,
+    /// How a backend is chosen for a new connection.
+    pub choice: Choice,
+}
+
+/// How a backend is chosen for a new connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Choice {
+    /// By chance, each as often as its weight says.
+    #[default]
+    Random,
+    /// By a hash of the packet's tuple in a Maglev table: every node with the same backends chooses the same one, and a
+    /// change of the backends moves few others. Where a socket is balanced as it connects, by chance.
+    Maglev,
+    /// Of two that chance picks, the one to which this node's sockets have fewer connections. Packets that no socket
+    /// of this node sends go by what those sockets do.
+    LeastConnection,
 }
 
 /// Where clients connect.
@@ -163,6 +179,13 @@ pub struct Backend {
     pub port: u16,
     /// On this node.
     pub local: bool,
+    /// How many connections it gets in proportion to the others'; none where it is zero and another one's is not.
+    pub weight: u16,
+}
+
+impl Backend {
+    /// The weight where nobody says another one.
+    pub const WEIGHT: u16 = 1;
 }
 
 /// Protocols that can be balanced.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use abi::{FrontendKey4, FrontendKey6, Scope, frontends};
-use model::{Clients, Frontend, FrontendKind, Service, ServicePort};
+use model::{Choice, Clients, Frontend, FrontendKind, Service, ServicePort};
 
 use crate::FrontendKey;
 
@@ -86,7 +86,7 @@ fn scope(clients: Clients) -> Scope {
 }
 
 fn flags(port: &ServicePort, frontend: &Frontend) -> u32 {
-    use frontends::flags::{CHECK_SOURCE, DROP, HOST_ONLY, NODE_PORT};
+    use frontends::flags::{CHECK_SOURCE, DROP, HASHED, HOST_ONLY, LEAST, NODE_PORT};
     let of_node = matches!(
         frontend.kind,
         FrontendKind::NodePort | FrontendKind::HostPort
@@ -97,6 +97,8 @@ fn flags(port: &ServicePort, frontend: &Frontend) -> u32 {
         (port.drops, DROP),
         (restricted, CHECK_SOURCE),
         (frontend.clients == Clients::Host, HOST_ONLY),
+        (port.choice == Choice::Maglev, HASHED),
+        (port.choice == Choice::LeastConnection, LEAST),
     ];
     let set = flags.into_iter().filter(|(is, _)| *is);
     set.fold(0, |all, (_, flag)| all | flag)

@@ -2,6 +2,7 @@
 //! which of them nothing points at any more.
 
 mod sources;
+mod spreads;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -9,7 +10,9 @@ use std::net::IpAddr;
 use abi::{Backend, BackendId, Frontend, ServiceId, SourceKey, backends, family};
 use model::ServiceKey;
 
+use self::spreads::Spreads;
 use crate::ids::Ids;
+use crate::maglev::Words;
 use crate::planner::{Capacities, Epoch, Left, Named};
 use crate::problem::Table;
 use crate::ranges::Ranges;
@@ -22,6 +25,7 @@ pub(crate) struct Holdings {
     /// By first slot; without retired ones.
     rings: BTreeMap<u32, Ring>,
     ring_space: Ranges,
+    spreads: Spreads,
     backend_ids: Ids,
     last_service: ServiceId,
     frontends4_len: usize,
@@ -79,6 +83,15 @@ struct Ring {
     backends: Box<[BackendId]>,
     /// How many frontends lead to it.
     frontends: usize,
+    /// First element of its table in [`abi::spreads`], which the slot behind its last one names.
+    spread: Option<u32>,
+}
+
+impl Ring {
+    /// How many slots it takes.
+    fn slots(&self) -> u32 {
+        self.backends.len() as u32 + u32::from(self.spread.is_some())
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +99,7 @@ enum Retired {
     Ring { offset: u32, len: u32 },
     Backend { service: ServiceId, id: BackendId },
     Source(SourceKey),
+    Spread { offset: u32 },
 }
 
 impl Holdings {
@@ -98,6 +112,7 @@ impl Holdings {
             groups: BTreeMap::new(),
             rings: BTreeMap::new(),
             ring_space: Ranges::new(capacities.rings),
+            spreads: Spreads::new(capacities.spreads),
             backend_ids: Ids::new(capacities.backends, &used, named.backend),
             last_service: services.max().unwrap_or(0).max(named.service),
             frontends4_len: 0,
@@ -124,6 +139,9 @@ impl Holdings {
             holdings.point(key, None, Some(*frontend));
         }
         holdings.retire_stray_slots(tables);
+        holdings
+            .spreads
+            .retire_strays(tables, &mut holdings.retired);
         holdings.restore_sources(tables);
         holdings
     }
@@ -133,12 +151,19 @@ impl Holdings {
     /// rewritten.
     fn restore_ring(&mut self, tables: &Tables, frontend: &Frontend) {
         let (offset, len) = (frontend.ring_offset, frontend.ring_len);
-        if len > 0 && !self.rings.contains_key(&offset) && self.ring_space.take_at(offset, len) {
+        let spread = tables.spread_of(frontend).map(|(_, table)| table);
+        let spread = spread.filter(|table| self.spreads.restore(tables, *table, len));
+        let taken = len.saturating_add(u32::from(spread.is_some()));
+        if len > 0 && !self.rings.contains_key(&offset) && self.ring_space.take_at(offset, taken) {
+            if let Some(table) = spread {
+                self.spreads.lead(table);
+            }
             let slots = offset..offset + len;
             let backends = slots.map(|slot| tables.rings.get(&slot).copied().unwrap_or(0));
             let ring = Ring {
                 backends: backends.collect(),
                 frontends: 0,
+                spread,
             };
             self.rings.insert(offset, ring);
             self.group(frontend.service).rings.push(offset);
@@ -172,6 +197,7 @@ impl Holdings {
         adopted: Option<ServiceId>,
         key: &ServiceKey,
         wanted: &[model::Backend],
+        spread: Option<&Words>,
         backend_steps: &mut Vec<Step>,
         ring_steps: &mut Vec<Step>,
     ) -> Result<(ServiceId, u32), Table> {
@@ -183,8 +209,10 @@ impl Holdings {
             return Err(Table::Backends);
         }
         let same = |offset: &&u32| {
-            let slots = self.rings[*offset].backends.iter();
-            slots.copied().map(Some).eq(ids.iter().copied())
+            let ring = &self.rings[*offset];
+            let table = ring.spread.and_then(|table| self.spreads.words(table));
+            let slots = ring.backends.iter();
+            table == spread && slots.copied().map(Some).eq(ids.iter().copied())
         };
         let (ring_offset, ring_is_new) = if ids.is_empty() {
             (0, false)
@@ -192,7 +220,13 @@ impl Holdings {
             (*offset, false)
         } else {
             let len = u32::try_from(ids.len()).map_err(|_| Table::Rings)?;
-            (self.ring_space.take(len).ok_or(Table::Rings)?, true)
+            let len = len + u32::from(spread.is_some());
+            let offset = self.ring_space.take(len).ok_or(Table::Rings)?;
+            if spread.is_some_and(|words| !self.spreads.has_room_for(words)) {
+                self.ring_space.give_back(offset, len);
+                return Err(Table::Spreads);
+            }
+            (offset, true)
         };
 
         let service = adopted.unwrap_or_else(|| self.new_service());
@@ -202,13 +236,17 @@ impl Holdings {
             ring.push(self.put_backend(service, backend, backend_steps));
         }
         if ring_is_new {
+            let table = spread.and_then(|words| self.spreads.put(words, ring_steps));
+            let mut slots = ring.clone();
+            slots.extend(table);
             ring_steps.push(Step::PutRing {
                 offset: ring_offset,
-                backends: ring.clone(),
+                backends: slots,
             });
             let ring = Ring {
                 backends: ring.into(),
                 frontends: 0,
+                spread: table,
             };
             self.rings.insert(ring_offset, ring);
             self.group(service).rings.push(ring_offset);
@@ -259,9 +297,11 @@ impl Holdings {
     ) {
         let len = match Table::of(key) {
             Table::Frontends6 => &mut self.frontends6_len,
-            Table::Frontends4 | Table::Rings | Table::Backends | Table::Sources => {
-                &mut self.frontends4_len
-            }
+            Table::Frontends4
+            | Table::Rings
+            | Table::Backends
+            | Table::Sources
+            | Table::Spreads => &mut self.frontends4_len,
         };
         *len = *len + usize::from(new.is_some()) - usize::from(old.is_some());
         self.room_grew |= new.is_none();
@@ -295,9 +335,12 @@ impl Holdings {
                 .get(offset)
                 .is_some_and(|ring| ring.frontends > 0);
             if !led_to && let Some(ring) = self.rings.remove(offset) {
-                let (offset, len) = (*offset, ring.backends.len() as u32);
+                let (offset, len) = (*offset, ring.slots());
                 self.retired
                     .push_back((epoch, Retired::Ring { offset, len }));
+                if let Some(table) = ring.spread {
+                    self.spreads.leave(table, epoch, &mut self.retired);
+                }
             }
             led_to
         });
@@ -336,6 +379,7 @@ impl Holdings {
 
     pub(crate) fn reclaim(&mut self, epoch: Epoch) -> Vec<Step> {
         let (mut rings, mut backends, mut sources) = (Vec::new(), Vec::new(), Vec::new());
+        let mut spreads = Vec::new();
         while let Some((of, what)) = self.retired.pop_front_if(|(of, _)| *of <= epoch) {
             self.room_grew = true;
             match what {
@@ -358,8 +402,10 @@ impl Holdings {
                     backends.push(Step::RemoveBackend(id));
                 }
                 Retired::Source(key) => sources.extend(self.forget_source(&key, of)),
+                Retired::Spread { offset } => spreads.extend(self.spreads.forget(offset, of)),
             }
         }
+        rings.append(&mut spreads);
         rings.append(&mut backends);
         rings.append(&mut sources);
         rings
@@ -381,7 +427,7 @@ impl Holdings {
             Table::Frontends4 => self.frontends4_len,
             Table::Frontends6 => self.frontends6_len,
             Table::Sources => self.sources_len,
-            Table::Rings | Table::Backends => 0,
+            Table::Rings | Table::Backends | Table::Spreads => 0,
         }
     }
 

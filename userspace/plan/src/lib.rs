@@ -7,6 +7,7 @@
 mod entries;
 mod holdings;
 mod ids;
+mod maglev;
 mod planner;
 pub mod policy;
 mod problem;

@@ -19,6 +19,7 @@ use model::{Backend, Range, Service, ServiceKey, ServicePort};
 use self::claims::Claimant;
 use crate::entries::{LeadsTo, Wanted, entries};
 use crate::holdings::{Holdings, Owner};
+use crate::maglev;
 use crate::problem::{Problem, Table};
 use crate::{FrontendKey, Step, Tables};
 
@@ -52,6 +53,8 @@ pub struct Capacities {
     pub backends: u32,
     /// Entries of [`abi::sources::NAME`].
     pub sources: u32,
+    /// Elements of [`abi::spreads::NAME`]; element zero stays empty.
+    pub spreads: u32,
 }
 
 impl Default for Capacities {
@@ -62,6 +65,7 @@ impl Default for Capacities {
             rings: abi::rings::CAPACITY,
             backends: abi::backends::CAPACITY,
             sources: abi::sources::CAPACITY,
+            spreads: abi::spreads::CAPACITY,
         }
     }
 }
@@ -382,6 +386,7 @@ impl Planner {
             return Placed::default();
         }
         let (fitting, mut problem) = self.fitting(granted);
+        let mut has_spread = false;
         let placed = if fitting.is_empty() {
             None
         } else {
@@ -399,8 +404,11 @@ impl Planner {
             };
             let room = self.holdings.has_room_for_sources(adopted, sources);
             let placed = if room {
+                let spread = maglev::spread(backends, port.choice);
+                has_spread = spread.is_some();
+                let (new, rings) = (&mut turn.backends, &mut turn.rings);
                 self.holdings
-                    .place(adopted, key, backends, &mut turn.backends, &mut turn.rings)
+                    .place(adopted, key, backends, spread.as_ref(), new, rings)
             } else {
                 Err(Table::Sources)
             };
@@ -441,7 +449,12 @@ impl Planner {
                     ring_offset,
                     ring_len: port.backends.len() as u32,
                     affinity_secs: port.affinity_secs,
-                    flags,
+                    flags: flags
+                        | if has_spread {
+                            frontends::flags::SPREAD
+                        } else {
+                            0
+                        },
                     ..nothing
                 },
             };
@@ -487,6 +500,7 @@ impl Planner {
                 Table::Rings => self.capacities.rings,
                 Table::Backends => self.capacities.backends,
                 Table::Sources => self.capacities.sources,
+                Table::Spreads => self.capacities.spreads,
             },
         }
     }

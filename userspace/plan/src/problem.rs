@@ -38,6 +38,8 @@ pub enum Table {
     Backends,
     /// [`abi::sources::NAME`].
     Sources,
+    /// [`abi::spreads::NAME`].
+    Spreads,
 }
 
 impl Table {
@@ -59,6 +61,7 @@ impl Table {
             Table::Rings => abi::rings::NAME,
             Table::Backends => abi::backends::NAME,
             Table::Sources => abi::sources::NAME,
+            Table::Spreads => abi::spreads::NAME,
         }
     }
 }

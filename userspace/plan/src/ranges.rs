@@ -30,6 +30,11 @@ impl Ranges {
         Some(offset)
     }
 
+    /// Whether a range holds `len` slots.
+    pub(crate) fn fits(&self, len: u32) -> bool {
+        self.by_len.range((len, 0)..).next().is_some()
+    }
+
     /// Takes exactly `len` slots from `offset` on; false, and nothing taken, when one of them is not free.
     pub(crate) fn take_at(&mut self, offset: u32, len: u32) -> bool {
         let Some((&start, &free)) = self.by_offset.range(..=offset).next_back() else {

@@ -1,6 +1,7 @@
 //! The tables that the programs read, as values, and the steps that change them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use abi::{Backend, BackendId, Frontend, FrontendKey4, FrontendKey6, SourceKey};
 
@@ -18,8 +19,10 @@ pub enum FrontendKey {
 pub struct Tables {
     /// Both frontends tables.
     pub frontends: BTreeMap<FrontendKey, Frontend>,
-    /// Slot to backend.
+    /// Slot to backend, or to the first element of a table in [`spreads`](Self::spreads).
     pub rings: BTreeMap<u32, BackendId>,
+    /// Elements of [`abi::spreads`].
+    pub spreads: BTreeMap<u32, [u32; 2]>,
     /// Identifier to backend.
     pub backends: BTreeMap<BackendId, Backend>,
     /// Ranges of clients, by service.
@@ -38,6 +41,13 @@ pub enum Step {
         /// What the slots hold, in order.
         backends: Vec<BackendId>,
     },
+    /// Write consecutive elements of the spreads array.
+    PutSpread {
+        /// First element.
+        offset: u32,
+        /// What they hold, in order.
+        words: Arc<[[u32; 2]]>,
+    },
     /// Insert a range of clients.
     PutSource(SourceKey),
     /// Insert or replace a frontend: the single update that makes a new ring take effect.
@@ -51,6 +61,13 @@ pub enum Step {
         /// First slot.
         offset: u32,
         /// Number of slots.
+        len: u32,
+    },
+    /// Empty `len` elements of the spreads array.
+    ClearSpread {
+        /// First element.
+        offset: u32,
+        /// Number of elements.
         len: u32,
     },
     /// Empty an element of the backends array.
@@ -81,6 +98,14 @@ impl Store for Tables {
                 }
                 Step::PutRing { offset, backends } => {
                     self.rings.extend((*offset..).zip(backends.iter().copied()));
+                }
+                Step::PutSpread { offset, words } => {
+                    self.spreads.extend((*offset..).zip(words.iter().copied()));
+                }
+                Step::ClearSpread { offset, len } => {
+                    for element in *offset..*offset + *len {
+                        self.spreads.remove(&element);
+                    }
                 }
                 Step::PutSource(key) => {
                     self.sources.insert(*key);

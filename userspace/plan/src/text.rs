@@ -1,10 +1,10 @@
 //! Tables and keys as text, for people and tests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use abi::{Backend, Scope, SourceKey, backends, family, frontends, protocol, sources};
+use abi::{Backend, Frontend, Scope, SourceKey, backends, family, frontends, protocol, sources};
 
 use crate::{FrontendKey, Step, Tables};
 
@@ -100,6 +100,8 @@ impl fmt::Display for Step {
         match self {
             Step::PutBackend(id, _) => write!(f, "put backend {id}"),
             Step::PutRing { offset, backends } => write!(f, "put ring {offset}+{}", backends.len()),
+            Step::PutSpread { offset, words } => write!(f, "put spread {offset}+{}", words.len()),
+            Step::ClearSpread { offset, len } => write!(f, "clear spread {offset}+{len}"),
             Step::PutFrontend(key, _) => write!(f, "put frontend {key}"),
             Step::PutSource(key) => {
                 write!(f, "put source {} of {}", source_range(key), key.service)
@@ -114,6 +116,17 @@ impl fmt::Display for Step {
     }
 }
 
+impl Tables {
+    /// Where a frontend's ring names a table of [`abi::spreads`], if it does: the slot and the table's first element.
+    #[must_use]
+    pub fn spread_of(&self, frontend: &Frontend) -> Option<(u32, u32)> {
+        let has = frontend.flags & frontends::flags::SPREAD != 0;
+        let slot = frontend.ring_offset.saturating_add(frontend.ring_len);
+        let table = has.then(|| self.rings.get(&slot)).flatten()?;
+        Some((slot, *table))
+    }
+}
+
 /// Every table, a line for an element, in order of key:
 ///
 /// ```text
@@ -124,6 +137,7 @@ impl fmt::Display for Step {
 /// ```
 impl fmt::Display for Tables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut tables = BTreeSet::new();
         for (key, frontend) in &self.frontends {
             write!(f, "frontend {key} -> service {}", frontend.service)?;
             match (frontend.ring_offset, frontend.ring_len) {
@@ -139,10 +153,16 @@ impl fmt::Display for Tables {
                 (frontends::flags::NODE_PORT, " node-port"),
                 (frontends::flags::HOST_ONLY, " host-only"),
                 (frontends::flags::CHECK_SOURCE, " restricted"),
+                (frontends::flags::HASHED, " hashed"),
+                (frontends::flags::LEAST, " least-connection"),
             ] {
                 if frontend.flags & flag != 0 {
                     f.write_str(word)?;
                 }
+            }
+            if let Some((slot, table)) = self.spread_of(frontend) {
+                tables.insert(slot);
+                write!(f, " through spread {table}")?;
             }
             writeln!(f)?;
         }
@@ -151,8 +171,9 @@ impl fmt::Display for Tables {
         }
         let mut runs: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         let starts = self.frontends.values().map(|f| f.ring_offset);
-        let starts: std::collections::BTreeSet<u32> = starts.collect();
-        for (slot, backend) in &self.rings {
+        let starts: BTreeSet<u32> = starts.collect();
+        let slots = self.rings.iter();
+        for (slot, backend) in slots.filter(|(slot, _)| !tables.contains(slot)) {
             match runs.last_entry() {
                 Some(mut run)
                     if run.key() + run.get().len() as u32 == *slot && !starts.contains(slot) =>
@@ -164,12 +185,20 @@ impl fmt::Display for Tables {
                 }
             }
         }
+        let mut shown = BTreeSet::new();
         for (offset, run) in runs {
             write!(f, "ring {offset}+{}:", run.len())?;
             for backend in run {
                 write!(f, " {backend}")?;
             }
             writeln!(f)?;
+        }
+        for slot in &tables {
+            let first = self.rings.get(slot).copied().unwrap_or(0);
+            let [places, over] = self.spreads.get(&first).copied().unwrap_or_default();
+            if shown.insert(first) {
+                writeln!(f, "spread {first}: {places} places over {over}")?;
+            }
         }
         for (id, backend) in &self.backends {
             let addr = backend_addr(backend);

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use abi::frontends::flags::{CHECK_SOURCE, DROP};
+use abi::frontends::flags::{CHECK_SOURCE, DROP, HASHED, LEAST, SPREAD};
 use abi::{Backend, BackendId, Frontend};
-use model::{Clients, FrontendKind, Protocol, Range, Service, ServiceKey, ServicePort};
+use model::{Choice, Clients, FrontendKind, Protocol, Range, Service, ServiceKey, ServicePort};
 use plan::{Capacities, Epoch, FrontendKey, Named, Planner, Problem, Step, Store, Tables, text};
 use proptest::prelude::*;
 
@@ -18,6 +18,7 @@ const AMPLE: Capacities = Capacities {
     rings: 4000,
     backends: 4000,
     sources: 100,
+    spreads: 2_000,
 };
 
 /// Before which epoch a program read a frontend, and where that leads.
@@ -159,8 +160,14 @@ impl World {
         }
         let mut slots = BTreeSet::new();
         let mut backends = BTreeSet::new();
+        let mut spreads = BTreeSet::new();
         for frontend in self.kernel.frontends.values() {
-            slots.extend(frontend.ring_offset..frontend.ring_offset + frontend.ring_len);
+            let has_spread = u32::from(frontend.flags & SPREAD != 0);
+            let end = frontend.ring_offset + frontend.ring_len + has_spread;
+            slots.extend(frontend.ring_offset..end);
+            if has_spread != 0 {
+                spreads.extend(spread(&self.kernel, frontend).unwrap());
+            }
             backends.extend(
                 follow(&self.kernel, frontend)
                     .unwrap()
@@ -174,6 +181,11 @@ impl World {
             self.kernel
         );
         assert!(
+            self.kernel.spreads.keys().copied().eq(spreads),
+            "{}",
+            self.kernel
+        );
+        assert!(
             self.kernel.backends.keys().copied().eq(backends),
             "{}",
             self.kernel
@@ -183,6 +195,9 @@ impl World {
 
 /// What a program finds that starts at `frontend`; `None` when it would find a hole or another service.
 fn follow(tables: &Tables, frontend: &Frontend) -> Option<Vec<(BackendId, Backend)>> {
+    if frontend.flags & SPREAD != 0 {
+        spread(tables, frontend)?;
+    }
     (frontend.ring_offset..frontend.ring_offset + frontend.ring_len)
         .map(|slot| {
             let id = *tables.rings.get(&slot)?;
@@ -190,6 +205,21 @@ fn follow(tables: &Tables, frontend: &Frontend) -> Option<Vec<(BackendId, Backen
             (backend.service == frontend.service).then_some((id, backend))
         })
         .collect()
+}
+
+/// The elements of the table behind a ring; `None` when a program would find a hole in it, or a place that the ring has
+/// not.
+fn spread(tables: &Tables, frontend: &Frontend) -> Option<std::ops::Range<u32>> {
+    let slot = frontend.ring_offset + frontend.ring_len;
+    let first = *tables.rings.get(&slot)?;
+    let [places, _] = *tables.spreads.get(&first)?;
+    let end = first + 1 + places.div_ceil(8);
+    let mut elements = (first + 1..end).map(|element| tables.spreads.get(&element));
+    let whole = elements.all(|words| {
+        let mut bytes = words.into_iter().flatten().flat_map(|w| w.to_le_bytes());
+        words.is_some() && bytes.all(|place| u32::from(place) <= frontend.ring_len)
+    });
+    whole.then_some(first..end)
 }
 
 /// What tables mean, apart from identifiers: by frontend its backends, affinity and flags, and who is admitted.
@@ -208,7 +238,7 @@ fn meaning(tables: &Tables) -> Meaning {
         let admitted = admitted.map(text::source_range).collect();
         (
             key.to_string(),
-            (backends, f.affinity_secs, f.flags, admitted),
+            (backends, f.affinity_secs, f.flags & !SPREAD, admitted),
         )
     });
     frontends.collect()
@@ -238,7 +268,12 @@ fn reference(desired: &Desired) -> Meaning {
                 let checked = f.kind == FrontendKind::LoadBalancer && !port.sources.is_empty();
                 let flags = u32::from(f.kind == FrontendKind::NodePort)
                     | if port.drops { DROP } else { 0 }
-                    | if checked { CHECK_SOURCE } else { 0 };
+                    | if checked { CHECK_SOURCE } else { 0 }
+                    | match port.choice {
+                        Choice::Random => 0,
+                        Choice::Maglev => HASHED,
+                        Choice::LeastConnection => LEAST,
+                    };
                 let admitted = port.sources.iter().filter(|_| checked);
                 let admitted = admitted.map(ToString::to_string).collect();
                 let value = (backends.clone(), port.affinity_secs, flags, admitted);
@@ -305,6 +340,7 @@ fn backends(v4: bool, hosts: &BTreeMap<u8, bool>) -> Vec<model::Backend> {
         addr: addr(v4, 244, *host),
         port: 8080,
         local: *local,
+        weight: u16::from(host % 3) + 1,
     };
     hosts.iter().map(backend).collect()
 }
@@ -315,8 +351,13 @@ fn port(hosts: u8) -> impl Strategy<Value = ServicePort> {
     let hosts = hosts_subset(hosts);
     let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
     let affinity = prop_oneof![Just(0u32), Just(10)];
+    let choice = prop_oneof![
+        Just(Choice::Random),
+        Just(Choice::Maglev),
+        Just(Choice::LeastConnection)
+    ];
     (
-        any::<bool>(),
+        (any::<bool>(), choice),
         protocol,
         frontends,
         hosts,
@@ -325,33 +366,36 @@ fn port(hosts: u8) -> impl Strategy<Value = ServicePort> {
         any::<bool>(),
     )
         .prop_map(
-            |(v4, protocol, frontends, hosts, affinity_secs, sources, drops)| ServicePort {
-                name: "p".into(),
-                protocol,
-                frontends: frontends
-                    .into_iter()
-                    .map(|(host, port, kind)| model::Frontend {
-                        addr: addr(v4, 96, host),
-                        port: 80 + port,
-                        kind: match kind {
-                            0 => FrontendKind::NodePort,
-                            1 => FrontendKind::ClusterIp,
-                            _ => FrontendKind::LoadBalancer,
-                        },
-                        clients: if kind == 3 {
-                            Clients::External
-                        } else {
-                            Clients::All
-                        },
-                    })
-                    .collect(),
-                backends: backends(v4, &hosts),
-                affinity_secs,
-                drops,
-                sources: sources
-                    .into_iter()
-                    .filter_map(|net| Range::new(addr(v4, net, 0), if v4 { 24 } else { 48 }))
-                    .collect(),
+            |((v4, choice), protocol, frontends, hosts, affinity_secs, sources, drops)| {
+                ServicePort {
+                    name: "p".into(),
+                    protocol,
+                    frontends: frontends
+                        .into_iter()
+                        .map(|(host, port, kind)| model::Frontend {
+                            addr: addr(v4, 96, host),
+                            port: 80 + port,
+                            kind: match kind {
+                                0 => FrontendKind::NodePort,
+                                1 => FrontendKind::ClusterIp,
+                                _ => FrontendKind::LoadBalancer,
+                            },
+                            clients: if kind == 3 {
+                                Clients::External
+                            } else {
+                                Clients::All
+                            },
+                        })
+                        .collect(),
+                    backends: backends(v4, &hosts),
+                    affinity_secs,
+                    choice,
+                    drops,
+                    sources: sources
+                        .into_iter()
+                        .filter_map(|net| Range::new(addr(v4, net, 0), if v4 { 24 } else { 48 }))
+                        .collect(),
+                }
             },
         )
 }
@@ -463,7 +507,7 @@ proptest! {
         turns in prop::collection::vec(turn(6), 1..12),
         frontends in 1..6u32, rings in 1..12u32, backends in 2..12u32,
     ) {
-        let tight = Capacities { frontends4: frontends, frontends6: frontends, rings, backends, sources: 3 };
+        let tight = Capacities { frontends4: frontends, frontends6: frontends, rings, backends, sources: 3, spreads: 300 };
         let mut world = World::new(tight);
         let wanted = run(&mut world, turns);
         for (key, _) in world.planner.problems() {
@@ -544,6 +588,7 @@ fn many(n: u32) -> Vec<(ServiceKey, Service)> {
             addr: IpAddr::from([10, 128 + a, b, c]),
             port: 8000 + u16::from(k),
             local: k == 0,
+            weight: model::Backend::WEIGHT,
         };
         let frontend = model::Frontend {
             addr: IpAddr::from([10, 64 + a, b, c]),
@@ -559,6 +604,7 @@ fn many(n: u32) -> Vec<(ServiceKey, Service)> {
             affinity_secs: 0,
             drops: false,
             sources: Vec::new(),
+            choice: Choice::Random,
         };
         let ports = vec![port];
         (

@@ -29,6 +29,8 @@ pub(crate) fn apply<'a, S: Store<Error = bpf::ApplyError>>(
             Step::PutBackend(..)
             | Step::PutRing { .. }
             | Step::ClearRing { .. }
+            | Step::PutSpread { .. }
+            | Step::ClearSpread { .. }
             | Step::RemoveBackend(_) => false,
         };
         if !alone || refused.len() == REFUSED_MAX {

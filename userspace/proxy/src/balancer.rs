@@ -200,6 +200,8 @@ impl Balancer {
             Step::PutBackend(_, backend) => backend.service,
             Step::RemoveFrontend(_)
             | Step::PutRing { .. }
+            | Step::PutSpread { .. }
+            | Step::ClearSpread { .. }
             | Step::ClearRing { .. }
             | Step::RemoveBackend(_) => return None,
         };

@@ -36,6 +36,8 @@ pub struct ServiceRow {
     pub source_ranges: Option<Vec<String>>,
     /// Session affinity timeout in seconds; zero means no affinity.
     pub affinity_secs: u32,
+    /// How a backend is chosen: `random`, `weighted`, `maglev` or `least-connection`.
+    pub balancing: &'static str,
     /// What answers, in order of the ring.
     pub backends: Vec<SocketAddr>,
     /// What becomes of clients while nothing answers: `refused`, or `dropped` where a traffic policy keeps them from
@@ -57,6 +59,8 @@ pub struct BackendRow {
     pub local: bool,
     /// Whether a frontend leads to it; otherwise it waits to be removed.
     pub active: bool,
+    /// Sockets of this node that are connected to it, where its service is balanced by that.
+    pub connections: u64,
     /// The frontends that lead to it, such as `10.96.0.1:80/TCP`.
     pub frontends: Vec<String>,
 }
@@ -95,6 +99,7 @@ pub fn services(tables: &Tables) -> Vec<ServiceRow> {
             source_ranges: has(frontends::flags::CHECK_SOURCE)
                 .then(|| source_ranges(tables, frontend.service)),
             affinity_secs: frontend.affinity_secs,
+            balancing: balancing(frontend.flags),
             backends: ring(tables, frontend)
                 .filter_map(|id| tables.backends.get(&id).map(text::backend_addr))
                 .collect(),
@@ -115,9 +120,19 @@ fn source_ranges(tables: &Tables, service: ServiceId) -> Vec<String> {
     of_service.map(text::source_range).collect()
 }
 
-/// Every backend, in order of service, address and port.
+fn balancing(flags: u32) -> &'static str {
+    use frontends::flags::{HASHED, LEAST, SPREAD};
+    match (flags & HASHED != 0, flags & LEAST != 0, flags & SPREAD != 0) {
+        (true, ..) => "maglev",
+        (false, true, _) => "least-connection",
+        (false, false, true) => "weighted",
+        (false, false, false) => "random",
+    }
+}
+
+/// Every backend, in order of service, address and port; `connections` tells how many each has.
 #[must_use]
-pub fn backends(tables: &Tables) -> Vec<BackendRow> {
+pub fn backends(tables: &Tables, connections: impl Fn(u32) -> u64) -> Vec<BackendRow> {
     let mut leading: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     for (key, frontend) in &tables.frontends {
         for id in ring(tables, frontend) {
@@ -133,6 +148,7 @@ pub fn backends(tables: &Tables) -> Vec<BackendRow> {
             service: backend.service,
             local: backend.flags & backends::flags::LOCAL != 0,
             active: !frontends.is_empty(),
+            connections: connections(*id),
             frontends,
         });
     }

@@ -483,6 +483,8 @@ fn capacities(datapath: &Datapath) -> Result<Capacities, Error> {
             capacities.backends = fill.capacity;
         } else if of(Table::Sources) {
             capacities.sources = fill.capacity;
+        } else if of(Table::Spreads) {
+            capacities.spreads = fill.capacity;
         }
     }
     Ok(capacities)

@@ -28,6 +28,7 @@ impl From<&Finding> for Trouble {
                 Finding::Port { .. } => "PortLeftOut",
                 Finding::Protocol { .. } => "UnsupportedProtocol",
                 Finding::Range { .. } => "RangeLeftOut",
+                Finding::Annotation { .. } => "AnnotationLeftOut",
             },
             message: finding.to_string(),
         }
@@ -42,6 +43,7 @@ impl From<&Problem> for Trouble {
                     Table::Frontends4 | Table::Frontends6 => "raise --frontends-max or ",
                     Table::Rings => "raise --rings-max or ",
                     Table::Backends => "raise --backends-max or ",
+                    Table::Spreads => "raise --spreads-max or ",
                     Table::Sources => "",
                 };
                 Trouble {

@@ -245,6 +245,7 @@ fn balancer(node: &str, given: &[std::net::IpAddr], kernel: &Tables) -> Balancer
         rings: 24,
         backends: 24,
         sources: 4,
+        spreads: 1_000,
     };
     let services = Services::new(node, given.to_vec());
     Balancer::new(services, kernel, capacities, Named::default())

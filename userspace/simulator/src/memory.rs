@@ -7,6 +7,7 @@ use abi::flows::flags::CLOSING;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, Flow4, Flow6, FlowState4, FlowState6,
     FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig, SourceKey,
+    SpreadWord,
 };
 use packet::{Inserted, Shared, Tables, V4, V6};
 use plan::FrontendKey;
@@ -16,8 +17,10 @@ use crate::slots::Slots;
 /// What a simulation begins with.
 #[derive(Clone, Debug, Default)]
 pub struct Start {
-    /// Frontends, rings, backends and ranges of clients.
+    /// Frontends, rings and what is behind them, backends and ranges of clients.
     pub tables: plan::Tables,
+    /// How many connections each backend has, where its service is balanced by that.
+    pub connections: HashMap<BackendId, u64>,
     /// The node.
     pub node: NodeConfig,
     /// What the holder of the DNS zone says of this node's instance, where it ever said anything, and whether that
@@ -115,6 +118,17 @@ impl Shared for Memory {
     fn slot(&self, slot: u32) -> Option<BackendId> {
         // An element that was never written is zero in the kernel.
         Some(self.start.tables.rings.get(&slot).copied().unwrap_or(0))
+    }
+
+    fn spread(&self, index: u32) -> Option<SpreadWord> {
+        let words = self.start.tables.spreads.get(&index).copied();
+        Some(SpreadWord {
+            words: words.unwrap_or_default(),
+        })
+    }
+
+    fn connections(&self, id: BackendId) -> u64 {
+        self.start.connections.get(&id).copied().unwrap_or(0)
     }
 
     fn backend(&self, id: BackendId) -> Option<&Backend> {

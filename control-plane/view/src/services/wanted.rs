@@ -47,7 +47,14 @@ impl Services {
             for port in &declared.ports {
                 let ipv4 = cluster_ip.is_ipv4();
                 let zone = &self.node.zone;
-                let answering = answering(slices, &port.name, port.protocol, ipv4, zone);
+                let answering = answering(
+                    slices,
+                    &port.name,
+                    port.protocol,
+                    ipv4,
+                    zone,
+                    &declared.weights,
+                );
                 ports.extend(self.of_port(declared, *cluster_ip, port, answering));
             }
         }
@@ -106,6 +113,7 @@ impl Services {
                 affinity_secs: declared.affinity_secs,
                 drops,
                 sources,
+                choice: declared.choice,
             })
         };
         let drops = answering.anywhere && answering.local.is_empty();

@@ -1,7 +1,7 @@
 //! All maps beside each other. The names are those of [`abi`]; the capacities are its defaults, which the loader
 //! may override.
 //!
-//! Concurrency: the agent writes FRONTENDS, SOURCES, RINGS, BACKENDS, CONFIG, DEVICES, ENDPOINTS, HOST and
+//! Concurrency: the agent writes FRONTENDS, SOURCES, RINGS, SPREADS, BACKENDS, CONFIG, DEVICES, ENDPOINTS, HOST and
 //! HOST_ROUTING, the holder of the cluster's DNS zone DNS_NAMES and DNS_CONTROL; programs only read them. A hash
 //! update replaces the whole element (a reader keeps the old one or finds the new one). RINGS and BACKENDS are
 //! memory shared with the agent: it writes an element before anything points at it and clears it after nothing
@@ -9,15 +9,16 @@
 //! any CPU: insertions are atomic per entry, and what is changed in place is a single aligned word.
 
 use abi::{
-    Affinity, AffinityKey, Backend, Conversation, CounterValue, Device, DnsAnswer, DnsControl,
-    DnsName, Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend,
-    FrontendKey4, FrontendKey6, Host, HostRouting, NodeConfig, PolicyControl, PolicyHeld,
-    PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyVerdictKey, ReverseSocket, ReverseSocketKey,
-    RingSlot, Source, affinity, backends, counters, devices, dns, endpoints, flows, fragments,
-    frontends, policy, reverse_sockets, rings, sources,
+    Affinity, AffinityKey, Backend, Connection, Conversation, CounterValue, Device, DnsAnswer,
+    DnsControl, DnsName, Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
+    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Load, NodeConfig,
+    PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyVerdictKey,
+    ReverseSocket, ReverseSocketKey, RingSlot, Source, SpreadWord, affinity, backends, counters,
+    devices, dns, endpoints, flows, fragments, frontends, policy, reverse_sockets, rings, sources,
+    spreads,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SockMap};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage, SockMap};
 use aya_ebpf::macros::btf_map;
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -49,6 +50,20 @@ pub(crate) static RINGS: Array<RingSlot, { rings::CAPACITY as usize }, MMAPABLE>
 #[btf_map]
 pub(crate) static BACKENDS: Array<Backend, { backends::CAPACITY as usize }, MMAPABLE> =
     Array::new();
+
+/// Written by the agent through shared memory before a ring names the element.
+#[btf_map]
+pub(crate) static SPREADS: Array<SpreadWord, { spreads::CAPACITY as usize }, MMAPABLE> =
+    Array::new();
+
+/// Counted up and down by the socket hooks on any CPU, in single atomic additions; emptied by the agent through shared
+/// memory.
+#[btf_map]
+pub(crate) static LOADS: Array<Load, { backends::CAPACITY as usize }, MMAPABLE> = Array::new();
+
+/// Written and read by calls on one socket, see REVERSE_SOCKETS.
+#[btf_map]
+pub(crate) static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
 
 /// Replaced by the last connect of a client; when two race, either choice is a valid one.
 #[btf_map]

@@ -2,7 +2,7 @@
 
 use abi::affinity::client;
 use abi::protocol::{TCP, UDP};
-use abi::{AffinityKey, ReverseSocket, ReverseSocketKey, ServiceId};
+use abi::{AffinityKey, BackendId, ReverseSocket, ReverseSocketKey, ServiceId};
 use aya_ebpf::bindings::{BPF_ANY, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
@@ -10,6 +10,7 @@ use packet::socket::{self, Sent};
 use packet::{Address, Family, Shared as _, Tables, V4, V6};
 use zerocopy::network_endian::U16;
 
+use super::load;
 use super::maps::REVERSE_SOCKETS;
 use super::tables::{Maps, is_host};
 
@@ -265,6 +266,16 @@ impl socket::Caller for By<'_> {
             Choice::Random => Maps.random(),
             Choice::Steady => socket::steady(self.call.cookie(), addr.sum(), port.get()),
         }
+    }
+
+    #[inline(always)]
+    fn stays(&self) -> bool {
+        matches!(self.choice, Choice::Steady)
+    }
+
+    #[inline(always)]
+    fn counted(&self, backend: BackendId, service: ServiceId) {
+        load::connect(self.call.ctx, backend, service);
     }
 }
 

@@ -4,7 +4,7 @@ use abi::flows::flags::CLOSING;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, Endpoint, Flow4, Flow6, FlowState4,
     FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig,
-    SourceKey, devices,
+    SourceKey, SpreadWord, devices,
 };
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
@@ -14,7 +14,7 @@ use packet::{Address as _, Decision, Family, Inserted, Shared, Tables, V4, V6};
 
 use super::maps::{
     AFFINITY, BACKENDS, CONFIG, DEVICES, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRAGMENTS,
-    FRONTENDS4, FRONTENDS6, HOST, HOST_ROUTING, RINGS, SOURCES,
+    FRONTENDS4, FRONTENDS6, HOST, HOST_ROUTING, LOADS, RINGS, SOURCES, SPREADS,
 };
 use super::{dns, outlined};
 
@@ -27,6 +27,19 @@ impl Shared for Maps {
     #[inline(always)]
     fn slot(&self, slot: u32) -> Option<BackendId> {
         RINGS.get(slot).map(|slot| slot.backend)
+    }
+
+    #[inline(always)]
+    fn spread(&self, index: u32) -> Option<SpreadWord> {
+        SPREADS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn connections(&self, id: BackendId) -> u64 {
+        match LOADS.get(id) {
+            Some(load) => load.connections,
+            None => 0,
+        }
     }
 
     #[inline(always)]

@@ -17,6 +17,7 @@ pub(crate) mod attach {
     pub(crate) const UDP6_RECVMSG: u32 = 20;
     pub(crate) const INET4_GETPEERNAME: u32 = 29;
     pub(crate) const INET6_GETPEERNAME: u32 = 30;
+    pub(crate) const INET_SOCK_RELEASE: u32 = 34;
     pub(crate) const XDP: u32 = 37;
     pub(crate) const TCX_INGRESS: u32 = 46;
     pub(crate) const TCX_EGRESS: u32 = 47;

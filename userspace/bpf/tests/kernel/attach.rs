@@ -20,12 +20,12 @@ fn socket_programs_follow_the_cgroup_that_is_configured() {
     };
     let mut settings = ground.settings();
     let datapath = Datapath::open(&settings).unwrap();
-    assert_eq!(cgroups(&datapath), vec![settings.cgroup_root.clone(); 8]);
+    assert_eq!(cgroups(&datapath), vec![settings.cgroup_root.clone(); 9]);
     drop(datapath);
 
     settings.cgroup_root = Some(other.path().to_owned());
     let datapath = Datapath::open(&settings).unwrap();
-    assert_eq!(cgroups(&datapath), vec![settings.cgroup_root.clone(); 8]);
+    assert_eq!(cgroups(&datapath), vec![settings.cgroup_root.clone(); 9]);
     drop(datapath);
 
     settings.cgroup_root = None;

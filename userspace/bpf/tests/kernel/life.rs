@@ -38,7 +38,7 @@ fn a_restart_keeps_tables_and_links_and_replaces_programs() {
         let after = second.status().unwrap();
         assert_eq!(second.observe().unwrap(), tables);
         assert_eq!(after.agent_pid, Some(std::process::id()));
-        assert_eq!(after.links.len(), 8 + 3 + 2, "{after:#?}");
+        assert_eq!(after.links.len(), 9 + 3 + 2, "{after:#?}");
         for (old, new) in before.links.iter().zip(&after.links) {
             assert_eq!((old.id, old.hook, &old.on), (new.id, new.hook, &new.on));
             assert_eq!(old.program, new.program);
@@ -49,7 +49,7 @@ fn a_restart_keeps_tables_and_links_and_replaces_programs() {
             .iter()
             .map(|program| (program.name.clone(), program.id))
             .collect();
-        assert_eq!(programs.len(), 13);
+        assert_eq!(programs.len(), 14);
         for link in &after.links {
             assert_eq!(programs[&link.program], link.program_id);
         }

@@ -2,6 +2,7 @@
 //! a cgroup, a network namespace).
 
 mod attach;
+mod choice;
 mod ground;
 mod histories;
 mod life;

@@ -261,6 +261,7 @@ mod tests {
             clients: "all",
             source_ranges: None,
             affinity_secs: 0,
+            balancing: "random",
             backends: Vec::new(),
             without_backends: "refused",
         };

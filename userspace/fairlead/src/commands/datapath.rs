@@ -43,6 +43,7 @@ pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<prox
             capacities: bpf::Capacities {
                 frontends: sizes.frontends_max,
                 rings: sizes.rings_max,
+                spreads: sizes.spreads_max,
                 backends: sizes.backends_max,
                 affinity: sizes.affinity_max,
                 flows: sizes.flows_max,

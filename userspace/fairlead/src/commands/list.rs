@@ -22,9 +22,10 @@ pub(crate) fn services(flags: &Listing) -> anyhow::Result<()> {
 }
 
 pub(crate) fn backends(flags: &Listing) -> anyhow::Result<()> {
-    let tables = Datapath::inspect(&flags.bpffs.bpffs_root)?.observe()?;
+    let view = Datapath::inspect(&flags.bpffs.bpffs_root)?;
+    let tables = view.observe()?;
     let names = Cluster::read_if_told(flags.kubeconfig.as_deref()).names(&tables);
-    let named = listing::backends(&tables)
+    let named = listing::backends(&tables, |id| view.connections(id))
         .into_iter()
         .map(|row| NamedBackend {
             name: names.service(row.service).map(str::to_owned),
@@ -44,7 +45,15 @@ struct NamedService {
 
 impl Row for NamedService {
     const HEADER: &'static [&'static str] = &[
-        "ID", "SERVICE", "FRONTEND", "PROTO", "TYPE", "AFFINITY", "BACKENDS", "CLIENTS",
+        "ID",
+        "SERVICE",
+        "FRONTEND",
+        "PROTO",
+        "TYPE",
+        "BALANCING",
+        "AFFINITY",
+        "BACKENDS",
+        "CLIENTS",
     ];
 
     fn cells(&self) -> Vec<String> {
@@ -56,6 +65,7 @@ impl Row for NamedService {
             row.frontend.to_string(),
             row.protocol.to_owned(),
             row.kind.to_owned(),
+            row.balancing.to_owned(),
             match row.affinity_secs {
                 0 => "-".to_owned(),
                 secs => format!("{secs}s"),
@@ -86,6 +96,7 @@ impl Row for NamedBackend {
         "LOCAL",
         "ACTIVE",
         "POD",
+        "CONNECTIONS",
         "FRONTENDS",
     ];
 
@@ -98,6 +109,7 @@ impl Row for NamedBackend {
             row.local.to_string(),
             row.active.to_string(),
             self.pod.clone().unwrap_or_else(|| "-".to_owned()),
+            row.connections.to_string(),
             joined(&row.frontends, "<none>"),
         ]
     }

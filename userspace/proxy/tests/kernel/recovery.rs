@@ -193,6 +193,7 @@ impl Intruder {
                 frontends: FRONTENDS,
                 rings: 64,
                 backends: 64,
+                spreads: 1_024,
                 affinity: 64,
                 flows: 64,
                 reverse_sockets: 64,

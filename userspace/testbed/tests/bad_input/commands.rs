@@ -224,11 +224,12 @@ fn json_and_yaml_carry_the_rows_of_the_table() -> Result<()> {
         assert_eq!(cells[..4], wanted.map(text), "{service}");
         let kind = text(&service["type"]);
         assert_eq!(cells[4], kind);
-        assert_eq!(cells[7], text(&service["clients"]));
+        assert_eq!(cells[5], text(&service["balancing"]));
+        assert_eq!(cells[8], text(&service["clients"]));
         names.push(format!("{name} {kind}"));
         let backends = text(&service["backends"]);
         assert!(
-            cells[6] == backends || backends.is_empty(),
+            cells[7] == backends || backends.is_empty(),
             "{cells:?} {service}"
         );
     }
@@ -254,6 +255,7 @@ fn json_and_yaml_carry_the_rows_of_the_table() -> Result<()> {
             cells[3..5],
             [text(&backend["local"]), text(&backend["active"])]
         );
+        assert_eq!(cells[6], text(&backend["connections"]));
     }
 
     let flows = documents(&stage, "flow")?;

@@ -455,3 +455,35 @@ fn a_direct_connection_from_a_port_that_a_flow_has_is_told_apart() -> Result<()>
     }
     Ok(())
 }
+
+/// Packets of a hashed service go where their tuple says, on every node alike, through a table of places.
+#[test]
+fn a_hashed_service_sends_equal_tuples_to_equal_backends() -> Result<()> {
+    use abi::frontends::flags::{HASHED, SPREAD};
+    for net in nets() {
+        let backends = [net.backend, SocketAddr::new(net.backend.ip(), 8081)];
+        let mut first: Vec<Vec<u8>> = Vec::new();
+        for node in 0..2 {
+            let mut kernel = Kernel::new()?;
+            kernel.spread(1, net.service, TCP, &backends, HASHED | SPREAD)?;
+            let mut reached = std::collections::BTreeSet::new();
+            for sport in 2_000..2_032 {
+                let client = SocketAddr::new(net.client.ip(), sport);
+                let packet = Packet::tcp(client, net.service, tcp::SYN);
+                let ran = kernel.run("pod_ingress", &packet.bytes())?;
+                assert_eq!(ran.counted, [(Counter::TcNewFlow, 1)]);
+                let found = backends
+                    .into_iter()
+                    .position(|backend| ran.packet == packet.between(client, backend).bytes());
+                reached.insert(found.expect("one of the two"));
+                if node == 0 {
+                    first.push(ran.packet);
+                } else {
+                    assert_eq!(first[usize::from(sport) - 2_000], ran.packet);
+                }
+            }
+            assert_eq!(reached.len(), 2, "both are reached");
+        }
+    }
+    Ok(())
+}

@@ -113,6 +113,7 @@ impl Kernel {
                     frontends: 64,
                     rings: 64,
                     backends: 64,
+                    spreads: 1_024,
                     affinity: 64,
                     flows: 1024,
                     reverse_sockets: 64,
@@ -160,6 +161,42 @@ impl Kernel {
                 backends: vec![id],
             });
         }
+        steps.push(Step::PutFrontend(key(at, proto), frontend));
+        self.datapath.apply(&steps)?;
+        Ok(())
+    }
+
+    /// A service with several backends of this node behind a table in which they take turns.
+    pub(crate) fn spread(
+        &mut self,
+        id: u32,
+        at: SocketAddr,
+        proto: u8,
+        backends: &[SocketAddr],
+        flags: u32,
+    ) -> Result<()> {
+        let count = backends.len() as u32;
+        let mut steps = Vec::new();
+        for (n, addr) in (id..).zip(backends) {
+            steps.push(Step::PutBackend(n, self::backend(id, *addr, true)));
+        }
+        let places: Vec<u8> = (0..8).map(|place| place % count as u8 + 1).collect();
+        let word = |from: usize| u32::from_le_bytes(std::array::from_fn(|i| places[from + i]));
+        steps.push(Step::PutSpread {
+            offset: id,
+            words: [[8, count], [word(0), word(4)]].into(),
+        });
+        steps.push(Step::PutRing {
+            offset: id,
+            backends: (id..id + count).chain([id]).collect(),
+        });
+        let frontend = Frontend {
+            service: id,
+            ring_offset: id,
+            ring_len: count,
+            affinity_secs: 0,
+            flags,
+        };
         steps.push(Step::PutFrontend(key(at, proto), frontend));
         self.datapath.apply(&steps)?;
         Ok(())

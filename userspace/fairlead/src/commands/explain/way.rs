@@ -1,9 +1,11 @@
 //! The way of a connection, decision by decision.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use abi::affinity::client;
-use abi::{AffinityKey, Counter, Flow4, Flow6, FlowState4, FlowState6, ServiceId};
+use abi::frontends::flags::{LEAST, SPREAD};
+use abi::{AffinityKey, BackendId, Counter, Flow4, Flow6, FlowState4, FlowState6, ServiceId};
 use bpf::{Flow, Trial, View};
 use net::{Link, Netns};
 use packet::socket::{self, Sent};
@@ -229,8 +231,15 @@ impl Way<'_> {
         let count = frontend.ring_len;
         let name = self.service_name(service);
         if frontend.affinity_secs == 0 {
+            let chance = if frontend.flags & LEAST != 0 {
+                "of two that chance picked, the one with fewer of this node's connections"
+            } else if frontend.flags & SPREAD != 0 {
+                "this one by chance and weight"
+            } else {
+                "this one by chance"
+            };
             return format!(
-                "{name} has {count} backends; this one by chance, and another connection may get another"
+                "{name} has {count} backends; {chance}, and another connection may get another"
             );
         }
         let key = socket::Caller::client(caller, service);
@@ -256,6 +265,7 @@ impl Way<'_> {
         let control = self.view.dns();
         let start = Start {
             tables: self.tables.clone(),
+            connections: self.connections(),
             node: self.view.node()?,
             dns: (control.local_until_secs != 0)
                 .then(|| (control, now_secs < control.local_until_secs)),
@@ -273,6 +283,16 @@ impl Way<'_> {
             }
         }
         Ok(memory)
+    }
+
+    /// What each backend of this service has to do, where that decides.
+    fn connections(&self) -> HashMap<BackendId, u64> {
+        let service = self.service_of(self.to);
+        let backends = self.tables.backends.iter();
+        let of_service = backends.filter(|(_, backend)| Some(backend.service) == service);
+        of_service
+            .map(|(id, _)| (*id, self.view.connections(*id)))
+            .collect()
     }
 
     /// By which the socket hook knows the client, where session affinity asks for it.
@@ -571,6 +591,12 @@ impl socket::Caller for Caller<'_> {
     fn random<F: Family>(&self, _addr: F::Address, _port: U16) -> u32 {
         self.memory.random()
     }
+
+    fn stays(&self) -> bool {
+        false
+    }
+
+    fn counted(&self, _backend: BackendId, _service: ServiceId) {}
 }
 
 fn netns_client(cookie: u64, service: ServiceId) -> AffinityKey {
