@@ -105,16 +105,10 @@ mod tests {
         for at in second..text[second..].find('\n').unwrap() + second {
             let mut bytes = text.clone().into_bytes();
             bytes[at] ^= 1;
-            if bytes[at] == b'\n' {
-                continue;
-            }
             let read = read(&bytes);
-            // The case of a digit of the checksum means nothing.
-            if !read.damaged.is_empty() {
-                assert_eq!(read.damaged, [2], "at {at}");
-                assert_eq!(read.leases, state(&[taken(1), taken(3)]));
-                assert!(read.stale);
-            }
+            assert_eq!(read.damaged, [2], "at {at}");
+            assert_eq!(read.leases, state(&[taken(1), taken(3)]));
+            assert!(read.stale);
         }
         let read = read(b"nonsense\n\xff\xfe\n\n");
         assert_eq!(read.damaged, [1, 2, 3]);
