@@ -5,10 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::pki::Pki;
 
-/// A kubeconfig for `server`, for instance `https://127.0.0.1:6443`, that authenticates as the administrator by
-/// client certificate. JSON is YAML, but people read and edit this file, so it is laid out as kubectl would.
-pub(crate) fn render(pki: &Pki, server: &str) -> String {
-    let ca = STANDARD.encode(&pki.ca_cert);
+/// A kubeconfig for `server`, for instance `https://127.0.0.1:6443`, that trusts one of `authorities` (PEM) and
+/// authenticates as the administrator by client certificate. JSON is YAML, but people read and edit this file, so it is laid out as kubectl would.
+pub(crate) fn render(pki: &Pki, authorities: &str, server: &str) -> String {
+    let ca = STANDARD.encode(authorities);
     let cert = STANDARD.encode(&pki.admin.cert);
     let key = STANDARD.encode(&pki.admin.key);
     let server = serde_json::Value::from(server);

@@ -11,6 +11,7 @@ mod allocate;
 mod auth;
 mod body;
 mod bootstrap;
+mod carried;
 mod codec;
 mod compress;
 mod cursor;
@@ -43,6 +44,7 @@ mod roles;
 mod rotate;
 mod router;
 mod serve;
+mod serving;
 mod upkeep;
 mod write;
 
@@ -102,6 +104,14 @@ pub struct Config {
     pub anonymous_auth: bool,
     /// A file of static tokens beside the server's own: `token,user,uid,"group1,group2"` a line.
     pub token_auth_file: Option<PathBuf>,
+    /// The certificate that clients see, PEM, with those that lead to its authority behind it; the server's own unless
+    /// given.
+    pub tls_cert_file: Option<PathBuf>,
+    /// The key of that certificate, PEM.
+    pub tls_private_key_file: Option<PathBuf>,
+    /// Authorities of which clients have to trust one, PEM, for kubeconfigs and `kube-root-ca.crt`: the one that signed
+    /// the certificate that they see, unless given.
+    pub root_ca_file: Option<PathBuf>,
     /// Authorities beside the server's own whose client certificates are accepted, PEM.
     pub client_ca_file: Option<PathBuf>,
     /// Who signs tokens of service accounts, as their `iss` says. Empty: `https://kubernetes.default.svc.` and the
@@ -135,6 +145,9 @@ impl Config {
             kubeconfig: None,
             anonymous_auth: true,
             token_auth_file: None,
+            tls_cert_file: None,
+            tls_private_key_file: None,
+            root_ca_file: None,
             client_ca_file: None,
             service_account_issuer: String::new(),
             service_account_key_files: Vec::new(),
@@ -233,6 +246,8 @@ pub(crate) struct State {
     pub(crate) config: Config,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) pki: Pki,
+    /// PEM; clients have to trust one of them.
+    pub(crate) authorities: String,
     pub(crate) tokens: Tokens,
     pub(crate) accounts: Accounts,
     /// Who asks without credentials.
@@ -266,6 +281,7 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
     let names = names(&config);
     let pki_dir = config.data_dir.join("pki");
     let pki = Pki::load_or_make(&pki_dir, &names)?;
+    let authorities = serving::authorities(&config, &pki)?;
     let tokens = Tokens::load_or_make(
         &config.data_dir.join("tokens.csv"),
         config.token_auth_file.as_deref(),
@@ -300,6 +316,7 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
         config,
         storage,
         pki,
+        authorities,
         tokens,
         accounts,
         anonymous: Arc::new(User::anonymous()),
@@ -399,7 +416,7 @@ impl App {
 
     /// A kubeconfig that speaks to `server_url` as the administrator, by client certificate.
     pub fn kubeconfig(&self, server_url: &str) -> String {
-        kubeconfig::render(&self.0.pki, server_url)
+        kubeconfig::render(&self.0.pki, &self.0.authorities, server_url)
     }
 
     /// Writes the kubeconfig with mode 0600.
@@ -425,9 +442,9 @@ impl App {
         self.0.tokens.proxy()
     }
 
-    /// The certificate of the authority that signed the server's, PEM.
+    /// The certificates, PEM, of which one is of the authority that signed the server's.
     pub fn ca_certificate(&self) -> &str {
-        &self.0.pki.ca_cert
+        &self.0.authorities
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) async fn furnish(state: Arc<State>) {
                 continue;
             }
             let name = meta::name(&namespace);
-            for wanted in [account(name), authority(name, &state.pki.ca_cert)] {
+            for wanted in [account(name), authority(name, &state.authorities)] {
                 if let Err(error) = keep(&state, name, &wanted).await {
                     tracing::warn!(%error, namespace = name, "a namespace lacks what each is given");
                     failed = true;

@@ -17,7 +17,6 @@ use rcgen::{
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::server::WebPkiClientVerifier;
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -113,39 +112,6 @@ impl Pki {
             .with_client_auth_cert(chain, key)
             .map_err(Error::certificate)?;
         Ok(Arc::new(config))
-    }
-
-    /// TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1; a client certificate is asked for and may be left out.
-    /// `more` names a file of authorities whose client certificates are accepted too.
-    pub(crate) fn tls(&self, more: Option<&Path>) -> Result<rustls::ServerConfig, Error> {
-        let mut roots = rustls::RootCertStore::empty();
-        if let Some(path) = more {
-            let pem = fs::read_to_string(path)
-                .map_err(|source| Error::io("reading the authorities in", path, source))?;
-            for cert in certificates(&pem, path)? {
-                roots.add(cert).map_err(|e| Error::damaged(path, &e))?;
-            }
-        }
-        for cert in certificates(&self.ca_cert, Path::new("ca.crt"))? {
-            roots.add(cert).map_err(Error::certificate)?;
-        }
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-            .allow_unauthenticated()
-            .build()
-            .map_err(Error::certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(self.server.key.as_bytes())
-            .map_err(Error::certificate)?;
-        let mut config = rustls::ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(Error::certificate)?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(
-                certificates(&self.server.cert, Path::new("server.crt"))?,
-                key,
-            )
-            .map_err(Error::certificate)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(config)
     }
 }
 
@@ -400,7 +366,7 @@ fn first(pem: &str, path: &Path) -> Result<CertificateDer<'static>, Error> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| Error::damaged(path, &e))
 }
 
-fn certificates(pem: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub(crate) fn certificates(pem: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|e| Error::damaged(path, &e))
@@ -471,7 +437,8 @@ mod tests {
         assert_eq!(first.ca_cert, second.ca_cert);
         assert_ne!(first.server.cert, second.server.cert);
         assert_eq!(first.admin.cert, second.admin.cert);
-        second.tls(None).unwrap();
+        let config = crate::Config::new(dir.path());
+        crate::serving::tls(&config, &second).unwrap();
     }
 
     #[test]

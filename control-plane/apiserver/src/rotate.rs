@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 use crate::pki::Pki;
-use crate::{Error, State, names};
+use crate::{Error, State, names, serving};
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ pub(crate) type Tls = Arc<rustls::ServerConfig>;
 pub(crate) fn load(state: &State) -> Result<Tls, Error> {
     let config = &state.config;
     let pki = Pki::load_or_make(&config.data_dir.join("pki"), &names(config))?;
-    Ok(Arc::new(pki.tls(config.client_ca_file.as_deref())?))
+    Ok(Arc::new(serving::tls(config, &pki)?))
 }
 
 /// Keeps `tls` what the files say; until it is dropped. Files that cannot be used are told of, and what was read
@@ -63,6 +63,8 @@ fn stamps(state: &State) -> Vec<Option<(SystemTime, u64)>> {
     let own = ["ca.crt", "ca.key", "server.crt", "server.key"].map(|name| pki.join(name));
     own.into_iter()
         .chain(state.config.client_ca_file.clone())
+        .chain(state.config.tls_cert_file.clone())
+        .chain(state.config.tls_private_key_file.clone())
         .map(|path: PathBuf| {
             let metadata = std::fs::metadata(path).ok()?;
             Some((metadata.modified().ok()?, metadata.len()))

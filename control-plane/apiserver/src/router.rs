@@ -18,6 +18,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::access;
 use crate::auth;
+use crate::carried::Carried;
 use crate::handlers::{self, Call};
 use crate::metrics::Labels;
 use crate::negotiate;
@@ -263,9 +264,7 @@ async fn resource(
             call.body = read(body).await?;
             // Once begun, a write is carried through even if the client goes away: nobody has to guess whether an
             // address that was chosen for it is in use.
-            let task = tokio::spawn(async move { handlers::answer(call, &method).await });
-            task.await
-                .unwrap_or_else(|error| Err(Status::internal(error)))
+            Carried::new(async move { handlers::answer(call, &method).await }).await
         } else {
             handlers::answer(call, &method).await
         }

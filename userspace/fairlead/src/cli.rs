@@ -181,6 +181,17 @@ pub(crate) struct IdentityFlags {
     /// Static tokens beside the server's own, a line each: token,user,uid,"group1,group2"
     #[arg(long, value_name = "FILE")]
     pub(crate) token_auth_file: Option<PathBuf>,
+    /// Certificate that clients see, with those that lead to its authority behind it; made in the data directory unless
+    /// given
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    pub(crate) tls_cert_file: Option<PathBuf>,
+    /// Key of that certificate
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    pub(crate) tls_private_key_file: Option<PathBuf>,
+    /// Authorities by which clients verify that certificate, for kubeconfigs and kube-root-ca.crt; what signed it, as
+    /// far as --tls-cert-file says, unless given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) root_ca_file: Option<PathBuf>,
     /// Authorities beside the server's own whose client certificates are accepted
     #[arg(long, value_name = "FILE")]
     pub(crate) client_ca_file: Option<PathBuf>,

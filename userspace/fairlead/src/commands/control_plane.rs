@@ -55,6 +55,9 @@ async fn start_all(
     let config = apiserver::Config {
         anonymous_auth: identity.anonymous_auth,
         token_auth_file: identity.token_auth_file,
+        tls_cert_file: identity.tls_cert_file,
+        tls_private_key_file: identity.tls_private_key_file,
+        root_ca_file: identity.root_ca_file,
         client_ca_file: identity.client_ca_file,
         service_account_issuer: identity.service_account_issuer,
         service_account_key_files: identity.service_account_key_file,
