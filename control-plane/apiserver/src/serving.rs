@@ -128,7 +128,9 @@ fn given(config: &Config) -> Result<Option<Given<'_>>, Error> {
     let key = read(key_path, "reading the key in")?;
     let key =
         PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| Error::damaged(key_path, &e))?;
-    let signer = pki::provider().key_provider.load_private_key(key.clone_key());
+    let signer = pki::provider()
+        .key_provider
+        .load_private_key(key.clone_key());
     let signer = signer.map_err(|e| Error::damaged(key_path, &e))?;
     let pair = rustls::sign::CertifiedKey::new(chain.clone(), signer);
     match pair.keys_match() {
