@@ -60,7 +60,7 @@ impl fmt::Display for Finding {
             }
             Finding::Protocol { at, protocol } => write!(
                 f,
-                "{at}: protocol {protocol:?} is left out: only TCP and UDP are balanced"
+                "{at}: protocol {protocol:?} is left out: only TCP, UDP and SCTP are balanced"
             ),
             Finding::Annotation {
                 at,

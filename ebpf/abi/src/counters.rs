@@ -49,7 +49,7 @@ labelled! {
         DropTruncated = 11, "drop_truncated";
         /// Dropped: a header field has an impossible value.
         DropMalformed = 12, "drop_malformed";
-        /// Dropped: a fragment for a service address whose flow is not known.
+        /// Dropped: a fragment for a service address whose flow is not known, or of SCTP where its ports would change.
         DropFragment = 13, "drop_fragment";
         /// Dropped: the table of flows refused the entry.
         DropFlowsFull = 14, "drop_flows_full";

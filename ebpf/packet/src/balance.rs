@@ -167,7 +167,7 @@ pub fn balance<F: Family, T: Tables<F>>(
             if !here {
                 return Decision::Answer;
             }
-            return rewrite(tables, headers, Kind::Reply);
+            return rewrite(tables, headers, to, Kind::Reply);
         }
         if state.service() == DIRECT && behind_xdp() {
             return Decision::Pass;
@@ -181,7 +181,7 @@ pub fn balance<F: Family, T: Tables<F>>(
                 } else {
                     Kind::Forward
                 };
-            return rewrite(tables, headers, kind);
+            return rewrite(tables, headers, to, kind);
         }
         was_direct = state.service() == DIRECT;
     }
@@ -219,7 +219,7 @@ pub fn balance<F: Family, T: Tables<F>>(
         Decision::Pass | Decision::Answer | Decision::Refuse | Decision::Drop(_) => begun,
     };
     match begun {
-        Decision::Rewrite(kind) => rewrite(tables, headers, kind),
+        Decision::Rewrite(kind) => rewrite(tables, headers, to, kind),
         Decision::Pass | Decision::Answer | Decision::Refuse | Decision::Drop(_) => begun,
     }
 }
@@ -244,7 +244,7 @@ pub fn reply<F: Family, T: Tables<F>>(
     match tables.flow(&headers.tuple, closing) {
         Some(state) if state.flags() & flags::REPLY != 0 => {
             *to = *state.to();
-            rewrite(tables, headers, Kind::Reply)
+            rewrite(tables, headers, to, Kind::Reply)
         }
         Some(_) | None => Decision::Pass,
     }
@@ -276,7 +276,7 @@ enum Ports {
 #[inline(always)]
 fn find_ports<F: Family, T: Tables<F>>(tables: &T, headers: &mut Headers<F>) -> Ports {
     match headers.transport {
-        Transport::Tcp | Transport::Udp => Ports::Known,
+        Transport::Tcp | Transport::Udp | Transport::Sctp => Ports::Known,
         Transport::Icmp | Transport::Other => Ports::None,
         Transport::Elsewhere => find_fragment(tables, headers),
     }
@@ -336,8 +336,17 @@ fn claimed<F: Family, T: Tables<F>>(tables: &T, tuple: &F::Flow) -> bool {
 }
 
 #[inline(always)]
-fn rewrite<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>, kind: Kind) -> Decision {
+fn rewrite<F: Family, T: Tables<F>>(
+    tables: &T,
+    headers: &Headers<F>,
+    to: &F::Flow,
+    kind: Kind,
+) -> Decision {
     if headers.fragment == Fragment::First {
+        // SCTP's checksum can be mended only by whoever knows the length of all fragments together.
+        if headers.transport == Transport::Sctp && headers.tuple.ports() != to.ports() {
+            return Decision::Drop(Counter::DropFragment);
+        }
         keep_fragment(tables, headers);
     }
     Decision::Rewrite(kind)
@@ -346,7 +355,7 @@ fn rewrite<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>, kind: Kind
 /// Whether a packet of a known flow goes on to the flow's backend, or chooses anew.
 #[inline(always)]
 fn stays<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>, state: &F::State) -> bool {
-    if headers.transport == Transport::Tcp {
+    if matches!(headers.transport, Transport::Tcp | Transport::Sctp) {
         let opens = headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
         // A client that takes a port again may have ended the flow before, and its answers may be another's since.
         !opens
@@ -362,7 +371,7 @@ fn stays<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>, state: &F::S
 #[inline(always)]
 fn mixes<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>) -> bool {
     let begins = match headers.transport {
-        Transport::Tcp => headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN,
+        Transport::Tcp | Transport::Sctp => headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN,
         Transport::Udp => true,
         Transport::Icmp | Transport::Elsewhere | Transport::Other => false,
     };

@@ -21,6 +21,7 @@ pub mod policy;
 pub mod port_range;
 pub mod quote;
 pub mod refuse;
+pub mod sctp;
 pub mod socket;
 pub mod tables;
 

@@ -1,9 +1,10 @@
 //! From bytes to headers: Ethernet with up to two VLAN tags, IPv4 with options, IPv6 with extension headers,
-//! TCP, UDP and ICMP.
+//! TCP, UDP, SCTP and ICMP.
 
-use abi::protocol::{TCP, UDP};
+use abi::protocol::{SCTP, TCP, UDP};
 use zerocopy::network_endian::U16;
 
+use crate::sctp::{self, chunk};
 use crate::{Address, Bytes, Family, Flow, V4, V6};
 
 /// ICMP (RFC 792).
@@ -59,7 +60,8 @@ pub struct Headers<F: Family> {
     pub tuple: F::Flow,
     /// What follows at `l4`.
     pub transport: Transport,
-    /// Flags of a TCP header, bits of [`tcp`]; zero where there is none.
+    /// Flags of a TCP header, bits of [`tcp`], or those that an SCTP packet's first chunk means the like of; zero where
+    /// there is none.
     pub tcp_flags: u8,
     /// Time to live (hop limit).
     pub ttl: u8,
@@ -89,6 +91,8 @@ pub enum Transport {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
     /// ICMP for IPv4, ICMPv6 for IPv6.
     Icmp,
     /// The header is in another fragment.
@@ -359,7 +363,7 @@ impl<F: Family> Headers<F> {
             }
             return;
         }
-        if proto != TCP && proto != UDP {
+        if proto != TCP && proto != UDP && proto != SCTP {
             self.fault = Fault::None;
             if proto == F::ICMP && whole {
                 self.transport = Transport::Icmp;
@@ -377,12 +381,25 @@ impl<F: Family> Headers<F> {
             U16::from_bytes([d0, d1]),
             proto,
         );
-        let len = if proto == TCP { TCP_LEN } else { UDP_LEN };
+        let len = match proto {
+            TCP => TCP_LEN,
+            SCTP => sctp::HEADER_LEN,
+            _ => UDP_LEN,
+        };
         if !whole || self.l4 + len > end {
             return;
         }
         if proto == UDP {
             self.transport = Transport::Udp;
+            self.fault = Fault::None;
+            return;
+        }
+        if proto == SCTP {
+            self.transport = Transport::Sctp;
+            if self.l4 + sctp::CHUNK_LEN <= end {
+                let whole_init = self.l4 + sctp::INIT_LEN <= end;
+                self.tcp_flags = chunk_flags(bytes, self.l4, whole_init);
+            }
             self.fault = Fault::None;
             return;
         }
@@ -397,6 +414,21 @@ impl<F: Family> Headers<F> {
         } else {
             Fault::None
         };
+    }
+}
+
+/// What the first chunk of an SCTP packet is to its association, as TCP's flags say it: an INIT, which carries no
+/// verification tag and is as long as one must be, opens one.
+#[inline(always)]
+fn chunk_flags<B: Bytes + ?Sized>(bytes: &B, l4: u32, whole_init: bool) -> u8 {
+    let Some([_, tag, _, first]) = bytes.words::<4>(l4) else {
+        return 0;
+    };
+    match first.to_ne_bytes()[0] {
+        chunk::INIT if tag == 0 && whole_init => tcp::SYN,
+        chunk::ABORT => tcp::RST,
+        chunk::SHUTDOWN_COMPLETE => tcp::FIN,
+        _ => 0,
     }
 }
 
@@ -446,6 +478,44 @@ mod tests {
             (tuple.sport.get(), tuple.dport.get(), tuple.proto),
             (1000, 80, 6)
         );
+    }
+
+    #[test]
+    fn what_begins_and_ends_an_association_is_known_by_its_chunk() {
+        let packet = |tag: u32, kind: u8, chunk_len: usize| {
+            let mut frame = syn();
+            frame.truncate(34);
+            frame[23] = SCTP;
+            frame[16..18].copy_from_slice(&(20 + 12 + chunk_len as u16).to_be_bytes());
+            frame.extend([0x03, 0xe8, 0x0f, 0x1c]);
+            frame.extend(tag.to_be_bytes());
+            frame.extend([1, 2, 3, 4, kind, 0, 0, chunk_len as u8]);
+            frame.resize(34 + 12 + chunk_len, 0);
+            frame
+        };
+        for (tag, kind, chunk_len, flags) in [
+            (0, chunk::INIT, 20, tcp::SYN),
+            (0, chunk::INIT, 8, tcp::SYN),
+            (0, chunk::INIT, 4, 0),
+            (7, chunk::INIT, 20, 0),
+            (7, 2, 20, 0),
+            (7, 0, 17, 0),
+            // These have no more than their header.
+            (7, chunk::ABORT, 4, tcp::RST),
+            (7, chunk::SHUTDOWN_COMPLETE, 4, tcp::FIN),
+        ] {
+            let frame = packet(tag, kind, chunk_len);
+            let headers = ipv4(&frame[..], 14);
+            assert_eq!(
+                (headers.fault, headers.transport, headers.tcp_flags),
+                (Fault::None, Transport::Sctp, flags),
+                "chunk {kind} of {chunk_len} bytes, tag {tag}"
+            );
+            assert_eq!(headers.tuple.dport.get(), 3868);
+            for len in 34..46 {
+                assert_eq!(ipv4(&frame[..len], 14).fault, Fault::Truncated, "{len}");
+            }
+        }
     }
 
     #[test]

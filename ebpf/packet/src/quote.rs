@@ -2,7 +2,7 @@
 //! another tuple, and takes the error for its own only when the quotation says so too (RFC 5508 section 4.2).
 
 use abi::flows::flags;
-use abi::protocol::{TCP, UDP};
+use abi::protocol::{SCTP, TCP, UDP};
 use zerocopy::network_endian::U16;
 
 use crate::parse::{IPV4_LEN, IPV6_LEN};
@@ -100,7 +100,7 @@ fn tuple<F: Family, B: Bytes + ?Sized>(
     saddr: [u32; 4],
     daddr: [u32; 4],
 ) -> Option<Quote<F>> {
-    if !matches!(proto, TCP | UDP) {
+    if !matches!(proto, TCP | UDP | SCTP) {
         return None;
     }
     let [ports, _] = bytes.words::<2>(l4)?;

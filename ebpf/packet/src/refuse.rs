@@ -1,10 +1,11 @@
 //! Answers to clients of a service without endpoints: RST for TCP (RFC 9293 section 3.10.7.1), port unreachable
-//! for UDP (RFC 792, RFC 4443), as kube-proxy's REJECT gives them.
+//! for UDP and SCTP (RFC 792, RFC 4443), as kube-proxy's REJECT gives them.
 
 use abi::protocol::TCP;
 
 use crate::checksum::{finished, fold, sum};
 use crate::parse::{IPV4_LEN, IPV6_LEN, TCP_LEN, UDP_LEN, tcp};
+use crate::sctp::INIT_LEN;
 use crate::{Address, Family, Flow, Headers, Transport};
 
 /// Length of an ICMP header.
@@ -133,13 +134,22 @@ pub fn undelivered<F: Family>(headers: &Headers<F>, why: Undelivered, quoted: u6
 #[inline(always)]
 #[must_use]
 pub fn quoted_len<F: Family>(headers: &Headers<F>) -> u32 {
-    let transport_len = if headers.transport == Transport::Tcp {
-        TCP_LEN
-    } else {
-        UDP_LEN
-    };
-    headers.l4 - headers.l3 + transport_len
+    headers.l4 - headers.l3 + quoted_transport_len(headers)
 }
+
+/// How much of that is the transport header: [`TCP_LEN`], of TCP and of what opens an association of SCTP, which is
+/// known by a tag that stands as far behind; [`UDP_LEN`] otherwise.
+#[inline(always)]
+#[must_use]
+pub fn quoted_transport_len<F: Family>(headers: &Headers<F>) -> u32 {
+    match headers.transport {
+        Transport::Tcp => TCP_LEN,
+        Transport::Sctp if headers.tcp_flags & tcp::SYN != 0 => INIT_LEN,
+        _ => UDP_LEN,
+    }
+}
+
+const _: () = assert!(INIT_LEN == TCP_LEN);
 
 /// Sum of the pseudo-header (RFC 9293 section 3.1, RFC 8200 section 8.1).
 #[inline(always)]

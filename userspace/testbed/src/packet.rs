@@ -32,6 +32,13 @@ pub enum Transport {
         /// Whether it carries a checksum.
         checked: bool,
     },
+    /// SCTP with one chunk of the given type, whose value is the payload.
+    Sctp {
+        /// Verification tag.
+        tag: u32,
+        /// The chunk's type.
+        chunk: u8,
+    },
     /// What follows IP as it is, under this protocol number.
     Raw(u8),
 }
@@ -81,6 +88,15 @@ impl Packet {
     /// A UDP datagram.
     pub fn udp(source: SocketAddr, destination: SocketAddr) -> Self {
         Self::new(source, destination, Transport::Udp { checked: true })
+    }
+
+    /// An SCTP packet that opens an association (an INIT without parameters) or, with `opened`, carries data.
+    pub fn sctp(source: SocketAddr, destination: SocketAddr, opened: bool) -> Self {
+        let (tag, chunk) = if opened { (0x1122_3344, 0) } else { (0, 1) };
+        Self {
+            payload: b"tag, window, streams".to_vec(),
+            ..Self::new(source, destination, Transport::Sctp { tag, chunk })
+        }
     }
 
     /// A packet of its two ends and the header behind IP.
@@ -222,9 +238,22 @@ impl Packet {
                 segment.extend([0, 0]);
                 (17, checked.then_some(6))
             }
+            Transport::Sctp { tag, chunk } => {
+                segment.extend(self.source.port().to_be_bytes());
+                segment.extend(self.destination.port().to_be_bytes());
+                segment.extend(tag.to_be_bytes());
+                segment.extend([0, 0, 0, 0, chunk, 0]);
+                segment.extend((4 + self.payload.len() as u16).to_be_bytes());
+                (132, None)
+            }
             Transport::Raw(proto) => (proto, None),
         };
         segment.extend(&self.payload);
+        if let Transport::Sctp { .. } = self.transport {
+            segment.resize(segment.len().next_multiple_of(4), 0);
+            let check = crc32c(&segment).to_le_bytes();
+            segment[8..12].copy_from_slice(&check);
+        }
         if let Some(at) = check_at {
             let check = match transport_checksum(
                 self.source.ip(),
@@ -249,6 +278,18 @@ pub fn checksum(bytes: &[u8]) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !(sum as u16)
+}
+
+/// The checksum of SCTP (RFC 9260 appendix A), bit by bit and without any trick.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    !crc
 }
 
 /// The checksum of a transport segment under its pseudo-header.

@@ -14,11 +14,12 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::XdpContext;
 use packet::checksum::{self, difference};
 use packet::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
-use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, refuse};
+use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, refuse, sctp};
 
 use super::device_xdp::transmits;
 use super::dns::{Carrier, Query};
 use super::mem::{Half, Words, bounds, field, forget};
+use super::outlined::{self, sctp_len};
 
 /// A packet in an XDP frame.
 #[derive(Clone, Copy)]
@@ -105,6 +106,17 @@ impl Frame {
                 let change = addresses + self.set_ports(headers, to)?;
                 let check = self.half(headers.l4 + 6)?;
                 check.set(checksum::updated_udp(check.get(), change));
+            }
+            Transport::Sctp => {
+                let ports = self.at::<1>(headers.l4)?;
+                let flips = ports.word(0) ^ to.ports();
+                if flips != 0 {
+                    let flipped = outlined::sctp_flipped(flips, sctp_len(headers));
+                    // Looked for anew behind the call: it might have moved the packet, for all that the verifier knows.
+                    self.at::<1>(headers.l4)?.set_word(0, to.ports());
+                    let check = self.at::<1>(headers.l4 + sctp::CHECK_OFFSET)?;
+                    check.set_word(0, sctp::updated(check.word(0), flipped));
+                }
             }
             Transport::Elsewhere | Transport::Icmp | Transport::Other => {}
         }

@@ -52,6 +52,21 @@ pub(crate) mod place {
     }
 }
 
+/// [`packet::sctp::flipped`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn sctp_flipped(ports: u32, len: u32) -> u32 {
+    packet::sctp::flipped(ports, len)
+}
+
+/// Length of an SCTP packet from its common header on.
+#[inline(always)]
+pub(crate) fn sctp_len<F: Family>(headers: &Headers<F>) -> u32 {
+    headers
+        .bytes
+        .wrapping_sub(headers.l4.wrapping_sub(headers.l3))
+}
+
 macro_rules! outlined {
     ($family:ty, $flow:ty, $state:ty, $choose:ident, $claim:ident, $begin:ident, $read:ident, $read_frame:ident, $decide:ident,
      $answers:ident, $carry:ident, $answer:ident, $refuse:ident, $mend:ident, $forward:ident,

@@ -25,10 +25,11 @@ use packet::checksum::{self, difference};
 use packet::parse::{ETHERNET_LEN, TCP_LEN, UDP_LEN, VLAN_LEN};
 use packet::quote::{Mended, Quote};
 use packet::refuse::Undelivered;
-use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, hop, refuse};
+use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, hop, refuse, sctp};
 
 use super::dns::{Carrier, Query};
 use super::mem::{Words, bounds, field, forget, set_field};
+use super::outlined::{self, sctp_len};
 use super::route::{self, Route};
 use super::tables::device_has;
 
@@ -133,6 +134,7 @@ impl Skb {
         let transport = match headers.transport {
             Transport::Tcp => Some((headers.l4 + 16, 0)),
             Transport::Udp => Some((headers.l4 + 6, u64::from(BPF_F_MARK_MANGLED_0))),
+            Transport::Sctp => return self.rewrite_sctp(headers, to),
             Transport::Elsewhere | Transport::Icmp | Transport::Other => None,
         };
         if let Some((check, flags)) = transport {
@@ -150,6 +152,27 @@ impl Skb {
             headers.l3 + F::ADDRESSES_OFFSET,
             &(to.saddr(), to.daddr()),
             0,
+        )
+    }
+
+    /// The rest of [`rewrite`](Self::rewrite): SCTP's checksum covers no address, and is none that a device sums up.
+    #[inline(always)]
+    fn rewrite_sctp<F: Family>(&self, headers: &Headers<F>, to: &F::Flow) -> Result<(), Counter> {
+        let summed = u64::from(BPF_F_RECOMPUTE_CSUM);
+        let flips = headers.tuple.ports() ^ to.ports();
+        if flips != 0 {
+            let at = headers.l4 + sctp::CHECK_OFFSET;
+            let [check] = self.words::<1>(at).ok_or(Counter::DropRewrite)?;
+            let flipped = outlined::sctp_flipped(flips, sctp_len(headers));
+            self.store(at, &sctp::updated(check, flipped), summed)?;
+            self.store(headers.l4, &to.ports(), summed)?;
+        }
+        // IPv4's own checksum has made up for its addresses.
+        let flags = if F::CHECK_OFFSET.is_some() { 0 } else { summed };
+        self.store(
+            headers.l3 + F::ADDRESSES_OFFSET,
+            &(to.saddr(), to.daddr()),
+            flags,
         )
     }
 
@@ -359,8 +382,8 @@ impl Skb {
         why: Undelivered,
     ) -> Result<i32, Counter> {
         let own_len = refuse::header_len::<F>();
-        let mut quoted = match headers.transport {
-            Transport::Tcp => self
+        let mut quoted = match refuse::quoted_transport_len(headers) {
+            TCP_LEN => self
                 .words::<5>(headers.l4)
                 .map(|words| checksum::sum(&words)),
             _ => self

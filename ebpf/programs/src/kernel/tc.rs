@@ -393,7 +393,7 @@ pub(crate) fn refuse<F: Family>(skb: Skb, headers: &Headers<F>) -> i32 {
     let bytes = headers.bytes;
     let answered = match headers.transport {
         Transport::Tcp => skb.reset(headers),
-        Transport::Udp => skb.undelivered(headers, Undelivered::NoPort),
+        Transport::Udp | Transport::Sctp => skb.undelivered(headers, Undelivered::NoPort),
         Transport::Icmp | Transport::Elsewhere | Transport::Other => Err(Counter::TcNoEndpoint),
     };
     count(Counter::TcNoEndpoint, bytes);

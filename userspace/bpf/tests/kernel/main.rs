@@ -7,4 +7,5 @@ mod ground;
 mod histories;
 mod life;
 mod samples;
+mod sctp;
 mod tables;

@@ -1,9 +1,10 @@
 //! Real sockets through every path: at the socket, on a pod's link, on the node's device with XDP and
-//! without; both families, TCP and UDP.
+//! without; both families, TCP, UDP and SCTP.
 
 mod dns;
 mod paths;
 mod policy;
+mod sctp;
 mod straight;
 mod unplaced;
 

@@ -6,10 +6,10 @@ use abi::Counter;
 use anyhow::Result;
 use testbed::packet::{Packet, Transport, tcp};
 
-use crate::kernel::{Kernel, NEXT, REDIRECT, TCP, UDP, XDP_PASS, nets};
+use crate::kernel::{Kernel, NEXT, REDIRECT, SCTP, TCP, UDP, XDP_PASS, nets};
 
-/// Both transports, as the packets of one flow: the first, a later one, an answer.
-fn flows(client: SocketAddr, service: SocketAddr) -> [(u8, Packet, Packet); 3] {
+/// Every transport, as the packets of one flow: the first, a later one, an answer.
+fn flows(client: SocketAddr, service: SocketAddr) -> [(u8, Packet, Packet); 4] {
     let mut unchecked = Packet::udp(client, service);
     unchecked.transport = Transport::Udp { checked: false };
     [
@@ -24,24 +24,36 @@ fn flows(client: SocketAddr, service: SocketAddr) -> [(u8, Packet, Packet); 3] {
             Packet::udp(client, service),
         ),
         (UDP, unchecked.clone(), unchecked),
+        (
+            SCTP,
+            Packet::sctp(client, service, false),
+            Packet::sctp(client, service, true),
+        ),
     ]
 }
 
 #[test]
 fn a_pod_reaches_a_service_and_hears_from_it() -> Result<()> {
-    for net in nets() {
-        for (proto, first, later) in flows(net.client, net.service) {
+    let mut kernel = Kernel::new()?;
+    for (id, net) in (1..).step_by(3).zip(nets()) {
+        for (id, proto) in (id..).zip([TCP, UDP, SCTP]) {
+            kernel.service(id, net.service, proto, Some(net.backend), false)?;
+        }
+        // Another port for each, so that each is a flow of its own.
+        let mut client = net.client;
+        for (_, first, later) in flows(net.client, net.service) {
             for edit in shapes(&first) {
-                let mut kernel = Kernel::new()?;
-                kernel.service(1, net.service, proto, Some(net.backend), false)?;
+                client.set_port(client.port() + 1);
                 let (first, later) = (edit(&first), edit(&later));
-                let to = |packet: &Packet| packet.between(net.client, net.backend);
+                let first = first.between(client, net.service);
+                let later = later.between(client, net.service);
+                let to = |packet: &Packet| packet.between(client, net.backend);
                 let begun = Some(Counter::TcNewFlow);
                 kernel.expect("first", "pod_ingress", &first, NEXT, &to(&first), begun);
                 let known = Some(Counter::TcForward);
                 kernel.expect("later", "pod_ingress", &later, NEXT, &to(&later), known);
-                let answer = later.between(net.backend, net.client);
-                let shown = later.between(net.service, net.client);
+                let answer = later.between(net.backend, client);
+                let shown = later.between(net.service, client);
                 // Where it comes from it must not change: the node's routing would take it for forged.
                 for place in ["pod_ingress", "device_ingress"] {
                     kernel.expect("answer comes", place, &answer, NEXT, &answer, None);
@@ -110,7 +122,8 @@ fn what_is_no_service_s_passes_untouched() -> Result<()> {
             Packet::tcp(net.client, net.backend, tcp::SYN),
             Packet::udp(net.client, net.service),
             Packet::tcp(net.client, SocketAddr::new(net.service.ip(), 81), tcp::SYN),
-            Packet::new(net.client, net.service, Transport::Raw(132)),
+            Packet::new(net.client, net.service, Transport::Raw(136)),
+            Packet::sctp(net.client, net.service, false),
             Packet::new(net.client, net.service, Transport::Raw(1)),
             Packet::new(net.client, net.service, Transport::Raw(58)),
             Packet {

@@ -4,7 +4,7 @@ use abi::Counter;
 use anyhow::Result;
 use testbed::packet::{Packet, tcp};
 
-use crate::kernel::{Kernel, NEXT, Net, SHOT, TCP, UDP, XDP_DROP, XDP_PASS, nets};
+use crate::kernel::{Kernel, NEXT, Net, SCTP, SHOT, TCP, UDP, XDP_DROP, XDP_PASS, nets};
 
 fn fragment(packet: &Packet, offset: usize, len: usize) -> Packet {
     Packet {
@@ -110,6 +110,32 @@ fn a_first_fragment_without_all_of_its_transport_header_is_cut_short() -> Result
         let tiny = fragment(&Packet::tcp(net.client, net.service, tcp::SYN), 0, 8);
         let counter = Some(Counter::DropTruncated);
         kernel.expect("tiny", "pod_ingress", &tiny, SHOT, &tiny, counter);
+    }
+    Ok(())
+}
+
+/// What the checksum of all fragments together changes by, nobody knows who sees one of them.
+#[test]
+fn fragments_of_sctp_pass_where_no_port_changes_and_are_dropped_elsewhere() -> Result<()> {
+    for net in nets() {
+        let mut kernel = Kernel::new()?;
+        let same_port = std::net::SocketAddr::new(net.service.ip(), net.backend.port());
+        kernel.service(1, net.service, SCTP, Some(net.backend), true)?;
+        kernel.service(2, same_port, SCTP, Some(net.backend), true)?;
+        let data = |to| Packet::sctp(net.client, to, true);
+        for (program, pass, drop, begun) in [
+            ("pod_ingress", NEXT, SHOT, Counter::TcNewFlow),
+            ("device_xdp", XDP_PASS, XDP_DROP, Counter::XdpNewFlow),
+        ] {
+            let other = fragment(&data(net.service), 0, 24);
+            let counter = Some(Counter::DropFragment);
+            kernel.expect("other port", program, &other, drop, &other, counter);
+            // Another client for each program, so that each begins a flow.
+            let client = std::net::SocketAddr::new(net.client.ip(), 41_000 + program.len() as u16);
+            let same = fragment(&data(same_port).between(client, same_port), 0, 24);
+            let becomes = fragment(&data(same_port).between(client, net.backend), 0, 24);
+            kernel.expect("same port", program, &same, pass, &becomes, Some(begun));
+        }
     }
     Ok(())
 }

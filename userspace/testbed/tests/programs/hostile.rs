@@ -4,7 +4,7 @@ use abi::Counter;
 use anyhow::Result;
 use testbed::packet::{Packet, tcp};
 
-use crate::kernel::{Kernel, NEXT, SHOT, TCP, UDP, XDP_DROP, XDP_PASS, nets};
+use crate::kernel::{Kernel, NEXT, SCTP, SHOT, TCP, UDP, XDP_DROP, XDP_PASS, nets};
 
 const ARRIVING: [(&str, u32, u32); 3] = [
     ("pod_ingress", NEXT, SHOT),
@@ -18,6 +18,7 @@ fn a_packet_cut_at_any_byte_is_dropped_where_it_was_ours_and_passes_elsewhere() 
         let mut kernel = Kernel::new()?;
         kernel.service(1, net.service, TCP, Some(net.backend), true)?;
         kernel.service(2, net.service, UDP, Some(net.backend), true)?;
+        kernel.service(3, net.service, SCTP, Some(net.backend), true)?;
         kernel.whole_address(net.service.ip())?;
         let l3 = 14;
         let addresses_end = l3 + if net.node.is_ipv4() { 20 } else { 40 };
@@ -26,6 +27,7 @@ fn a_packet_cut_at_any_byte_is_dropped_where_it_was_ours_and_passes_elsewhere() 
             for packet in [
                 Packet::tcp(net.client, to, tcp::SYN),
                 Packet::udp(net.client, to),
+                Packet::sctp(net.client, to, false),
             ] {
                 let whole = packet.bytes();
                 // The kernel runs nothing on less than a link header.

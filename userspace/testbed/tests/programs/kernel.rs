@@ -77,6 +77,7 @@ pub(crate) fn nets() -> [Net; 2] {
     ]
 }
 
+pub(crate) const SCTP: u8 = abi::protocol::SCTP;
 pub(crate) const TCP: u8 = abi::protocol::TCP;
 pub(crate) const UDP: u8 = abi::protocol::UDP;
 

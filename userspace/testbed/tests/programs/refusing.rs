@@ -4,7 +4,7 @@ use abi::Counter;
 use anyhow::Result;
 use testbed::packet::{Packet, Transport, checksum, tcp, transport_checksum};
 
-use crate::kernel::{Kernel, REDIRECT, SHOT, TCP, UDP, XDP_PASS, nets};
+use crate::kernel::{Kernel, REDIRECT, SCTP, SHOT, TCP, UDP, XDP_PASS, nets};
 
 #[test]
 fn tcp_is_reset() -> Result<()> {
@@ -76,18 +76,25 @@ fn tcp_is_reset() -> Result<()> {
 }
 
 #[test]
-fn udp_hears_that_the_port_is_unreachable() -> Result<()> {
+fn udp_and_sctp_hear_that_the_port_is_unreachable() -> Result<()> {
     for net in nets() {
         let mut kernel = Kernel::new()?;
         kernel.service(1, net.service, UDP, None, false)?;
-        let mut packets = vec![Packet::udp(net.client, net.service)];
+        kernel.service(2, net.service, SCTP, None, false)?;
+        // Of an INIT as much is quoted as tells its sender which one it was.
+        let mut packets = vec![
+            (Packet::udp(net.client, net.service), 8),
+            (Packet::sctp(net.client, net.service, false), 20),
+            (Packet::sctp(net.client, net.service, true), 8),
+        ];
         if net.node.is_ipv4() {
-            packets.push(Packet {
+            let options = Packet {
                 options: vec![1, 1, 1, 0],
-                ..packets[0].clone()
-            });
+                ..packets[0].0.clone()
+            };
+            packets.push((options, 8));
         }
-        for packet in packets {
+        for (packet, quoted_len) in packets {
             let whole = packet.bytes();
             let ran = kernel.run("pod_ingress", &whole)?;
             assert_eq!(
@@ -95,7 +102,7 @@ fn udp_hears_that_the_port_is_unreachable() -> Result<()> {
                 (REDIRECT, &[(Counter::TcNoEndpoint, 1)][..])
             );
             let header = if net.node.is_ipv4() { 20 } else { 40 };
-            let quoted = &whole[14..14 + header + packet.options.len() + 8];
+            let quoted = &whole[14..14 + header + packet.options.len() + quoted_len];
             let (proto, kind) = if net.node.is_ipv4() {
                 (1, [3, 3])
             } else {

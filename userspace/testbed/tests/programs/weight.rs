@@ -17,11 +17,11 @@ const BOUNDS: [(&str, u32); 14] = [
     ("getpeername4", 150),
     ("getpeername6", 300),
     ("sock_release", 50),
-    ("pod_egress", 12_800),
-    ("device_egress", 6_300),
-    ("pod_ingress", 43_500),
-    ("device_ingress", 43_000),
-    ("device_xdp", 21_000),
+    ("pod_egress", 13_300),
+    ("device_egress", 7_800),
+    ("pod_ingress", 51_500),
+    ("device_ingress", 51_000),
+    ("device_xdp", 23_000),
 ];
 
 #[test]
@@ -49,6 +49,7 @@ fn programs_stay_within_their_bounds() -> Result<()> {
         "{:<16}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
         "program", "verified", "flow v4", "other v4", "flow v6", "other v6", "ARP"
     );
+    let mut heavier = Vec::new();
     for (name, bound) in BOUNDS {
         let program = status
             .programs
@@ -68,10 +69,10 @@ fn programs_stay_within_their_bounds() -> Result<()> {
             }
         }
         println!("{row}");
-        assert!(
-            verified <= bound,
-            "{name}: {verified} verified instructions, not {bound} at most"
-        );
+        if verified > bound {
+            heavier.push(format!("{name}: {verified}, not {bound} at most"));
+        }
     }
+    assert!(heavier.is_empty(), "verified instructions: {heavier:?}");
     Ok(())
 }
