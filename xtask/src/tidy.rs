@@ -98,6 +98,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "net",
             "packet",
             "plan",
+            "simulator",
             "storage-etcd",
         ],
     ),

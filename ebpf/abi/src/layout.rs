@@ -5,11 +5,11 @@ use core::mem::{offset_of, size_of};
 
 use crate::{
     Affinity, AffinityKey, Backend, Connection, Conversation, Counter, CounterValue, Device,
-    DnsAnswer, DnsControl, DnsName, Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Load, NodeConfig,
-    PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyPeerKey,
+    DnsAnswer, DnsControl, DnsName, Endpoint, Event, Flow4, Flow6, FlowState4, FlowState6,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Load,
+    NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyPeerKey,
     PolicyPortKey, PolicyVerdictKey, ReverseSocket, ReverseSocketKey, RingSlot, Source, SourceKey,
-    SpreadWord, policy,
+    SpreadWord, Watcher, Watchers, policy,
 };
 
 /// FNV-1a over the bytes of a word and a number.
@@ -86,7 +86,7 @@ const COUNTERS: usize = 21;
 /// What came to this version since: tables by name, with a fingerprint of what they hold. A table that is added
 /// changes none that is there: an older process leaves it alone, a newer one makes it where it is not pinned yet,
 /// and the programs of both run on the same tables. So the version stays, and flows live on.
-pub const ADDED: [(&str, u64); 20] = [
+pub const ADDED: [(&str, u64); 26] = [
     (
         crate::endpoints::NAME4,
         fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } },
@@ -169,7 +169,26 @@ pub const ADDED: [(&str, u64); 20] = [
         crate::loads::CONNECTIONS,
         fingerprint! { Connection { backend, service } },
     ),
+    (
+        crate::events::SWITCHES,
+        fingerprint! {
+            Watcher { until_secs, kinds, threshold, _pad }
+            Watchers { watchers }
+        },
+    ),
+    (crate::events::LOST, size_of::<u64>() as u64),
+    (crate::events::RINGS[0], EVENT),
+    (crate::events::RINGS[1], EVENT),
+    (crate::events::RINGS[2], EVENT),
+    (crate::events::RINGS[3], EVENT),
 ];
+
+const EVENT: u64 = fingerprint! {
+    Event {
+        time_ns, netns_cookie, saddr, daddr, to_saddr, to_daddr, sport, dport, to_sport, to_dport,
+        bytes, ifindex, pid, what, family, proto, comm
+    }
+};
 
 /// The fingerprint of this build's layout, without what was [`ADDED`].
 pub const FINGERPRINT: u64 = {
@@ -214,6 +233,12 @@ mod tests {
         ("SPREADS", 18_392_508_401_665_443_731),
         ("LOADS", 8_709_736_781_464_625_896),
         ("CONNECTIONS", 3_971_616_664_300_885_628),
+        ("SWITCHES", 8_401_994_232_132_759_888),
+        ("EVENTS_LOST", 8),
+        ("EVENTS0", 2_622_434_840_162_553_891),
+        ("EVENTS1", 2_622_434_840_162_553_891),
+        ("EVENTS2", 2_622_434_840_162_553_891),
+        ("EVENTS3", 2_622_434_840_162_553_891),
     ];
 
     #[test]

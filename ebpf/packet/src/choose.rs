@@ -8,6 +8,7 @@ use crate::{Address, Flow, Shared};
 
 /// Why there is no backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)] // as wide as an identifier, in whose place it stands: the verifier takes no register that is half written
 pub enum Refused {
     /// The service has no endpoint.
     NoEndpoint,

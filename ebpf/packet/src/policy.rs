@@ -51,6 +51,17 @@ pub enum Side {
     Ingress,
 }
 
+/// What lets a packet pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Passed {
+    /// Its conversation was judged before, or no policy says anything of it.
+    Unasked,
+    /// The policies of the link's pod were asked about what the pod begins.
+    Egress,
+    /// The policies of the link's pod were asked about what begins with the pod.
+    Ingress,
+}
+
 /// Whether a packet is no conversation's: an ICMP error, whose receiver knows what it is about, or one of the messages
 /// by which neighbours on a link find each other (RFC 4443, RFC 4861, RFC 2710, RFC 3810).
 #[inline(always)]
@@ -81,9 +92,9 @@ pub fn judge<F: Family, P: Policies<F>>(
     ifindex: u32,
     tuple: &F::Flow,
     tcp_flags: u8,
-) -> Result<(), Counter> {
+) -> Result<Passed, Counter> {
     let Some(control) = policies.control() else {
-        return Ok(());
+        return Ok(Passed::Unasked);
     };
     let PolicyControl {
         flags: how,
@@ -92,19 +103,19 @@ pub fn judge<F: Family, P: Policies<F>>(
         ..
     } = *control;
     if how & flags::ENFORCED == 0 {
-        return Ok(());
+        return Ok(Passed::Unasked);
     }
     let peer = |addr: F::Address| policies.peer(&peer_key::<F>(epoch, addr));
     let Some(link) = policies.link(&PolicyLinkKey { ifindex, epoch }) else {
         let answers_node = side == Side::Egress && peer(tuple.daddr()) & NODE != 0;
         return if how & flags::UNKNOWN_CLOSED == 0 || answers_node {
-            Ok(())
+            Ok(Passed::Unasked)
         } else {
             Err(Counter::DropPolicyUnknown)
         };
     };
     if link.ingress | link.egress == 0 || tuple.saddr().is(tuple.daddr()) {
-        return Ok(());
+        return Ok(Passed::Unasked);
     }
     let now_secs = policies.policy_secs();
     let (key, sender_second) = ordered::<F>(tuple);
@@ -134,6 +145,7 @@ pub fn judge<F: Family, P: Policies<F>>(
         ..Conversation::default()
     });
     let said = if pod_began { now.egress } else { now.ingress };
+    let mut passed = Passed::Unasked;
     if said != generation {
         let (set, usual) = if pod_began {
             (link.egress, link.egress_default)
@@ -171,6 +183,11 @@ pub fn judge<F: Family, P: Policies<F>>(
                     Counter::DropPolicyIngress
                 });
             }
+            passed = if pod_began {
+                Passed::Egress
+            } else {
+                Passed::Ingress
+            };
         }
         if pod_began {
             now.egress = generation;
@@ -178,11 +195,11 @@ pub fn judge<F: Family, P: Policies<F>>(
             now.ingress = generation;
         }
     } else if now.last_seen_secs == now_secs {
-        return Ok(());
+        return Ok(Passed::Unasked);
     }
     now.last_seen_secs = now_secs;
     policies.keep_conversation(&key, &now);
-    Ok(())
+    Ok(passed)
 }
 
 /// Whether a pod's policies say what it may begin.

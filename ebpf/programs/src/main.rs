@@ -22,6 +22,7 @@ mod kernel {
     mod device_xdp;
     mod direct;
     mod dns;
+    mod events;
     mod frame;
     mod getpeername;
     mod hint;

@@ -122,6 +122,28 @@ pub enum Error {
         /// Name of the table.
         table: &'static str,
     },
+    /// The programs are of a process that did not know this table yet.
+    #[error(
+        "what is loaded at {} has no table {table}, as an older version loaded it: start `fairlead proxy` or `fairlead up` of this version, which keeps flows",
+        path.display()
+    )]
+    Older {
+        /// Where the pins are.
+        path: PathBuf,
+        /// Name of the table.
+        table: &'static str,
+    },
+    /// Nobody else may watch.
+    #[error("four watch already, and no more can at once: end another `fairlead monitor`")]
+    Watched,
+    /// A ring of events could not be opened.
+    #[error("cannot read events from {}", path.display())]
+    Ring {
+        /// Where it is pinned.
+        path: PathBuf,
+        /// Why not.
+        source: Box<aya::maps::MapError>,
+    },
     /// A file or pin could not be handled.
     #[error("cannot {action} {}", path.display())]
     Path {

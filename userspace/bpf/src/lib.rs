@@ -33,6 +33,7 @@ mod sys;
 mod table;
 mod trial;
 mod view;
+mod watch;
 
 pub use datapath::{Datapath, Settings};
 pub use dns::DnsTable;
@@ -50,6 +51,15 @@ pub use status::{
 };
 pub use trial::Trial;
 pub use view::{Fill, Flow, TestRun, View};
+pub use watch::{Watch, Watched};
+
+/// The clock of events: nanoseconds of `CLOCK_MONOTONIC`.
+#[must_use]
+pub fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let secs = u64::try_from(now.tv_sec).unwrap_or(0);
+    secs * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
 
 /// The clock that the programs read: seconds of `CLOCK_MONOTONIC`.
 #[must_use]

@@ -1,6 +1,6 @@
 //! Where maps, programs and links outlive the process, and the lock that gives them one owner.
 //!
-//! `<root>/v<layout>/maps/<TABLE>`, `/programs/<program>`, `/links/<what>`.
+//! `<root>/v<layout>/maps/<TABLE>`, `/programs/<program>`, `/links/<what>`; `/watchers/<ring>` are only locked.
 
 use std::fs;
 use std::io;
@@ -120,7 +120,7 @@ impl Pins {
     /// Removes everything that is pinned for this layout, the root too if it is empty then. Links go first, so
     /// that traffic takes the plain path before the tables vanish.
     pub(crate) fn remove(&self) -> Result<(), Error> {
-        for dir in ["links", "programs", "maps"] {
+        for dir in ["links", "programs", "maps", "watchers"] {
             let path = self.base.join(dir);
             match fs::remove_dir_all(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -258,28 +258,46 @@ impl Lock {
         Self::of(pins, &pins.base.join("maps"))
     }
 
+    /// Of the first ring of events that nobody has; `None` where all are taken.
+    pub(crate) fn acquire_ring(pins: &Pins, rings: usize) -> Result<Option<(usize, Lock)>, Error> {
+        for number in 0..rings {
+            let path = pins.base.join("watchers").join(number.to_string());
+            fs::create_dir_all(&path).map_err(Error::path("create", &path))?;
+            if let Some(lock) = Self::try_of(&path)? {
+                return Ok(Some((number, lock)));
+            }
+        }
+        Ok(None)
+    }
+
     fn of(pins: &Pins, path: &Path) -> Result<Lock, Error> {
+        let deadline = Instant::now() + HANDOVER;
+        loop {
+            if let Some(lock) = Self::try_of(path)? {
+                return Ok(lock);
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::Owned {
+                    path: pins.root().to_owned(),
+                    pid: owner_of(path),
+                });
+            }
+            std::thread::sleep(HANDOVER / 50);
+        }
+    }
+
+    /// `None` where somebody has it.
+    fn try_of(path: &Path) -> Result<Option<Lock>, Error> {
         let dir = rustix::fs::open(
             path,
             OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
             Mode::empty(),
         )
         .map_err(|error| Error::path("open", path)(error.into()))?;
-        let deadline = Instant::now() + HANDOVER;
-        loop {
-            match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Lock { _dir: dir }),
-                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                    std::thread::sleep(HANDOVER / 50);
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    return Err(Error::Owned {
-                        path: pins.root().to_owned(),
-                        pid: owner_of(path),
-                    });
-                }
-                Err(error) => return Err(Error::path("lock", path)(error.into())),
-            }
+        match rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock { _dir: dir })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(Error::path("lock", path)(error.into())),
         }
     }
 }

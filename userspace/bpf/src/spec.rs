@@ -77,7 +77,7 @@ macro_rules! specs {
         };)*
 
         /// Every table of the object.
-        pub(crate) const ALL: &[Spec] = &[$($id,)*];
+        pub(crate) const ALL: &[Spec] = &[$($id,)* EVENTS[0], EVENTS[1], EVENTS[2], EVENTS[3]];
     };
 }
 
@@ -113,7 +113,22 @@ specs! {
     POLICY_FLOWS4 = abi::policy::FLOWS4, abi::Flow4 => abi::Conversation, "", None;
     POLICY_FLOWS6 = abi::policy::FLOWS6, abi::Flow6 => abi::Conversation, "", None;
     POLICY_HELD = abi::policy::HELD, abi::PolicyHeldKey => abi::PolicyHeld, "", None;
+    SWITCHES = abi::events::SWITCHES, u32 => abi::Watchers, "", None;
+    EVENTS_LOST = abi::events::LOST, u32 => u64, "", None;
     COUNTERS = abi::counters::NAME, u32 => abi::CounterValue, "", None;
+}
+
+/// The rings of events, which have neither keys nor values in the kernel's eyes.
+pub(crate) const EVENTS: [Spec; abi::events::WATCHERS] = [ring(0), ring(1), ring(2), ring(3)];
+
+const fn ring(number: usize) -> Spec {
+    Spec {
+        name: abi::events::RINGS[number],
+        key_size: 0,
+        value_size: 0,
+        flag: "",
+        capacity: None,
+    }
 }
 
 impl Spec {

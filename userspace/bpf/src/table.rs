@@ -285,6 +285,11 @@ impl<T: Element + PartialEq> Array<T> {
         self.capacity
     }
 
+    /// The words of an element, as they are shared.
+    pub(crate) fn words(&self, index: u32) -> Result<&[AtomicU64], Error> {
+        self.element(index)
+    }
+
     /// Writes one element. The last word goes last: a type keeps there what makes the element valid.
     pub(crate) fn set(&self, index: u32, value: &T) -> Result<(), Error> {
         let words = self.element(index)?;

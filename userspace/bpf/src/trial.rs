@@ -15,7 +15,7 @@ use crate::table::Hash;
 use crate::{Error, Flow, TestRun, View, spec, sys};
 
 /// The tables that programs write, of which a trial has its own.
-const WRITTEN: [&str; 9] = [
+const WRITTEN: [&str; 11] = [
     abi::affinity::NAME,
     abi::flows::NAME4,
     abi::flows::NAME6,
@@ -25,6 +25,9 @@ const WRITTEN: [&str; 9] = [
     abi::reverse_sockets::NAME,
     abi::dns::SCRATCH,
     abi::counters::NAME,
+    // Nobody watches a trial.
+    abi::events::SWITCHES,
+    abi::events::LOST,
 ];
 
 /// Those of them whose length is part of the layout, and more than is needed here.

@@ -266,6 +266,18 @@ impl View {
             .map_err(|source| spec::CONFIG.failed("write", "this node", source))
     }
 
+    /// The entry of the flow tables with the tuple of `like`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn flow(&self, like: &Flow) -> Result<Option<Flow>, Error> {
+        Ok(match like {
+            Flow::V4(key, _) => self.flows4.get(key)?.map(|state| Flow::V4(*key, state)),
+            Flow::V6(key, _) => self.flows6.get(key)?.map(|state| Flow::V6(*key, state)),
+        })
+    }
+
     /// Shows every entry of the flow tables, some thousands at a time, in no particular order; ends where `visit` returns
     /// false. However many entries there are, no more of them are in memory.
     ///

@@ -101,6 +101,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// What would become of a connection, and why, by the programs themselves; nothing is sent and nothing changes
     Explain(Explain),
+    /// Flows that begin, what is dropped or refused and why, and what policies let pass, while it happens
+    Monitor(Monitor),
     /// Version, kernel layout and build
     Version(Output),
 }
@@ -664,6 +666,53 @@ pub(crate) struct Explain {
     pub(crate) bpffs: BpffsFlags,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// `fairlead monitor`
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Monitor {
+    /// What is shown; everything unless given
+    #[arg(
+        long = "type",
+        value_enum,
+        value_delimiter = ',',
+        value_name = "TYPE,.."
+    )]
+    pub(crate) kinds: Vec<EventKind>,
+    /// What is dropped or refused, and nothing else: the same as `--type drop,refuse`
+    #[arg(long, conflicts_with = "kinds")]
+    pub(crate) drops: bool,
+    #[command(flatten)]
+    pub(crate) filter: TrafficFilter,
+    /// Have the kernel tell of one event of so many, by chance
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = entries())]
+    pub(crate) sample: u32,
+    /// End after so many
+    #[arg(long, value_name = "N", value_parser = entries())]
+    pub(crate) count: Option<u32>,
+    /// Ask this API server for names
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) bpffs: BpffsFlags,
+    /// Lines for people; `json`: a line each; `yaml`: a document each
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Format,
+}
+
+/// Kinds of events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum EventKind {
+    /// A flow begins, or a socket connects
+    New,
+    /// A packet is dropped, or a call fails since something is amiss
+    Drop,
+    /// A packet or call is answered with an error: nobody listens, or it is too big
+    Refuse,
+    /// An ICMP error about a packet of a flow is given to whoever sent that packet
+    Error,
+    /// The policies of a pod were asked, and let a conversation begin
+    Policy,
 }
 
 /// In which format.

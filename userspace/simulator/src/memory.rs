@@ -5,12 +5,13 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use abi::flows::flags::CLOSING;
 use abi::{
-    Affinity, AffinityKey, Backend, BackendId, DnsControl, Flow4, Flow6, FlowState4, FlowState6,
-    FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig, SourceKey,
-    SpreadWord,
+    Affinity, AffinityKey, Backend, BackendId, Conversation, DnsControl, Flow4, Flow6, FlowState4,
+    FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig,
+    SourceKey, SpreadWord,
 };
 use packet::{Inserted, Shared, Tables, V4, V6};
 use plan::FrontendKey;
+use plan::policy::PolicyTables;
 
 use crate::slots::Slots;
 
@@ -19,6 +20,8 @@ use crate::slots::Slots;
 pub struct Start {
     /// Frontends, rings and what is behind them, backends and ranges of clients.
     pub tables: plan::Tables,
+    /// What pods' packets are judged by.
+    pub policies: PolicyTables,
     /// How many connections each backend has, where its service is balanced by that.
     pub connections: HashMap<BackendId, u64>,
     /// The node.
@@ -42,6 +45,8 @@ pub struct Memory {
     fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
     flows4: RefCell<HashMap<Flow4, FlowState4>>,
     flows6: RefCell<HashMap<Flow6, FlowState6>>,
+    pub(crate) conversations4: RefCell<HashMap<Flow4, Conversation>>,
+    pub(crate) conversations6: RefCell<HashMap<Flow6, Conversation>>,
     lent4: Slots<FlowState4>,
     lent6: Slots<FlowState6>,
     /// Numbers that stand in for chance, before those of the generator.
@@ -101,6 +106,8 @@ impl Memory {
             fragments: self.fragments.clone(),
             flows4: self.flows4.clone(),
             flows6: self.flows6.clone(),
+            conversations4: self.conversations4.clone(),
+            conversations6: self.conversations6.clone(),
             chances: self.chances.clone(),
             seed: self.seed.clone(),
             ..Memory::default()

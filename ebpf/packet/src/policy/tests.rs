@@ -107,7 +107,7 @@ fn flow(from: ([u8; 4], u16), to: ([u8; 4], u16), proto: u8) -> Flow4 {
 }
 
 fn at(tables: &Tables, side: Side, ifindex: u32, flow: &Flow4, flags: u8) -> Result<(), Counter> {
-    judge::<V4, _>(tables, side, ifindex, flow, flags)
+    judge::<V4, _>(tables, side, ifindex, flow, flags).map(drop)
 }
 
 const OUT: Side = Side::Egress;

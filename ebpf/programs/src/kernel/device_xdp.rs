@@ -1,6 +1,7 @@
 //! A node device, frames that arrive, before the kernel makes buffers of them. What XDP cannot finish it leaves
 //! untouched: `device_ingress` sees it next and finds the flow that was begun here.
 
+use abi::events::kinds;
 use abi::flows::flags::checked_at;
 use abi::{Counter, devices};
 use aya_ebpf::bindings::bpf_fib_lookup;
@@ -12,13 +13,11 @@ use packet::balance::{code, source_changes};
 use packet::{Family, Fault, Link, Tables, parse};
 
 use super::count::{count, count_number};
-use super::direct;
-use super::dns;
 use super::frame::Frame;
-use super::hint;
-use super::outlined::{self, Plan, place};
+use super::outlined::{self, Plan, Told, place};
 use super::route::{self, Route};
 use super::tables::{Maps, device_has, routes_here};
+use super::{direct, dns, events, hint};
 
 #[xdp(frags)]
 pub(crate) fn device_xdp(ctx: XdpContext) -> u32 {
@@ -47,8 +46,7 @@ macro_rules! arriving {
         }
         let decision = outlined::$decide(&mut plan, place::WIRE, $frame.ifindex());
         if decision >= code::DROP {
-            count_number(decision - code::DROP, plan.headers.bytes);
-            XDP_DROP
+            dropped(&plan, decision - code::DROP, $frame.ifindex())
         } else if decision == code::REFUSE {
             count(Counter::XdpNoEndpoint, plan.headers.bytes);
             NEXT
@@ -84,7 +82,7 @@ pub(crate) fn read<F: Family>(frame: Frame, plan: &mut Plan<F>) -> bool {
 
 /// Sends a packet towards its new tuple, and counts it.
 #[inline(always)]
-pub(crate) fn forward<F: Family>(frame: Frame, plan: &Plan<F>, decision: u32) -> u32
+pub(crate) fn forward<F: Told>(frame: Frame, plan: &Plan<F>, decision: u32) -> u32
 where
     Maps: Tables<F>,
 {
@@ -101,6 +99,7 @@ where
             // TC counts the packet as one of a known flow, and sends it.
             if decision == code::NEW {
                 count(Counter::XdpNewFlow, headers.bytes);
+                tell_new(plan, frame);
             }
             return NEXT;
         }
@@ -108,15 +107,15 @@ where
     match frame.rewrite(headers, to, hop != NEXT) {
         Ok(()) => {
             count(counter(decision), headers.bytes);
+            if decision == code::NEW {
+                tell_new(plan, frame);
+            }
             if !changes_source && is_checked(frame, plan, decision) {
                 hint::leave(&frame);
             }
             hop
         }
-        Err(counter) => {
-            count(counter, headers.bytes);
-            XDP_DROP
-        }
+        Err(counter) => dropped(plan, counter as u32, frame.ifindex()),
     }
 }
 
@@ -142,6 +141,19 @@ where
         }
         _ => false,
     }
+}
+
+#[inline(always)]
+fn tell_new<F: Told>(plan: &Plan<F>, frame: Frame) {
+    let what = events::what(kinds::NEW, Counter::XdpNewFlow);
+    F::tell(plan, what, frame.ifindex());
+}
+
+#[inline(always)]
+fn dropped<F: Told>(plan: &Plan<F>, counter: u32, ifindex: u32) -> u32 {
+    count_number(counter, plan.headers.bytes);
+    F::tell(plan, events::what_number(kinds::DROP, counter), ifindex);
+    XDP_DROP
 }
 
 #[inline(always)]

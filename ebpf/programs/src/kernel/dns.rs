@@ -2,6 +2,7 @@
 //! answered is left as it was.
 
 use abi::dns::NAME_MAX;
+use abi::events::kinds;
 use abi::{Counter, DnsControl, DnsName};
 use aya_ebpf::helpers::generated::{bpf_map_lookup_elem, bpf_sk_release};
 use packet::dns::{
@@ -13,8 +14,10 @@ use packet::{Bytes, Family, Flow as _, Headers, Shared as _, Transport};
 use zerocopy::IntoBytes as _;
 
 use super::count::count;
+use super::events;
 use super::maps::{DNS_ALIVE, DNS_CONTROL, DNS_NAMES, DNS_SCRATCH};
 use super::mem::octets;
+use super::outlined::{Plan, Told};
 use super::tables::Maps;
 
 /// The verdict on a packet that is not answered: no program returns it.
@@ -72,6 +75,9 @@ pub(crate) trait Carrier: Bytes + Copy {
     /// The verdict on a packet that is neither query nor answer any more.
     const DROP: i32;
 
+    /// Index of the device where it was seen.
+    fn device(&self) -> u32;
+
     /// Whether answers can be sent from here.
     fn may_answer(&self) -> bool;
 
@@ -109,11 +115,8 @@ pub(crate) struct Query {
 
 /// In a socket buffer or a frame.
 #[inline(always)]
-pub(crate) fn answer<F: Family, C: Carrier>(
-    carrier: C,
-    headers: &Headers<F>,
-    from_pod: bool,
-) -> i32 {
+pub(crate) fn answer<F: Told, C: Carrier>(carrier: C, plan: &Plan<F>, from_pod: bool) -> i32 {
+    let headers = &plan.headers;
     let Some(control) = DNS_CONTROL.get(0) else {
         return LEFT;
     };
@@ -156,6 +159,7 @@ pub(crate) fn answer<F: Family, C: Carrier>(
         }
         Some(Err(counter)) => {
             count(counter, headers.bytes);
+            F::tell(plan, events::what(kinds::DROP, counter), carrier.device());
             C::DROP
         }
     }

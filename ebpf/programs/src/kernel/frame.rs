@@ -204,6 +204,11 @@ impl Carrier for Frame {
     const DROP: i32 = XDP_DROP as i32;
 
     #[inline(always)]
+    fn device(&self) -> u32 {
+        self.ifindex()
+    }
+
+    #[inline(always)]
     fn may_answer(&self) -> bool {
         transmits(self.ifindex()) && self.is_one_buffer()
     }

@@ -10,15 +10,17 @@
 
 use abi::{
     Affinity, AffinityKey, Backend, Connection, Conversation, CounterValue, Device, DnsAnswer,
-    DnsControl, DnsName, Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
+    DnsControl, DnsName, Endpoint, Event, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
     FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Load, NodeConfig,
     PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyVerdictKey,
-    ReverseSocket, ReverseSocketKey, RingSlot, Source, SpreadWord, affinity, backends, counters,
-    devices, dns, endpoints, flows, fragments, frontends, policy, reverse_sockets, rings, sources,
-    spreads,
+    ReverseSocket, ReverseSocketKey, RingSlot, Source, SpreadWord, Watchers, affinity, backends,
+    counters, devices, dns, endpoints, events, flows, fragments, frontends, policy,
+    reverse_sockets, rings, sources, spreads,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage, SockMap};
+use aya_ebpf::btf_maps::{
+    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockMap,
+};
 use aya_ebpf::macros::btf_map;
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -214,6 +216,30 @@ pub(crate) static DNS_ALIVE: SockMap<1> = SockMap::new();
 /// One copy for each CPU; packet programs are not preempted by each other.
 #[btf_map]
 pub(crate) static DNS_SCRATCH: PerCpuArray<packet::dns::Scratch, 1> = PerCpuArray::new();
+
+/// Memory shared with those who watch: each writes its own element, in words of eight bytes.
+#[btf_map]
+pub(crate) static SWITCHES: Array<Watchers, 1, MMAPABLE> = Array::new();
+
+/// One copy for each CPU, as COUNTERS.
+#[btf_map]
+pub(crate) static EVENTS_LOST: PerCpuArray<u64, { events::WATCHERS }> = PerCpuArray::new();
+
+/// Written on any CPU, an event at a time; read by whoever has the ring.
+#[btf_map]
+pub(crate) static EVENTS0: RingBuf<Event, { events::RING_LEN as usize }> = RingBuf::new();
+
+/// As EVENTS0.
+#[btf_map]
+pub(crate) static EVENTS1: RingBuf<Event, { events::RING_LEN as usize }> = RingBuf::new();
+
+/// As EVENTS0.
+#[btf_map]
+pub(crate) static EVENTS2: RingBuf<Event, { events::RING_LEN as usize }> = RingBuf::new();
+
+/// As EVENTS0.
+#[btf_map]
+pub(crate) static EVENTS3: RingBuf<Event, { events::RING_LEN as usize }> = RingBuf::new();
 
 /// One copy for each CPU. Packet programs are not preempted by each other; a socket hook may be, between reading
 /// and writing, and a count is lost then.

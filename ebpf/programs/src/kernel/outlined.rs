@@ -12,7 +12,7 @@ use packet::{Family, Headers, Inserted, V4, V6, reply};
 use super::frame::Frame;
 use super::skb::Skb;
 use super::tables::Maps;
-use super::{device_xdp, dns, policy, tc};
+use super::{device_xdp, dns, events, policy, tc};
 
 /// A packet as it came and as it shall leave.
 #[repr(C)]
@@ -32,6 +32,12 @@ impl<F: Family> Plan<F> {
             to: headers.tuple,
         }
     }
+}
+
+/// A family of packets that can be told of.
+pub(crate) trait Told: Family {
+    /// [`events::tell_packet`], walked by itself.
+    fn tell(plan: &Plan<Self>, what: u32, ifindex: u32);
 }
 
 /// Where a packet is seen, as a number.
@@ -70,7 +76,25 @@ pub(crate) fn sctp_len<F: Family>(headers: &Headers<F>) -> u32 {
 macro_rules! outlined {
     ($family:ty, $flow:ty, $state:ty, $choose:ident, $claim:ident, $begin:ident, $read:ident, $read_frame:ident, $decide:ident,
      $answers:ident, $carry:ident, $answer:ident, $refuse:ident, $mend:ident, $forward:ident,
-     $skb_dns:ident, $xdp_dns:ident, $judge:ident) => {
+     $skb_dns:ident, $xdp_dns:ident, $judge:ident, $tell:ident) => {
+        /// [`events::tell_packet`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $tell(plan: *const Plan<$family>, what: u32, ifindex: u32) -> u32 {
+            // SAFETY: as below.
+            if let Some(plan) = unsafe { plan.as_ref() } {
+                events::tell_packet(plan, what, ifindex);
+            }
+            0
+        }
+
+        impl Told for $family {
+            #[inline(always)]
+            fn tell(plan: &Plan<Self>, what: u32, ifindex: u32) {
+                $tell(plan, what, ifindex);
+            }
+        }
+
         /// [`balance::choose`], as [`code`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -212,7 +236,7 @@ macro_rules! outlined {
         pub(crate) extern "C" fn $refuse(ctx: *mut __sk_buff, plan: *const Plan<$family>) -> i32 {
             // SAFETY: as above.
             match unsafe { plan.as_ref() } {
-                Some(plan) => tc::refuse(Skb::of(ctx), &plan.headers),
+                Some(plan) => tc::refuse(Skb::of(ctx), plan),
                 None => tc::NEXT,
             }
         }
@@ -227,7 +251,7 @@ macro_rules! outlined {
         ) -> i32 {
             // SAFETY: as above.
             match unsafe { plan.as_ref() } {
-                Some(plan) => tc::mend(Skb::of(ctx), &plan.headers, tc::way::of(way)),
+                Some(plan) => tc::mend(Skb::of(ctx), plan, tc::way::of(way)),
                 None => tc::NOT_MENDED,
             }
         }
@@ -273,7 +297,7 @@ macro_rules! outlined {
         ) -> i32 {
             // SAFETY: as above.
             match unsafe { plan.as_ref() } {
-                Some(plan) => dns::answer(Skb::of(ctx), &plan.headers, place == place::POD),
+                Some(plan) => dns::answer(Skb::of(ctx), plan, place == place::POD),
                 None => dns::LEFT,
             }
         }
@@ -284,7 +308,7 @@ macro_rules! outlined {
         pub(crate) extern "C" fn $xdp_dns(ctx: *mut xdp_md, plan: *const Plan<$family>) -> i32 {
             // SAFETY: as above.
             match unsafe { plan.as_ref() } {
-                Some(plan) => dns::answer(Frame::of(ctx), &plan.headers, false),
+                Some(plan) => dns::answer(Frame::of(ctx), plan, false),
                 None => dns::LEFT,
             }
         }
@@ -309,7 +333,8 @@ outlined!(
     xdp_carry4,
     skb_dns4,
     xdp_dns4,
-    skb_judge4
+    skb_judge4,
+    tell4
 );
 outlined!(
     V6,
@@ -329,5 +354,6 @@ outlined!(
     xdp_carry6,
     skb_dns6,
     xdp_dns6,
-    skb_judge6
+    skb_judge6,
+    tell6
 );

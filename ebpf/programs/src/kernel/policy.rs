@@ -1,21 +1,23 @@
 //! Packets of pods judged by the policies of those, where there are any.
 
+use abi::events::kinds;
 use abi::policy::flags::ENFORCED;
 use abi::{
-    Conversation, Counter, Flow4, Flow6, PolicyControl, PolicyLink, PolicyLinkKey, PolicyPeerKey,
-    PolicyPortKey, PolicyVerdictKey,
+    Conversation, Counter, Flow4, Flow6, Judged, PolicyControl, PolicyLink, PolicyLinkKey,
+    PolicyPeerKey, PolicyPortKey, PolicyVerdictKey,
 };
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use packet::balance::{self, bounces};
-use packet::policy::{self, Policies, Side};
+use packet::policy::{self, Passed, Policies, Side};
 use packet::{Family, Flow as _, Fragment, Shared as _, Tables, Transport, V4, V6, hop};
 
+use super::events;
 use super::maps::{
     POLICY_CONTROL, POLICY_FLOWS4, POLICY_FLOWS6, POLICY_LINKS, POLICY_PEERS, POLICY_PORTS,
     POLICY_VERDICTS,
 };
-use super::outlined::Plan;
+use super::outlined::{Plan, Told};
 use super::skb::Skb;
 use super::tables::{Maps, endpoint};
 
@@ -65,7 +67,7 @@ pub(crate) fn straight_to<F: Family>(to: &F::Flow, ifindex: u32) -> u32 {
 
 /// Judges a packet at a pod's link: zero, or its counter and one.
 #[inline(always)]
-pub(crate) fn judge<F: Family>(skb: Skb, plan: &Plan<F>, ifindex: u32, how: u32) -> u32
+pub(crate) fn judge<F: Told>(skb: Skb, plan: &Plan<F>, ifindex: u32, how: u32) -> u32
 where
     Maps: Policies<F> + Tables<F>,
 {
@@ -85,7 +87,8 @@ where
         &headers.tuple
     };
     match policy::judge::<F, _>(&Maps, side, ifindex, tuple, headers.tcp_flags) {
-        Ok(()) => {
+        Ok(passed) => {
+            tell_passed(plan, passed, ifindex);
             if headers.fragment == Fragment::First {
                 balance::keep_fragment::<F, _>(&Maps, headers);
             }
@@ -97,6 +100,20 @@ where
         }
         Err(counter) => counter as u32 + 1,
     }
+}
+
+#[inline(always)]
+fn tell_passed<F: Told>(plan: &Plan<F>, passed: Passed, ifindex: u32) {
+    let judged = match passed {
+        Passed::Unasked => return,
+        Passed::Egress => Judged::Egress,
+        Passed::Ingress => Judged::Ingress,
+    };
+    F::tell(
+        plan,
+        events::what_number(kinds::POLICY, judged as u32),
+        ifindex,
+    );
 }
 
 macro_rules! policies {

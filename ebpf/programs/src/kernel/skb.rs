@@ -551,6 +551,11 @@ impl Carrier for Skb {
     const DROP: i32 = TC_ACT_SHOT as i32;
 
     #[inline(always)]
+    fn device(&self) -> u32 {
+        self.ifindex()
+    }
+
+    #[inline(always)]
     fn may_answer(&self) -> bool {
         self.is_for_this_device()
     }

@@ -1,8 +1,9 @@
 //! The socket hooks' view of a call, and what they share: choosing a backend, and remembering the way back.
 
 use abi::affinity::client;
+use abi::events::kinds;
 use abi::protocol::{TCP, UDP};
-use abi::{AffinityKey, BackendId, ReverseSocket, ReverseSocketKey, ServiceId};
+use abi::{AffinityKey, BackendId, Counter, ReverseSocket, ReverseSocketKey, ServiceId};
 use aya_ebpf::bindings::{BPF_ANY, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
@@ -10,6 +11,8 @@ use packet::socket::{self, Sent};
 use packet::{Address, Family, Shared as _, Tables, V4, V6};
 use zerocopy::network_endian::U16;
 
+use super::count::count;
+use super::events::{self, Seen};
 use super::load;
 use super::maps::REVERSE_SOCKETS;
 use super::tables::{Maps, is_host};
@@ -144,6 +147,14 @@ impl Call {
         unsafe { bpf_get_netns_cookie(self.ctx.cast()) }
     }
 
+    /// Tells whoever watches.
+    #[inline(always)]
+    fn tell(&self, kind: u32, counter: Counter, seen: impl FnOnce() -> Seen) {
+        if events::watched() {
+            events::tell_call(&seen(), self.netns_cookie(), events::what(kind, counter));
+        }
+    }
+
     /// One pod is one network namespace: its cookie stands for the client, whose address is not chosen yet.
     #[inline(always)]
     fn client(&self, service: u32) -> AffinityKey {
@@ -194,9 +205,48 @@ pub(crate) fn restore6(call: &Call) {
     }
 }
 
+/// Fails a call that was refused, counts it and tells of it. Its address is the one that was asked for still.
+#[inline(always)]
+pub(crate) fn reject(call: &Call, asked: fn(&Call) -> Seen, kind: u32, counter: Counter) -> i32 {
+    count(counter, 0);
+    call.tell(kind, counter, || asked(call));
+    refuse();
+    REJECT
+}
+
+/// What a call of an IPv4 socket names.
+#[inline(always)]
+pub(crate) fn asked4(call: &Call) -> Seen {
+    asked(call, abi::family::V4, call.addr4().padded())
+}
+
+/// As [`asked4`], of an IPv6 socket.
+#[inline(always)]
+pub(crate) fn asked6(call: &Call) -> Seen {
+    let words = call.addr6();
+    match socket::mapped(words) {
+        Some(addr) => asked(call, abi::family::V4, addr.padded()),
+        None => asked(call, abi::family::V6, zerocopy::transmute!(words)),
+    }
+}
+
+#[inline(always)]
+fn asked(call: &Call, family: u8, addr: [u8; 16]) -> Seen {
+    let port = call.port();
+    Seen {
+        addr,
+        to: addr,
+        port,
+        to_port: port,
+        family,
+        proto: call.proto().unwrap_or(0),
+        _pad: [0; 2],
+    }
+}
+
 /// Makes the call fail with ECONNREFUSED; otherwise the caller would see EPERM.
 #[inline(always)]
-pub(crate) fn refuse() {
+fn refuse() {
     const ECONNREFUSED: i32 = 111;
     // SAFETY: the helper takes a number. Kernel 5.18 (b44123b4a3dc).
     let _ = unsafe { bpf_set_retval(-ECONNREFUSED) };
@@ -224,7 +274,7 @@ where
         Sent::NoEndpoint(_) => return Outcome::NoEndpoint,
         Sent::NoBackend(_) => return Outcome::NoBackend,
     };
-    remember(
+    let is_new = remember(
         &ReverseSocketKey {
             cookie: call.cookie(),
             addr: to_addr.padded(),
@@ -240,6 +290,22 @@ where
     );
     set_addr(to_addr);
     call.set_port(to_port);
+    // Of datagrams that name their peer each, the first one begins the flow.
+    let begun = match choice {
+        Choice::Random => Counter::SocketConnect,
+        Choice::Steady => Counter::SocketSend,
+    };
+    if is_new || matches!(choice, Choice::Random) {
+        call.tell(kinds::NEW, begun, || Seen {
+            addr: addr.padded(),
+            to: to_addr.padded(),
+            port,
+            to_port,
+            family: F::NUMBER,
+            proto,
+            _pad: [0; 2],
+        });
+    }
     Outcome::Balanced
 }
 
@@ -279,17 +345,18 @@ impl socket::Caller for By<'_> {
     }
 }
 
-/// Writes the way back unless it is there already: a socket that sends many datagrams to one service pays for a
+/// Writes the way back unless it is there already, and says whether it was not: a socket that sends many datagrams to one service pays for a
 /// look-up, not for an update. When the table refuses, answers show the backend's address.
 #[inline(always)]
-fn remember(key: &ReverseSocketKey, value: &ReverseSocket) {
+fn remember(key: &ReverseSocketKey, value: &ReverseSocket) -> bool {
     // SAFETY: the entry is compared before anything else touches the map.
     if let Some(known) = unsafe { REVERSE_SOCKETS.get(key) }
         && known == value
     {
-        return;
+        return false;
     }
     let _ = REVERSE_SOCKETS.insert(key, value, u64::from(BPF_ANY));
+    true
 }
 
 #[inline(always)]

@@ -3,9 +3,12 @@
 
 use abi::Counter;
 use abi::devices::flags;
+use abi::events::kinds;
 use packet::{Bytes as _, Family, Link, V4, V6, hop, parse};
 
 use super::count::count;
+use super::events;
+use super::outlined::{self, Plan, Told as _};
 use super::skb::Skb;
 use super::tables::{device_has, endpoint};
 
@@ -34,8 +37,39 @@ pub(crate) fn is_forged(skb: Skb) -> bool {
     };
     if !own {
         count(Counter::DropForged, skb.len());
+        tell(skb);
     }
     !own
+}
+
+/// Tells whoever watches what was forged: the headers are read for that alone.
+#[inline(never)]
+fn tell(skb: Skb) {
+    if !events::watched() {
+        return;
+    }
+    let what = events::what(kinds::DROP, Counter::DropForged);
+    match parse::link(&skb) {
+        Link::V4(l3) => tell4(skb, l3, what),
+        Link::V6(l3) => tell6(skb, l3, what),
+        Link::Other => {}
+    }
+}
+
+// Functions of their own, so that only one family's plan lies on the stack.
+
+#[inline(never)]
+fn tell4(skb: Skb, l3: u32, what: u32) {
+    let mut plan = Plan::new(l3);
+    outlined::skb_read4(skb.ctx(), &mut plan);
+    V4::tell(&plan, what, skb.ifindex());
+}
+
+#[inline(never)]
+fn tell6(skb: Skb, l3: u32, what: u32) {
+    let mut plan = Plan::new(l3);
+    outlined::skb_read6(skb.ctx(), &mut plan);
+    V6::tell(&plan, what, skb.ifindex());
 }
 
 #[inline(always)]

@@ -2,6 +2,7 @@
 //! [`super::outlined`].
 
 use abi::Counter;
+use abi::events::kinds;
 use abi::flows::flags::checked_at;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use packet::balance::{bounces, code, source_changes};
@@ -14,12 +15,11 @@ use zerocopy::network_endian::U16;
 
 use super::count::{count, count_number};
 use super::direct::{self, Source};
-use super::dns;
-use super::hint;
-use super::outlined::{self, Plan, place};
+use super::outlined::{self, Plan, Told, place};
 use super::policy::{self, how};
 use super::skb::Skb;
 use super::tables::Maps;
+use super::{dns, events, hint};
 
 /// The verdict on what is not redirected or dropped: it goes on to other programs.
 pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
@@ -32,7 +32,7 @@ macro_rules! judge_straight {
             if straight != 0 {
                 let denied = outlined::$judge($skb.ctx(), &$plan, straight, $how);
                 if denied != 0 {
-                    return dropped(denied - 1, $plan.headers.bytes);
+                    return dropped(&$plan, denied - 1, straight);
                 }
             }
         }
@@ -68,13 +68,13 @@ macro_rules! arriving {
                 let egress = how | how::EGRESS;
                 let denied = outlined::$judge($skb.ctx(), &plan, $skb.ifindex(), egress);
                 if denied != 0 {
-                    return dropped(denied - 1, plan.headers.bytes);
+                    return dropped(&plan, denied - 1, $skb.ifindex());
                 }
             }
             judge_straight!($family, $skb, plan, how, $judge);
         }
         if decision >= code::DROP {
-            dropped(decision - code::DROP, plan.headers.bytes)
+            dropped(&plan, decision - code::DROP, $skb.ifindex())
         } else if decision == code::REFUSE {
             outlined::$refuse($skb.ctx(), &plan)
         } else {
@@ -101,7 +101,7 @@ macro_rules! leaving {
         if $place == place::POD && is_for_pod($skb) {
             let denied = outlined::$judge($skb.ctx(), &plan, $skb.ifindex(), 0);
             if denied != 0 {
-                return dropped(denied - 1, plan.headers.bytes);
+                return dropped(&plan, denied - 1, $skb.ifindex());
             }
         }
         if decision == code::REPLY {
@@ -207,20 +207,23 @@ fn is_for_pod(skb: Skb) -> bool {
 /// Gives a packet that arrived its new tuple, if it has one, sends it where it cannot go by itself or gets quicker,
 /// and counts it.
 #[inline(always)]
-pub(crate) fn carry_out<F: Family>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> i32
+pub(crate) fn carry_out<F: Told>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> i32
 where
     Maps: Tables<F>,
 {
-    let bytes = plan.headers.bytes;
     match send(skb, plan, place, decision) {
         Ok(sent) => {
             // What is no service's, and an answer that is translated where it leaves, have no counter here.
             if sent.translated {
-                count(counter(decision), bytes);
+                count(counter(decision), plan.headers.bytes);
+                if decision == code::NEW {
+                    let what = events::what(kinds::NEW, Counter::TcNewFlow);
+                    F::tell(plan, what, skb.ifindex());
+                }
             }
             sent.verdict
         }
-        Err(counter) => dropped(counter as u32, bytes),
+        Err(counter) => dropped(plan, counter as u32, skb.ifindex()),
     }
 }
 
@@ -231,7 +234,7 @@ struct Sent {
 }
 
 #[inline(always)]
-fn send<F: Family>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> Result<Sent, Counter>
+fn send<F: Told>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> Result<Sent, Counter>
 where
     Maps: Tables<F>,
 {
@@ -270,6 +273,8 @@ where
         let mtu = skb.too_big(headers, to);
         if mtu != 0 {
             count(Counter::TcTooBig, headers.bytes);
+            let what = events::what(kinds::REFUSE, Counter::TcTooBig);
+            F::tell(plan, what, skb.ifindex());
             return Ok(Sent {
                 translated: false,
                 verdict: skb.undelivered(headers, Undelivered::TooBig(mtu))?,
@@ -327,10 +332,11 @@ pub(crate) mod way {
 
 /// Gives an ICMP error about a packet of a flow to whoever sent that packet.
 #[inline(always)]
-pub(crate) fn mend<F: Family>(skb: Skb, headers: &Headers<F>, way: Way) -> i32
+pub(crate) fn mend<F: Told>(skb: Skb, plan: &Plan<F>, way: Way) -> i32
 where
     Maps: Tables<F>,
 {
+    let headers = &plan.headers;
     let Some(quote) = quote::quote(&skb, headers) else {
         return NOT_MENDED;
     };
@@ -346,9 +352,11 @@ where
     match sent {
         Ok(verdict) => {
             count(Counter::TcIcmpError, headers.bytes);
+            let what = events::what(kinds::ERROR, Counter::TcIcmpError);
+            F::tell(plan, what, skb.ifindex());
             verdict
         }
-        Err(counter) => dropped(counter as u32, headers.bytes),
+        Err(counter) => dropped(plan, counter as u32, skb.ifindex()),
     }
 }
 
@@ -376,33 +384,35 @@ fn send_mended<F: Family>(
 
 /// Gives an answer that leaves its service's address.
 #[inline(always)]
-pub(crate) fn answer<F: Family>(skb: Skb, plan: &Plan<F>) -> i32 {
-    let bytes = plan.headers.bytes;
+pub(crate) fn answer<F: Told>(skb: Skb, plan: &Plan<F>) -> i32 {
     match skb.rewrite(&plan.headers, &plan.to) {
         Ok(()) => {
-            count(Counter::TcReply, bytes);
+            count(Counter::TcReply, plan.headers.bytes);
             NEXT
         }
-        Err(counter) => dropped(counter as u32, bytes),
+        Err(counter) => dropped(plan, counter as u32, skb.ifindex()),
     }
 }
 
 /// Answers that nobody listens there. What cannot be answered is dropped, and counted all the same.
 #[inline(always)]
-pub(crate) fn refuse<F: Family>(skb: Skb, headers: &Headers<F>) -> i32 {
-    let bytes = headers.bytes;
+pub(crate) fn refuse<F: Told>(skb: Skb, plan: &Plan<F>) -> i32 {
+    let headers = &plan.headers;
     let answered = match headers.transport {
         Transport::Tcp => skb.reset(headers),
         Transport::Udp | Transport::Sctp => skb.undelivered(headers, Undelivered::NoPort),
         Transport::Icmp | Transport::Elsewhere | Transport::Other => Err(Counter::TcNoEndpoint),
     };
-    count(Counter::TcNoEndpoint, bytes);
+    count(Counter::TcNoEndpoint, headers.bytes);
+    let what = events::what(kinds::REFUSE, Counter::TcNoEndpoint);
+    F::tell(plan, what, skb.ifindex());
     answered.unwrap_or(TC_ACT_SHOT as i32)
 }
 
 #[inline(always)]
-fn dropped(counter: u32, bytes: u32) -> i32 {
-    count_number(counter, bytes);
+fn dropped<F: Told>(plan: &Plan<F>, counter: u32, ifindex: u32) -> i32 {
+    count_number(counter, plan.headers.bytes);
+    F::tell(plan, events::what_number(kinds::DROP, counter), ifindex);
     TC_ACT_SHOT as i32
 }
 

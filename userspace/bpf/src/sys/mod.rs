@@ -7,6 +7,7 @@ mod links;
 mod maps;
 mod memory;
 mod programs;
+mod wait;
 
 use std::ffi::CString;
 use std::io;
@@ -28,6 +29,7 @@ pub(crate) use memory::Mapping;
 pub(crate) use programs::{
     XDP_HAS_FRAGS, kind, load, load_xdp_pass, program_by_id, program_info, test_run,
 };
+pub(crate) use wait::wait_readable;
 
 /// Commands of bpf(2), `enum bpf_cmd` of linux/bpf.h.
 #[derive(Clone, Copy)]

@@ -22,6 +22,7 @@ mod filter;
 mod flows;
 mod history;
 mod list;
+mod monitor;
 mod node;
 mod policy;
 mod proxy;
@@ -60,6 +61,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<ExitCode> {
             });
         }
         Command::Explain(flags) => explain::run(&flags),
+        Command::Monitor(flags) => runtime()?.block_on(monitor::run(flags)),
         Command::Version(output) => version::run(&output),
     };
     done.map(|()| ExitCode::SUCCESS)

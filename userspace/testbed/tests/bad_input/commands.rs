@@ -21,6 +21,7 @@ const COMMANDS: &[&[&str]] = &[
     &["status"],
     &["doctor"],
     &["explain"],
+    &["monitor"],
     &["version"],
 ];
 
@@ -59,6 +60,9 @@ fn wrong_usage_ends_with_status_2_and_names_the_flag() -> Result<()> {
         (&["status", "-o", "xml"], "json"),
         (&["flow", "list", "--protocol", "icmp"], "SCTP"),
         (&["explain", "--to", "10.0.0.1:80"], "--from"),
+        (&["monitor", "--type", "loud"], "refuse"),
+        (&["monitor", "--sample", "0"], "--sample"),
+        (&["monitor", "--drops", "--type", "new"], "--drops"),
         (&["flow", "list", "--address", "web"], "10.244.0.0/16"),
         (&["--log-format", "loud", "version"], "json"),
     ];

@@ -8,5 +8,6 @@ mod host;
 mod https;
 mod life;
 mod requests;
+mod seeing;
 mod stage;
 mod store;

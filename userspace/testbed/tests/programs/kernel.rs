@@ -1,6 +1,7 @@
 //! The programs in the kernel, with tables of the test's own, run on one packet at a time.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use abi::{
@@ -112,10 +113,10 @@ impl Kernel {
                 cgroup_root: None,
                 capacities: Capacities {
                     frontends: 64,
-                    rings: 64,
+                    rings: 128,
                     backends: 64,
                     spreads: 1_024,
-                    affinity: 64,
+                    affinity: 1024,
                     flows: 1024,
                     reverse_sockets: 64,
                 },
@@ -250,9 +251,14 @@ impl Kernel {
         })?)
     }
 
+    /// Where everything is pinned.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.bpffs.path().join("fairlead")
+    }
+
     /// The table of DNS names.
     pub(crate) fn dns_table(&self) -> Result<DnsTable> {
-        Ok(DnsTable::open(&self.bpffs.path().join("fairlead"))?)
+        Ok(DnsTable::open(&self.root())?)
     }
 
     /// The node's namespace.

@@ -2,9 +2,11 @@
 //! counters that moved and no others. The socket programs cannot be run like this; `datapath` tests them.
 
 mod balancing;
+mod differential;
 mod direct;
 mod dns;
 mod errors;
+mod events;
 mod fragments;
 mod hostile;
 mod kernel;

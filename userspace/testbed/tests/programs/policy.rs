@@ -105,8 +105,13 @@ fn judged(net: &Net, loopback: (u32, u32), veth: (u32, u32)) -> Result<Kernel> {
     Ok(kernel)
 }
 
+/// A pod at the loopback whose policies let it begin what [`rules`] say.
+pub(crate) fn client_judged(net: &Net) -> Result<Kernel> {
+    judged(net, (0, CLIENTS), (0, 0))
+}
+
 /// A context in which a packet arrived at `from`.
-fn arrived(from: u32) -> Vec<u8> {
+pub(crate) fn arrived(from: u32) -> Vec<u8> {
     let mut context = vec![0; 40];
     context[36..40].copy_from_slice(&from.to_ne_bytes());
     context
