@@ -19,7 +19,7 @@ use self::pair::Pair;
 use crate::kernel::{VETH, nets};
 
 /// Packets of a run as part of the tests.
-const CASES: u64 = 6_000;
+const CASES: u64 = 3_600;
 /// Packets of a history, over tables that stay as they are.
 const HISTORY: u64 = 200;
 /// Histories over one kernel's flows: more of those would fill its table, and the least recently used give way.

@@ -22,11 +22,11 @@ const BOUNDS: [(&str, u32); 14] = [
     ("getpeername4", 150),
     ("getpeername6", 300),
     ("sock_release", 50),
-    ("pod_egress", 14_500),
+    ("pod_egress", 15_500),
     ("device_egress", 9_000),
-    ("pod_ingress", 52_400),
-    ("device_ingress", 51_900),
-    ("device_xdp", 23_800),
+    ("pod_ingress", 54_100),
+    ("device_ingress", 53_400),
+    ("device_xdp", 23_700),
 ];
 
 #[test]
