@@ -46,7 +46,18 @@ pub(crate) fn run(options: &Options) -> Result<PathBuf> {
     Ok(fairlead.to_path_buf())
 }
 
-/// Builds what the demo and the benches start, and returns the executables.
+/// Builds what the demo starts, and returns the executables. Nothing that the demo shows is slower for being compiled
+/// quickly: packets are balanced by the kernel programs. The tests use what is built here again.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) fn quickly() -> Result<Vec<PathBuf>> {
+    programs()?;
+    cmd::cargo_build(&["--workspace", "--exclude", "programs", "--bins"])
+}
+
+/// Builds what the benches start, and returns the executables.
 ///
 /// # Errors
 ///

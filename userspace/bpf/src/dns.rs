@@ -39,7 +39,7 @@ impl DnsTable {
         let lock = Lock::acquire_maps(&pins)?;
         let id = id(&pins)?;
         let control = Array::open(&pins, spec::DNS_CONTROL, false)?;
-        let before = control.entries().next().map(|(_, control)| control);
+        let before = control.entries()?.pop().map(|(_, control)| control);
         let mut table = DnsTable {
             names,
             control,

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -246,14 +247,20 @@ fn bytes_mut<T: Element>(elements: &mut [T]) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(elements.as_mut_ptr().cast::<u8>(), len) }
 }
 
-/// An array table in shared memory.
+/// An array table in shared memory, which is mapped in parts as they are needed: an array may be far larger than what
+/// is in use of it.
 #[derive(Debug)]
 pub(crate) struct Array<T> {
     spec: Spec,
-    mapping: Mapping,
+    fd: OwnedFd,
+    read_only: bool,
+    parts: Box<[OnceLock<Mapping>]>,
     capacity: u32,
     types: PhantomData<fn() -> T>,
 }
+
+/// Elements of a part. With their size a multiple of eight a part is one of every page size.
+const PART: u32 = 1 << 15;
 
 impl<T: Element + PartialEq> Array<T> {
     /// 64-bit words of an element. The kernel spaces elements by multiples of eight bytes.
@@ -265,19 +272,18 @@ impl<T: Element + PartialEq> Array<T> {
     pub(crate) fn open(pins: &Pins, spec: Spec, read_only: bool) -> Result<Self, Error> {
         // The kernel shares an array only through a descriptor that may write, even for reading.
         let (fd, capacity) = open_pinned(pins, &spec, false)?;
-        let len = capacity as usize * size_of::<T>();
-        let mapping = Mapping::new(
-            &fd,
-            len.next_multiple_of(rustix::param::page_size()),
-            read_only,
-        )
-        .map_err(|source| spec.failed("map", "the elements", source))?;
-        Ok(Array {
+        let array = Array {
             spec,
-            mapping,
+            fd,
+            read_only,
+            parts: (0..capacity.div_ceil(PART))
+                .map(|_| OnceLock::new())
+                .collect(),
             capacity,
             types: PhantomData,
-        })
+        };
+        array.part(0)?; // what cannot be mapped is known at the start
+        Ok(array)
     }
 
     /// Number of elements.
@@ -321,27 +327,53 @@ impl<T: Element + PartialEq> Array<T> {
     }
 
     /// Every element that is not empty, in order of index.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (u32, T)> + '_ {
-        self.elements().filter_map(|(index, words)| {
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not share a part of it.
+    pub(crate) fn entries(&self) -> Result<Vec<(u32, T)>, Error> {
+        let mut entries = Vec::new();
+        self.visit(|index, words| {
             let mut value = T::new_zeroed();
-            let mut used = 0;
-            for (bytes, word) in bytes_mut(std::slice::from_mut(&mut value))
-                .chunks_exact_mut(8)
-                .zip(words)
-            {
-                let word = word.load(Ordering::Relaxed);
-                used |= word;
-                bytes.copy_from_slice(&word.to_ne_bytes());
+            let bytes = bytes_mut(std::slice::from_mut(&mut value));
+            for (bytes, word) in bytes.chunks_exact_mut(8).zip(words) {
+                bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
             }
-            (used != 0).then_some((index, value))
-        })
+            entries.push((index, value));
+        })?;
+        Ok(entries)
     }
 
     /// Number of elements that are not empty.
-    pub(crate) fn used(&self) -> u32 {
-        self.elements()
-            .filter(|(_, words)| words.iter().any(|word| word.load(Ordering::Relaxed) != 0))
-            .count() as u32
+    ///
+    /// # Errors
+    ///
+    /// As [`Array::entries`].
+    pub(crate) fn used(&self) -> Result<u32, Error> {
+        let mut used = 0;
+        self.visit(|_, _| used += 1)?;
+        Ok(used)
+    }
+
+    /// Shows every element that is not empty. Parts that were not mapped before are not afterwards.
+    fn visit(&self, mut see: impl FnMut(u32, &[AtomicU64])) -> Result<(), Error> {
+        for (at, part) in (0u32..).zip(&self.parts) {
+            let passing;
+            let mapping = match part.get() {
+                Some(mapping) => mapping,
+                None => {
+                    passing = self.map(at)?;
+                    &passing
+                }
+            };
+            let elements = mapping.words().chunks_exact(Self::WORDS);
+            for (index, words) in (at * PART..self.capacity).zip(elements) {
+                if words.iter().any(|word| word.load(Ordering::Relaxed) != 0) {
+                    see(index, words);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn element(&self, index: u32) -> Result<&[AtomicU64], Error> {
@@ -353,12 +385,26 @@ impl<T: Element + PartialEq> Array<T> {
                 flag: self.spec.flag,
             });
         }
-        let start = index as usize * Self::WORDS;
-        Ok(&self.mapping.words()[start..start + Self::WORDS])
+        let start = (index % PART) as usize * Self::WORDS;
+        Ok(&self.part(index / PART)?.words()[start..start + Self::WORDS])
     }
 
-    fn elements(&self) -> impl Iterator<Item = (u32, &[AtomicU64])> {
-        (0..self.capacity).zip(self.mapping.words().chunks_exact(Self::WORDS))
+    /// A part of the array, mapped from now on.
+    fn part(&self, at: u32) -> Result<&Mapping, Error> {
+        let part = &self.parts[at as usize];
+        if let Some(mapping) = part.get() {
+            return Ok(mapping);
+        }
+        let mapping = self.map(at)?;
+        Ok(part.get_or_init(|| mapping))
+    }
+
+    fn map(&self, at: u32) -> Result<Mapping, Error> {
+        let elements = PART.min(self.capacity - at * PART) as usize;
+        let len = (elements * size_of::<T>()).next_multiple_of(rustix::param::page_size());
+        let offset = at as usize * PART as usize * size_of::<T>();
+        Mapping::new(&self.fd, offset, len, self.read_only)
+            .map_err(|source| self.spec.failed("map", "the elements", source))
     }
 }
 

@@ -133,15 +133,17 @@ impl View {
             frontends,
             rings: self
                 .rings
-                .entries()
+                .entries()?
+                .into_iter()
                 .map(|(slot, value)| (slot, value.backend))
                 .collect(),
             spreads: self
                 .spreads
-                .entries()
+                .entries()?
+                .into_iter()
                 .map(|(element, value)| (element, value.words))
                 .collect(),
-            backends: self.backends.entries().collect(),
+            backends: self.backends.entries()?.into_iter().collect(),
             sources: self.source_keys()?,
         })
     }
@@ -237,8 +239,7 @@ impl View {
     /// What the holder of the DNS zone says of names that are answered here and of its own instance.
     #[must_use]
     pub fn dns(&self) -> DnsControl {
-        let found = self.dns_control.entries().next();
-        found.map_or_else(DnsControl::default, |(_, control)| control)
+        self.dns_control.get(0)
     }
 
     /// Names that are answered here.
@@ -334,13 +335,17 @@ impl View {
         let mut fills = vec![
             hash!(FRONTENDS4, frontends4),
             hash!(FRONTENDS6, frontends6),
-            fill(&spec::RINGS, self.rings.used(), self.rings.capacity()),
+            fill(&spec::RINGS, self.rings.used()?, self.rings.capacity()),
             fill(
                 &spec::BACKENDS,
-                self.backends.used(),
+                self.backends.used()?,
                 self.backends.capacity(),
             ),
-            fill(&spec::SPREADS, self.spreads.used(), self.spreads.capacity()),
+            fill(
+                &spec::SPREADS,
+                self.spreads.used()?,
+                self.spreads.capacity(),
+            ),
             hash!(AFFINITY, affinity),
             hash!(FLOWS4, flows4),
             hash!(FLOWS6, flows6),

@@ -13,8 +13,15 @@ pub(crate) struct Mapping {
 }
 
 impl Mapping {
-    /// Maps `len` bytes of the array.
-    pub(crate) fn new(map: &impl AsFd, len: usize, read_only: bool) -> io::Result<Mapping> {
+    /// Maps `len` bytes of the array from byte `offset`, which is a multiple of the page size. All of them count as the
+    /// process's memory from then on, whether they are touched or not.
+    pub(crate) fn new(
+        map: &impl AsFd,
+        offset: usize,
+        len: usize,
+        read_only: bool,
+    ) -> io::Result<Mapping> {
+        let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
         let protection = if read_only {
             libc::PROT_READ
         } else {
@@ -28,7 +35,7 @@ impl Mapping {
                 protection,
                 libc::MAP_SHARED,
                 map.as_fd().as_raw_fd(),
-                0,
+                offset,
             )
         };
         if start == libc::MAP_FAILED {

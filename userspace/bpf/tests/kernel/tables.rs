@@ -1,6 +1,6 @@
 //! What the tables hold, how fast, and what happens when they are full.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use abi::NodeConfig;
 use bpf::{Capacities, Datapath, Error, Settings};
@@ -132,13 +132,13 @@ fn fifty_thousand_services_are_programmed_at_once() {
     let ground = Ground::new("cold");
     let mut settings = ground.settings();
     settings.capacities = Capacities::default();
-    let opened = Instant::now();
+    let opened = processor_time();
     let mut datapath = Datapath::open(&settings).unwrap();
-    let opened = opened.elapsed();
+    let opened = processor_time() - opened;
     let steps: Vec<Step> = (1..=50_000).flat_map(|n| service(key4(n), n, 5)).collect();
-    let cold = Instant::now();
+    let cold = processor_time();
     datapath.apply(&steps).unwrap();
-    let cold = cold.elapsed();
+    let cold = processor_time() - cold;
 
     let (mut backends, mut rings, mut frontends) = (Vec::new(), Vec::new(), Vec::new());
     for step in steps {
@@ -149,19 +149,19 @@ fn fifty_thousand_services_are_programmed_at_once() {
         }
     }
     let sorted: Vec<Step> = [backends, rings, frontends].concat();
-    let again = Instant::now();
+    let again = processor_time();
     datapath.apply(&sorted).unwrap();
-    let again = again.elapsed();
+    let again = processor_time() - again;
 
-    let read = Instant::now();
+    let read = processor_time();
     let observed = datapath.observe().unwrap();
-    let read = read.elapsed();
+    let read = processor_time() - read;
     let mut single: Vec<_> = (50_001..50_021)
         .map(|n| {
             let steps = service(key4(n), n, 5);
-            let started = Instant::now();
+            let started = processor_time();
             datapath.apply(&steps).unwrap();
-            started.elapsed()
+            processor_time() - started
         })
         .collect();
     single.sort();
@@ -172,8 +172,17 @@ fn fifty_thousand_services_are_programmed_at_once() {
     assert_eq!(observed.frontends.len(), 50_000);
     assert_eq!(observed.rings.len(), 250_000);
     assert_eq!(observed.backends.len(), 250_000);
-    // The better of two, because other tests run at the same time.
+    // The better of two, because what other tests do slows this one down.
     let best = cold.min(again);
     assert!(best.as_secs_f64() < 1.0, "{best:?}");
     assert!(one.as_micros() < 1_000, "{one:?}");
+}
+
+/// What this thread has used of a processor: what else the machine does is not in it.
+fn processor_time() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(
+        used.tv_sec.unsigned_abs(),
+        u32::try_from(used.tv_nsec).unwrap_or_default(),
+    )
 }

@@ -105,7 +105,8 @@ impl Site {
 /// would wait for a CPU to wake up, which on a virtual machine takes ten times as long as all that is measured here.
 const CPU: usize = 0;
 
-/// How often each case is measured, and for how long each time.
+/// How often each case is measured, and for how long each time. Other guests of the machine take its CPU for tenths of a
+/// second: many short slices one after the other are disturbed alike.
 struct Effort {
     rounds: usize,
     /// For metrics that nothing is demanded of.
@@ -121,15 +122,15 @@ pub(crate) fn measure(figures: &mut Figures, quick: bool) -> Result<()> {
     };
     let effort = if quick {
         Effort {
-            rounds: 9,
+            rounds: 31,
             rounds_unbounded: 5,
-            slice: Duration::from_millis(60),
+            slice: Duration::from_millis(25),
         }
     } else {
         Effort {
-            rounds: 31,
-            rounds_unbounded: 9,
-            slice: Duration::from_millis(100),
+            rounds: 101,
+            rounds_unbounded: 15,
+            slice: Duration::from_millis(30),
         }
     };
     // Sites of one make: no balancing; that with an XDP program that does nothing; Fairlead; Fairlead with the stack's
