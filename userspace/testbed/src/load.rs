@@ -173,6 +173,16 @@ impl Report {
         parts.join(", ")
     }
 
+    /// Names the path that its errors happened on.
+    #[must_use]
+    pub fn of(mut self, path: &str) -> Self {
+        let errors = std::mem::take(&mut self.errors).into_iter();
+        self.errors = errors
+            .map(|(error, count)| (format!("{path}: {error}"), count))
+            .collect();
+        self
+    }
+
     fn fail(&mut self, what: String) {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)

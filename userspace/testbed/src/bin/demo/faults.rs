@@ -119,7 +119,8 @@ fn fairlead_dies(cluster: &mut Cluster, targets: &[Target]) -> Result<bool> {
     for (index, (name, load)) in loads.into_iter().enumerate() {
         let report = load
             .stop()
-            .with_context(|| format!("the load on the {name} path"))?;
+            .with_context(|| format!("the load on the {name} path"))?
+            .of(name);
         if index < targets.len() {
             &mut new
         } else {
