@@ -67,6 +67,13 @@ pub mod flags {
     pub const SNAT: u32 = 1 << 1;
     /// A FIN or RST passed: the flow is ending.
     pub const CLOSING: u32 = 1 << 2;
+    /// Of the entry of answers: TCP's SYN began the flow, and its source address is the client's at the backend too.
+    pub const OPENING: u32 = 1 << 3;
+    /// The backend answered what began the flow.
+    pub const ANSWERED: u32 = 1 << 4;
+    /// The backend took what began the flow for a packet of another conversation: the client has one with the backend
+    /// itself, of the same ports. The answers are that one's.
+    pub const TAKEN: u32 = 1 << 5;
 
     /// The bits that hold the index of the device where packets of the client arrive, if it was asked once whether the
     /// way back to the client is the way that its packets come. Zero otherwise.

@@ -160,6 +160,9 @@ pub fn balance<F: Family, T: Tables<F>>(
     let closing = headers.tcp_flags & (tcp::FIN | tcp::RST) != 0;
     if let Some(state) = tables.flow(&headers.tuple, closing) {
         if state.flags() & flags::REPLY != 0 {
+            if !is_answer(tables, headers, state) {
+                return Decision::Pass;
+            }
             // Hairpins and answers to our own address do not go through this node's routing.
             let here = state.flags() & flags::SNAT != 0
                 || place == Place::Pod && bounces::<F>(&headers.tuple, state.to());
@@ -197,6 +200,7 @@ pub fn balance<F: Family, T: Tables<F>>(
         now_secs: 0,
         place,
         snat: false,
+        opens: headers.transport == Transport::Tcp && opens(headers),
     };
     let begun = match found {
         Some(frontend) => {
@@ -242,7 +246,7 @@ pub fn reply<F: Family, T: Tables<F>>(
     }
     let closing = headers.tcp_flags & (tcp::FIN | tcp::RST) != 0;
     match tables.flow(&headers.tuple, closing) {
-        Some(state) if state.flags() & flags::REPLY != 0 => {
+        Some(state) if state.flags() & flags::REPLY != 0 && is_answer(tables, headers, state) => {
             *to = *state.to();
             rewrite(tables, headers, to, Kind::Reply)
         }
@@ -352,13 +356,43 @@ fn rewrite<F: Family, T: Tables<F>>(
     Decision::Rewrite(kind)
 }
 
+/// Whether a packet asks for a new connection.
+#[inline(always)]
+fn opens<F: Family>(headers: &Headers<F>) -> bool {
+    matches!(headers.transport, Transport::Tcp | Transport::Sctp)
+        && headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+}
+
+/// Whether a packet with the tuple of a flow's answers is one. To a SYN the backend answers with a SYN or RST, unless
+/// the client has a connection of the same ports with the backend itself, which has no entry here: then the answer, an
+/// ACK (RFC 9293, section 3.10.7.4), is that one's, as is all that follows, and the flow gets another port with the
+/// client's next SYN.
+#[inline(always)]
+fn is_answer<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>, state: &F::State) -> bool {
+    state.flags() & (flags::OPENING | flags::ANSWERED) != flags::OPENING
+        || state.flags() & flags::TAKEN == 0 && accepts(tables, headers)
+}
+
+/// Whether the first packet with the tuple of a flow's answers is one; the entry remembers. A function of its own: there
+/// is one such packet in a flow.
+#[inline(never)]
+fn accepts<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>) -> bool {
+    let accepts = headers.tcp_flags & (tcp::SYN | tcp::RST) != 0;
+    let found = if accepts {
+        flags::ANSWERED
+    } else {
+        flags::TAKEN
+    };
+    tables.mark_flow(&headers.tuple, found);
+    accepts
+}
+
 /// Whether a packet of a known flow goes on to the flow's backend, or chooses anew.
 #[inline(always)]
 fn stays<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>, state: &F::State) -> bool {
     if matches!(headers.transport, Transport::Tcp | Transport::Sctp) {
-        let opens = headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
         // A client that takes a port again may have ended the flow before, and its answers may be another's since.
-        !opens
+        !opens(headers)
             || state.flags() & flags::CLOSING == 0
                 && serves(tables, state)
                 && hears(tables, &headers.tuple, state)
@@ -371,13 +405,15 @@ fn stays<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>, state: &F::S
 #[inline(always)]
 fn mixes<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>) -> bool {
     let begins = match headers.transport {
-        Transport::Tcp | Transport::Sctp => headers.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN,
+        Transport::Tcp | Transport::Sctp => opens(headers),
         Transport::Udp => true,
         Transport::Icmp | Transport::Elsewhere | Transport::Other => false,
     };
     begins
         && match tables.flow(&headers.tuple.reversed(), false) {
-            Some(state) => state.flags() & (flags::REPLY | flags::SNAT) == flags::REPLY,
+            Some(state) => {
+                state.flags() & (flags::REPLY | flags::SNAT | flags::TAKEN) == flags::REPLY
+            }
             None => false,
         }
 }
@@ -386,7 +422,7 @@ fn mixes<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>) -> bool {
 #[inline(never)]
 fn hears<F: Family, T: Tables<F>>(tables: &T, tuple: &F::Flow, state: &F::State) -> bool {
     match tables.flow(&state.to().reversed(), false) {
-        Some(answer) => answer.to().is(&tuple.reversed()),
+        Some(answer) => answer.to().is(&tuple.reversed()) && answer.flags() & flags::TAKEN == 0,
         None => false,
     }
 }
@@ -429,6 +465,7 @@ pub struct Beginning {
     now_secs: u32,
     place: Place,
     snat: bool,
+    opens: bool,
 }
 
 /// Chooses the backend of a new flow; `to` becomes what the packet would be, were there no other flows. Called
@@ -511,12 +548,17 @@ pub fn begin<F: Family, T: Tables<F>>(
     to: &mut F::Flow,
 ) -> Decision {
     let snat = if beginning.snat { flags::SNAT } else { 0 };
+    let opening = if beginning.opens && !source_changes::<F>(tuple, to) {
+        flags::OPENING
+    } else {
+        0
+    };
     let mut state = F::State::new(
         tuple.reversed(),
         beginning.service,
         beginning.backend,
         beginning.now_secs,
-        snat | flags::REPLY,
+        snat | opening | flags::REPLY,
     );
     // The answer's tuple must be no other flow's. The client's own port is tried first, unless it would mix with
     // this node's.
@@ -549,7 +591,10 @@ pub fn begin<F: Family, T: Tables<F>>(
 pub fn claim<F: Family, T: Tables<F>>(tables: &T, answer: &F::Flow, state: &F::State) -> Inserted {
     match tables.claim_flow(answer, state) {
         Inserted::Taken => match tables.flow(answer, false) {
-            Some(other) if other.to().is(state.to()) || other.flags() & flags::CLOSING != 0 => {
+            Some(other)
+                if other.flags() & flags::CLOSING != 0
+                    || other.to().is(state.to()) && other.flags() & flags::TAKEN == 0 =>
+            {
                 tables.put_flow(answer, state)
             }
             Some(_) | None => Inserted::Taken,
@@ -559,345 +604,4 @@ pub fn claim<F: Family, T: Tables<F>>(tables: &T, answer: &F::Flow, state: &F::S
 }
 
 #[cfg(test)]
-mod tests {
-    use abi::{Backend, Flow4, NodeConfig};
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::V4;
-    use crate::model::Model;
-    use crate::parse::FragmentId;
-
-    const NODE: [u8; 4] = [192, 0, 2, 1];
-    const IFINDEX: u32 = 2;
-
-    /// Services 1 to 3 at 10.96.0.n:80, all with the same three backends 10.244.0.n:8080, of which the last is on
-    /// another node.
-    fn model(affinity_secs: u32) -> Model {
-        let mut model = Model {
-            node: NodeConfig {
-                addr4: NODE,
-                snat_port_min: 61_000.into(),
-                snat_port_max: 62_000.into(),
-                ..NodeConfig::default()
-            },
-            ..Model::default()
-        };
-        for service in 1..=3u8 {
-            let key = V4::frontend_key([10, 96, 0, service], 80.into(), 6, Scope::Any);
-            let ring_offset = u32::from(service) * 10;
-            let frontend = Frontend {
-                service: service.into(),
-                ring_offset,
-                ring_len: 3,
-                affinity_secs,
-                flags: 0,
-            };
-            let key = zerocopy::IntoBytes::as_bytes(&key).to_vec();
-            model.frontends.insert(key, frontend);
-            for n in 0..3u8 {
-                let mut addr = [0; 16];
-                addr[..4].copy_from_slice(&[10, 244, 0, n + 1]);
-                let id = ring_offset + u32::from(n);
-                let backend = Backend {
-                    addr,
-                    port: 8080.into(),
-                    family: abi::family::V4,
-                    flags: if n < 2 { backends::flags::LOCAL } else { 0 },
-                    service: service.into(),
-                };
-                model.slots.insert(id, id);
-                model.backends.insert(id, backend);
-            }
-        }
-        model
-    }
-
-    fn headers(tuple: Flow4, tcp_flags: u8) -> Headers<V4> {
-        Headers {
-            fault: Fault::None,
-            l3: 14,
-            l4: 34,
-            bytes: 40,
-            tuple,
-            transport: Transport::Tcp,
-            tcp_flags,
-            ttl: 64,
-            fragment: Fragment::Whole,
-            fragment_id: FragmentId {
-                id: [0; 4],
-                proto: 6,
-            },
-        }
-    }
-
-    fn tuple(client: u8, sport: u16, service: u8) -> Flow4 {
-        Flow4::new(
-            [10, 244, 0, client],
-            [10, 96, 0, service],
-            sport.into(),
-            80.into(),
-            6,
-        )
-    }
-
-    fn send(model: &Model, place: Place, tuple: Flow4, flags: u8) -> (Decision, Flow4) {
-        let mut to = tuple;
-        let decision = balance(model, place, IFINDEX, &mut headers(tuple, flags), &mut to);
-        (decision, to)
-    }
-
-    proptest! {
-        /// Whatever flows there are, each keeps its backend, no two look the same to a backend, and each answer
-        /// finds its own way back.
-        #[test]
-        fn flows_never_mix(
-            sent in proptest::collection::vec((1u8..6, 1000u16..1003, 1u8..4, any::<bool>()), 1..60),
-            seed in any::<u32>(),
-        ) {
-            let model = model(0);
-            model.seed.set(seed);
-            let mut known: Vec<(Flow4, Flow4, Place)> = Vec::new();
-            for (client, sport, service, outside) in sent {
-                // A client is in one place only.
-                let place = if outside { Place::Device } else { Place::Pod };
-                let client = if outside { client + 100 } else { client };
-                let tuple = tuple(client, sport, service);
-                let (decision, to) = send(&model, place, tuple, tcp::ACK);
-                match known.iter().find(|(from, ..)| *from == tuple) {
-                    Some((_, before, _)) => {
-                        prop_assert_eq!(decision, Decision::Rewrite(Kind::Forward));
-                        prop_assert_eq!(to, *before);
-                    }
-                    None => {
-                        prop_assert_eq!(decision, Decision::Rewrite(Kind::New));
-                        prop_assert!(known.iter().all(|(_, other, _)| *other != to));
-                        known.push((tuple, to, place));
-                    }
-                }
-            }
-            for (from, to, place) in known {
-                let mut shown = to.reversed();
-                let mut answer = headers(to.reversed(), tcp::ACK);
-                let decision = if source_changes::<V4>(&from, &to) {
-                    balance(&model, place, IFINDEX, &mut answer, &mut shown)
-                } else {
-                    reply(&model, &mut answer, &mut shown)
-                };
-                prop_assert_eq!(decision, Decision::Rewrite(Kind::Reply));
-                prop_assert_eq!(shown, from.reversed());
-            }
-        }
-
-        #[test]
-        fn translated_ports_lie_in_their_range(first in 1u16.., len in any::<u16>(), random in any::<u32>()) {
-            let last = first.saturating_add(len);
-            let range = PortRange::new(first, last);
-            for attempt in 0..PORT_TRIES {
-                prop_assert!((first..=last).contains(&range.candidate(random, attempt).get()));
-            }
-        }
-    }
-
-    #[test]
-    fn a_source_is_translated_only_where_the_answer_would_not_come_back() {
-        let model = model(0);
-        for sport in 1000..1100 {
-            let (_, to) = send(&model, Place::Device, tuple(100, sport, 1), tcp::SYN);
-            let local = to.daddr != [10, 244, 0, 3];
-            assert_eq!(to.saddr, if local { [10, 244, 0, 100] } else { NODE });
-            assert_eq!((61_000..=62_000).contains(&to.sport.get()), !local);
-            let (_, to) = send(&model, Place::Pod, tuple(50, sport, 1), tcp::SYN);
-            assert_eq!(to.saddr, [10, 244, 0, 50]);
-        }
-    }
-
-    /// The frontend of service 1 changed, seen from inside and, where that is `Some`, from outside.
-    fn with_frontend(any: Frontend, external: Option<Frontend>) -> Model {
-        let mut model = model(0);
-        for (scope, frontend) in [(Scope::Any, Some(any)), (Scope::External, external)] {
-            let key = V4::frontend_key([10, 96, 0, 1], 80.into(), 6, scope);
-            let key = zerocopy::IntoBytes::as_bytes(&key).to_vec();
-            if let Some(frontend) = frontend {
-                model.frontends.insert(key, frontend);
-            }
-        }
-        model
-    }
-
-    const ONE: Frontend = Frontend {
-        service: 1,
-        ring_offset: 10,
-        ring_len: 3,
-        affinity_secs: 0,
-        flags: 0,
-    };
-
-    #[test]
-    fn a_policy_that_leaves_no_endpoint_drops_those_outside_only() {
-        let none = Frontend {
-            ring_len: 0,
-            flags: DROP,
-            ..ONE
-        };
-        let model = with_frontend(ONE, Some(none));
-        let dropped = Decision::Drop(Counter::DropNoLocalEndpoint);
-        for (place, sport, expected) in [
-            (Place::Pod, 1000, Decision::Rewrite(Kind::New)),
-            (Place::Device, 1001, dropped),
-            (Place::Wire, 1002, dropped),
-        ] {
-            let (decision, _) = send(&model, place, tuple(100, sport, 1), tcp::SYN);
-            assert_eq!(decision, expected, "{place:?}");
-        }
-        let model = with_frontend(none, None);
-        let (decision, _) = send(&model, Place::Pod, tuple(100, 1000, 1), tcp::SYN);
-        assert_eq!(decision, dropped, "internalTrafficPolicy");
-        let model = with_frontend(Frontend { flags: 0, ..none }, None);
-        let (decision, _) = send(&model, Place::Device, tuple(100, 1000, 1), tcp::SYN);
-        assert_eq!(decision, Decision::Refuse);
-    }
-
-    #[test]
-    fn only_admitted_clients_begin_flows() {
-        let restricted = Frontend {
-            flags: CHECK_SOURCE,
-            ..ONE
-        };
-        let mut model = with_frontend(restricted, None);
-        model.admitted = vec![V4::source_key(1, [10, 244, 0, 100])];
-        for place in [Place::Pod, Place::Device, Place::Wire] {
-            let (decision, _) = send(&model, place, tuple(100, 1000, 1), tcp::SYN);
-            assert!(matches!(decision, Decision::Rewrite(_)), "{place:?}");
-            let (decision, _) = send(&model, place, tuple(101, 1000, 1), tcp::SYN);
-            assert_eq!(decision, Decision::Drop(Counter::DropSource), "{place:?}");
-        }
-    }
-
-    #[test]
-    fn a_loopback_frontend_is_no_packet_s() {
-        let model = with_frontend(
-            Frontend {
-                flags: HOST_ONLY,
-                ..ONE
-            },
-            None,
-        );
-        for place in [Place::Pod, Place::Device, Place::Wire] {
-            let (decision, _) = send(&model, place, tuple(100, 1000, 1), tcp::SYN);
-            assert_eq!(decision, Decision::Pass, "{place:?}");
-        }
-    }
-
-    #[test]
-    fn a_client_with_affinity_stays_until_its_time_is_over_or_its_backend_gone() {
-        let mut model = model(10);
-        let first = send(&model, Place::Pod, tuple(50, 1000, 1), tcp::SYN)
-            .1
-            .daddr;
-        for sport in 1001..1050 {
-            model.now_secs.set(model.now_secs.get() + 9);
-            let to = send(&model, Place::Pod, tuple(50, sport, 1), tcp::SYN).1;
-            assert_eq!(to.daddr, first, "every use prolongs it");
-        }
-        model.now_secs.set(model.now_secs.get() + 10);
-        let mut later: Vec<_> = Vec::new();
-        for sport in 2000..2030 {
-            later.push(
-                send(&model, Place::Pod, tuple(50, sport, 1), tcp::SYN)
-                    .1
-                    .daddr,
-            );
-            model.now_secs.set(model.now_secs.get() + 10);
-        }
-        assert!(later.iter().any(|daddr| *daddr != first), "it ends");
-
-        let bound = send(&model, Place::Pod, tuple(50, 3000, 1), tcp::SYN)
-            .1
-            .daddr;
-        let gone = model
-            .backends
-            .iter()
-            .find(|(id, backend)| **id < 20 && backend.addr[..4] == bound);
-        let gone = *gone.expect("the backend that was chosen").0;
-        model.backends.remove(&gone);
-        let others: Vec<_> = (10..13).filter(|id| *id != gone).collect();
-        for (slot, id) in (10..13).zip(others.iter().cycle()) {
-            model.slots.insert(slot, *id);
-        }
-        let to = send(&model, Place::Pod, tuple(50, 3001, 1), tcp::SYN).1;
-        assert_ne!(to.daddr, bound);
-    }
-
-    #[test]
-    fn a_port_taken_again_after_its_flow_ended_is_a_new_flow() {
-        let model = model(0);
-        let tuple = tuple(50, 1000, 1);
-        let kinds: Vec<_> = [
-            tcp::SYN,
-            tcp::ACK,
-            tcp::SYN,
-            tcp::FIN | tcp::ACK,
-            tcp::ACK,
-            tcp::SYN,
-        ]
-        .map(|flags| send(&model, Place::Pod, tuple, flags).0)
-        .into();
-        let (new, forward) = (
-            Decision::Rewrite(Kind::New),
-            Decision::Rewrite(Kind::Forward),
-        );
-        assert_eq!(kinds, [new, forward, forward, forward, forward, new]);
-    }
-
-    #[test]
-    fn a_port_that_was_used_directly_serves_a_service_again() {
-        let model = model(0);
-        let place = Place::Pod;
-        let service = tuple(100, 1000, 1);
-        let (_, first) = send(&model, place, service, tcp::SYN);
-        // The client ends the flow one-sidedly, then talks to the backend itself from the same port.
-        send(&model, place, first.reversed(), tcp::RST);
-        let (_, direct) = send(&model, place, first, tcp::SYN);
-        assert_eq!(direct, first, "the port is free again");
-        let (_, again) = send(&model, place, service, tcp::SYN);
-        assert!(
-            hears_model(&model, service, again),
-            "answers go to the service's flow"
-        );
-        // And the other way round: a direct conversation takes the place of an earlier one on its port.
-        let (_, later) = send(&model, place, first, tcp::SYN);
-        assert!(hears_model(&model, first, later));
-    }
-
-    fn hears_model(model: &Model, tuple: Flow4, to: Flow4) -> bool {
-        Tables::<V4>::flow(model, &to.reversed(), false)
-            .is_some_and(|answer| answer.to == tuple.reversed())
-    }
-
-    #[test]
-    fn a_direct_conversation_does_not_mix_with_a_service_s_unless_xdp_made_it() {
-        for (place, xdp, told) in [
-            (Place::Pod, true, true),
-            (Place::Wire, true, true),
-            (Place::Device, false, true),
-            (Place::Device, true, false),
-        ] {
-            let model = Model { xdp, ..model(0) };
-            // Backends of this node only.
-            let to = (1000..)
-                .map(|sport| send(&model, place, tuple(100, sport, 1), tcp::SYN).1)
-                .find(|to| to.saddr != NODE);
-            let seen = to.expect("one of three is chosen sooner or later");
-            let (decision, direct) = send(&model, place, seen, tcp::SYN);
-            if told {
-                assert_eq!(decision, Decision::Rewrite(Kind::New), "{place:?}");
-                assert_ne!(direct.sport, seen.sport, "{place:?}");
-                let later = send(&model, place, seen, tcp::ACK);
-                assert_eq!(later, (Decision::Rewrite(Kind::Forward), direct));
-            } else {
-                assert_eq!((decision, direct), (Decision::Pass, seen), "{place:?}");
-            }
-        }
-    }
-}
+mod tests;

@@ -79,7 +79,11 @@ const fn product(a: u32, mut b: u32) -> u32 {
         if (a << bit) >> 31 == 1 {
             product ^= b;
         }
-        b = if b & 1 == 1 { b >> 1 ^ POLYNOMIAL } else { b >> 1 };
+        b = if b & 1 == 1 {
+            b >> 1 ^ POLYNOMIAL
+        } else {
+            b >> 1
+        };
         bit += 1;
     }
     product

@@ -125,6 +125,15 @@ impl Packet {
         }
     }
 
+    /// The same where a backend answers with it for the first time: TCP accepts the connection.
+    #[must_use]
+    pub fn accepting(mut self) -> Self {
+        if let Transport::Tcp { flags, .. } = &mut self.transport {
+            *flags = tcp::SYN | tcp::ACK;
+        }
+        self
+    }
+
     /// The same, sent back over the link that it came from.
     #[must_use]
     pub fn sent_back(&self) -> Self {

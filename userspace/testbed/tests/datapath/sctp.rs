@@ -191,7 +191,11 @@ fn associations(path: Path) -> Result<()> {
             stop.store(true, Ordering::Relaxed);
             let heard = servers
                 .into_iter()
-                .map(|server| server.join().map_err(|_| anyhow::anyhow!("a server panicked"))?)
+                .map(|server| {
+                    server
+                        .join()
+                        .map_err(|_| anyhow::anyhow!("a server panicked"))?
+                })
                 .collect::<Result<_>>()?;
             asked.map(|()| heard)
         })?;

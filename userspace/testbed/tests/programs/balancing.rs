@@ -52,8 +52,8 @@ fn a_pod_reaches_a_service_and_hears_from_it() -> Result<()> {
                 kernel.expect("first", "pod_ingress", &first, NEXT, &to(&first), begun);
                 let known = Some(Counter::TcForward);
                 kernel.expect("later", "pod_ingress", &later, NEXT, &to(&later), known);
-                let answer = later.between(net.backend, client);
-                let shown = later.between(net.service, client);
+                let answer = later.between(net.backend, client).accepting();
+                let shown = later.between(net.service, client).accepting();
                 // Where it comes from it must not change: the node's routing would take it for forged.
                 for place in ["pod_ingress", "device_ingress"] {
                     kernel.expect("answer comes", place, &answer, NEXT, &answer, None);
@@ -189,8 +189,8 @@ fn outside_reaches_a_backend_of_this_node() -> Result<()> {
                         kernel.expect("after", "device_ingress", &seen, NEXT, &seen, None);
                     }
                 }
-                let answer = later.between(net.backend, net.client);
-                let shown = later.between(net.service, net.client);
+                let answer = later.between(net.backend, net.client).accepting();
+                let shown = later.between(net.service, net.client).accepting();
                 let counter = Some(Counter::TcReply);
                 kernel.expect("answer", "device_egress", &answer, NEXT, &shown, counter);
             }
@@ -281,7 +281,7 @@ fn two_services_with_one_backend_do_not_mix_a_client_s_flows() -> Result<()> {
         assert_eq!(ran.packet, two.between(moved, net.backend).bytes());
         let reply = Some(Counter::TcReply);
         for (from, service) in [(net.client, net.service), (moved, second)] {
-            let answer = Packet::tcp(net.backend, from, tcp::ACK);
+            let answer = Packet::tcp(net.backend, from, tcp::SYN | tcp::ACK);
             let shown = answer.between(service, net.client);
             kernel.expect("answer", "pod_egress", &answer, NEXT, &shown, reply);
         }
@@ -461,9 +461,48 @@ fn a_direct_connection_from_a_port_that_a_flow_has_is_told_apart() -> Result<()>
         let moved = SocketAddr::new(net.client.ip(), port);
         let reply = Some(Counter::TcReply);
         for (from, shown) in [(net.client, net.service), (moved, net.backend)] {
-            let answer = Packet::tcp(net.backend, from, tcp::ACK);
+            let answer = Packet::tcp(net.backend, from, tcp::SYN | tcp::ACK);
             let shown = answer.between(shown, net.client);
             kernel.expect("answer", "pod_egress", &answer, NEXT, &shown, reply);
+        }
+    }
+    Ok(())
+}
+
+/// A connection with the backend itself has no entry. Where a service's flow gets its ports, the backend says so with an
+/// ACK to the SYN: both connections hear what is theirs.
+#[test]
+fn a_service_s_flow_leaves_its_port_to_a_direct_connection_that_had_it() -> Result<()> {
+    for net in nets() {
+        for (begins, ends) in [
+            ("pod_ingress", "pod_egress"),
+            ("device_ingress", "device_egress"),
+            ("device_xdp", "device_egress"),
+        ] {
+            let mut kernel = Kernel::new()?;
+            kernel.service(1, net.service, TCP, Some(net.backend), true)?;
+            let first = Packet::tcp(net.client, net.service, tcp::SYN).bytes();
+            kernel.run(begins, &first)?;
+            let challenge = Packet::tcp(net.backend, net.client, tcp::ACK);
+            kernel.expect(
+                "challenge",
+                "pod_ingress",
+                &challenge,
+                NEXT,
+                &challenge,
+                None,
+            );
+            kernel.expect("challenge", ends, &challenge, NEXT, &challenge, None);
+            let ran = kernel.run(begins, &first)?;
+            let l4 = if net.node.is_ipv4() { 34 } else { 54 };
+            let port = u16::from_be_bytes([ran.packet[l4], ran.packet[l4 + 1]]);
+            assert_ne!(port, net.client.port(), "{begins}");
+            let moved = SocketAddr::new(net.client.ip(), port);
+            let answer = Packet::tcp(net.backend, moved, tcp::SYN | tcp::ACK);
+            let shown = answer.between(net.service, net.client);
+            let reply = Some(Counter::TcReply);
+            kernel.expect("answer", ends, &answer, NEXT, &shown, reply);
+            kernel.expect("direct", ends, &challenge, NEXT, &challenge, None);
         }
     }
     Ok(())

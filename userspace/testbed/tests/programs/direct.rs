@@ -273,7 +273,7 @@ fn a_service_s_packets_and_answers_go_straight() -> Result<()> {
                 Some((&out, &known)),
             );
             // The answer comes from the backend's link: the two change sides.
-            let answer = later.between(net.backend, net.client);
+            let answer = later.between(net.backend, net.client).accepting();
             expect(
                 &kernel,
                 "answer from elsewhere",
