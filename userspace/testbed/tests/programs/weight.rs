@@ -22,11 +22,11 @@ const BOUNDS: [(&str, u32); 14] = [
     ("getpeername4", 150),
     ("getpeername6", 300),
     ("sock_release", 50),
-    ("pod_egress", 15_500),
-    ("device_egress", 9_000),
+    ("pod_egress", 16_000),
+    ("device_egress", 9_400),
     ("pod_ingress", 56_500),
     ("device_ingress", 56_000),
-    ("device_xdp", 25_000),
+    ("device_xdp", 25_500),
 ];
 
 #[test]
