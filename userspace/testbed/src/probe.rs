@@ -97,11 +97,11 @@ fn tcp(port: u16, target: SocketAddr, limit: Duration, seen: &mut Seen) -> std::
 
 /// A connection from a port of one's choice (zero for any) whose every step is bounded in time, connecting
 /// included.
-pub(crate) fn connect_from(
-    port: u16,
-    target: SocketAddr,
-    limit: Duration,
-) -> std::io::Result<TcpStream> {
+///
+/// # Errors
+///
+/// Of socket(2), bind(2) and connect(2).
+pub fn connect_from(port: u16, target: SocketAddr, limit: Duration) -> std::io::Result<TcpStream> {
     let family = if target.is_ipv4() {
         AddressFamily::INET
     } else {

@@ -9,10 +9,11 @@ mod straight;
 mod unplaced;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use testbed::balancer::Service;
 use testbed::probe::{How, Seen};
 use testbed::topology::{NODE4, NODE6, REMOTE4, REMOTE6};
@@ -372,6 +373,55 @@ fn an_old_flow_leaves_a_direct_connection_alone() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// And the other way round: a connection with the backend itself goes on when the client speaks to the service from the
+/// same port, and so does that one, although the backend must tell them apart first.
+#[test]
+fn a_new_flow_leaves_a_direct_connection_alone() -> Result<()> {
+    for path in Path::ALL.into_iter().filter(|path| *path != Path::Socket) {
+        let mut stage = Stage::set(path)?;
+        stage.go_straight()?;
+        for v6 in [false, true] {
+            let backend = stage.pods(v6)[0];
+            stage.serve(v6, &[backend], 0)?;
+            let direct = SocketAddr::new(backend, HTTP);
+            let limit = Duration::from_secs(3);
+            let mut kept = stage
+                .client_netns()
+                .run(|| Ok(testbed::probe::connect_from(40_001, direct, limit)?))?;
+            assert_eq!(asked(&mut kept)?, "web-0", "{path:?}");
+            let target = stage.target(v6, HTTP);
+            let seen = stage
+                .client_netns()
+                .run(|| ask_from(40_001, How::Tcp, target))?;
+            assert_eq!(seen.error, None, "{path:?} {target}");
+            assert_eq!(asked(&mut kept)?, "web-0", "{path:?}");
+        }
+    }
+    Ok(())
+}
+
+/// The first word of the answer to another request on a connection.
+fn asked(connection: &mut TcpStream) -> Result<String> {
+    connection.write_all(b"GET / HTTP/1.1\r\nhost: testbed\r\n\r\n")?;
+    let mut response = Vec::new();
+    loop {
+        let mut part = [0; 1024];
+        let read = connection.read(&mut part)?;
+        ensure!(read > 0, "the connection ended");
+        response.extend_from_slice(&part[..read]);
+        let text = String::from_utf8_lossy(&response);
+        if let Some((_, body)) = text.split_once("\r\n\r\n")
+            && body.ends_with('\n')
+        {
+            return Ok(body
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .to_owned());
+        }
+    }
 }
 
 /// Asks from one port. A process that another test starts at this moment may hold the last socket there until it
