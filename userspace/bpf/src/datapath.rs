@@ -9,6 +9,7 @@ use std::sync::atomic::{Ordering, fence};
 use abi::{Endpoint, Frontend, Host, HostRouting, NodeConfig, RingSlot, SpreadWord};
 use plan::{FrontendKey, Step, Store};
 
+use crate::grow::Aside;
 use crate::link::{Attacher, Device, Direction};
 use crate::object::{self, Programs};
 use crate::pins::{self, Lock, Pins};
@@ -23,7 +24,7 @@ pub struct Settings {
     pub bpffs_root: PathBuf,
     /// Cgroup whose processes are balanced when they connect; `None` leaves balancing to TC and XDP.
     pub cgroup_root: Option<PathBuf>,
-    /// Sizes of the tables. Tables that are pinned already may be larger, not smaller.
+    /// Sizes of the tables. Tables that are pinned already may be larger; smaller ones grow.
     pub capacities: Capacities,
     /// Use TCX where the kernel has it; false for tc filters in any case, beside software that only knows those.
     pub tcx: bool,
@@ -46,7 +47,7 @@ impl Default for Settings {
 pub struct Datapath {
     view: View,
     programs: Programs,
-    tcx: bool,
+    settings: Settings,
     _lock: Lock,
 }
 
@@ -75,20 +76,39 @@ impl Datapath {
         let pins = Pins::new(&settings.bpffs_root);
         pins.create()?;
         let lock = Lock::acquire(&pins)?;
-        let programs = object::load(&pins, &settings.capacities)?;
-        let datapath = Datapath {
-            view: View::open_pins(pins, false)?,
-            programs,
+        let settings = Settings {
             tcx: settings.tcx && Probe::read().tcx,
-            _lock: lock,
+            ..settings.clone()
         };
-        let attacher = datapath.attacher();
-        attacher.refresh()?;
-        match &settings.cgroup_root {
-            Some(path) => attacher.cgroup(path)?,
-            None => attacher.no_cgroup()?,
-        }
-        Ok(datapath)
+        let (view, programs) = bring_up(pins, &settings)?;
+        Ok(Datapath {
+            view,
+            programs,
+            settings,
+            _lock: lock,
+        })
+    }
+
+    /// Sizes that the tables were made for. One that is pinned may be larger, see [`View::fill`].
+    #[must_use]
+    pub fn capacities(&self) -> &Capacities {
+        &self.settings.capacities
+    }
+
+    /// Swaps tables that are smaller than that for larger ones, and every program for one that uses them. Packets and
+    /// connections go on meanwhile, by the old ones and then by the new.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Datapath::open`]; what was attached goes on working then.
+    pub fn grow(&mut self, capacities: &Capacities) -> Result<(), Error> {
+        let settings = Settings {
+            capacities: *capacities,
+            ..self.settings.clone()
+        };
+        (self.view, self.programs) = bring_up(self.view.pins.clone(), &settings)?;
+        self.settings = settings;
+        Ok(())
     }
 
     /// What is pinned below `bpffs_root`, for another process than the agent's.
@@ -167,7 +187,7 @@ impl Datapath {
         Ok(DeviceReport {
             device: device.name,
             ifindex: device.ifindex,
-            tcx: self.tcx,
+            tcx: self.settings.tcx,
             xdp,
             native_refused,
         })
@@ -186,7 +206,7 @@ impl Datapath {
         Ok(DeviceReport {
             device: device.name,
             ifindex,
-            tcx: self.tcx,
+            tcx: self.settings.tcx,
             xdp: XdpMode::Off,
             native_refused: None,
         })
@@ -294,7 +314,7 @@ impl Datapath {
     /// filters, of which rtnetlink tells.
     #[must_use]
     pub fn egress_is_ours(&self, ifindex: u32) -> bool {
-        !self.tcx
+        !self.settings.tcx
             || sys::query_tcx(ifindex, sys::attach::TCX_EGRESS).is_ok_and(|links| links.len() <= 1)
     }
 
@@ -302,21 +322,21 @@ impl Datapath {
     /// namespace.
     #[must_use]
     pub fn ingress_is_ours(&self, ifindex: u32) -> bool {
-        !self.tcx
+        !self.settings.tcx
             || sys::query_tcx(ifindex, sys::attach::TCX_INGRESS).is_ok_and(|links| links.len() <= 1)
     }
 
     /// Whether our programs hang on TCX, which needs no queueing discipline: one that is there is somebody else's.
     #[must_use]
     pub fn uses_tcx(&self) -> bool {
-        self.tcx
+        self.settings.tcx
     }
 
     fn attacher(&self) -> Attacher<'_> {
         Attacher {
             pins: &self.view.pins,
             programs: &self.programs,
-            tcx: self.tcx,
+            tcx: self.settings.tcx,
         }
     }
 
@@ -408,6 +428,29 @@ impl Store for Datapath {
         }
         Ok(())
     }
+}
+
+/// Loads the programs against tables of the wanted sizes, and turns every link to them.
+fn bring_up(pins: Pins, settings: &Settings) -> Result<(View, Programs), Error> {
+    let aside = Aside::set(&pins, &settings.capacities)?;
+    let loaded = object::load(&pins, &settings.capacities);
+    let programs = loaded.inspect_err(|_| aside.put_back())?;
+    // Twice: what comes while the first copy is made, which may take long, is less than that.
+    aside.copy()?;
+    aside.copy()?;
+    let view = View::open_pins(pins, false)?;
+    let attacher = Attacher {
+        pins: &view.pins,
+        programs: &programs,
+        tcx: settings.tcx,
+    };
+    attacher.refresh()?;
+    match &settings.cgroup_root {
+        Some(path) => attacher.cgroup(path)?,
+        None => attacher.no_cgroup()?,
+    }
+    aside.finish()?;
+    Ok((view, programs))
 }
 
 /// The leading steps of one kind, as columns.

@@ -17,6 +17,7 @@ mod dns;
 mod error;
 mod features;
 mod foreign;
+mod grow;
 mod link;
 mod netlink;
 mod object;

@@ -302,6 +302,9 @@ pub(crate) struct CapacityFlags {
     /// Elements of the tables behind rings, of eight places each: 202 for up to 16 backends, shared by equal sets
     #[arg(long, value_name = "N", default_value_t = abi::spreads::CAPACITY, value_parser = entries())]
     pub(crate) spreads_max: u32,
+    /// Entries that a full table of Services grows to at most by itself, while it is used; 0 for none to grow
+    #[arg(long, value_name = "N", default_value_t = proxy::TABLES_MAX)]
+    pub(crate) tables_max: u32,
     /// Backends
     #[arg(long, value_name = "N", default_value_t = abi::backends::CAPACITY, value_parser = entries())]
     pub(crate) backends_max: u32,

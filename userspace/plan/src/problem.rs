@@ -26,7 +26,7 @@ pub enum Problem {
 }
 
 /// A table that can be full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Table {
     /// [`abi::frontends::NAME4`].
     Frontends4,

@@ -34,6 +34,6 @@ pub use kube_proxy::{KubeProxy, NoLocalEndpoints};
 pub use policy::PolicyStatus;
 pub use routing::HostRouting;
 pub use run::run;
-pub use settings::Settings;
+pub use settings::{Settings, TABLES_MAX};
 pub use status::{Latency, Status};
 pub use trouble::Trouble;

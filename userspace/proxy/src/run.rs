@@ -1,6 +1,6 @@
 //! The shell: streams in, steps to the kernel.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::error::Error as StdError;
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use abi::NodeConfig;
 use bpf::{Datapath, Flow};
 use client::Client;
 use futures_util::{FutureExt, StreamExt};
-use plan::{Capacities, Epoch, Named, Step, Store, Table};
+use plan::{Capacities, Epoch, Named, Problem, Step, Store, Table};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
@@ -131,6 +131,8 @@ struct Proxy {
     again_wait: Duration,
     /// A step was refused that others lean on: nothing is planned before that.
     blocked: bool,
+    /// The kernel had no memory for larger tables.
+    cannot_grow: bool,
     health_checks: HealthChecks,
     leaving: Leaving,
     /// Until when Services wait for the list of Pods.
@@ -207,6 +209,7 @@ impl Proxy {
             again: None,
             again_wait: AGAIN_MIN,
             blocked: false,
+            cannot_grow: false,
             health_checks: HealthChecks::default(),
             leaving,
             pods_due,
@@ -224,6 +227,9 @@ impl Proxy {
         let turn = self.balancer.turn();
         if !self.balancer.is_complete() {
             return Ok(());
+        }
+        if self.grow() {
+            return self.start_over();
         }
         self.set_node();
         let news = self.balancer.services_mut().take_news();
@@ -261,6 +267,57 @@ impl Proxy {
         self.report(refused)?;
         self.start_grace();
         Ok(())
+    }
+
+    /// Makes room where a table is too small for what is wanted. False where none is, or none can be made: then those
+    /// Services say so that found no room.
+    fn grow(&mut self) -> bool {
+        if self.cannot_grow {
+            return false;
+        }
+        let mut wanted = *self.datapath.capacities();
+        let full = self.balancer.planner().problems();
+        let tables: BTreeSet<Table> = full
+            .flat_map(|(_, problems)| problems)
+            .filter_map(|problem| match problem {
+                Problem::Full { table, .. } => Some(*table),
+                Problem::Taken { .. } => None,
+            })
+            .collect();
+        let most = self.settings.tables_max;
+        let more = |held: u32| held.saturating_mul(2).min(most).max(held);
+        for table in &tables {
+            match table {
+                Table::Frontends4 | Table::Frontends6 => {
+                    let held = self.capacities.frontends4.max(self.capacities.frontends6);
+                    wanted.frontends = more(held);
+                }
+                Table::Rings => wanted.rings = more(self.capacities.rings),
+                Table::Backends => wanted.backends = more(self.capacities.backends),
+                Table::Spreads => wanted.spreads = more(self.capacities.spreads),
+                Table::Sources => {}
+            }
+        }
+        if wanted == *self.datapath.capacities() {
+            return false;
+        }
+        let start = Instant::now();
+        let grown = self.datapath.grow(&wanted).map_err(Error::from);
+        match grown.and_then(|()| capacities(&self.datapath)) {
+            Ok(capacities) => {
+                let names: Vec<&str> = tables.iter().map(|table| table.name()).collect();
+                info!(tables = ?names, ?capacities, took = ?start.elapsed(), "full tables grew");
+                let grew = self.capacities != capacities;
+                self.capacities = capacities;
+                grew
+            }
+            Err(error) => {
+                self.cannot_grow = true;
+                let error = &error as &dyn StdError;
+                error!(error, "full tables cannot grow");
+                false
+            }
+        }
     }
 
     /// Says of each step that the kernel refused whom it concerns; everybody else is served. What the tables hold

@@ -9,6 +9,9 @@ use view::NodePortAddresses;
 use crate::routing::HostRouting;
 use crate::status::Status;
 
+/// Default of [`Settings::tables_max`].
+pub const TABLES_MAX: u32 = 1 << 24;
+
 /// Settings of [`run`](crate::run).
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -32,6 +35,8 @@ pub struct Settings {
     pub network_policy: bool,
     /// The kernel's side: pins, cgroup, capacities.
     pub datapath: bpf::Settings,
+    /// Entries that a full table grows to at most by itself; zero leaves every table as it was made.
+    pub tables_max: u32,
     /// Where `/healthz`, `/readyz`, `/status` and `/metrics` are served; nowhere by default.
     pub metrics_bind_address: Option<SocketAddr>,
     /// Where the node's `/healthz` and `/livez` are served as kube-proxy serves them; nowhere by default.
@@ -56,6 +61,7 @@ impl Settings {
             host_ports: false,
             network_policy: false,
             datapath: bpf::Settings::default(),
+            tables_max: TABLES_MAX,
             metrics_bind_address: None,
             healthz_bind_address: None,
             once: false,

@@ -40,6 +40,16 @@ pub(crate) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Resul
     bpf(Command::MapUpdate, &mut attr).map(drop)
 }
 
+/// Inserts the element of `key`, unless there is one.
+pub(crate) fn insert(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    const BPF_NOEXIST: u64 = 1;
+    let mut attr = ElementAttr {
+        flags: BPF_NOEXIST,
+        ..element(map, address(key), address(value))
+    };
+    bpf(Command::MapUpdate, &mut attr).map(drop)
+}
+
 /// Deletes the element of `key`.
 pub(crate) fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<()> {
     let mut attr = element(map, address(key), 0);

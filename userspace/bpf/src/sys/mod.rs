@@ -22,8 +22,8 @@ pub(crate) use links::{
     link_device, link_info, link_update, links, query, query_tcx,
 };
 pub(crate) use maps::{
-    Cursor, MapInfo, create_ring_buffer, delete, delete_batch, lookup, lookup_batch, map_info,
-    update, update_batch,
+    Cursor, MapInfo, create_ring_buffer, delete, delete_batch, insert, lookup, lookup_batch,
+    map_info, update, update_batch,
 };
 pub(crate) use memory::Mapping;
 pub(crate) use programs::{

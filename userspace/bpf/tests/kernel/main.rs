@@ -4,6 +4,7 @@
 mod attach;
 mod choice;
 mod ground;
+mod growth;
 mod histories;
 mod life;
 mod samples;

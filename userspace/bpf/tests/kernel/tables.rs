@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use abi::NodeConfig;
-use bpf::{Capacities, Datapath, Error, Settings};
+use bpf::{Capacities, Datapath, Settings};
 use plan::{Step, Store, Tables};
 
 use crate::ground::{Ground, describe};
@@ -106,24 +106,6 @@ fn a_full_table_names_the_step_and_the_rest_can_go_on() {
     let fill = datapath.fill().unwrap();
     let frontends = fill.iter().find(|fill| fill.table == "FRONTENDS4").unwrap();
     assert_eq!((frontends.used, frontends.capacity), (8, 8));
-}
-
-#[test]
-fn tables_grow_only_by_decision() {
-    let ground = Ground::new("grow");
-    let mut settings = ground.settings();
-    settings.capacities.frontends = 64;
-    drop(Datapath::open(&settings).unwrap());
-    settings.capacities.frontends = 16;
-    drop(Datapath::open(&settings).unwrap());
-    settings.capacities.frontends = 65;
-    let error = Datapath::open(&settings).unwrap_err();
-    assert!(matches!(error, Error::TooSmall { .. }), "{error:?}");
-    for part in ["FRONTENDS4", "64", "--frontends-max 65", "--cleanup"] {
-        assert!(error.to_string().contains(part), "{error} lacks {part}");
-    }
-    Datapath::uninstall(&ground.bpffs()).unwrap();
-    Datapath::open(&settings).unwrap();
 }
 
 /// The figure behind the demand that 50,000 Services with 5 endpoints each are programmed within a second.

@@ -51,6 +51,7 @@ pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<prox
             },
             ..bpf::Settings::default()
         },
+        tables_max: sizes.tables_max,
         metrics_bind_address: flags.metrics_bind_address,
         healthz_bind_address: flags.healthz_bind_address,
         once,

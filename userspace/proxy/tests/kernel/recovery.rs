@@ -39,6 +39,7 @@ async fn story(ground: &Ground) {
 
     let mut settings = ground.settings();
     settings.datapath.capacities.frontends = FRONTENDS;
+    settings.tables_max = 0;
     let mut status = settings.status.subscribe();
     let (stop, stopping) = watch::channel(false);
     let daemon = tokio::spawn(proxy::run(client.clone(), settings, stopping));

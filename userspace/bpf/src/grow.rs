@@ -1,0 +1,183 @@
+//! Tables that turn out too small are swapped for larger ones under the traffic that uses them.
+//!
+//! A table cannot change its size, and a loaded program cannot change its tables. So the pin of what is too small is set
+//! aside, the loader makes a larger table in its place, programs are loaded against that, and what the old one holds is
+//! copied before the links turn to them. What packets began in the old tables meanwhile is copied once more when no link
+//! leads there any longer. A process that dies in between leaves the pin aside: the next one copies again, which changes
+//! nothing that is newer.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use crate::Error;
+use crate::pins::{self, Pins};
+use crate::spec::{self, Capacities, Spec};
+use crate::sys::{self, Mapping};
+
+/// Ends the name of a pin that was set aside.
+const OLD: &str = "~old";
+/// Entries in one batched read.
+const BATCH: usize = 4096;
+
+/// The kinds of tables that grow (`enum bpf_map_type`).
+mod kind {
+    pub(super) const HASH: u32 = 1;
+    pub(super) const ARRAY: u32 = 2;
+    pub(super) const LRU_HASH: u32 = 9;
+}
+
+/// Tables whose pins were set aside.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    pins: Pins,
+    tables: Vec<&'static Spec>,
+}
+
+impl Aside {
+    /// Sets the pins of tables aside that hold fewer entries than are wanted.
+    pub(crate) fn set(pins: &Pins, capacities: &Capacities) -> Result<Aside, Error> {
+        let mut aside = Aside {
+            pins: pins.clone(),
+            tables: Vec::new(),
+        };
+        for table in spec::ALL {
+            let Some(wanted) = table.capacity(capacities) else {
+                continue;
+            };
+            let left = aside.old(table)?.is_some();
+            let small = match pins::open(&pins.map(table.name))? {
+                Some(fd) => info(table, &fd)?.entries_max < wanted,
+                None => false,
+            };
+            if small {
+                if left {
+                    // What an earlier process did not finish, before the next table takes that place.
+                    aside.copy_table(table)?;
+                }
+                let (from, to) = (pins.map(table.name), aside.path(table));
+                fs::rename(&from, &to).map_err(Error::path("set aside", &from))?;
+            }
+            if small || left {
+                aside.tables.push(table);
+            }
+        }
+        Ok(aside)
+    }
+
+    /// Puts everything back as it was, since the programs could not be loaded.
+    pub(crate) fn put_back(&self) {
+        for table in &self.tables {
+            // What remains aside is found there by the next start.
+            let _ = fs::rename(self.path(table), self.pins.map(table.name));
+        }
+    }
+
+    /// Copies what the new tables do not have yet.
+    pub(crate) fn copy(&self) -> Result<(), Error> {
+        self.tables
+            .iter()
+            .try_for_each(|table| self.copy_table(table))
+    }
+
+    /// Copies what came since, and lets the old tables go. No program may use them any longer.
+    pub(crate) fn finish(&self) -> Result<(), Error> {
+        for table in &self.tables {
+            if matches!(self.old(table)?, Some(old) if info(table, &old)?.kind == kind::LRU_HASH) {
+                self.copy_table(table)?;
+            }
+            pins::unpin(&self.path(table))?;
+        }
+        Ok(())
+    }
+
+    fn path(&self, table: &Spec) -> PathBuf {
+        self.pins.map(&format!("{}{OLD}", table.name))
+    }
+
+    fn old(&self, table: &Spec) -> Result<Option<OwnedFd>, Error> {
+        pins::open(&self.path(table))
+    }
+
+    fn copy_table(&self, table: &Spec) -> Result<(), Error> {
+        let new = pins::open(&self.pins.map(table.name))?;
+        let (Some(old), Some(new)) = (self.old(table)?, new) else {
+            return Ok(());
+        };
+        let (from, to) = (info(table, &old)?, info(table, &new)?);
+        table.check_shape(&from)?;
+        let copied = match from.kind {
+            kind::ARRAY => copy_array(table, &old, &new, from.entries_max.min(to.entries_max)),
+            kind::HASH | kind::LRU_HASH => copy_hash(table, &old, &new),
+            _ => Ok(()),
+        };
+        copied.map_err(|source| table.failed("copy", "the elements", source))
+    }
+}
+
+fn info(table: &Spec, fd: &OwnedFd) -> Result<sys::MapInfo, Error> {
+    sys::map_info(fd.as_fd()).map_err(|source| table.failed("look at", "the shape", source))
+}
+
+/// Elements that the new table has already are left: they are newer.
+fn copy_array(table: &Spec, old: &OwnedFd, new: &OwnedFd, entries: u32) -> io::Result<()> {
+    let words = table.value_size.next_multiple_of(8) as usize / 8 * entries as usize;
+    let len = (words * 8).next_multiple_of(rustix::param::page_size());
+    let (from, to) = (
+        Mapping::new(old, len, true)?,
+        Mapping::new(new, len, false)?,
+    );
+    for (from, to) in from.words().iter().zip(to.words()).take(words) {
+        let word = from.load(Ordering::Acquire);
+        if word != 0 {
+            // Where it fails, the word is no longer empty.
+            let _ = to.compare_exchange(0, word, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// As [`copy_array`].
+fn copy_hash(table: &Spec, old: &OwnedFd, new: &OwnedFd) -> io::Result<()> {
+    let (key_size, value_size) = (table.key_size as usize, table.value_size as usize);
+    let mut size = BATCH;
+    let mut from: Option<sys::Cursor> = None;
+    let mut to: sys::Cursor = [0; 64];
+    let (mut keys, mut values) = (vec![0; size * key_size], vec![0; size * value_size]);
+    loop {
+        let read = sys::lookup_batch(
+            old.as_fd(),
+            from.as_ref(),
+            &mut to,
+            &mut keys,
+            &mut values,
+            size,
+        );
+        let (count, more) = match read {
+            Ok(read) => read,
+            // A single bucket holds more than there is room for.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                size *= 2;
+                keys.resize(size * key_size, 0);
+                values.resize(size * value_size, 0);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let elements = keys
+            .chunks_exact(key_size)
+            .zip(values.chunks_exact(value_size));
+        for (key, value) in elements.take(count) {
+            match sys::insert(new.as_fd(), key, value) {
+                Err(error) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
+                _ => {}
+            }
+        }
+        if !more {
+            return Ok(());
+        }
+        from = Some(to);
+    }
+}
