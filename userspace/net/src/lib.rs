@@ -7,10 +7,13 @@
 )]
 
 mod attributes;
+mod conntrack;
 mod datagrams;
 mod error;
 mod host;
 mod ipsec;
+mod iptables;
+mod kube_proxy;
 mod links;
 mod mounts;
 mod netfilter;
@@ -21,10 +24,13 @@ mod rtnl;
 mod sockets;
 mod towards;
 
+pub use conntrack::{Conntrack, Translated};
 pub use datagrams::{BATCH, Batch, Datagrams, RECEIVE_MAX, SEND_MAX};
 pub use error::Error;
 pub use host::{Capability, hostname, missing_capabilities};
 pub use ipsec::has_ipsec_policies;
+pub use iptables::remove_kube_proxy_chains;
+pub use kube_proxy::{release_translations, remove_kube_proxy_tables};
 pub use links::{Address, Change, Link, Links};
 pub use mounts::{cgroup2_mount, ensure_bpffs, is_bpffs};
 pub use netfilter::{Hooked, Netfilter};

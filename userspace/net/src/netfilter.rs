@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::Error;
 use crate::attributes::{find, u16_at, u32_at};
+use crate::iptables::is_kube_proxys;
 
 /// Where a forwarded packet would be seen, by family, in words.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -288,17 +289,11 @@ fn text(attributes: &[u8], kind: u16) -> String {
 }
 
 /// What kube-proxy has made where a chain of this table is: its own table in mode nftables, a chain in mode iptables or
-/// ipvs. The kubelet makes some chains of that prefix too.
+/// ipvs.
 fn of_kube_proxy(table: &str, chain: &str) -> Option<String> {
-    const KUBELETS: [&str; 4] = [
-        "KUBE-FIREWALL",
-        "KUBE-IPTABLES-HINT",
-        "KUBE-KUBELET-CANARY",
-        "KUBE-MARK-DROP",
-    ];
     if table == "kube-proxy" {
         Some("nftables table kube-proxy".to_owned())
-    } else if chain.starts_with("KUBE-") && !KUBELETS.contains(&chain) {
+    } else if is_kube_proxys(chain) {
         Some(format!("iptables chain {chain} of table {table}"))
     } else {
         None

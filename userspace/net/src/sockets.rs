@@ -26,6 +26,8 @@ const ID_IN_QUESTION: usize = 8;
 const ID_IN_ANSWER: usize = 4;
 /// A bit for each state of a socket; a UDP socket that is connected says `TCP_ESTABLISHED` too.
 const ESTABLISHED: u32 = 1 << 1;
+/// States in which a socket has a peer that it waits for: established, SYN sent, closing from either side.
+const WITH_PEER: u32 = ESTABLISHED | 1 << 2 | 1 << 4 | 1 << 8 | 1 << 9;
 const EVERY_STATE: u32 = u32::MAX;
 
 /// A conversation about the sockets of the namespace of the thread that opened it.
@@ -73,7 +75,7 @@ impl Sockets {
         let mut found = Vec::new();
         for family in [AddressFamily::INET, AddressFamily::INET6] {
             let family = family.as_raw() as u8;
-            let question = question(family, protocol, ESTABLISHED, &[0; ID]);
+            let question = question(family, protocol, WITH_PEER, &[0; ID]);
             self.ask(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &question)?;
             // As large as the kernel makes an answer at most.
             let mut buffer = vec![0_u8; 1 << 15];

@@ -1,0 +1,195 @@
+//! What kube-proxy leaves in netfilter, removed without the connections that it translated: those are the kernel's
+//! connection tracking to translate, which it does for as long as any chain of NAT is there. Chains of our own keep it
+//! so, empty ones, until somebody removes them.
+
+use std::io;
+
+use rustix::io::Errno;
+use rustix::net::netlink;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use crate::attributes::{u16_at, u32_at};
+
+/// Our table with the empty chains.
+const HOLD: &str = "fairlead-nat-hold";
+/// kube-proxy's table in mode nftables.
+const THEIRS: &str = "kube-proxy";
+
+/// linux/netfilter/nfnetlink.h and nf_tables.h.
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_MSG_BATCH_END: u16 = 0x11;
+const NFT_MSG_NEWTABLE: u16 = 0;
+const NFT_MSG_DELTABLE: u16 = 2;
+const NFT_MSG_NEWCHAIN: u16 = 3;
+const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_CHAIN_TYPE: u16 = 7;
+const NFTA_HOOK_HOOKNUM: u16 = 1;
+const NFTA_HOOK_PRIORITY: u16 = 2;
+const NLA_F_NESTED: u16 = 0x8000;
+/// linux/netlink.h.
+const NLMSG_ERROR: u16 = 2;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_CREATE: u16 = 0x400;
+const HEADER: usize = 16;
+/// linux/netfilter.h: the families of tables that kube-proxy makes.
+const FAMILIES: [u8; 2] = [2, 10];
+/// Base chains of NAT: name, hook and priority (linux/netfilter_ipv4.h).
+const CHAINS: [(&str, u32, i32); 4] = [
+    ("prerouting", 0, -100),
+    ("input", 1, 100),
+    ("output", 3, -100),
+    ("postrouting", 4, 100),
+];
+
+/// Removes kube-proxy's tables of nftables from the namespace of the calling thread; connections that they translated
+/// live on. Gives how many there were.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn remove_kube_proxy_tables() -> io::Result<usize> {
+    let mut removed = 0;
+    for family in FAMILIES {
+        // The new chains first: the kernel forgets translations when there is no chain left.
+        match batch(&[hold(family), vec![delete(family, THEIRS)]].concat()) {
+            Ok(()) => removed += 1,
+            // All of a batch happens, or nothing.
+            Err(error) if is_none(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(removed)
+}
+
+/// Ends what [`remove_kube_proxy_tables`] keeps alive in the namespace of the calling thread. Gives of how many families
+/// something was.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn release_translations() -> io::Result<usize> {
+    let mut released = 0;
+    for family in FAMILIES {
+        match batch(&[delete(family, HOLD)]) {
+            Ok(()) => released += 1,
+            Err(error) if is_none(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(released)
+}
+
+/// No such table, or a kernel without nftables or that family.
+fn is_none(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT)
+    )
+}
+
+/// Messages that make the table and its chains, where they are not there.
+fn hold(family: u8) -> Vec<Vec<u8>> {
+    let mut messages = vec![message(
+        NFT_MSG_NEWTABLE,
+        NLM_F_CREATE,
+        family,
+        &name(NFTA_TABLE_NAME, HOLD),
+    )];
+    for (chain, hook, priority) in CHAINS {
+        let hook = [
+            attribute(NFTA_HOOK_HOOKNUM, &hook.to_be_bytes()),
+            attribute(NFTA_HOOK_PRIORITY, &priority.to_be_bytes()),
+        ];
+        let body = [
+            name(NFTA_CHAIN_TABLE, HOLD),
+            name(NFTA_CHAIN_NAME, chain),
+            attribute(NFTA_CHAIN_HOOK | NLA_F_NESTED, &hook.concat()),
+            name(NFTA_CHAIN_TYPE, "nat"),
+        ];
+        let body = body.concat();
+        messages.push(message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, family, &body));
+    }
+    messages
+}
+
+fn delete(family: u8, table: &str) -> Vec<u8> {
+    message(NFT_MSG_DELTABLE, 0, family, &name(NFTA_TABLE_NAME, table))
+}
+
+fn message(kind: u16, flags: u16, family: u8, body: &[u8]) -> Vec<u8> {
+    let kind = NFNL_SUBSYS_NFTABLES << 8 | kind;
+    raw_message(kind, flags | NLM_F_ACK, [family, 0, 0, 0], body)
+}
+
+fn raw_message(kind: u16, flags: u16, head: [u8; 4], body: &[u8]) -> Vec<u8> {
+    let len = (HEADER + head.len() + body.len()) as u32;
+    let mut bytes = len.to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    bytes.extend([0; 8]); // sequence, port
+    bytes.extend(head);
+    bytes.extend(body);
+    bytes
+}
+
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut bytes = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+fn name(kind: u16, text: &str) -> Vec<u8> {
+    attribute(kind, &[text.as_bytes(), &[0]].concat())
+}
+
+/// Carries out messages as one transaction. Each is answered, with an error or none.
+fn batch(messages: &[Vec<u8>]) -> io::Result<()> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(netlink::NETFILTER),
+    )?;
+    let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
+    let mut bytes = raw_message(NFNL_MSG_BATCH_BEGIN, 0, [0, 0, high, low], &[]);
+    bytes.extend(messages.concat());
+    bytes.extend(raw_message(NFNL_MSG_BATCH_END, 0, [0, 0, high, low], &[]));
+    rustix::net::send(&socket, &bytes, SendFlags::empty())?;
+    // The kernel has worked when the call returns: what is to be read is there.
+    let mut buffer = vec![0_u8; 1 << 14];
+    let mut failed = None;
+    loop {
+        match rustix::net::recv(&socket, buffer.as_mut_slice(), RecvFlags::DONTWAIT) {
+            Ok((len, _)) => failed = failed.or(first_error(&buffer[..len])),
+            Err(Errno::AGAIN) => break,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// The first error among the answers of a datagram.
+fn first_error(mut bytes: &[u8]) -> Option<io::Error> {
+    while let Some(len) = u32_at(bytes, 0) {
+        let len = len as usize;
+        if len < HEADER {
+            break;
+        }
+        if u16_at(bytes, 4) == Some(NLMSG_ERROR)
+            && let Some(errno) = u32_at(bytes, HEADER)
+            && errno != 0
+        {
+            return Some(io::Error::from_raw_os_error(-(errno as i32)));
+        }
+        bytes = bytes.get(len.next_multiple_of(4)..)?;
+    }
+    None
+}
