@@ -111,8 +111,8 @@ pub mod flags {
     /// Backends are chosen through a table of [`crate::spreads`]: the slot behind the ring's last one holds the index
     /// of its first element in the place of a backend.
     pub const SPREAD: u32 = 1 << 4;
-    /// The place in the table is a hash of the packet's tuple, the same on every node, rather than chance. A socket
-    /// that connects has no port yet, and goes by chance.
+    /// The place in the table is a hash of the packet's tuple, the same on every node; so it is for every packet but
+    /// where [`LEAST`] is asked for alone. A socket that connects has no port yet, and goes by chance.
     pub const HASHED: u32 = 1 << 5;
     /// Of two backends that chance picks, a socket gets the one with fewer connections ([`crate::loads`]).
     pub const LEAST: u32 = 1 << 6;

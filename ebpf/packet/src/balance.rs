@@ -1,7 +1,7 @@
 //! What to do with a packet: find its flow, or choose a backend and begin one.
 
 use abi::flows::flags::{self, CHECKED_AT};
-use abi::frontends::flags::{CHECK_SOURCE, DROP, HASHED, HOST_ONLY};
+use abi::frontends::flags::{CHECK_SOURCE, DROP, HASHED, HOST_ONLY, LEAST};
 use abi::{
     AffinityKey, BackendId, Counter, FragmentKey, FragmentPorts, Frontend, Scope, ServiceId,
     affinity, backends,
@@ -492,7 +492,8 @@ pub fn choose<F: Family, T: Tables<F>>(
         service: frontend.service,
         client_kind: affinity::client::ADDRESS,
     };
-    let random = if frontend.flags & HASHED == 0 {
+    // A flow whose entry had to give way to others comes back to its backend so, as long as the ring stays.
+    let random = if frontend.flags & (HASHED | LEAST) == LEAST {
         tables.random()
     } else {
         choose::hash(tuple)

@@ -7,6 +7,7 @@ mod direct;
 mod dns;
 mod errors;
 mod events;
+mod flood;
 mod fragments;
 mod hostile;
 mod kernel;
