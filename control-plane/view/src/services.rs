@@ -183,6 +183,17 @@ impl Services {
         &self.node
     }
 
+    /// Those of some addresses that an EndpointSlice names, whatever state their endpoints are in.
+    #[must_use]
+    pub fn named(&self, addrs: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+        let slices = self.slices.values().flatten().map(|(_, slice)| slice);
+        let all = slices.flat_map(|slice| {
+            let used = slice.endpoints.iter().map(|endpoint| endpoint.addr);
+            used.chain(slice.idle.iter().copied())
+        });
+        all.filter(|addr| addrs.contains(addr)).collect()
+    }
+
     /// Whether each watch has listed everything once: before that, what is not known may still exist.
     #[must_use]
     pub fn synced(&self) -> bool {

@@ -16,6 +16,8 @@ pub(crate) struct Slice {
     pub(crate) ipv4: bool,
     pub(crate) ports: Vec<Port>,
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Addresses of endpoints that nothing is sent to now.
+    pub(crate) idle: Vec<IpAddr>,
     /// The weight of endpoints of which the Service says nothing.
     pub(crate) weight: u16,
     pub(crate) findings: Vec<Finding>,
@@ -87,6 +89,7 @@ impl Slice {
             weight: weight.unwrap_or(Backend::WEIGHT),
             ports: Vec::with_capacity(slice.ports.len()),
             endpoints: Vec::with_capacity(slice.endpoints.len()),
+            idle: Vec::new(),
             findings,
         };
         let at = || format!("EndpointSlice {}", slice.metadata.name);
@@ -160,6 +163,8 @@ impl Slice {
         };
         if read.ready || read.serving_terminating {
             self.endpoints.push(read);
+        } else {
+            self.idle.push(read.addr);
         }
     }
 }

@@ -80,7 +80,10 @@ impl Datapath {
             tcx: settings.tcx && Probe::read().tcx,
             ..settings.clone()
         };
-        let (view, programs) = bring_up(pins, &settings)?;
+        let aside = Aside::set(&pins, &settings.capacities)?;
+        let programs = load(&pins, &settings, &aside)?;
+        let view = attach_all(pins, &settings, &programs)?;
+        aside.finish()?;
         Ok(Datapath {
             view,
             programs,
@@ -100,15 +103,30 @@ impl Datapath {
     ///
     /// # Errors
     ///
-    /// Those of [`Datapath::open`]; what was attached goes on working then.
+    /// Those of [`Datapath::open`]; what was attached goes on working then, by the tables that were.
     pub fn grow(&mut self, capacities: &Capacities) -> Result<(), Error> {
         let settings = Settings {
             capacities: *capacities,
             ..self.settings.clone()
         };
-        (self.view, self.programs) = bring_up(self.view.pins.clone(), &settings)?;
-        self.settings = settings;
-        Ok(())
+        let pins = self.view.pins.clone();
+        let aside = Aside::set(&pins, &settings.capacities)?;
+        let programs = load(&pins, &settings, &aside)?;
+        match attach_all(pins, &settings, &programs) {
+            Ok(view) => {
+                self.view = view;
+                self.programs = programs;
+                self.settings = settings;
+                aside.finish()
+            }
+            Err(error) => {
+                // Some links may have turned. Nothing was written meanwhile, so that both sides hold the same.
+                aside.put_back();
+                let pins = self.view.pins.clone();
+                attach_all(pins, &self.settings, &self.programs)?;
+                Err(error)
+            }
+        }
     }
 
     /// What is pinned below `bpffs_root`, for another process than the agent's.
@@ -430,18 +448,25 @@ impl Store for Datapath {
     }
 }
 
-/// Loads the programs against tables of the wanted sizes, and turns every link to them.
-fn bring_up(pins: Pins, settings: &Settings) -> Result<(View, Programs), Error> {
-    let aside = Aside::set(&pins, &settings.capacities)?;
-    let loaded = object::load(&pins, &settings.capacities);
-    let programs = loaded.inspect_err(|_| aside.put_back())?;
-    // Twice: what comes while the first copy is made, which may take long, is less than that.
-    aside.copy()?;
-    aside.copy()?;
+/// Loads the programs against tables of the wanted sizes, which get what those hold that were set aside.
+fn load(pins: &Pins, settings: &Settings, aside: &Aside) -> Result<Programs, Error> {
+    let load = || {
+        let programs = object::load(pins, &settings.capacities)?;
+        // Twice: what comes while the first copy is made, which may take long, is less than that.
+        aside.copy()?;
+        aside.copy()?;
+        Ok(programs)
+    };
+    load().inspect_err(|_| aside.put_back())
+}
+
+/// Turns every link to these programs, and hooks the sockets.
+fn attach_all(pins: Pins, settings: &Settings, programs: &Programs) -> Result<View, Error> {
+    object::pin(&pins, programs)?;
     let view = View::open_pins(pins, false)?;
     let attacher = Attacher {
         pins: &view.pins,
-        programs: &programs,
+        programs,
         tcx: settings.tcx,
     };
     attacher.refresh()?;
@@ -449,8 +474,7 @@ fn bring_up(pins: Pins, settings: &Settings) -> Result<(View, Programs), Error> 
         Some(path) => attacher.cgroup(path)?,
         None => attacher.no_cgroup()?,
     }
-    aside.finish()?;
-    Ok((view, programs))
+    Ok(view)
 }
 
 /// The leading steps of one kind, as columns.

@@ -27,6 +27,7 @@ mod kind {
     pub(super) const HASH: u32 = 1;
     pub(super) const ARRAY: u32 = 2;
     pub(super) const LRU_HASH: u32 = 9;
+    pub(super) const LPM_TRIE: u32 = 11;
 }
 
 /// Tables whose pins were set aside.
@@ -43,31 +44,35 @@ impl Aside {
             pins: pins.clone(),
             tables: Vec::new(),
         };
-        for table in spec::ALL {
-            let Some(wanted) = table.capacity(capacities) else {
-                continue;
-            };
-            let left = aside.old(table)?.is_some();
-            let small = match pins::open(&pins.map(table.name))? {
-                Some(fd) => info(table, &fd)?.entries_max < wanted,
-                None => false,
-            };
-            if small {
-                if left {
-                    // What an earlier process did not finish, before the next table takes that place.
-                    aside.copy_table(table)?;
-                }
-                let (from, to) = (pins.map(table.name), aside.path(table));
-                fs::rename(&from, &to).map_err(Error::path("set aside", &from))?;
-            }
-            if small || left {
-                aside.tables.push(table);
-            }
-        }
+        let set = spec::ALL.iter().try_for_each(|table| {
+            let wanted = table.capacity(capacities);
+            wanted.map_or(Ok(()), |wanted| aside.set_table(table, wanted))
+        });
+        set.inspect_err(|_| aside.put_back())?;
         Ok(aside)
     }
 
-    /// Puts everything back as it was, since the programs could not be loaded.
+    fn set_table(&mut self, table: &'static Spec, wanted: u32) -> Result<(), Error> {
+        let left = self.old(table)?.is_some();
+        let small = match pins::open(&self.pins.map(table.name))? {
+            Some(fd) => info(table, &fd)?.entries_max < wanted,
+            None => false,
+        };
+        if small {
+            if left {
+                // What an earlier process did not finish, before the next table takes that place.
+                self.copy_table(table)?;
+            }
+            let (from, to) = (self.pins.map(table.name), self.path(table));
+            fs::rename(&from, &to).map_err(Error::path("set aside", &from))?;
+        }
+        if small || left {
+            self.tables.push(table);
+        }
+        Ok(())
+    }
+
+    /// Puts everything back as it was, since no program uses the larger tables.
     pub(crate) fn put_back(&self) {
         for table in &self.tables {
             // What remains aside is found there by the next start.
@@ -82,15 +87,23 @@ impl Aside {
             .try_for_each(|table| self.copy_table(table))
     }
 
-    /// Copies what came since, and lets the old tables go. No program may use them any longer.
+    /// Copies what packets began since, and lets the old tables go. No program may use them any longer. The rest is
+    /// written by this process alone, but for the counts of least-connection: what sockets did to those meanwhile is
+    /// lost, and none of them falls below zero for it.
     pub(crate) fn finish(&self) -> Result<(), Error> {
+        let mut done = Ok(());
         for table in &self.tables {
-            if matches!(self.old(table)?, Some(old) if info(table, &old)?.kind == kind::LRU_HASH) {
-                self.copy_table(table)?;
-            }
-            pins::unpin(&self.path(table))?;
+            let finished = self.finish_table(table);
+            done = done.and(finished);
         }
-        Ok(())
+        done
+    }
+
+    fn finish_table(&self, table: &Spec) -> Result<(), Error> {
+        if matches!(self.old(table)?, Some(old) if info(table, &old)?.kind == kind::LRU_HASH) {
+            self.copy_table(table)?;
+        }
+        pins::unpin(&self.path(table))
     }
 
     fn path(&self, table: &Spec) -> PathBuf {
@@ -110,7 +123,7 @@ impl Aside {
         table.check_shape(&from)?;
         let copied = match from.kind {
             kind::ARRAY => copy_array(table, &old, &new, from.entries_max.min(to.entries_max)),
-            kind::HASH | kind::LRU_HASH => copy_hash(table, &old, &new),
+            kind::HASH | kind::LRU_HASH | kind::LPM_TRIE => copy_hash(table, &old, &new),
             _ => Ok(()),
         };
         copied.map_err(|source| table.failed("copy", "the elements", source))

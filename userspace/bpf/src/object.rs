@@ -50,7 +50,7 @@ pub(crate) const PROGRAMS: &[(&str, Hook)] = &[
 /// The loaded programs, by name.
 pub(crate) type Programs = BTreeMap<&'static str, OwnedFd>;
 
-/// Creates the tables that are not pinned yet, loads every program against them and pins both.
+/// Creates and pins the tables that are not pinned yet, and loads every program against them.
 pub(crate) fn load(pins: &Pins, capacities: &Capacities) -> Result<Programs, Error> {
     for spec in spec::ALL {
         spec.check(pins, capacities)?;
@@ -71,11 +71,14 @@ pub(crate) fn load(pins: &Pins, capacities: &Capacities) -> Result<Programs, Err
         // Once more: this time what this object made.
         spec.check(pins, capacities)?;
     }
-    let programs = load_programs(&mut object)?;
-    for (name, fd) in &programs {
-        pins::replace(fd.as_fd(), &pins.program(name))?;
-    }
-    Ok(programs)
+    load_programs(&mut object)
+}
+
+/// Pins programs, in the place of those that were.
+pub(crate) fn pin(pins: &Pins, programs: &Programs) -> Result<(), Error> {
+    programs
+        .iter()
+        .try_for_each(|(name, fd)| pins::replace(fd.as_fd(), &pins.program(name)))
 }
 
 /// Loads the packet programs with the tables of `shared` as they are pinned, and the others anew: those that can be

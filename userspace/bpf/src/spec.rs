@@ -17,6 +17,8 @@ pub struct Capacities {
     pub spreads: u32,
     /// Backends of both families.
     pub backends: u32,
+    /// Ranges of clients that load balancers' addresses are for.
+    pub sources: u32,
     /// Clients with session affinity; the least recently used give way.
     pub affinity: u32,
     /// Entries of the flow tables, two a flow, of each family; the least recently used give way.
@@ -32,6 +34,7 @@ impl Default for Capacities {
             rings: abi::rings::CAPACITY,
             spreads: abi::spreads::CAPACITY,
             backends: abi::backends::CAPACITY,
+            sources: abi::sources::CAPACITY,
             affinity: abi::affinity::CAPACITY,
             flows: abi::flows::CAPACITY,
             reverse_sockets: abi::reverse_sockets::CAPACITY,
@@ -47,6 +50,7 @@ impl Capacities {
             rings: 0,
             spreads: 0,
             backends: 0,
+            sources: 0,
             affinity: 0,
             flows: 0,
             reverse_sockets: 0,
@@ -95,7 +99,7 @@ specs! {
     CONFIG = abi::config::NAME, u32 => abi::NodeConfig, "", None;
     ENDPOINTS4 = abi::endpoints::NAME4, [u8; 4] => abi::Endpoint, "", None;
     ENDPOINTS6 = abi::endpoints::NAME6, [u8; 16] => abi::Endpoint, "", None;
-    SOURCES = abi::sources::NAME, abi::SourceKey => abi::Source, "", None;
+    SOURCES = abi::sources::NAME, abi::SourceKey => abi::Source, "--ranges-max", Some(|c| c.sources);
     SPREADS = abi::spreads::NAME, u32 => abi::SpreadWord, "--spreads-max", Some(|c| c.spreads);
     LOADS = abi::loads::NAME, u32 => abi::Load, "--backends-max", Some(|c| c.backends);
     CONNECTIONS = abi::loads::CONNECTIONS, u32 => abi::Connection, "", None;

@@ -110,6 +110,16 @@ impl<K: Element + show::Show, V: Element> Hash<K, V> {
         Ok(())
     }
 
+    /// Inserts an element, unless there is one of its key.
+    pub(crate) fn insert_new(&self, key: &K, value: &V) -> Result<(), Error> {
+        match sys::insert(self.fd.as_fd(), key.as_bytes(), value.as_bytes()) {
+            Err(error) if error.raw_os_error() != Some(libc::EEXIST) => {
+                Err(self.refused("write", key, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Deletes elements; one that is not there is as good as deleted.
     ///
     /// # Errors

@@ -243,6 +243,15 @@ pub(crate) struct DatapathFlags {
     /// watch these, Pods and Namespaces, and a route on the host for each pod
     #[arg(long, value_enum, default_value_t)]
     pub(crate) network_policy: NetworkPolicy,
+    /// Reset TCP connections to a backend that no EndpointSlice names any more, rather than leave them to time out; one
+    /// that is terminating keeps its own. Those of this node's sockets at once, those of outside clients with their next
+    /// packet
+    #[arg(long)]
+    pub(crate) reset_dead_backends: bool,
+    /// Remove the rules that kube-proxy left in nftables or iptables once every Service is programmed; connections that
+    /// they translated live on. Stop kube-proxy first: one that runs writes them again
+    #[arg(long)]
+    pub(crate) take_over_kube_proxy: bool,
     #[command(flatten)]
     pub(crate) pod_network: PodNetworkFlags,
     /// Serve the node's /healthz and /livez here, as kube-proxy does on port 10256
@@ -290,7 +299,8 @@ pub(crate) enum CniOverlay {
     Off,
 }
 
-/// How many entries the tables have. A pinned table keeps its size until `fairlead proxy --cleanup`.
+/// How many entries the tables have. A table that is pinned and smaller is swapped for a larger one; none gets smaller
+/// before `fairlead proxy --cleanup`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CapacityFlags {
     /// Frontends of each family
@@ -302,12 +312,16 @@ pub(crate) struct CapacityFlags {
     /// Elements of the tables behind rings, of eight places each: 202 for up to 16 backends, shared by equal sets
     #[arg(long, value_name = "N", default_value_t = abi::spreads::CAPACITY, value_parser = entries())]
     pub(crate) spreads_max: u32,
-    /// Entries that a full table of Services grows to at most by itself, while it is used; 0 for none to grow
+    /// Entries that a full table of Services or of their clients grows to by itself at most, under the traffic that uses
+    /// it; 0 for none to grow
     #[arg(long, value_name = "N", default_value_t = proxy::TABLES_MAX)]
     pub(crate) tables_max: u32,
     /// Backends
     #[arg(long, value_name = "N", default_value_t = abi::backends::CAPACITY, value_parser = entries())]
     pub(crate) backends_max: u32,
+    /// Ranges of clients of load balancers
+    #[arg(long, value_name = "N", default_value_t = abi::sources::CAPACITY, value_parser = entries())]
+    pub(crate) ranges_max: u32,
     /// Clients with session affinity
     #[arg(long, value_name = "N", default_value_t = abi::affinity::CAPACITY, value_parser = entries())]
     pub(crate) affinity_max: u32,

@@ -214,6 +214,16 @@ impl Planner {
         services.filter(|(_, problems)| !problems.is_empty())
     }
 
+    /// Tables without room for what is wanted; one may be named more than once.
+    pub fn full_tables(&self) -> impl Iterator<Item = Table> {
+        let waiting = self.waiting.iter().filter_map(|key| self.services.get(key));
+        let problems = waiting.flat_map(|planned| &planned.problems);
+        problems.filter_map(|problem| match problem {
+            Problem::Full { table, .. } => Some(*table),
+            Problem::Taken { .. } => None,
+        })
+    }
+
     /// The service and the name of the port that an identifier stands for.
     #[must_use]
     pub fn service_of(&self, id: ServiceId) -> Option<(&ServiceKey, &str)> {

@@ -26,7 +26,7 @@ pub enum Problem {
 }
 
 /// A table that can be full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
     /// [`abi::frontends::NAME4`].
     Frontends4,

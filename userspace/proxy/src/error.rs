@@ -31,6 +31,14 @@ pub enum Error {
     /// With `once`: a step was refused.
     #[error("cannot program the tables")]
     Apply(#[from] bpf::ApplyError),
+    /// kube-proxy's rules could not be taken over.
+    #[error("cannot take over from kube-proxy: {action}")]
+    Takeover {
+        /// What was being done.
+        action: &'static str,
+        /// What the kernel or iptables said.
+        source: io::Error,
+    },
     /// A thread of ours ended without an answer.
     #[error("a thread of the proxy ended unexpectedly")]
     Thread(#[from] tokio::task::JoinError),

@@ -1,6 +1,9 @@
-//! Connected UDP sockets leave a backend that left its service: they were translated once, when they connected, and
-//! would speak to nobody for ever. They are closed wherever they are, and whoever has one hears of it at once, connects
-//! again and is balanced again. A socket of TCP finds out by itself.
+//! Who is with a backend that left its service leaves it too.
+//!
+//! Connected UDP sockets were translated once, when they connected, and would speak to nobody for ever. They are closed
+//! wherever they are, and whoever has one hears of it at once, connects again and is balanced again. A connection of TCP
+//! lasts as long as its backend does; where that is asked for, it is reset when the backend is dead, rather than left to
+//! find out by itself.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -32,10 +35,14 @@ impl Leaving {
         let udp = left
             .iter()
             .filter(|left| left.protocol == abi::protocol::UDP);
-        let udp: Vec<Left> = udp.copied().collect();
-        if !udp.is_empty() {
+        self.reset(udp.copied().collect());
+    }
+
+    /// Ends whatever is with these.
+    pub(crate) fn reset(&self, left: Vec<Left>) {
+        if !left.is_empty() {
             // Without a follower there is nobody left to tell.
-            let _ = self.news.send(udp);
+            let _ = self.news.send(left);
         }
     }
 }
@@ -48,8 +55,23 @@ async fn follow(bpffs_root: PathBuf, mut heard: UnboundedReceiver<Vec<Left>>) {
         let root = bpffs_root.clone();
         let closed = spawn_blocking(move || {
             let view = Datapath::inspect(&root)?;
-            let peers: BTreeSet<SocketAddr> = left.iter().map(|left| left.addr).collect();
-            Ok::<_, bpf::Error>(close(&view, &peers))
+            let mut closed = 0;
+            for protocol in [abi::protocol::UDP, abi::protocol::TCP, abi::protocol::SCTP] {
+                let of = left.iter().filter(|left| left.protocol == protocol);
+                let peers: BTreeSet<SocketAddr> = of.map(|left| left.addr).collect();
+                if peers.is_empty() {
+                    continue;
+                }
+                // UDP's flows move by themselves with their next packet.
+                if protocol != abi::protocol::UDP {
+                    let entries = bpf::forget_flows(&root, protocol, &peers)?;
+                    debug!(entries, "forgot flows of backends that are dead");
+                }
+                if protocol != abi::protocol::SCTP {
+                    closed += close(&view, protocol, &peers);
+                }
+            }
+            Ok::<_, bpf::Error>(closed)
         });
         match closed.await {
             Ok(Ok(0)) => {}
@@ -66,12 +88,12 @@ async fn follow(bpffs_root: PathBuf, mut heard: UnboundedReceiver<Vec<Left>>) {
     }
 }
 
-/// Closes the UDP sockets of every namespace that a service sent to one of `peers`, and would send there no more. A
-/// namespace that cannot be asked is passed over.
-fn close(view: &View, peers: &BTreeSet<SocketAddr>) -> usize {
+/// Closes the sockets of every namespace that a service sent to one of `peers`, and would send there no more. A namespace
+/// that cannot be asked is passed over.
+fn close(view: &View, protocol: u8, peers: &BTreeSet<SocketAddr>) -> usize {
     let mut closed = 0;
     for netns in Netns::all() {
-        match netns.run(|| close_here(view, peers)) {
+        match netns.run(|| close_here(view, protocol, peers)) {
             Ok(Ok(sockets)) => closed += sockets,
             Ok(Err(error)) => debug!(%error, ?netns, "cannot close the sockets of a namespace"),
             Err(error) => debug!(
@@ -83,10 +105,10 @@ fn close(view: &View, peers: &BTreeSet<SocketAddr>) -> usize {
     closed
 }
 
-fn close_here(view: &View, peers: &BTreeSet<SocketAddr>) -> std::io::Result<usize> {
+fn close_here(view: &View, protocol: u8, peers: &BTreeSet<SocketAddr>) -> std::io::Result<usize> {
     let sockets = Sockets::open()?;
     let mut closed = 0;
-    for socket in sockets.connected(abi::protocol::UDP)? {
+    for socket in sockets.connected(protocol)? {
         if !peers.contains(&socket.peer) {
             continue;
         }

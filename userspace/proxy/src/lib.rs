@@ -26,7 +26,9 @@ mod routing;
 mod run;
 mod settings;
 mod status;
+mod takeover;
 mod trouble;
+mod vanished;
 
 pub use balancer::{Balancer, Turn};
 pub use error::Error;

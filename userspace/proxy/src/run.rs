@@ -1,6 +1,6 @@
 //! The shell: streams in, steps to the kernel.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use abi::NodeConfig;
 use bpf::{Datapath, Flow};
 use client::Client;
 use futures_util::{FutureExt, StreamExt};
-use plan::{Capacities, Epoch, Named, Problem, Step, Store, Table};
+use plan::{Capacities, Epoch, Named, Step, Store, Table};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
@@ -23,7 +23,8 @@ use crate::events::{About, Events};
 use crate::healthz::{self, HealthChecks};
 use crate::leaving::Leaving;
 use crate::policy::PolicyTask;
-use crate::{Balancer, Error, Settings, Trouble, apply, grace, inputs, metrics, policy};
+use crate::vanished::Vanishing;
+use crate::{Balancer, Error, Settings, Trouble, apply, grace, inputs, metrics, policy, takeover};
 
 /// Follows the API server and keeps the kernel's tables right, until `shutdown` turns true; with
 /// [`Settings::once`], until they are right for the first time. What is in the kernel stays there.
@@ -43,6 +44,8 @@ pub async fn run(
         let again = proxy.again;
         let pods_due = proxy.pods_due;
         let release = proxy.cooling.front().map(|(when, _)| *when);
+        let vanishing = proxy.vanishing.due();
+        let held_until = proxy.held_until;
         tokio::select! {
             () = stopped(&mut shutdown) => {
                 info!("ends; what is in the kernel serves on");
@@ -80,6 +83,13 @@ pub async fn run(
             () = sleep_until(release.unwrap_or_else(Instant::now)), if release.is_some() => {
                 proxy.release()?;
             }
+            () = sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {
+                proxy.release_translations();
+            }
+            () = sleep_until(vanishing.unwrap_or_else(Instant::now)), if vanishing.is_some() => {
+                let dead = proxy.vanishing.dead(proxy.balancer.services());
+                proxy.leaving.reset(dead);
+            }
         }
         if proxy.settings.once && proxy.settings.status.borrow().ready && proxy.grace.is_none() {
             proxy.events.finish().await;
@@ -93,6 +103,10 @@ const BURST_MAX: usize = 4096;
 /// Between a refused step and the next attempt: at first, and at most.
 const AGAIN_MIN: Duration = Duration::from_millis(500);
 const AGAIN_MAX: Duration = Duration::from_secs(30);
+/// Between two looks at whether kube-proxy's connections have ended.
+const HOLD_STEP: Duration = Duration::from_secs(60);
+/// Between a growth of tables that the kernel refused and the next attempt.
+const GROWTH_PAUSE: Duration = Duration::from_secs(60);
 /// How long Services wait for the list of Pods: host ports that are in the tables stay there meanwhile.
 const PODS_WAIT: Duration = Duration::from_secs(5);
 /// While the wait is shorter, what was refused may well succeed the next time.
@@ -131,10 +145,16 @@ struct Proxy {
     again_wait: Duration,
     /// A step was refused that others lean on: nothing is planned before that.
     blocked: bool,
-    /// The kernel had no memory for larger tables.
-    cannot_grow: bool,
+    /// When to see whether connections of kube-proxy's are still translated.
+    held_until: Option<Instant>,
+    /// kube-proxy's rules are to be removed.
+    takes_over: bool,
+    /// Until when no table is made larger, after the kernel refused that.
+    no_growth_before: Option<Instant>,
     health_checks: HealthChecks,
     leaving: Leaving,
+    /// Followed where connections to dead backends are to be reset.
+    vanishing: Vanishing,
     /// Until when Services wait for the list of Pods.
     pods_due: Option<Instant>,
     /// `None` where packets are not judged.
@@ -185,6 +205,7 @@ impl Proxy {
         if let Some(address) = settings.healthz_bind_address {
             healthz::serve(address, &settings).await?;
         }
+        let takes_over = settings.take_over_kube_proxy;
         let leaving = Leaving::start(settings.datapath.bpffs_root.clone());
         let table = datapath.policy_table()?;
         let policies = if settings.network_policy && !settings.once {
@@ -209,9 +230,12 @@ impl Proxy {
             again: None,
             again_wait: AGAIN_MIN,
             blocked: false,
-            cannot_grow: false,
+            takes_over,
+            held_until: None,
+            no_growth_before: None,
             health_checks: HealthChecks::default(),
             leaving,
+            vanishing: Vanishing::default(),
             pods_due,
             policies,
         };
@@ -224,12 +248,9 @@ impl Proxy {
         if self.blocked {
             return Ok(()); // all of it is planned anew then
         }
-        let turn = self.balancer.turn();
+        let mut turn = self.balancer.turn();
         if !self.balancer.is_complete() {
             return Ok(());
-        }
-        if self.grow() {
-            return self.start_over();
         }
         self.set_node();
         let news = self.balancer.services_mut().take_news();
@@ -240,6 +261,13 @@ impl Proxy {
         self.settings
             .status
             .send_modify(|status| status.kube_proxy.queued(SystemTime::now(), &news));
+        if first {
+            self.note_kube_proxy_rules();
+        }
+        let takes_over = self.takes_over;
+        if takes_over {
+            self.adopt(&turn.steps);
+        }
         let refused = match apply::apply(&mut self.datapath, &turn.steps) {
             Ok(refused) => refused,
             Err(refused) => {
@@ -247,7 +275,25 @@ impl Proxy {
                 return self.refused(refused);
             }
         };
+        if takes_over && refused.is_empty() {
+            // What began by kube-proxy's rules meanwhile, and then none any more.
+            if self.adopt(&[]) {
+                self.remove_kube_proxy_rules();
+            }
+        }
         self.leaving.tell(&turn.left);
+        if self.settings.reset_dead_backends {
+            self.vanishing.note(&turn.left);
+        }
+        // Who found room is served by now; who did not says so only where none can be made.
+        let grew = match self.room_wanted() {
+            Some(wanted) => self.grow(&wanted),
+            None => false,
+        };
+        if grew {
+            let waits = |troubles: &[Trouble]| troubles.iter().any(|it| it.reason == "TableFull");
+            turn.troubles.retain(|(_, troubles)| !waits(troubles));
+        }
         if refused.is_empty() && self.again.is_none() {
             self.again_wait = AGAIN_MIN;
         }
@@ -265,56 +311,160 @@ impl Proxy {
             self.health_checks.set(key, *check, &status);
         }
         self.report(refused)?;
+        if grew {
+            return self.start_over();
+        }
         self.start_grace();
         Ok(())
     }
 
-    /// Makes room where a table is too small for what is wanted. False where none is, or none can be made: then those
-    /// Services say so that found no room.
-    fn grow(&mut self) -> bool {
-        if self.cannot_grow {
-            return false;
-        }
-        let mut wanted = *self.datapath.capacities();
-        let full = self.balancer.planner().problems();
-        let tables: BTreeSet<Table> = full
-            .flat_map(|(_, problems)| problems)
-            .filter_map(|problem| match problem {
-                Problem::Full { table, .. } => Some(*table),
-                Problem::Taken { .. } => None,
-            })
-            .collect();
-        let most = self.settings.tables_max;
-        let more = |held: u32| held.saturating_mul(2).min(most).max(held);
-        for table in &tables {
-            match table {
-                Table::Frontends4 | Table::Frontends6 => {
-                    let held = self.capacities.frontends4.max(self.capacities.frontends6);
-                    wanted.frontends = more(held);
+    fn note_kube_proxy_rules(&self) {
+        match takeover::rules() {
+            Ok(rules) => {
+                for rule in &rules {
+                    debug!(rule, "is kube-proxy's");
                 }
-                Table::Rings => wanted.rings = more(self.capacities.rings),
-                Table::Backends => wanted.backends = more(self.capacities.backends),
-                Table::Spreads => wanted.spreads = more(self.capacities.spreads),
-                Table::Sources => {}
+                if !rules.is_empty() && !self.takes_over {
+                    let rules = rules.len();
+                    warn!(
+                        rules,
+                        "kube-proxy's rules are here: --take-over-kube-proxy removes them"
+                    );
+                }
+                self.settings
+                    .status
+                    .send_modify(|status| status.kube_proxy_rules = rules);
             }
+            Err(error) => warn!(
+                error = &error as &dyn StdError,
+                "cannot look for kube-proxy's rules"
+            ),
         }
-        if wanted == *self.datapath.capacities() {
-            return false;
-        }
-        let start = Instant::now();
-        let grown = self.datapath.grow(&wanted).map_err(Error::from);
-        match grown.and_then(|()| capacities(&self.datapath)) {
-            Ok(capacities) => {
-                let names: Vec<&str> = tables.iter().map(|table| table.name()).collect();
-                info!(tables = ?names, ?capacities, took = ?start.elapsed(), "full tables grew");
-                let grew = self.capacities != capacities;
-                self.capacities = capacities;
-                grew
+    }
+
+    /// Adopts the connections that kube-proxy translated for what the tables hold after `steps`; whether that is done.
+    fn adopt(&mut self, steps: &[Step]) -> bool {
+        let own = self.attachments.addresses().iter().copied();
+        let own = own.chain(
+            self.balancer
+                .services()
+                .this_node()
+                .addresses
+                .iter()
+                .copied(),
+        );
+        let adopted = self.datapath.observe().map_err(Error::from);
+        let adopted = adopted.and_then(|mut tables| {
+            match tables.apply(steps) {
+                Ok(()) => {}
+                Err(never) => match never {},
+            }
+            let root = &self.settings.datapath.bpffs_root;
+            takeover::adopt(root, &tables, &own.collect())
+        });
+        match adopted {
+            Ok(connections) => {
+                info!(connections, "adopted connections of kube-proxy's");
+                true
             }
             Err(error) => {
-                self.cannot_grow = true;
                 let error = &error as &dyn StdError;
-                error!(error, "full tables cannot grow");
+                error!(
+                    error,
+                    "kube-proxy's rules stay: its connections are not known"
+                );
+                false
+            }
+        }
+    }
+
+    fn remove_kube_proxy_rules(&mut self) {
+        match takeover::remove() {
+            Ok(removed) => {
+                info!(removed, "removed kube-proxy's tables and chains");
+                self.takes_over = false;
+                self.held_until = Some(Instant::now() + HOLD_STEP);
+            }
+            Err(error) => error!(
+                error = &error as &dyn StdError,
+                "kube-proxy's rules stay, or some of them"
+            ),
+        }
+        self.note_kube_proxy_rules();
+    }
+
+    /// Lets go of what keeps kube-proxy's connections alive, once there are none.
+    fn release_translations(&mut self) {
+        self.held_until = match takeover::release() {
+            Ok(true) => {
+                info!("the last connection of kube-proxy's has ended");
+                None
+            }
+            Ok(false) => Some(Instant::now() + HOLD_STEP),
+            Err(error) => {
+                let error = &error as &dyn StdError;
+                warn!(
+                    error,
+                    "cannot see whether connections of kube-proxy's are left"
+                );
+                Some(Instant::now() + HOLD_STEP)
+            }
+        };
+    }
+
+    /// Sizes of the tables with more room where there is none for what is wanted; `None` where nothing is too small, or
+    /// may be larger.
+    fn room_wanted(&self) -> Option<bpf::Capacities> {
+        if self
+            .no_growth_before
+            .is_some_and(|when| Instant::now() < when)
+        {
+            return None;
+        }
+        let held = &self.capacities;
+        let mut wanted = *self.datapath.capacities();
+        let mut grows = false;
+        let most = self.settings.tables_max;
+        let mut more = |wanted: &mut u32, held: u32| {
+            *wanted = held.saturating_mul(2).min(most).max(held);
+            grows |= *wanted > held;
+        };
+        for table in self.balancer.planner().full_tables() {
+            match table {
+                Table::Frontends4 | Table::Frontends6 => {
+                    more(&mut wanted.frontends, held.frontends4.min(held.frontends6));
+                }
+                Table::Rings => more(&mut wanted.rings, held.rings),
+                Table::Backends => more(&mut wanted.backends, held.backends),
+                Table::Sources => more(&mut wanted.sources, held.sources),
+                Table::Spreads => more(&mut wanted.spreads, held.spreads),
+            }
+        }
+        grows.then_some(wanted)
+    }
+
+    /// Swaps tables for larger ones; whether they are.
+    fn grow(&mut self, wanted: &bpf::Capacities) -> bool {
+        let start = Instant::now();
+        let grown = self.datapath.grow(wanted).map_err(Error::from);
+        if let Err(error) = &grown {
+            self.no_growth_before = Some(Instant::now() + GROWTH_PAUSE);
+            let error = error as &dyn StdError;
+            error!(error, again_in = ?GROWTH_PAUSE, "full tables cannot grow");
+        }
+        // However that ended, the tables are what the datapath says.
+        match capacities(&self.datapath) {
+            Ok(capacities) if capacities != self.capacities => {
+                info!(?capacities, took = ?start.elapsed(), "full tables grew");
+                self.capacities = capacities;
+                true
+            }
+            Ok(_) => false,
+            Err(error) => {
+                error!(
+                    error = &error as &dyn StdError,
+                    "cannot read the tables' sizes"
+                );
                 false
             }
         }

@@ -37,6 +37,10 @@ pub struct Settings {
     pub datapath: bpf::Settings,
     /// Entries that a full table grows to at most by itself; zero leaves every table as it was made.
     pub tables_max: u32,
+    /// Reset the connections to backends that no EndpointSlice names any more.
+    pub reset_dead_backends: bool,
+    /// Remove kube-proxy's rules once ours are in force, and let its connections live on.
+    pub take_over_kube_proxy: bool,
     /// Where `/healthz`, `/readyz`, `/status` and `/metrics` are served; nowhere by default.
     pub metrics_bind_address: Option<SocketAddr>,
     /// Where the node's `/healthz` and `/livez` are served as kube-proxy serves them; nowhere by default.
@@ -62,6 +66,8 @@ impl Settings {
             network_policy: false,
             datapath: bpf::Settings::default(),
             tables_max: TABLES_MAX,
+            reset_dead_backends: false,
+            take_over_kube_proxy: false,
             metrics_bind_address: None,
             healthz_bind_address: None,
             once: false,

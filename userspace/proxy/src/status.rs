@@ -29,6 +29,9 @@ pub struct Status {
     pub devices: BTreeMap<u32, bpf::DeviceReport>,
     /// Policies.
     pub policies: PolicyStatus,
+    /// What kube-proxy itself has in netfilter, in words: it translates what is left to it. As of the start, or of the
+    /// takeover.
+    pub kube_proxy_rules: std::collections::BTreeSet<String>,
     /// What kube-proxy's metrics and health are made of.
     #[serde(skip)]
     pub kube_proxy: KubeProxy,

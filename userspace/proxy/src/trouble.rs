@@ -40,15 +40,15 @@ impl From<&Problem> for Trouble {
         match problem {
             Problem::Full { table, .. } => {
                 let flag = match table {
-                    Table::Frontends4 | Table::Frontends6 => "raise --frontends-max or ",
-                    Table::Rings => "raise --rings-max or ",
-                    Table::Backends => "raise --backends-max or ",
-                    Table::Spreads => "raise --spreads-max or ",
-                    Table::Sources => "",
+                    Table::Frontends4 | Table::Frontends6 => "--frontends-max",
+                    Table::Rings => "--rings-max",
+                    Table::Backends => "--backends-max",
+                    Table::Spreads => "--spreads-max",
+                    Table::Sources => "--ranges-max",
                 };
                 Trouble {
                     reason: "TableFull",
-                    message: format!("{problem}: {flag}remove Services"),
+                    message: format!("{problem}: raise {flag} or --tables-max, or remove Services"),
                 }
             }
             Problem::Taken { .. } => Trouble {

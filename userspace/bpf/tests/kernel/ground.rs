@@ -39,6 +39,7 @@ impl Ground {
                 frontends: 1_024,
                 rings: 4_096,
                 backends: 4_096,
+                sources: 64,
                 spreads: 1_024,
                 affinity: 64,
                 flows: 64,

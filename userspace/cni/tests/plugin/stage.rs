@@ -60,6 +60,7 @@ impl Node {
                 frontends: 64,
                 rings: 256,
                 backends: 64,
+                sources: 64,
                 spreads: 1_024,
                 affinity: 64,
                 flows: 1024,

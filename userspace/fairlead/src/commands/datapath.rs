@@ -45,6 +45,7 @@ pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<prox
                 rings: sizes.rings_max,
                 spreads: sizes.spreads_max,
                 backends: sizes.backends_max,
+                sources: sizes.ranges_max,
                 affinity: sizes.affinity_max,
                 flows: sizes.flows_max,
                 reverse_sockets: sizes.sockets_max,
@@ -52,6 +53,8 @@ pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<prox
             ..bpf::Settings::default()
         },
         tables_max: sizes.tables_max,
+        reset_dead_backends: flags.reset_dead_backends,
+        take_over_kube_proxy: flags.take_over_kube_proxy,
         metrics_bind_address: flags.metrics_bind_address,
         healthz_bind_address: flags.healthz_bind_address,
         once,

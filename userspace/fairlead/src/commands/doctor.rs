@@ -1,7 +1,7 @@
 //! `fairlead doctor`: what stands between this host and Services that work: each finding with what it is, why it matters
 //! and the remedy. What it looks at is read first ([`facts`]); what it makes of that is plain functions ([`judge`]).
 
-mod facts;
+pub(super) mod facts;
 mod judge;
 
 use serde::Serialize;

@@ -9,6 +9,7 @@ use crate::shutdown;
 pub(crate) async fn run(flags: Proxy) -> anyhow::Result<()> {
     if flags.cleanup {
         bpf::Datapath::uninstall(&flags.datapath.bpffs.bpffs_root)?;
+        net::release_translations().context("release what kube-proxy translated")?;
         return Ok(());
     }
     let stopping = shutdown::on_signal()?;

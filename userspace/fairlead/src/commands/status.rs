@@ -36,8 +36,15 @@ pub(crate) fn run(flags: &cli::Status) -> anyhow::Result<()> {
             bytes,
         }
     });
+    let mut notes = notes(&kernel);
+    let rules = super::runtime()?.block_on(async { super::doctor::facts::kube_proxy() });
+    if let Some(rule) = rules.iter().flatten().next() {
+        notes.push(format!(
+            "kube-proxy's rules are here ({rule} and others): `fairlead proxy --take-over-kube-proxy` removes them"
+        ));
+    }
     let status = Status {
-        notes: notes(&kernel),
+        notes,
         counters: counters.collect(),
         kernel,
     };

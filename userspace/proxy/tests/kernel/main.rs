@@ -3,12 +3,15 @@
 //!
 //! Needs root. Namespace, cgroup and bpffs are the test's own.
 
+mod growth;
 mod leaving;
 mod pod_network;
 mod policy;
 mod recovery;
 mod routing;
 mod support;
+mod takeover;
+mod vanished;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

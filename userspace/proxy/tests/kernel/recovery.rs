@@ -56,7 +56,7 @@ async fn story(ground: &Ground) {
     // There is no room for a fourth.
     let late = server.add("late", "10.96.0.12", "10.244.0.4").await;
     let full = until(&mut status, |status| !status.troubles.is_empty()).await;
-    let message = "table FRONTENDS4 is full (6 elements): raise --frontends-max or remove Services";
+    let message = "table FRONTENDS4 is full (6 elements): raise --frontends-max or --tables-max, or remove Services";
     assert_eq!(full.troubles["default/late"], [message]);
     assert_eq!(full.troubles.len(), 1);
     let event = server.event(&late).await;
@@ -110,14 +110,14 @@ async fn story(ground: &Ground) {
 }
 
 /// The API server in this process.
-struct Server {
-    client: Client,
+pub(crate) struct Server {
+    pub(crate) client: Client,
     _app: App,
     _folder: tempfile::TempDir,
 }
 
 impl Server {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = Config::new(folder.path());
         let app = apiserver::build(config, Arc::new(Memory::new()))
@@ -131,7 +131,7 @@ impl Server {
     }
 
     /// A Service with one endpoint, as the server keeps it.
-    async fn add(&self, name: &str, ip: &str, endpoint: &str) -> Value {
+    pub(crate) async fn add(&self, name: &str, ip: &str, endpoint: &str) -> Value {
         let service = json!({
             "apiVersion": "v1",
             "kind": "Service",
@@ -146,13 +146,13 @@ impl Server {
         self.client.create(&services, &service).await.unwrap()
     }
 
-    async fn remove(&self, name: &str) {
+    pub(crate) async fn remove(&self, name: &str) {
         let path = ApiPath::raw(&format!("{SERVICES}/{name}"));
         self.client.delete(&path, &Value::Null).await.unwrap();
     }
 
     /// What `kubectl describe` finds of a Service's Events, once there is one.
-    async fn event(&self, service: &Value) -> Value {
+    pub(crate) async fn event(&self, service: &Value) -> Value {
         let uid = service["metadata"]["uid"].as_str().unwrap();
         let params = ListParams {
             field_selector: format!(
@@ -194,6 +194,7 @@ impl Intruder {
                 frontends: FRONTENDS,
                 rings: 64,
                 backends: 64,
+                sources: 64,
                 spreads: 1_024,
                 affinity: 64,
                 flows: 64,

@@ -172,6 +172,7 @@ impl Ground {
                     frontends: 64,
                     rings: 64,
                     backends: 64,
+                    sources: 64,
                     spreads: 1_024,
                     affinity: 64,
                     flows: 64,

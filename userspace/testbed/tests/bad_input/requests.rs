@@ -318,7 +318,7 @@ fn what_the_node_cannot_serve_costs_no_other_service() -> Result<()> {
 /// and room that comes free is used.
 #[test]
 fn a_full_table_refuses_the_services_that_do_not_fit() -> Result<()> {
-    let stage = Stage::up(&["--frontends-max=16"])?;
+    let stage = Stage::up(&["--frontends-max=16", "--tables-max=0"])?;
     let pod = stage.web.address(false).to_string();
     for index in 1..=20_u8 {
         let name = format!("crowd-{index:02}");
@@ -340,7 +340,7 @@ fn a_full_table_refuses_the_services_that_do_not_fit() -> Result<()> {
         "default/crowd-20",
         "FRONTENDS4",
         "16",
-        "raise --frontends-max or remove Services",
+        "raise --frontends-max or --tables-max, or remove Services",
     ] {
         assert!(line.contains(word), "no {word:?} in {line}");
     }

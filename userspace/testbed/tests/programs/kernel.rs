@@ -115,6 +115,7 @@ impl Kernel {
                     frontends: 64,
                     rings: 128,
                     backends: 64,
+                    sources: 64,
                     spreads: 1_024,
                     affinity: 1024,
                     flows: 1024,

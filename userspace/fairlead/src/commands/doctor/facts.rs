@@ -111,8 +111,8 @@ fn loaded(root: &Path) -> anyhow::Result<Loaded> {
     })
 }
 
-/// Must be called in a runtime.
-fn kube_proxy() -> Option<BTreeSet<String>> {
+/// What kube-proxy left, where netfilter can be asked. Must be called in a runtime.
+pub(in crate::commands) fn kube_proxy() -> Option<BTreeSet<String>> {
     let mut netfilter = Netfilter::open().ok()?;
     netfilter.read_chains().ok()?;
     Some(netfilter.hooked().kube_proxy)

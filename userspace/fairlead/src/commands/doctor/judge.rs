@@ -195,7 +195,7 @@ fn kube_proxy(facts: &Facts) -> Vec<Finding> {
         Level::Problem,
         format!("kube-proxy's rules are here: {}{more}", shown.join(", ")),
         "rules that nobody updates send packets to endpoints that are gone, and packets to pods take the stack's way past them",
-        "kube-proxy --cleanup; without its binary: `nft delete table ip kube-proxy`, `nft delete table ip6 kube-proxy`, or a reboot",
+        "stop kube-proxy and start `fairlead proxy --take-over-kube-proxy`, which lets its connections live on; or kube-proxy --cleanup; without its binary: `nft delete table ip kube-proxy`, `nft delete table ip6 kube-proxy`, or a reboot",
     ));
     out
 }
