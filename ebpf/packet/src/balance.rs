@@ -1,5 +1,7 @@
 //! What to do with a packet: find its flow, or choose a backend and begin one.
 
+pub mod code;
+
 use abi::flows::flags::{self, CHECKED_AT};
 use abi::frontends::flags::{CHECK_SOURCE, DROP, HASHED, HOST_ONLY, LEAST};
 use abi::{
@@ -40,70 +42,6 @@ pub enum Decision {
     Refuse,
     /// Drop it, and count it under this name.
     Drop(Counter),
-}
-
-/// Decisions as numbers, for functions that the kernel's verifier walks by themselves: those return numbers alone.
-pub mod code {
-    use abi::Counter;
-
-    use super::{Decision, Kind};
-
-    /// [`Decision::Pass`].
-    pub const PASS: u32 = 0;
-    /// [`Decision::Answer`].
-    pub const ANSWER: u32 = 1;
-    /// [`Decision::Refuse`].
-    pub const REFUSE: u32 = 2;
-    /// [`Decision::Rewrite`], of each kind.
-    pub const NEW: u32 = 3;
-    /// As [`NEW`].
-    pub const FORWARD: u32 = 4;
-    /// As [`NEW`].
-    pub const REPLY: u32 = 5;
-    /// As [`NEW`].
-    pub const CHECKED: u32 = 6;
-    /// No decision of these: the packet was given its new tuple before, as with [`CHECKED`].
-    pub const DONE: u32 = 7;
-    /// [`Decision::Drop`] begins here, plus the counter.
-    pub const DROP: u32 = 16;
-
-    /// The number of a decision.
-    #[inline(always)]
-    #[must_use]
-    pub const fn of(decision: Decision) -> u32 {
-        match decision {
-            Decision::Pass => PASS,
-            Decision::Answer => ANSWER,
-            Decision::Refuse => REFUSE,
-            Decision::Rewrite(Kind::New) => NEW,
-            Decision::Rewrite(Kind::Forward) => FORWARD,
-            Decision::Rewrite(Kind::Reply) => REPLY,
-            Decision::Rewrite(Kind::Checked) => CHECKED,
-            Decision::Drop(counter) => DROP + counter as u32,
-        }
-    }
-
-    /// The decision on beginning a flow that a number stands for; there are no other ones.
-    #[inline(always)]
-    #[must_use]
-    pub const fn beginning(code: u32) -> Decision {
-        const NO_NODE_ADDRESS: u32 = DROP + Counter::DropNoNodeAddress as u32;
-        const FLOWS_FULL: u32 = DROP + Counter::DropFlowsFull as u32;
-        const SNAT_EXHAUSTED: u32 = DROP + Counter::DropSnatExhausted as u32;
-        const NO_LOCAL_ENDPOINT: u32 = DROP + Counter::DropNoLocalEndpoint as u32;
-        const SOURCE: u32 = DROP + Counter::DropSource as u32;
-        match code {
-            PASS => Decision::Pass,
-            NEW => Decision::Rewrite(Kind::New),
-            REFUSE => Decision::Refuse,
-            NO_NODE_ADDRESS => Decision::Drop(Counter::DropNoNodeAddress),
-            FLOWS_FULL => Decision::Drop(Counter::DropFlowsFull),
-            SNAT_EXHAUSTED => Decision::Drop(Counter::DropSnatExhausted),
-            NO_LOCAL_ENDPOINT => Decision::Drop(Counter::DropNoLocalEndpoint),
-            SOURCE => Decision::Drop(Counter::DropSource),
-            _ => Decision::Drop(Counter::DropNoBackend),
-        }
-    }
 }
 
 /// What a rewritten packet is to its flow.

@@ -12,6 +12,7 @@
     reason = "bpf(2) and memory shared with the kernel have no safe interface"
 )]
 
+mod crowd;
 mod datapath;
 mod dns;
 mod error;

@@ -158,11 +158,10 @@ fn messages(mut bytes: &[u8], found: &mut Vec<Translated>) -> io::Result<bool> {
             NLMSG_DONE => return Ok(true),
             NLMSG_ERROR => {
                 let errno = u32_at(message, HEADER).ok_or_else(short)? as i32;
-                return match Errno::from_raw_os_error(-errno) {
-                    _ if errno == 0 => Ok(true),
-                    // A kernel without connection tracking.
-                    Errno::INVAL | Errno::OPNOTSUPP => Ok(true),
-                    error => Err(error.into()),
+                return match -errno {
+                    // It is done; or there is no connection tracking in this kernel.
+                    0 | libc::EINVAL | libc::EOPNOTSUPP => Ok(true),
+                    errno => Err(io::Error::from_raw_os_error(errno)),
                 };
             }
             kind if kind == NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW => {
@@ -292,6 +291,7 @@ mod tests {
         );
         assert_eq!(it.protocol, 6);
         assert!(messages(&message(NLMSG_DONE, &[0; 4]), &mut found).unwrap());
+        assert!(messages(&message(NLMSG_ERROR, &[0; 4]), &mut found).unwrap());
         let refused = message(NLMSG_ERROR, &(-libc::EPERM).to_ne_bytes());
         assert!(messages(&refused, &mut found).is_err());
         for len in 0..bytes.len() {

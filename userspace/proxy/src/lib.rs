@@ -10,6 +10,7 @@
 mod apply;
 mod attach;
 mod balancer;
+mod crowd;
 mod error;
 mod events;
 mod grace;

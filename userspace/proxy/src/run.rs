@@ -5,13 +5,13 @@ use std::error::Error as StdError;
 use std::time::{Duration, SystemTime};
 
 use abi::NodeConfig;
-use bpf::{Datapath, Flow};
+use bpf::{Datapath, Fill, Flow};
 use client::Client;
 use futures_util::{FutureExt, StreamExt};
 use plan::{Capacities, Epoch, Named, Step, Store, Table};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
@@ -24,7 +24,9 @@ use crate::healthz::{self, HealthChecks};
 use crate::leaving::Leaving;
 use crate::policy::PolicyTask;
 use crate::vanished::Vanishing;
-use crate::{Balancer, Error, Settings, Trouble, apply, grace, inputs, metrics, policy, takeover};
+use crate::{
+    Balancer, Error, Settings, Trouble, apply, crowd, grace, inputs, metrics, policy, takeover,
+};
 
 /// Follows the API server and keeps the kernel's tables right, until `shutdown` turns true; with
 /// [`Settings::once`], until they are right for the first time. What is in the kernel stays there.
@@ -82,6 +84,9 @@ pub async fn run(
             }
             () = sleep_until(release.unwrap_or_else(Instant::now)), if release.is_some() => {
                 proxy.release()?;
+            }
+            Some(crowd) = proxy.crowd.recv() => {
+                proxy.make_room_for_clients(&crowd);
             }
             () = sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {
                 proxy.release_translations();
@@ -145,6 +150,8 @@ struct Proxy {
     again_wait: Duration,
     /// A step was refused that others lean on: nothing is planned before that.
     blocked: bool,
+    /// Tells when the table of clients with session affinity is nearly full.
+    crowd: mpsc::Receiver<Fill>,
     /// When to see whether connections of kube-proxy's are still translated.
     held_until: Option<Instant>,
     /// kube-proxy's rules are to be removed.
@@ -206,6 +213,7 @@ impl Proxy {
             healthz::serve(address, &settings).await?;
         }
         let takes_over = settings.take_over_kube_proxy;
+        let crowd_root = settings.datapath.bpffs_root.clone();
         let leaving = Leaving::start(settings.datapath.bpffs_root.clone());
         let table = datapath.policy_table()?;
         let policies = if settings.network_policy && !settings.once {
@@ -232,6 +240,7 @@ impl Proxy {
             blocked: false,
             takes_over,
             held_until: None,
+            crowd: crowd::watch(crowd_root),
             no_growth_before: None,
             health_checks: HealthChecks::default(),
             leaving,
@@ -441,6 +450,29 @@ impl Proxy {
             }
         }
         grows.then_some(wanted)
+    }
+
+    /// A larger table for clients with session affinity. Where there may be none, the least recently used give way.
+    fn make_room_for_clients(&mut self, crowd: &Fill) {
+        let affinity = crowd
+            .capacity
+            .saturating_mul(2)
+            .min(self.settings.tables_max);
+        let paused = self
+            .no_growth_before
+            .is_some_and(|when| Instant::now() < when);
+        if affinity <= crowd.capacity || paused {
+            return;
+        }
+        let wanted = bpf::Capacities {
+            affinity,
+            ..*self.datapath.capacities()
+        };
+        info!(
+            clients = crowd.used,
+            affinity, "session affinity binds more clients"
+        );
+        self.grow(&wanted);
     }
 
     /// Swaps tables for larger ones; whether they are.

@@ -198,3 +198,79 @@ fn what_a_process_left_aside_is_taken_over_by_the_next() {
         assert!(!maps.join("FRONTENDS4~old").exists());
     });
 }
+
+#[test]
+fn clients_that_are_bound_keep_their_backend_when_their_table_grows() {
+    let ground = Ground::new("crowd");
+    ground.in_netns(|| {
+        ip("link set lo up");
+        let mut settings = ground.settings();
+        settings.capacities.affinity = 1_024;
+        let mut datapath = Datapath::open(&settings).unwrap();
+        let mut steps: Vec<Step> = (1..=8)
+            .map(|n| Step::PutBackend(n, backend(1, n as u8)))
+            .collect();
+        steps.push(Step::PutRing {
+            offset: 0,
+            backends: (1..=8).collect(),
+        });
+        let sticky = abi::Frontend {
+            affinity_secs: 60,
+            ..frontend(1, 0, 8)
+        };
+        steps.push(Step::PutFrontend(key4(1), sticky));
+        datapath.apply(&steps).unwrap();
+        // A client of its own for each number, and the port of the connection.
+        let connect = |datapath: &Datapath, client: u8, sport: u16| {
+            let mut frame = syn(sport);
+            frame[29] = client;
+            let ran = datapath.test_run("pod_ingress", &frame, &[], 1).unwrap();
+            <[u8; 4]>::try_from(&ran.packet[30..34]).unwrap()
+        };
+        let clients = 100..140;
+        let bound: Vec<_> = clients
+            .clone()
+            .map(|n| connect(&datapath, n, 2_000))
+            .collect();
+        let now = bpf::now_secs();
+        let fill = datapath.bound_clients(now).unwrap();
+        assert_eq!((fill.used, fill.capacity), (40, 1_024));
+        assert_eq!(
+            datapath.bound_clients(now + 61).unwrap().used,
+            0,
+            "their time is over"
+        );
+        let larger = Capacities {
+            affinity: 4_096,
+            ..settings.capacities
+        };
+        datapath.grow(&larger).unwrap();
+        let fill = datapath.bound_clients(bpf::now_secs()).unwrap();
+        assert_eq!((fill.used, fill.capacity), (40, 4_096));
+        let again: Vec<_> = clients.map(|n| connect(&datapath, n, 3_000)).collect();
+        assert_eq!(again, bound);
+    });
+}
+
+#[test]
+fn ranges_of_clients_are_taken_over() {
+    let ground = Ground::new("ranges");
+    ground.in_netns(|| {
+        let settings = ground.settings();
+        let mut datapath = Datapath::open(&settings).unwrap();
+        let range = |n: u8| abi::SourceKey::v4(1, [10, n, 0, 0], 16);
+        let steps: Vec<Step> = (0..64).map(|n| Step::PutSource(range(n))).collect();
+        datapath.apply(&steps).unwrap();
+        let more = [Step::PutSource(range(64))];
+        assert!(datapath.apply(&more).unwrap_err().source.is_full());
+        let before = datapath.observe().unwrap().sources;
+        let larger = Capacities {
+            sources: 128,
+            ..settings.capacities
+        };
+        datapath.grow(&larger).unwrap();
+        assert_eq!(datapath.observe().unwrap().sources, before);
+        datapath.apply(&more).unwrap();
+        assert_eq!(fill(&datapath, "SOURCES"), (65, 128));
+    });
+}
