@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
 
+use crate::kube_proxy;
+
 /// Each kind of iptables, and what stands for it where there is only one.
 const PROGRAMS: [&str; 4] = [
     "iptables-nft",
@@ -50,6 +52,8 @@ fn remove(program: &str) -> io::Result<Option<usize>> {
     if chains == 0 {
         return Ok(Some(0));
     }
+    // The rules go that the kernel tracks connections for.
+    kube_proxy::hold_translations(program.starts_with("ip6"))?;
     let mut restore = Command::new(format!("{program}-restore"))
         .args(["--noflush", "--wait", "5"])
         .stdin(Stdio::piped())

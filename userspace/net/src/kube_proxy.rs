@@ -1,6 +1,6 @@
 //! What kube-proxy leaves in netfilter, removed without the connections that it translated: those are the kernel's
-//! connection tracking to translate, which it does for as long as any chain of NAT is there. Chains of our own keep it
-//! so, empty ones, until somebody removes them.
+//! connection tracking to translate, which it does for as long as there is a chain of NAT, and some rule that asks for
+//! connection tracking. A table of our own has both, and decides nothing, until somebody removes it.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use crate::attributes::{u16_at, u32_at};
 
-/// Our table with the empty chains.
+/// Our table.
 const HOLD: &str = "fairlead-nat-hold";
 /// kube-proxy's table in mode nftables.
 const THEIRS: &str = "kube-proxy";
@@ -22,6 +22,7 @@ const NFNL_MSG_BATCH_END: u16 = 0x11;
 const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_DELTABLE: u16 = 2;
 const NFT_MSG_NEWCHAIN: u16 = 3;
+const NFT_MSG_NEWRULE: u16 = 6;
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
@@ -29,12 +30,23 @@ const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_CHAIN_TYPE: u16 = 7;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
 const NFTA_HOOK_PRIORITY: u16 = 2;
+const NFTA_RULE_TABLE: u16 = 1;
+const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_EXPR_NAME: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_CT_DREG: u16 = 1;
+const NFTA_CT_KEY: u16 = 2;
+const NFT_REG_1: u32 = 1;
+const NFT_CT_STATE: u32 = 0;
 const NLA_F_NESTED: u16 = 0x8000;
 /// linux/netlink.h.
 const NLMSG_ERROR: u16 = 2;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_CREATE: u16 = 0x400;
+const NLM_F_APPEND: u16 = 0x800;
 const HEADER: usize = 16;
 /// linux/netfilter.h: the families of tables that kube-proxy makes.
 const FAMILIES: [u8; 2] = [2, 10];
@@ -64,6 +76,15 @@ pub fn remove_kube_proxy_tables() -> io::Result<usize> {
         }
     }
     Ok(removed)
+}
+
+/// Keeps the translations of connections that are there, of one family, whoever removes what rules of NAT.
+///
+/// # Errors
+///
+/// When the kernel refuses, or has no nftables.
+pub(crate) fn hold_translations(v6: bool) -> io::Result<()> {
+    batch(&hold(FAMILIES[usize::from(v6)]))
 }
 
 /// Ends what [`remove_kube_proxy_tables`] keeps alive in the namespace of the calling thread. Gives of how many families
@@ -114,7 +135,34 @@ fn hold(family: u8) -> Vec<Vec<u8>> {
         let body = body.concat();
         messages.push(message(NFT_MSG_NEWCHAIN, NLM_F_CREATE, family, &body));
     }
+    messages.push(asks(family));
     messages
+}
+
+/// A rule that reads a connection's state and decides nothing.
+fn asks(family: u8) -> Vec<u8> {
+    let nested = |kind: u16, parts: &[Vec<u8>]| attribute(kind | NLA_F_NESTED, &parts.concat());
+    let reads = nested(
+        NFTA_LIST_ELEM,
+        &[
+            name(NFTA_EXPR_NAME, "ct"),
+            nested(
+                NFTA_EXPR_DATA,
+                &[
+                    attribute(NFTA_CT_DREG, &NFT_REG_1.to_be_bytes()),
+                    attribute(NFTA_CT_KEY, &NFT_CT_STATE.to_be_bytes()),
+                ],
+            ),
+        ],
+    );
+    let (chain, ..) = CHAINS[0];
+    let body = [
+        name(NFTA_RULE_TABLE, HOLD),
+        name(NFTA_RULE_CHAIN, chain),
+        nested(NFTA_RULE_EXPRESSIONS, &[reads]),
+    ];
+    let flags = NLM_F_CREATE | NLM_F_APPEND;
+    message(NFT_MSG_NEWRULE, flags, family, &body.concat())
 }
 
 fn delete(family: u8, table: &str) -> Vec<u8> {

@@ -257,6 +257,10 @@ fn chains_of_iptables_go_and_others_stay() {
             run("iptables", args);
         }
         assert_eq!(net::remove_kube_proxy_chains().unwrap(), 3);
+        assert!(
+            net::release_translations().unwrap() > 0,
+            "translations were kept"
+        );
         let saved = run("iptables-save", "-c");
         let left: Vec<&str> = saved
             .lines()
