@@ -22,24 +22,24 @@ const RESOURCE_VERSION: &str = "\"resourceVersion\":\"";
 /// The stored form of an object. Its kind and apiVersion are those in the value.
 pub(crate) fn encode(object: &Value) -> Bytes {
     let mut out = Vec::with_capacity(1024);
-    let text = |key: &str| object.get(key).cloned().unwrap_or_else(|| "".into());
     // Writing to a Vec can't fail, and JSON values have text keys only.
-    let put = |out: &mut Vec<u8>, value: &Value| {
-        let _ = serde_json::to_writer(out, value);
+    let text = |out: &mut Vec<u8>, key: &str| {
+        let _ = serde_json::to_writer(out, object.get(key).unwrap_or(&Value::from("")));
     };
     out.extend_from_slice(b"{\"kind\":");
-    put(&mut out, &text("kind"));
+    text(&mut out, "kind");
     out.extend_from_slice(b",\"apiVersion\":");
-    put(&mut out, &text("apiVersion"));
+    text(&mut out, "apiVersion");
     out.extend_from_slice(b",\"metadata\":{");
     let mut first = true;
     let member = |out: &mut Vec<u8>, first: &mut bool, key: &str, value: &Value| {
         if !std::mem::take(first) {
             out.push(b',');
         }
-        put(out, &Value::from(key));
+        // As above: can't fail.
+        let _ = serde_json::to_writer(&mut *out, key);
         out.push(b':');
-        put(out, value);
+        let _ = serde_json::to_writer(out, value);
     };
     for (key, value) in api::value::entries(object, &["metadata"]) {
         if key != "resourceVersion" {

@@ -160,7 +160,7 @@ pub(crate) fn list(
     accepted: Accepted,
     include: IncludeObject,
     head: &ListHead,
-    items: &[Entry],
+    mut items: Vec<Entry>,
 ) -> Answer {
     match accepted.form {
         Form::Object if accepted.encoding == Encoding::Protobuf => {
@@ -169,7 +169,7 @@ pub(crate) fn list(
             let version = row.api_version();
             match protobuf::ListWriter::new(&version, row.list_kind, &metadata) {
                 Some(mut list) => {
-                    for entry in items {
+                    for entry in &items {
                         list.push(&object::decode(row, entry));
                     }
                     bytes(200, protobuf::CONTENT_TYPE, list.finish())
@@ -191,10 +191,11 @@ pub(crate) fn list(
                 row.api_version(),
                 head.metadata()
             );
-            if accepted.encoding == Encoding::Json
-                && let Some(body) = items::body(row, opening.clone().into_bytes(), items)
-            {
-                return of_body(200, "application/json", body);
+            if accepted.encoding == Encoding::Json {
+                match items::body(row, opening.clone().into_bytes(), items) {
+                    Ok(body) => return of_body(200, "application/json", body),
+                    Err(back) => items = back,
+                }
             }
             let size: usize = items.iter().map(|entry| entry.value.len() + 40).sum();
             let mut body = Vec::with_capacity(size + 200);

@@ -207,7 +207,8 @@ async fn resource(
             tail: at.tail,
             query: &query,
         };
-        return handlers::connect::connect(ask, parts, body).await;
+        // In a box: it is large, and every request is as large as the largest.
+        return Box::pin(handlers::connect::connect(ask, parts, body)).await;
     }
     let writes = !matches!(verb, "get" | "list" | "watch");
     if writes && row.namespaced && namespace.is_empty() {

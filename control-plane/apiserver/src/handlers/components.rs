@@ -46,7 +46,7 @@ pub(crate) async fn list(call: &Call) -> Result<Answer, Status> {
         call.accepted,
         call.include,
         &head,
-        &[entry],
+        vec![entry],
     ))
 }
 

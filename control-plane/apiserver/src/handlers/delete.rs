@@ -77,7 +77,7 @@ pub(crate) async fn delete_collection(call: &Call) -> Result<Answer, Status> {
         call.accepted,
         call.include,
         &head,
-        &gone,
+        gone,
     ))
 }
 

@@ -75,7 +75,7 @@ pub(crate) async fn list(call: &Call) -> Result<Answer, Status> {
             call.accepted,
             call.include,
             &head,
-            &items,
+            items,
         )),
         Page::Expired(answer) => Ok(answer),
     }

@@ -128,8 +128,8 @@ pub(crate) async fn answer(call: Call, method: &Method) -> Result<Answer, Status
         return token::create(&call).await;
     }
     match (call.row.kind, call.subresource.map_or("", |sub| sub.name)) {
-        ("Pod", "binding") | ("Binding", "") => return pods::bind(&call).await,
-        ("Pod", "eviction") => return pods::evict(&call).await,
+        ("Pod", "binding") | ("Binding", "") => return Box::pin(pods::bind(&call)).await,
+        ("Pod", "eviction") => return Box::pin(pods::evict(&call)).await,
         ("ComponentStatus", _) if verb == "get" => return components::get(&call).await,
         ("ComponentStatus", _) => return components::list(&call).await,
         _ => {}
@@ -139,7 +139,7 @@ pub(crate) async fn answer(call: Call, method: &Method) -> Result<Answer, Status
     }
     if let (Some("scale"), Some(replicas)) = (call.subresource.map(|sub| sub.name), call.row.scale)
     {
-        return scale::answer(&call, replicas, method).await;
+        return Box::pin(scale::answer(&call, replicas, method)).await;
     }
     match verb {
         "get" => get::get(&call).await,
@@ -148,7 +148,7 @@ pub(crate) async fn answer(call: Call, method: &Method) -> Result<Answer, Status
         "update" => update::update(&call).await,
         "patch" => patch::patch(&call).await,
         "delete" => delete::delete(&call).await,
-        _ => delete::delete_collection(&call).await,
+        _ => Box::pin(delete::delete_collection(&call)).await,
     }
 }
 

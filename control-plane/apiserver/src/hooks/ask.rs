@@ -100,7 +100,8 @@ pub(crate) async fn post(
         serde_json::from_slice(&body)
             .map_err(|error| format!("failed to call webhook: the answer is not JSON: {error}"))
     };
-    match tokio::time::timeout(Duration::from_secs(seconds), asked).await {
+    // In a box: it is large, and would make every write as large that asks nobody.
+    match tokio::time::timeout(Duration::from_secs(seconds), Box::pin(asked)).await {
         Ok(answer) => answer,
         Err(_) => Err(failed("context deadline exceeded".to_owned())),
     }

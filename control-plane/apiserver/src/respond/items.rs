@@ -28,17 +28,24 @@ struct Items {
     left: u64,
 }
 
-/// A body of `head`, the entries as objects without kind and apiVersion, and the end of a list. `None`: some entry has
-/// to be parsed before it is sent, so that nobody knows how long the whole will be.
-pub(super) fn body(row: &'static Resource, head: Vec<u8>, entries: &[Entry]) -> Option<Body> {
+/// A body of `head`, the entries as objects without kind and apiVersion, and the end of a list. The entries are given
+/// back where some entry has to be parsed before it is sent, so that nobody knows how long the whole will be.
+pub(super) fn body(
+    row: &'static Resource,
+    head: Vec<u8>,
+    entries: Vec<Entry>,
+) -> Result<Body, Vec<Entry>> {
     let mut left = head.len() + END.len() + entries.len().saturating_sub(1);
-    for entry in entries {
-        left += object::untyped_len(row, &entry.value, entry.modified)?;
+    for entry in &entries {
+        match object::untyped_len(row, &entry.value, entry.modified) {
+            Some(len) => left += len,
+            None => return Err(entries),
+        }
     }
-    Some(Body::new(Items {
+    Ok(Body::new(Items {
         row,
         head,
-        entries: entries.to_vec().into_iter().peekable(),
+        entries: entries.into_iter().peekable(),
         left: left as u64,
     }))
 }
@@ -127,7 +134,7 @@ mod tests {
         for (count, size) in [(0, 0), (1, 10), (3, 3 * PIECE), (1000, 500)] {
             let entries: Vec<Entry> = (1..=count).map(|n| entry(n * n, size)).collect();
             let head = b"{\"kind\":\"ConfigMapList\",\"items\":[".to_vec();
-            let mut body = body(row(), head, &entries).unwrap();
+            let mut body = body(row(), head, entries).unwrap();
             let told = body.size_hint().exact().unwrap();
             let (mut whole, mut largest) = (Vec::new(), 0);
             while let Some(frame) = body.frame().await {
@@ -152,6 +159,8 @@ mod tests {
     fn what_must_be_parsed_has_no_length_beforehand() {
         let mut foreign = entry(1, 1);
         foreign.value = Bytes::from_static(br#"{ "metadata": {}, "kind": "ConfigMap" }"#);
-        assert!(body(row(), Vec::new(), &[entry(2, 1), foreign]).is_none());
+        let given = vec![entry(2, 1), foreign];
+        let back = body(row(), Vec::new(), given.clone()).map(|_| ());
+        assert_eq!(back, Err(given));
     }
 }

@@ -104,12 +104,13 @@ impl Connection {
         // The last byte may be one half of an end of line.
         let keep = usize::from(self.buffer.last() == Some(&b'\r'));
         let used = self.buffer.len() - keep;
-        let mut events = 0;
-        let mut before = 0;
-        for byte in self.buffer.drain(..used) {
-            events += usize::from(byte == b'\n' && before != b'\r');
-            before = byte;
-        }
+        let seen = &self.buffer[..used];
+        // Plain counts, which the compiler makes vector instructions of: what reads shares the processors with what is
+        // measured.
+        let ends = seen.iter().filter(|byte| **byte == b'\n').count();
+        let of_encoding = seen.windows(2).filter(|two| *two == b"\r\n").count();
+        let events = ends - of_encoding;
+        self.buffer.drain(..used);
         if keep == 1 {
             self.read().await?;
         }
