@@ -16,6 +16,7 @@ use crate::Error;
 use crate::pins::{self, Pins};
 use crate::spec::{self, Capacities, Spec};
 use crate::sys::{self, Mapping};
+use crate::table::PART;
 
 /// Ends the name of a pin that was set aside.
 const OLD: &str = "~old";
@@ -134,19 +135,21 @@ fn info(table: &Spec, fd: &OwnedFd) -> Result<sys::MapInfo, Error> {
     sys::map_info(fd.as_fd()).map_err(|source| table.failed("look at", "the shape", source))
 }
 
-/// Elements that the new table has already are left: they are newer.
+/// Elements that the new table has already are left: they are newer. In parts, so that never all of both is mapped.
 fn copy_array(table: &Spec, old: &OwnedFd, new: &OwnedFd, entries: u32) -> io::Result<()> {
-    let words = table.value_size.next_multiple_of(8) as usize / 8 * entries as usize;
-    let len = (words * 8).next_multiple_of(rustix::param::page_size());
-    let (from, to) = (
-        Mapping::new(old, len, true)?,
-        Mapping::new(new, len, false)?,
-    );
-    for (from, to) in from.words().iter().zip(to.words()).take(words) {
-        let word = from.load(Ordering::Acquire);
-        if word != 0 {
-            // Where it fails, the word is no longer empty.
-            let _ = to.compare_exchange(0, word, Ordering::AcqRel, Ordering::Relaxed);
+    let size = table.value_size.next_multiple_of(8) as usize;
+    for first in (0..entries).step_by(PART as usize) {
+        let bytes = PART.min(entries - first) as usize * size;
+        let len = bytes.next_multiple_of(rustix::param::page_size());
+        let offset = first as usize * size;
+        let from = Mapping::new(old, offset, len, true)?;
+        let to = Mapping::new(new, offset, len, false)?;
+        for (from, to) in from.words().iter().zip(to.words()).take(bytes / 8) {
+            let word = from.load(Ordering::Acquire);
+            if word != 0 {
+                // Where it fails, the word is no longer empty.
+                let _ = to.compare_exchange(0, word, Ordering::AcqRel, Ordering::Relaxed);
+            }
         }
     }
     Ok(())

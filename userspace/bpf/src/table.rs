@@ -270,7 +270,7 @@ pub(crate) struct Array<T> {
 }
 
 /// Elements of a part. With their size a multiple of eight a part is one of every page size.
-const PART: u32 = 1 << 15;
+pub(crate) const PART: u32 = 1 << 15;
 
 impl<T: Element + PartialEq> Array<T> {
     /// 64-bit words of an element. The kernel spaces elements by multiples of eight bytes.
