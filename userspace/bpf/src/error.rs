@@ -122,12 +122,12 @@ pub enum Error {
         /// Name of the table.
         table: &'static str,
     },
-    /// The programs are of a process that did not know this table yet.
+    /// The pins are those of a version that did not know this table yet, or somebody removed one.
     #[error(
-        "what is loaded at {} has no table {table}, as an older version loaded it: start `fairlead proxy` or `fairlead up` of this version, which keeps flows",
+        "what is loaded at {} has no table {table}: an older version loaded it, or it is damaged; start `fairlead proxy` or `fairlead up` of this version again, which makes what is missing and keeps the rest",
         path.display()
     )]
-    Older {
+    Missing {
         /// Where the pins are.
         path: PathBuf,
         /// Name of the table.

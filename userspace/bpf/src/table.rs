@@ -31,9 +31,7 @@ pub(crate) fn open_pinned(
 ) -> Result<(OwnedFd, u32), Error> {
     let path = pins.map(spec.name);
     let fd = sys::get(&path, read_only).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::NotLoaded {
-            path: pins.root().to_owned(),
-        },
+        io::ErrorKind::NotFound => missing(pins, spec),
         io::ErrorKind::PermissionDenied => Error::Capabilities {
             missing: vec!["CAP_BPF"],
         },
@@ -43,6 +41,17 @@ pub(crate) fn open_pinned(
         sys::map_info(fd.as_fd()).map_err(|source| spec.failed("look at", "the shape", source))?;
     spec.check_shape(&info)?;
     Ok((fd, info.entries_max))
+}
+
+/// What to say of a table that is not there: everything else may be.
+fn missing(pins: &Pins, spec: &Spec) -> Error {
+    let path = pins.root().to_owned();
+    if pins.map(abi::counters::NAME).exists() {
+        let table = spec.name;
+        Error::Missing { path, table }
+    } else {
+        Error::NotLoaded { path }
+    }
 }
 
 /// A hash table, least-recently-used or not.

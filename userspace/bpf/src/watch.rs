@@ -61,28 +61,19 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// [`Error::NotLoaded`] if nothing is pinned below `bpffs_root`, [`Error::Older`] if what is pinned there has no
+    /// [`Error::NotLoaded`] if nothing is pinned below `bpffs_root`, [`Error::Missing`] if what is pinned there has no
     /// rings, [`Error::Watched`] if every ring is taken; others if the kernel refuses.
     pub fn start(bpffs_root: &Path, watched: Watched) -> Result<Watch, Error> {
         let pins = Pins::new(bpffs_root);
-        // What every version has.
-        open_pinned(&pins, &spec::COUNTERS, true)?;
-        let older = |error| match error {
-            Error::NotLoaded { path } => Error::Older {
-                path,
-                table: spec::SWITCHES.name,
-            },
-            error => error,
-        };
-        let switches = Array::open(&pins, spec::SWITCHES, false).map_err(older)?;
-        let lost = open_pinned(&pins, &spec::EVENTS_LOST, true)
-            .map_err(older)?
-            .0;
+        let switches = Array::open(&pins, spec::SWITCHES, false)?;
+        let lost = open_pinned(&pins, &spec::EVENTS_LOST, true)?.0;
         let cpus = aya::util::nr_cpus().map_err(|(path, error)| {
             Error::path("read the number of CPUs from", path.as_ref())(error)
         })?;
         let (number, lock) = Lock::acquire_ring(&pins, WATCHERS)?.ok_or(Error::Watched)?;
-        let path = pins.map(spec::EVENTS[number].name);
+        let ring = &spec::EVENTS[number];
+        open_pinned(&pins, ring, true)?;
+        let path = pins.map(ring.name);
         let refused = |error| Error::Ring {
             path: path.clone(),
             source: Box::new(error),

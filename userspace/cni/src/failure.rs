@@ -101,7 +101,7 @@ impl From<net::Error> for Failure {
 impl From<bpf::Error> for Failure {
     fn from(error: bpf::Error) -> Failure {
         let code = match &error {
-            bpf::Error::NotLoaded { .. } => Code::TryAgainLater,
+            bpf::Error::NotLoaded { .. } | bpf::Error::Missing { .. } => Code::TryAgainLater,
             _ => Code::Io,
         };
         Failure::of(code, &error)

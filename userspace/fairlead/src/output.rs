@@ -10,6 +10,7 @@ use serde::Serialize;
 pub(crate) enum Format {
     /// Aligned columns for people.
     #[default]
+    #[value(alias = "wide")]
     Table,
     /// One JSON document.
     Json,

@@ -21,7 +21,7 @@ use crate::output;
 pub(crate) struct ControlPlane {
     /// Wired straight into the router, as the administrator.
     pub(crate) client: Client,
-    /// The same as `system:kube-proxy`, which may do no more than a kube-proxy does.
+    /// The same as `system:kube-proxy`, which may do no more than a kube-proxy does, unless it is granted more.
     pub(crate) proxy: Client,
     /// The server and the controllers; each ends at the shutdown.
     pub(crate) tasks: JoinSet<anyhow::Result<()>>,

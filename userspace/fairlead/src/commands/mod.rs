@@ -26,6 +26,7 @@ mod monitor;
 mod node;
 mod policy;
 mod proxy;
+mod rights;
 mod server;
 mod status;
 mod up;

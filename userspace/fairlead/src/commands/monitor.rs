@@ -6,6 +6,8 @@ mod line;
 
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,13 +15,12 @@ use abi::events::kinds;
 use anyhow::Context as _;
 use bpf::{Watch, Watched};
 use serde::Serialize;
-use tokio::sync::watch::Receiver;
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::known::Known;
 use super::filter::Filter;
 use crate::cli::{self, EventKind};
 use crate::output::{self, Format};
-use crate::shutdown;
 
 /// How often names are asked for anew.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -29,17 +30,31 @@ const REFRESH_EARLY: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(200);
 /// How often lost events are told of, at most.
 const LOST: Duration = Duration::from_secs(1);
+/// How long what is being written may take when it is to end.
+const GRACE: Duration = Duration::from_secs(1);
 /// Octets that are written at once, about.
 const PAGE: usize = 1 << 15;
 
 pub(crate) async fn run(flags: cli::Monitor) -> anyhow::Result<()> {
-    let stopping = shutdown::on_signal()?;
-    tokio::task::spawn_blocking(move || watch(&flags, &stopping))
-        .await
-        .context("watch")?
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let stopping = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&stopping);
+    let mut watching = tokio::task::spawn_blocking(move || watch(&flags, &asked));
+    tokio::select! {
+        done = &mut watching => return done.context("watch")?,
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    stopping.store(true, Ordering::Release);
+    match tokio::time::timeout(GRACE, watching).await {
+        Ok(done) => done.context("watch")?,
+        // Whoever reads what it writes does not go on.
+        Err(_) => std::process::exit(1),
+    }
 }
 
-fn watch(flags: &cli::Monitor, stopping: &Receiver<bool>) -> anyhow::Result<()> {
+fn watch(flags: &cli::Monitor, stopping: &AtomicBool) -> anyhow::Result<()> {
     let root = &flags.bpffs.bpffs_root;
     let watched = Watched {
         kinds: kinds_of(flags),
@@ -54,7 +69,7 @@ fn watch(flags: &cli::Monitor, stopping: &Receiver<bool>) -> anyhow::Result<()> 
     let mut left = flags.count;
     let mut lost_told = Instant::now();
     let stdout = std::io::stdout();
-    while left != Some(0) && !*stopping.borrow() {
+    while left != Some(0) && !stopping.load(Ordering::Acquire) {
         if !watch.wait(stdout.as_fd(), LOOK)? {
             return Ok(());
         }

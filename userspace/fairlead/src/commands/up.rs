@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 
 use super::askers::Askers;
-use super::{cluster_dns, control_plane, datapath, dns, node};
+use super::{cluster_dns, control_plane, datapath, dns, node, rights};
 use crate::cli::Up;
 use crate::shutdown;
 
@@ -21,6 +21,9 @@ pub(crate) async fn run(flags: Up) -> anyhow::Result<()> {
     )
     .await
     .context("register this node")?;
+    rights::grant(&control_plane.client)
+        .await
+        .context("let the proxy see policies")?;
     if !flags.no_cluster_dns {
         let addresses = node::own_addresses(&settings.devices).await?;
         let port = flags.cluster_dns_port;

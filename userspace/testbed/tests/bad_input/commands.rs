@@ -121,6 +121,17 @@ fn what_is_named_and_cannot_be_read_is_a_failure() -> Result<()> {
             &["nothing is loaded at /nowhere"],
         ),
         (
+            &[
+                "explain",
+                "--from-node",
+                "--to",
+                "10.0.0.1:80",
+                "--bpffs-root",
+                "/nowhere",
+            ],
+            &["nothing is loaded at /nowhere"],
+        ),
+        (
             &["status", "--bpffs-root", "/nowhere", "-o", "yaml"],
             &["nothing is loaded at /nowhere"],
         ),

@@ -7,6 +7,7 @@ mod doctor;
 mod host;
 mod https;
 mod life;
+mod policies;
 mod requests;
 mod seeing;
 mod stage;

@@ -152,11 +152,42 @@ fn what_cannot_be_watched_says_why() -> Result<()> {
     ended.assert_refused(1, &["nothing is loaded at /nowhere", "fairlead up"]);
     let stage = stage()?;
     for (flags, words) in [
-        (["--service", "nowhere"], "fairlead service list"),
-        (["--pod", "nowhere"], "kubectl get pods"),
+        (["monitor", "--service", "nowhere"], "fairlead service list"),
+        (["monitor", "--pod", "nowhere"], "kubectl get pods"),
     ] {
-        let refused = stage.show(&[&["monitor"], &flags[..]].concat())?;
+        stage.show(&flags)?.assert_refused(1, &[words]);
+    }
+    for (from, to, words) in [
+        ("0.0.0.0", "10.96.0.21:80", "nobody connects from that"),
+        ("224.0.0.1", "10.96.0.21:80", "nobody connects from that"),
+        ("10.244.0.9", "10.96.0.21:0", "port 0"),
+        ("10.244.0.9", "good:0", "port 0"),
+        ("10.244.0.9", "good:http", "it has: 80"),
+        ("10.244.0.9", "239.0.0.1:80", "nobody is connected to"),
+    ] {
+        let refused = stage.show(&["explain", "--from", from, "--to", to])?;
         refused.assert_refused(1, &[words]);
     }
-    Ok(())
+    stage
+        .show(&["service", "list", "-o", "wide"])?
+        .assert_done();
+
+    // A pin that somebody removed is named; what is there is not taken for nothing.
+    let maps = bpffs_root(&stage.node).join(format!("v{}/maps", abi::LAYOUT_VERSION));
+    for (table, command) in [
+        ("FLOWS4", "flow"),
+        ("SWITCHES", "monitor"),
+        ("EVENTS0", "monitor"),
+    ] {
+        let away = maps.join("AWAY");
+        std::fs::rename(maps.join(table), &away)?;
+        let words: &[&str] = match command {
+            "flow" => &["flow", "list"],
+            other => &[other],
+        };
+        let refused = stage.show(words);
+        std::fs::rename(&away, maps.join(table))?;
+        refused?.assert_refused(1, &[table, "makes what is missing"]);
+    }
+    stage.assert_good()
 }

@@ -38,8 +38,13 @@ pub(super) fn destination(
     from: Option<&str>,
     cluster: &Cluster,
 ) -> anyhow::Result<SocketAddr> {
-    if let Ok(to) = to.parse() {
-        return Ok(to);
+    if let Ok(end) = to.parse::<SocketAddr>() {
+        let what = match end.ip() {
+            ip if ip.is_unspecified() || is_many(ip) => "nobody is connected to at that address",
+            _ if end.port() == 0 => "no connection goes to port 0",
+            _ => return Ok(end),
+        };
+        anyhow::bail!("--to {to}: {what}");
     }
     let (host, port) = to
         .rsplit_once(':')
@@ -47,18 +52,18 @@ pub(super) fn destination(
     let service = service(host, cluster)?;
     let name = format!("{}/{}", service.metadata.namespace, service.metadata.name);
     let port = match port.parse() {
+        Ok(0) => anyhow::bail!("--to {to}: no connection goes to port 0"),
         Ok(port) => port,
         Err(_) => {
             let named = service.spec.ports.iter().find(|it| it.name == port);
             let number = named.and_then(|it| u16::try_from(it.port).ok());
             number.with_context(|| {
-                let ports: Vec<&str> = service
-                    .spec
-                    .ports
-                    .iter()
-                    .map(|it| it.name.as_str())
-                    .collect();
-                format!("--to {to}: Service {name} has no port {port:?}, but {ports:?}")
+                let ports = service.spec.ports.iter().map(|it| match it.name.as_str() {
+                    "" => it.port.to_string(),
+                    name => format!("{name} ({})", it.port),
+                });
+                let ports = ports.collect::<Vec<_>>().join(", ");
+                format!("--to {to}: Service {name} has no port {port:?}; it has: {ports}")
             })?
         }
     };
@@ -88,6 +93,11 @@ pub(super) fn destination(
             "--to {to}: Service {name} has no address of the client's family, but {addresses:?}"
         ),
     }
+}
+
+/// Whether an address is that of many.
+fn is_many(addr: IpAddr) -> bool {
+    addr.is_multicast() || matches!(addr, IpAddr::V4(addr) if addr.is_broadcast())
 }
 
 /// Finds `NAME`, `NAME.NAMESPACE`, `NAME.NAMESPACE.svc` and what may follow.
@@ -142,6 +152,10 @@ pub(super) fn client(
         Ok(addr) => (addr, false),
         Err(_) => (pod(from, to, cluster)?, true),
     };
+    anyhow::ensure!(
+        !addr.is_unspecified() && !is_many(addr),
+        "--from {from}: nobody connects from that address; name a Pod, or an address that one has"
+    );
     anyhow::ensure!(
         addr.is_ipv6() == to.is_ipv6(),
         "--from {from}: {addr} and {to} are of two families, and nothing connects them"

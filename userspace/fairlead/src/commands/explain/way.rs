@@ -228,7 +228,10 @@ impl Way<'_> {
         let Some((_, frontend)) = found else {
             return format!("it is {}'s", self.service_name(service));
         };
-        let count = frontend.ring_len;
+        let count = match frontend.ring_len {
+            1 => "1 backend".to_owned(),
+            count => format!("{count}"),
+        };
         let name = self.service_name(service);
         if frontend.affinity_secs == 0 {
             let chance = if frontend.flags & LEAST != 0 {
@@ -238,9 +241,7 @@ impl Way<'_> {
             } else {
                 "this one by chance"
             };
-            return format!(
-                "{name} has {count} backends; {chance}, and another connection may get another"
-            );
+            return format!("{name} has {count}; {chance}, and another connection may get another");
         }
         let key = socket::Caller::client(caller, service);
         match self.view_affinity(&key, memory) {
@@ -249,7 +250,7 @@ impl Way<'_> {
                 frontend.affinity_secs
             ),
             None => format!(
-                "{name} has {count} backends and session affinity; nothing binds this client yet, so by chance"
+                "{name} has {count} and session affinity; nothing binds this client yet, so by chance"
             ),
         }
     }
