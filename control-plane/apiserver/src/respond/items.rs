@@ -12,18 +12,20 @@ use storage::Entry;
 
 use crate::object::{self, Head};
 
-/// Bytes in a piece, roughly. A connection takes 64 KiB at a time, and what is left of a piece costs a write of its own:
-/// pieces of that size took half as much time again as the whole.
-const PIECE: usize = 512 << 10;
+/// Bytes in a piece: a multiple of the 64 KiB that a connection takes at a time, since what is left of a piece costs a
+/// write of its own, and few enough that a piece is still in the processor's cache when it is encrypted.
+const PIECE: usize = 192 << 10;
 /// What ends a list.
 const END: &[u8] = b"]}\n";
 
 /// A list that is being sent.
 struct Items {
     row: &'static Resource,
-    /// What comes before the items; empty once it was sent.
-    head: Vec<u8>,
+    /// Written and not yet sent: what comes before the items, then what did not fit into the last piece.
+    rest: Bytes,
     entries: std::iter::Peekable<std::vec::IntoIter<Entry>>,
+    /// Whether the end of the list was written.
+    ended: bool,
     /// Bytes not yet sent.
     left: u64,
 }
@@ -44,36 +46,43 @@ pub(super) fn body(
     }
     Ok(Body::new(Items {
         row,
-        head,
+        rest: head.into(),
         entries: entries.into_iter().peekable(),
+        ended: false,
         left: left as u64,
     }))
 }
 
 impl Items {
-    fn piece(&mut self) -> Vec<u8> {
-        let mut out = std::mem::take(&mut self.head);
-        let next = self.entries.peek().map_or(0, |entry| entry.value.len());
-        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
-        out.reserve(left.min(PIECE + next + 64));
+    fn piece(&mut self) -> Bytes {
+        if self.rest.len() < PIECE {
+            let next = self.entries.peek().map_or(0, |entry| entry.value.len());
+            let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+            let mut out = Vec::with_capacity(left.min(PIECE + next + 64));
+            out.extend_from_slice(&self.rest);
+            self.append(&mut out);
+            self.rest = out.into();
+        }
+        self.rest.split_to(self.rest.len().min(PIECE))
+    }
+
+    /// Adds items until there is a piece of them.
+    fn append(&mut self, out: &mut Vec<u8>) {
+        if self.ended {
+            return;
+        }
         while out.len() < PIECE
             && let Some(entry) = self.entries.next()
         {
-            object::append(
-                &mut out,
-                self.row,
-                &entry.value,
-                entry.modified,
-                Head::Untyped,
-            );
+            object::append(out, self.row, &entry.value, entry.modified, Head::Untyped);
             if self.entries.peek().is_some() {
                 out.push(b',');
             }
         }
         if self.entries.peek().is_none() {
             out.extend_from_slice(END);
+            self.ended = true;
         }
-        out
     }
 }
 
@@ -90,8 +99,13 @@ impl HttpBody for Items {
             return Poll::Ready(None);
         }
         let piece = this.piece();
+        if piece.is_empty() {
+            // Never: the length was told beforehand. Nobody waits for what will not come.
+            this.left = 0;
+            return Poll::Ready(None);
+        }
         this.left = this.left.saturating_sub(piece.len() as u64);
-        Poll::Ready(Some(Ok(Frame::data(piece.into()))))
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -144,7 +158,7 @@ mod tests {
                 whole.extend_from_slice(&data);
             }
             assert_eq!(whole.len() as u64, told, "{count} of {size}");
-            assert!(body.is_end_stream() && largest < PIECE + size + 200);
+            assert!(body.is_end_stream() && largest <= PIECE);
             let list: Value = serde_json::from_slice(&whole).unwrap();
             let items = list["items"].as_array().unwrap();
             assert_eq!(items.len() as u64, count);
