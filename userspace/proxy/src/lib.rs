@@ -12,6 +12,7 @@ mod attach;
 mod balancer;
 mod crowd;
 mod error;
+mod expiry;
 mod events;
 mod grace;
 mod healthz;

@@ -20,6 +20,7 @@ use view::Services;
 use crate::attach::{Attachments, Due};
 use crate::balancer::Turn;
 use crate::events::{About, Events};
+use crate::expiry::Expiry;
 use crate::healthz::{self, HealthChecks};
 use crate::leaving::Leaving;
 use crate::policy::PolicyTask;
@@ -150,6 +151,8 @@ struct Proxy {
     again_wait: Duration,
     /// A step was refused that others lean on: nothing is planned before that.
     blocked: bool,
+    /// Forgets flows that are over.
+    _expiry: Expiry,
     /// Tells when the table of clients with session affinity is nearly full.
     crowd: mpsc::Receiver<Fill>,
     /// When to see whether connections of kube-proxy's are still translated.
@@ -213,7 +216,7 @@ impl Proxy {
             healthz::serve(address, &settings).await?;
         }
         let takes_over = settings.take_over_kube_proxy;
-        let crowd_root = settings.datapath.bpffs_root.clone();
+        let root = settings.datapath.bpffs_root.clone();
         let leaving = Leaving::start(settings.datapath.bpffs_root.clone());
         let table = datapath.policy_table()?;
         let policies = if settings.network_policy && !settings.once {
@@ -240,7 +243,8 @@ impl Proxy {
             blocked: false,
             takes_over,
             held_until: None,
-            crowd: crowd::watch(crowd_root),
+            _expiry: Expiry::start(root.clone()),
+            crowd: crowd::watch(root),
             no_growth_before: None,
             health_checks: HealthChecks::default(),
             leaving,

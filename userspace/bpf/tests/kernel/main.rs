@@ -3,6 +3,7 @@
 
 mod attach;
 mod choice;
+mod expire;
 mod ground;
 mod growth;
 mod histories;
