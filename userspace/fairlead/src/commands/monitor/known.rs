@@ -31,21 +31,16 @@ pub(super) struct Known {
 impl Known {
     /// What the tables and the API server say; a server that does not answer is reported on stderr.
     pub(super) fn read(root: &Path, kubeconfig: Option<&Path>) -> anyhow::Result<Known> {
-        Self::of(root, Cluster::read_if_told(kubeconfig))
+        Self::of(root, &Cluster::read_if_told(kubeconfig))
     }
 
     /// As [`read`](Self::read), without a word where the server does not answer: the names of before stay.
     pub(super) fn read_again(root: &Path, kubeconfig: Option<&Path>) -> anyhow::Result<Known> {
-        Self::of(
-            root,
-            kubeconfig
-                .map(Cluster::read)
-                .transpose()?
-                .unwrap_or_default(),
-        )
+        let cluster = kubeconfig.map(Cluster::read).transpose()?;
+        Self::of(root, &cluster.unwrap_or_default())
     }
 
-    fn of(root: &Path, cluster: Cluster) -> anyhow::Result<Known> {
+    fn of(root: &Path, cluster: &Cluster) -> anyhow::Result<Known> {
         let tables = Datapath::inspect(root)?.observe()?;
         let ports = tables.frontends.iter();
         let ports = ports.filter(|(key, _)| !key.is_whole_address());
