@@ -42,7 +42,7 @@ fn flows_end_with_silence_by_protocol_and_state() {
                 proto: protocol::UDP,
                 ..key
             }),
-            key => key,
+            key @ plan::FrontendKey::V6(_) => key,
         };
         let steps = [
             Step::PutBackend(1, backend(1, 9)),

@@ -274,3 +274,51 @@ fn ranges_of_clients_are_taken_over() {
         assert_eq!(fill(&datapath, "SOURCES"), (65, 128));
     });
 }
+
+/// Where the kernel has no memory for a larger table, and where a link cannot be turned: everything is as it was, and goes
+/// on being written.
+#[test]
+fn a_growth_that_fails_leaves_the_tables_that_were() {
+    let ground = Ground::new("no-growth");
+    let cgroup = ground.cgroup("gone");
+    ground.in_netns(|| {
+        ip("link set lo up");
+        let mut settings = ground.settings();
+        settings.cgroup_root = Some(cgroup.path().to_owned());
+        settings.capacities.frontends = SERVICES + 2;
+        let mut datapath = Datapath::open(&settings).unwrap();
+        let listener = TcpListener::bind("[::]:0").unwrap();
+        datapath.apply(&steps(&listener)).unwrap();
+        let tables = datapath.observe().unwrap();
+        let counted = |datapath: &Datapath| {
+            let counters = datapath.counters().unwrap().into_iter();
+            let begun = counters.filter(|(counter, _)| *counter == abi::Counter::TcNewFlow);
+            begun.map(|(_, value)| value.packets).sum::<u64>()
+        };
+        for (n, frontends) in [(1, u32::MAX), (2, 4 * SERVICES)] {
+            if frontends != u32::MAX {
+                fs::remove_dir(cgroup.path()).unwrap();
+            }
+            let larger = Capacities {
+                frontends,
+                ..settings.capacities
+            };
+            datapath.grow(&larger).unwrap_err();
+            assert_eq!(datapath.capacities(), &settings.capacities);
+            assert_eq!(fill(&datapath, "FRONTENDS4").1, SERVICES + 2);
+            // The programs that are pinned read what is written now.
+            let late = Step::PutFrontend(key4(SERVICES + n), frontend(1, 0, 1));
+            datapath.apply(std::slice::from_ref(&late)).unwrap();
+            let mut frame = syn(4_000);
+            frame[33] = (SERVICES + n) as u8;
+            let before = counted(&datapath);
+            datapath.test_run("pod_ingress", &frame, &[], 1).unwrap();
+            assert_eq!(counted(&datapath), before + 1);
+            let view = Datapath::inspect(&ground.bpffs()).unwrap();
+            assert_eq!(
+                view.observe().unwrap().frontends.len(),
+                tables.frontends.len() + n as usize
+            );
+        }
+    });
+}
