@@ -192,6 +192,7 @@ fn taken_over(
     ]
 }
 
+#[derive(Clone, Copy)]
 struct State {
     service: ServiceId,
     backend: BackendId,
