@@ -315,3 +315,20 @@ async fn discard(body: &mut Body) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of what a function returns, in bytes.
+    fn size_of_answer<F: Future>(_: impl Fn(Arc<State>, Request<Body>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_request_is_small_while_it_is_answered() {
+        // It is moved several times on its way. What is seldom awaited and large belongs in a box.
+        let size = size_of_answer(answer);
+        assert!(size <= 6 << 10, "{size} bytes");
+    }
+}

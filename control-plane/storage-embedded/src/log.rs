@@ -12,9 +12,6 @@ use crate::format::{
     records,
 };
 
-/// Room is written in pieces of so many bytes.
-const ZEROS_LEN: usize = 64 << 10;
-
 /// A log being written.
 pub(crate) struct Log {
     file: Box<dyn DiskFile>,
@@ -106,14 +103,8 @@ impl Log {
     /// system's own log.
     pub(crate) fn make_room(&mut self, room: u64) -> io::Result<()> {
         let end = self.len + room;
-        // In pieces: as one, it would be the largest allocation of an idle server, and one that is seldom given back.
-        let zeros = [0; ZEROS_LEN];
-        let mut at = self.room_end;
-        while at < end {
-            let piece = (end - at).min(ZEROS_LEN as u64);
-            self.file.write(at, &zeros[..piece as usize])?;
-            at += piece;
-        }
+        let zeros = vec![0; end.saturating_sub(self.room_end) as usize];
+        self.file.write(self.room_end, &zeros)?;
         self.file.sync()?;
         self.room_end = end.max(self.room_end);
         Ok(())
