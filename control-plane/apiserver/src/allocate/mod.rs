@@ -323,6 +323,7 @@ impl Allocator {
                 }
                 service::assign_families(new, old, &self.families)
                     .map_err(|errors| Status::invalid("", "Service", meta::name(new), &errors))?;
+                self.check_numbers(new)?;
                 let asked = claims(new);
                 for claim in asked.difference(&held) {
                     self.check(new, *claim).await?;
@@ -390,6 +391,30 @@ impl Allocator {
                 refuse(error)
             }
         }
+    }
+
+    /// Refuses node ports that are not even numbers of ports, so that nobody can hold them. Zero leaves the choice open.
+    fn check_numbers(&self, service: &Value) -> Result<(), Status> {
+        let wrong = |value: &Value| {
+            value
+                .as_i64()
+                .filter(|number| *number != 0 && node_port(value).is_none())
+        };
+        let bounds = Some((*self.bounds.start(), *self.bounds.end()));
+        let ports = list(service, &["spec", "ports"]).iter().enumerate();
+        let mut errors: Vec<FieldError> = ports
+            .filter_map(|(index, port)| Some((index, wrong(at(port, &["nodePort"]))?)))
+            .map(|(index, port)| service::node_port_refused(index, port, bounds))
+            .collect();
+        if let Some(port) = wrong(at(service, &["spec", "healthCheckNodePort"])) {
+            let mut error = service::node_port_refused(0, port, bounds);
+            error.field = "spec.healthCheckNodePort".into();
+            errors.push(error);
+        }
+        if errors.is_empty() {
+            return Ok(());
+        }
+        Err(Status::invalid("", "Service", meta::name(service), &errors))
     }
 
     /// Chooses what the author left open.
