@@ -179,9 +179,10 @@ async fn files_that_cannot_be_used_are_named() {
         let error = built.err().expect("it is refused").to_string();
         assert!(error.contains(named), "{error}");
     }
+    let files = tempfile::tempdir().unwrap();
     let config = apiserver::Config {
         tls_cert_file: Some("tls.crt".into()),
-        ..support::config(tempfile::tempdir().unwrap().path())
+        ..support::config(files.path())
     };
     let built = apiserver::build(config, Arc::new(storage::memory::Memory::new())).await;
     let error = built.err().expect("it is refused").to_string();
