@@ -9,6 +9,7 @@ mod build;
 mod cmd;
 mod demo;
 mod load;
+mod python;
 mod setup;
 mod test;
 mod tidy;

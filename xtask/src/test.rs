@@ -1,6 +1,7 @@
 //! `cargo xtask test`: every test of the workspace, those that need root included, under nextest where it
 //! is installed and under cargo's own runner elsewhere. What CI runs is this.
 
+use std::ffi::OsString;
 use std::io::BufRead as _;
 use std::io::BufReader;
 use std::path::Path;
@@ -13,6 +14,7 @@ use anyhow::bail;
 
 use crate::build;
 use crate::cmd;
+use crate::python;
 use crate::setup;
 
 /// Options of `test`.
@@ -53,6 +55,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if !options.unprivileged {
         setup::install_tools(&setup::DNS_TEST)?;
     }
+    let python = python::environment();
     // Tests start the binary itself; building it here keeps that out of their time limits.
     // The same selection as the tests', or cargo would settle on other features and compile much of it twice.
     let executables =
@@ -60,13 +63,18 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let fairlead = cmd::named(&executables, "fairlead")?;
     let expected = (!options.unprivileged && options.rest.is_empty()).then_some(PRIVILEGED_MIN);
     if cmd::output("cargo", &["nextest", "--version"]).is_some() {
-        nextest(options, fairlead, expected)
+        nextest(options, fairlead, python, expected)
     } else {
-        cargo_test(options, fairlead, expected)
+        cargo_test(options, fairlead, python, expected)
     }
 }
 
-fn nextest(options: &Options, fairlead: &Path, expected: Option<usize>) -> Result<ExitCode> {
+fn nextest(
+    options: &Options,
+    fairlead: &Path,
+    python: Option<(&str, OsString)>,
+    expected: Option<usize>,
+) -> Result<ExitCode> {
     let mut command = cmd::cargo();
     command.args([
         "nextest",
@@ -87,6 +95,7 @@ fn nextest(options: &Options, fairlead: &Path, expected: Option<usize>) -> Resul
     command
         .args(&options.rest)
         .env("FAIRLEAD", fairlead)
+        .envs(python)
         .stderr(Stdio::piped());
     let mut child = command.spawn().context("cannot start cargo nextest")?;
     let mut ran = 0;
@@ -104,7 +113,12 @@ fn nextest(options: &Options, fairlead: &Path, expected: Option<usize>) -> Resul
 }
 
 /// Cargo's own runner: one summary per test binary, so the privileged ones run last and by themselves.
-fn cargo_test(options: &Options, fairlead: &Path, expected: Option<usize>) -> Result<ExitCode> {
+fn cargo_test(
+    options: &Options,
+    fairlead: &Path,
+    python: Option<(&str, OsString)>,
+    expected: Option<usize>,
+) -> Result<ExitCode> {
     let cargo = |arguments: &[&str]| {
         let mut command = cmd::cargo();
         command
@@ -112,7 +126,8 @@ fn cargo_test(options: &Options, fairlead: &Path, expected: Option<usize>) -> Re
             .args(arguments)
             .arg("--no-fail-fast")
             .args(&options.rest)
-            .env("FAIRLEAD", fairlead);
+            .env("FAIRLEAD", fairlead)
+            .envs(python.clone());
         command
     };
     let packages: Vec<&str> = PRIVILEGED.iter().map(|(package, _)| *package).collect();
