@@ -60,6 +60,23 @@ impl Deref for Datapath {
 }
 
 impl Datapath {
+    /// Looks whether this host has what [`Datapath::open`] and attaching to `devices` need, as far as that can be seen
+    /// without changing anything.
+    ///
+    /// # Errors
+    ///
+    /// Each names what is missing.
+    pub fn check(settings: &Settings, devices: &[String]) -> Result<(), Error> {
+        probe::require_kernel()?;
+        probe::require_capabilities()?;
+        if let Some(path) = &settings.cgroup_root {
+            pins::open_cgroup(path)?;
+        }
+        devices
+            .iter()
+            .try_for_each(|device| Device::by_name(device).map(drop))
+    }
+
     /// Takes over what is pinned below the root, or starts there: tables that exist are kept, programs are
     /// loaded anew and replace those in every link that exists, and the socket programs are attached.
     ///
@@ -67,12 +84,8 @@ impl Datapath {
     ///
     /// Each names what is missing or in the way. What an earlier process left goes on working.
     pub fn open(settings: &Settings) -> Result<Datapath, Error> {
-        probe::require_kernel()?;
-        probe::require_capabilities()?;
-        if let Some(path) = &settings.cgroup_root {
-            // Before anything is made, and before the verifier has worked for nothing.
-            pins::open_cgroup(path)?;
-        }
+        // Before anything is made, and before the verifier has worked for nothing.
+        Self::check(settings, &[])?;
         let pins = Pins::new(&settings.bpffs_root);
         pins.create()?;
         let lock = Lock::acquire(&pins)?;

@@ -21,6 +21,22 @@ pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<prox
         None => net::cgroup2_mount().context("find the cgroups to balance")?,
     };
     let sizes = &flags.capacities;
+    let datapath = bpf::Settings {
+        bpffs_root: flags.bpffs.bpffs_root.clone(),
+        cgroup_root: Some(cgroup_root),
+        capacities: bpf::Capacities {
+            frontends: sizes.frontends_max,
+            rings: sizes.rings_max,
+            spreads: sizes.spreads_max,
+            backends: sizes.backends_max,
+            sources: sizes.ranges_max,
+            affinity: sizes.affinity_max,
+            flows: sizes.flows_max,
+            reverse_sockets: sizes.sockets_max,
+        },
+        ..bpf::Settings::default()
+    };
+    bpf::Datapath::check(&datapath, &flags.devices)?;
     Ok(proxy::Settings {
         devices: flags.devices.clone(),
         xdp: match flags.xdp {
@@ -37,21 +53,7 @@ pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<prox
         node_port_addresses: flags.nodeport_addresses.clone(),
         host_ports: flags.host_ports,
         network_policy: flags.network_policy == NetworkPolicy::On,
-        datapath: bpf::Settings {
-            bpffs_root: flags.bpffs.bpffs_root.clone(),
-            cgroup_root: Some(cgroup_root),
-            capacities: bpf::Capacities {
-                frontends: sizes.frontends_max,
-                rings: sizes.rings_max,
-                spreads: sizes.spreads_max,
-                backends: sizes.backends_max,
-                sources: sizes.ranges_max,
-                affinity: sizes.affinity_max,
-                flows: sizes.flows_max,
-                reverse_sockets: sizes.sockets_max,
-            },
-            ..bpf::Settings::default()
-        },
+        datapath,
         tables_max: sizes.tables_max,
         reset_dead_backends: flags.reset_dead_backends,
         take_over_kube_proxy: flags.take_over_kube_proxy,

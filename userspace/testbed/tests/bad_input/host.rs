@@ -134,9 +134,9 @@ fn tables_that_the_kernel_cannot_make_are_named() -> Result<()> {
 #[test]
 fn a_device_that_is_not_there_is_named() -> Result<()> {
     let node = Node::create()?;
-    up(&node, &["--devices=uplink,nic7".to_owned()])?
-        .assert_refused(1, &["no device nic7", "ip link"]);
-    // What hung on the cgroup and on the other device by then is gone with it.
+    let ended = up(&node, &["--devices=uplink,nic7".to_owned()])?;
+    ended.assert_refused(1, &["no device nic7", "ip link"]);
+    assert_eq!(ended.stdout, "", "it was ready before");
     let left = std::fs::read_dir(bpffs_root(&node)).map_or(0, Iterator::count);
     assert_eq!(left, 0, "pins of a start that failed");
     Ok(())
