@@ -55,7 +55,6 @@ const ARROWS: &[(&str, &[&str])] = &[
         "dns-server",
         &["abi", "api", "client", "net", "view", "zone"],
     ),
-    ("apiserver", &["api", "authorization", "storage"]),
     ("manager", &["api", "client", "reconcile", "view"]),
     (
         "proxy",
