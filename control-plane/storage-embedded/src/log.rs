@@ -129,7 +129,7 @@ impl Log {
             let offset = scanned.end;
             tracing::warn!(
                 file = %path.display(), offset, bytes = scanned.len - offset, fault,
-                "the log ends in an unfinished write that was never acknowledged; cutting it off"
+                "the log ends in an incomplete write; cutting it off. After a crash such a write was never acknowledged; where the file was damaged otherwise, restore a backup"
             );
             file.truncate(offset).map_err(failed("truncate"))?;
             room_end = offset;

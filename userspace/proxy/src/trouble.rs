@@ -46,9 +46,20 @@ impl From<&Problem> for Trouble {
                     Table::Spreads => "--spreads-max",
                     Table::Sources => "--ranges-max",
                 };
+                // Whoever removes a Service waits for its backends' identifiers (`grace::FORGET`).
+                let rest = match table {
+                    Table::Backends => " (what they had is free after ten minutes)",
+                    Table::Frontends4
+                    | Table::Frontends6
+                    | Table::Rings
+                    | Table::Spreads
+                    | Table::Sources => "",
+                };
                 Trouble {
                     reason: "TableFull",
-                    message: format!("{problem}: raise {flag} or --tables-max, or remove Services"),
+                    message: format!(
+                        "{problem}: raise {flag} or --tables-max, or remove Services{rest}"
+                    ),
                 }
             }
             Problem::Taken { .. } => Trouble {

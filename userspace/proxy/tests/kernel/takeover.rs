@@ -183,6 +183,8 @@ async fn story(ground: &Ground, [client, old, new]: &[Netns; 3]) {
     let mut settings = ground.settings();
     settings.take_over_kube_proxy = true;
     settings.datapath.cgroup_root = None;
+    // Of so many connections none gives way to another.
+    settings.datapath.capacities.flows = 4096;
     let mut status = settings.status.subscribe();
     let (stop, stopping) = watch::channel(false);
     let daemon = tokio::spawn({

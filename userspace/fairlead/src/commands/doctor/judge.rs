@@ -94,7 +94,11 @@ fn features(facts: &Facts) -> Vec<Finding> {
                 ),
                 Some(_) => (Level::Note, format!("this kernel lacks {}", feature.name)),
             };
-            Finding::new("kernel", level, what, feature.without, feature.remedy)
+            let why = match feature.there {
+                None => format!("were it lacking: {}", feature.without),
+                Some(_) => feature.without.to_owned(),
+            };
+            Finding::new("kernel", level, what, why, feature.remedy)
         })
         .collect();
     if out.is_empty() {

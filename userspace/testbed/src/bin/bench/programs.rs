@@ -45,6 +45,7 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
             .collect();
         balancer.put(&services)?;
         let syn = Packet::tcp(client, backend, tcp::SYN).bytes();
+        let accepted = Packet::tcp(backend, client, tcp::SYN | tcp::ACK).bytes();
         let forward = Packet::tcp(client, backend, tcp::ACK).bytes();
         let reply = Packet::tcp(backend, client, tcp::ACK).bytes();
         let other = Packet::tcp(client, SocketAddr::from(([10, 244, 0, 77], 9)), tcp::ACK).bytes();
@@ -64,6 +65,7 @@ pub(crate) fn measure(figures: &mut Figures) -> Result<()> {
                 let nanos = node.netns().run(|| {
                     balancer.datapath().test_run("pod_ingress", &syn, &[], 1)?;
                     let view = balancer.datapath();
+                    view.test_run("pod_egress", &accepted, &[], 1)?;
                     let mut quickest = u32::MAX;
                     for _ in 0..TRIES {
                         let ran = view.test_run(program, packet, &[], REPEAT)?;
