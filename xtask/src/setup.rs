@@ -54,8 +54,13 @@ pub(crate) const DNS_BENCH: [Tool; 3] = [
     ("nsd", "nsd", "a DNS server to compare with"),
 ];
 
-/// What tests of DNS compare with and look names up with.
-pub(crate) const DNS_TEST: [Tool; 5] = [
+/// What tests compare with, look names up with, and write rules of others with.
+pub(crate) const TEST: [Tool; 6] = [
+    (
+        "iptables",
+        "iptables",
+        "writes chains of kube-proxy's shape, which a takeover removes",
+    ),
     (
         "dnsperf",
         "dnsperf",

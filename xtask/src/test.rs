@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     build::programs()?;
     if !options.unprivileged {
-        setup::install_tools(&setup::DNS_TEST)?;
+        setup::install_tools(&setup::TEST)?;
     }
     let python = python::environment();
     // Tests start the binary itself; building it here keeps that out of their time limits.
