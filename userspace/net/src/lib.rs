@@ -21,6 +21,7 @@ mod netns;
 mod paths;
 mod routes;
 mod rtnl;
+mod scheduling;
 mod sockets;
 mod towards;
 
@@ -38,5 +39,6 @@ pub use netns::Netns;
 pub use paths::{HostRoute, Neighbour};
 pub use routes::{default_route_devices, forward, forwards};
 pub use rtnl::{Device, Route, Rtnl, Vxlan};
+pub use scheduling::ask_for_slices;
 pub use sockets::{Connected, Sockets};
 pub use towards::{Towards, towards};
