@@ -39,7 +39,7 @@ pub(crate) struct Cli {
 
 /// Reads the command line, and the configuration file that it names. Wrong usage ends the process with status 2.
 pub(crate) fn parse() -> anyhow::Result<Cli> {
-    let args: Vec<OsString> = std::env::args_os().collect();
+    let args: Vec<OsString> = coredns_flags(std::env::args_os()).collect();
     let cli = Cli::parse_from(&args);
     let (command, from_file) = match &cli.command {
         Command::Up(Up {
@@ -58,6 +58,20 @@ pub(crate) fn parse() -> anyhow::Result<Cli> {
     merged.extend(from_file);
     merged.extend_from_slice(&args[behind..]);
     Ok(Cli::parse_from(merged))
+}
+
+/// Flags of `fairlead dns` that are written with one dash, as CoreDNS's manifests do: `-conf FILE`.
+fn coredns_flags(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    let mut of_dns = false;
+    args.enumerate().map(move |(at, arg)| {
+        of_dns |= at == 1 && arg == "dns";
+        let text = arg.to_str().unwrap_or_default();
+        let flag = text.split('=').next().unwrap_or_default();
+        match of_dns && matches!(flag, "-conf" | "-dns.port") {
+            true => format!("-{text}").into(),
+            false => arg,
+        }
+    })
 }
 
 /// What to do.
@@ -442,7 +456,7 @@ pub(crate) struct Dns {
     /// Kubeconfig file of the API server that `kubernetes` asks; a pod's own unless given
     #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
     pub(crate) kubeconfig: Option<PathBuf>,
-    /// The Corefile; without one every query is told who asks
+    /// The Corefile; `Corefile` in the working directory unless given, and without that every query is told who asks
     #[arg(long, value_name = "COREFILE")]
     pub(crate) conf: Option<PathBuf>,
     /// Port where a block of the Corefile names none
@@ -795,6 +809,34 @@ mod tests {
         assert!(flags(&["--cleanup"]).is_ok());
         assert!(flags(&["--kubeconfig", "here"]).is_ok());
         assert!(flags(&["--frontends-max", "0", "--kubeconfig", "here"]).is_err());
+    }
+
+    #[test]
+    fn flags_as_corednss_manifests_have_them() {
+        let flags = |words: &[&str]| {
+            let words = words.iter().map(std::ffi::OsString::from);
+            Cli::try_parse_from(super::coredns_flags(words))
+        };
+        let cli = flags(&[
+            "fairlead",
+            "dns",
+            "-conf",
+            "/etc/coredns/Corefile",
+            "-dns.port=1053",
+        ]);
+        let Ok(Cli {
+            command: super::Command::Dns(dns),
+            ..
+        }) = cli
+        else {
+            panic!("{cli:?}");
+        };
+        assert_eq!(
+            dns.conf.as_deref(),
+            Some(std::path::Path::new("/etc/coredns/Corefile"))
+        );
+        assert_eq!(dns.port, 1053);
+        assert!(flags(&["fairlead", "proxy", "-conf", "x"]).is_err());
     }
 
     #[test]

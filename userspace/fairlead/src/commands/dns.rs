@@ -30,7 +30,9 @@ pub(crate) async fn run(flags: Dns) -> anyhow::Result<()> {
         Some(file) => Some(connect(file)?),
         None => None,
     };
-    let server = open(client, flags.conf, flags.port, None)?;
+    let here = PathBuf::from("Corefile");
+    let conf = flags.conf.or_else(|| here.is_file().then_some(here));
+    let server = open(client, conf, flags.port, None)?;
     let kernel = node::start(&flags.node, &flags.bpffs.bpffs_root, &server, Vec::new());
     for (listen, local) in server.local_addresses() {
         output::emit(&format!("listening {}://{local}\n", listen.scheme.text()))?;

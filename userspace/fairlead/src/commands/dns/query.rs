@@ -11,7 +11,8 @@ use dns_server::instance::{Environment, Instance};
 use dns_server::message::{Outcome, Request, Transport};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use crate::cli::DnsQuery;
@@ -84,8 +85,38 @@ async fn ask(server: SocketAddr, message: Message) -> anyhow::Result<String> {
             break answer;
         }
     };
+    // What does not fit a datagram is asked for again by a stream (RFC 7766, 5).
+    let (answer, carrier) = match answer.metadata.truncation {
+        true => (by_stream(server, &octets).await?, "tcp"),
+        false => (answer, "udp"),
+    };
     let elapsed = asked.elapsed();
-    Ok(show(&answer) + &format!("server {server}, {} us\n", elapsed.as_micros()))
+    Ok(show(&answer) + &format!("server {server} by {carrier}, {} us\n", elapsed.as_micros()))
+}
+
+/// Asks over TCP.
+async fn by_stream(server: SocketAddr, octets: &[u8]) -> anyhow::Result<Message> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(server).await?;
+        let length = u16::try_from(octets.len()).map_err(std::io::Error::other)?;
+        stream
+            .write_all(&[&length.to_be_bytes(), octets].concat())
+            .await?;
+        let length = stream.read_u16().await?;
+        let mut buffer = vec![0; usize::from(length)];
+        stream.read_exact(&mut buffer).await?;
+        Ok::<_, std::io::Error>(buffer)
+    };
+    let buffer = timeout(PATIENCE, exchange)
+        .await
+        .with_context(|| {
+            format!(
+                "{server} did not answer by TCP within {} s",
+                PATIENCE.as_secs()
+            )
+        })?
+        .with_context(|| format!("no answer by TCP from {server}"))?;
+    Message::from_vec(&buffer).context("the answer is malformed")
 }
 
 /// Has the Corefile's own chain answer in this process, on the cluster as its API server tells it.
