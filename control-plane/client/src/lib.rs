@@ -25,6 +25,7 @@ pub use kubeconfig::KubeconfigError;
 pub use page::{Finding, ListParams, Page};
 pub use path::{Path, Resource};
 pub use request::{Client, PatchKind};
+pub use tls::{Anyone, system_roots};
 pub use transport::RequestBody;
 pub use view::Event;
 pub use watch::{Params, Watch};

@@ -45,7 +45,9 @@ pub(crate) fn config(settings: &mut Settings) -> Result<ClientConfig, rustls::Er
     Ok(config)
 }
 
-fn system_roots() -> RootCertStore {
+/// The authorities that this machine trusts; none where it names none.
+#[must_use]
+pub fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let bundle = SYSTEM_BUNDLES
         .iter()
@@ -59,7 +61,7 @@ fn system_roots() -> RootCertStore {
 
 /// Believes every certificate: `insecure-skip-tls-verify: true`.
 #[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+pub struct Anyone(pub Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Anyone {
     fn verify_server_cert(

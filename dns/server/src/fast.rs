@@ -62,7 +62,8 @@ struct FastBlock {
 struct Counts {
     datagrams: Carried,
     streams: Carried,
-    seconds: Arc<Series>,
+    /// By type.
+    seconds: [Arc<Series>; KINDS.len()],
     responses: [Arc<Series>; 2],
     dnssec: Arc<Series>,
 }
@@ -254,7 +255,10 @@ impl Counts {
         Counts {
             datagrams: carried("udp"),
             streams: carried("tcp"),
-            seconds: families.seconds.with(&labels),
+            seconds: KINDS.map(|kind| {
+                let values = [server, &zone, view, kind_label(kind)];
+                families.seconds.with(&values)
+            }),
             responses: [
                 of_code(ResponseCode::NoError),
                 of_code(ResponseCode::NXDomain),
@@ -277,7 +281,9 @@ impl Counts {
             series.increment();
         }
         self.responses[usize::from(rcode == rcodes::NXDOMAIN)].increment();
-        self.seconds.observe(arrival.at.elapsed().as_secs_f64());
+        if let Some(seconds) = self.seconds.get(kind) {
+            seconds.observe(arrival.at.elapsed().as_secs_f64());
+        }
         #[expect(clippy::cast_precision_loss, reason = "sizes of messages are small")]
         {
             carried.request_octets.observe(arrival.octets as f64);

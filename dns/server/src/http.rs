@@ -21,6 +21,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 /// Connections to one address at a time.
 const CONNECTIONS_MAX: usize = 128;
@@ -37,9 +38,18 @@ pub struct Route {
     pub path: &'static str,
     /// What is answered.
     pub handler: Handler,
+    /// What the address shows where it speaks HTTPS.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
-type Routes = Arc<ArcSwap<BTreeMap<&'static str, Handler>>>;
+/// What an address answers.
+#[derive(Default)]
+struct Answers {
+    paths: BTreeMap<&'static str, Handler>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+type Routes = Arc<ArcSwap<Answers>>;
 
 struct Listening {
     routes: Routes,
@@ -67,12 +77,12 @@ impl Servers {
     ///
     /// When an address cannot be listened on.
     pub fn apply(&self, routes: &[Route]) -> Result<(), (SocketAddr, std::io::Error)> {
-        let mut wanted: HashMap<SocketAddr, BTreeMap<&'static str, Handler>> = HashMap::new();
+        let mut wanted: HashMap<SocketAddr, Answers> = HashMap::new();
         for route in routes {
-            wanted
-                .entry(route.address)
-                .or_default()
-                .insert(route.path, Arc::clone(&route.handler));
+            let answers = wanted.entry(route.address).or_default();
+            let handler = Arc::clone(&route.handler);
+            answers.paths.insert(route.path, handler);
+            answers.tls = answers.tls.take().or(route.tls.clone());
         }
         let mut listening = self
             .listening
@@ -136,15 +146,30 @@ async fn accept(listener: TcpListener, routes: Routes) {
             }
         };
         let routes = Arc::clone(&routes);
+        let tls = routes.load().tls.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
                 let answer = answer(&routes, request.uri().path());
                 async move { Ok::<_, Infallible>(answer) }
             });
-            let connection = hyper::server::conn::http1::Builder::new()
+            let mut server = hyper::server::conn::http1::Builder::new();
+            server
                 .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(10))
-                .serve_connection(TokioIo::new(stream), service);
+                .header_read_timeout(Duration::from_secs(10));
+            let connection = async {
+                match tls {
+                    None => {
+                        let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                    }
+                    Some(tls) => {
+                        let accepting = TlsAcceptor::from(tls).accept(stream);
+                        let shaken = tokio::time::timeout(Duration::from_secs(10), accepting);
+                        if let Ok(Ok(stream)) = shaken.await {
+                            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                        }
+                    }
+                }
+            };
             let _ = tokio::time::timeout(Duration::from_secs(300), connection).await;
             drop(permit);
         });
@@ -152,7 +177,7 @@ async fn accept(listener: TcpListener, routes: Routes) {
 }
 
 fn answer(routes: &Routes, path: &str) -> Response<Full<Bytes>> {
-    let (status, text) = match routes.load().get(path) {
+    let (status, text) = match routes.load().paths.get(path) {
         Some(handler) => handler(),
         None => (StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
     };

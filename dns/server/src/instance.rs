@@ -70,6 +70,8 @@ pub struct Environment {
     pub lameduck: Mutex<Duration>,
     /// How often the Corefile is looked at, if `reload` says so.
     pub reload: Mutex<Option<crate::reload::Interval>>,
+    /// The node's own resolver: what it appends to names, pods append after the cluster's suffixes.
+    pub resolv_conf: PathBuf,
     /// Reads a variable for `{$NAME}`.
     pub variable: fn(&str) -> Option<String>,
     /// Who may ask: everybody where nothing is said. Others are refused before their query is looked at.
@@ -92,6 +94,7 @@ impl Environment {
             ending: AtomicBool::new(false),
             lameduck: Mutex::default(),
             reload: Mutex::default(),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
             variable: |name| std::env::var(name).ok(),
             may_ask: None,
         }
@@ -115,6 +118,8 @@ pub struct Instance {
     chains: Vec<Chain>,
     /// Turns true when its sockets are open.
     listening: Arc<tokio::sync::watch::Sender<bool>>,
+    /// Labels of `coredns_plugin_enabled`.
+    enabled: Vec<[String; 4]>,
     /// Files that the configuration was read from.
     pub files: Vec<PathBuf>,
 }
@@ -157,16 +162,19 @@ impl Instance {
         let mut builder = Builder {
             environment,
             folder,
+            enabled: Vec::new(),
             instance: Self {
                 groups: HashMap::new(),
                 environment: Arc::clone(environment),
                 routes: Vec::new(),
                 chains: Vec::new(),
                 listening: Arc::default(),
+                enabled: Vec::new(),
                 files: Vec::new(),
             },
         };
         builder.file(file, &corefile)?;
+        builder.instance.enabled = builder.enabled;
         Ok(builder.instance)
     }
 
@@ -178,6 +186,17 @@ impl Instance {
     /// When an address of an HTTP server cannot be listened on; the configuration before is still in service.
     pub fn start(&self) -> Result<(), (SocketAddr, std::io::Error)> {
         self.environment.http.apply(&self.routes)?;
+        let family = self.environment.metrics.family(
+            "coredns_plugin_enabled",
+            "A metric that indicates whether a plugin is enabled on per server and zone basis.",
+            crate::metrics::Kind::Gauge,
+            &["server", "zone", "view", "name"],
+        );
+        // What the configuration before had switched on may be gone.
+        family.clear();
+        for labels in &self.enabled {
+            family.with(&labels.each_ref().map(String::as_str)).set(1.0);
+        }
         self.start_plugins();
         Ok(())
     }
@@ -343,6 +362,7 @@ impl Block {
     /// Describes the request where that is wanted, and asks the view.
     fn lets_in(&self, request: &mut Request) -> bool {
         if matching(&self.metadata, request.name()).is_some() {
+            request.described = true;
             for plugin in self.chain.iter() {
                 plugin.describe(request);
             }
@@ -364,7 +384,29 @@ impl Block {
 struct Builder<'a> {
     environment: &'a Arc<Environment>,
     folder: &'a Path,
+    enabled: Vec<[String; 4]>,
     instance: Instance,
+}
+
+/// A block's name in metrics: the address stands in it where `bind` names one.
+fn label(scheme: Scheme, address: IpAddr, port: u16) -> Arc<str> {
+    let scheme = scheme.text();
+    Arc::from(match address {
+        address if address.is_unspecified() => format!("{scheme}://:{port}"),
+        address => format!("{scheme}://{}", SocketAddr::new(address, port)),
+    })
+}
+
+/// The series of `coredns_plugin_enabled` of a block.
+fn enabled(server: &Server, name: &str, zones: &[Name], view: &str) -> Vec<[String; 4]> {
+    let mut series = Vec::new();
+    for line in &server.directives {
+        for zone in zones {
+            let words = [name, &zone.to_string(), view, &line.name.text];
+            series.push(words.map(str::to_owned));
+        }
+    }
+    series
 }
 
 impl Builder<'_> {
@@ -401,7 +443,8 @@ impl Builder<'_> {
                 zones.push(key.zone.clone());
             }
         }
-        let name: Arc<str> = Arc::from(format!("{}://:{}", first.scheme.text(), first.port));
+        let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let name = label(first.scheme, any, first.port);
         let mut draft = Draft {
             listening: Arc::clone(&self.instance.listening),
             ..Draft::default()
@@ -413,19 +456,20 @@ impl Builder<'_> {
             None => (Arc::from(""), None),
         };
         let addresses = if draft.bind.is_empty() {
-            vec![IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
+            vec![any]
         } else {
             draft.bind.clone()
         };
+        self.enabled.extend(enabled(server, &name, &zones, &view));
         for key in &keys {
-            let block = Arc::new(Block {
-                server: Arc::from(format!("{}://:{}", key.scheme.text(), key.port)),
-                view: Arc::clone(&view),
-                filter: filter.clone(),
-                metadata: draft.metadata.clone(),
-                chain: Arc::clone(&chain),
-            });
             for &address in &addresses {
+                let block = Arc::new(Block {
+                    server: label(key.scheme, address, key.port),
+                    view: Arc::clone(&view),
+                    filter: filter.clone(),
+                    metadata: draft.metadata.clone(),
+                    chain: Arc::clone(&chain),
+                });
                 let listen = Listen {
                     scheme: key.scheme,
                     address: SocketAddr::new(address, key.port),
@@ -482,12 +526,6 @@ impl Builder<'_> {
             }
             by_name.entry(&line.name.text).or_default().push(line);
         }
-        let enabled = self.environment.metrics.family(
-            "coredns_plugin_enabled",
-            "A metric that indicates whether a plugin is enabled on per server and zone basis.",
-            crate::metrics::Kind::Gauge,
-            &["server", "zone", "view", "name"],
-        );
         let mut plugins: Vec<Arc<dyn Plugin>> = Vec::new();
         for (plugin, make) in table::PLUGINS {
             let Some(lines) = by_name.get(plugin) else {
@@ -504,11 +542,6 @@ impl Builder<'_> {
                 lines,
             };
             plugins.extend(make(&mut setup)?);
-            for zone in zones {
-                enabled
-                    .with(&[name, &zone.to_string(), "", plugin])
-                    .set(1.0);
-            }
         }
         Ok(Arc::from(plugins))
     }

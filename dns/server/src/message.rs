@@ -19,6 +19,9 @@ use crate::instance::Instance;
 /// How often an answer may ask the server again for a part of itself (CNAME targets): bounds every chase.
 pub const DEPTH_MAX: u8 = 8;
 
+/// What plugins know of a request, by CoreDNS's labels.
+pub type Metadata = BTreeMap<&'static str, String>;
+
 /// What carried a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
@@ -75,7 +78,9 @@ pub struct Request {
     /// The name of the block's view, or nothing.
     pub view: Arc<str>,
     /// What plugins found out about the request for those after them: `kubernetes/namespace` and such.
-    pub metadata: BTreeMap<&'static str, String>,
+    pub metadata: Metadata,
+    /// True where `metadata` is wanted: plugins that answer add what they find out.
+    pub described: bool,
     /// How deep in chases this request is.
     pub depth: u8,
     /// The key that a TSIG record was verified with, if one was.
@@ -110,7 +115,8 @@ impl Request {
             zone: Name::root(),
             server: Arc::from(""),
             view: Arc::from(""),
-            metadata: BTreeMap::new(),
+            metadata: Metadata::new(),
+            described: false,
             depth: 0,
             tsig: None,
         }

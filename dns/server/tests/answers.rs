@@ -3,7 +3,8 @@
 //! ```text
 //! === name of the case
 //! file NAME            a file that the Corefile names, up to the next line that begins with `---`; `cluster` holds
-//!                      the objects of an API server, documents divided by lines of `+++`
+//!                      the objects of an API server, documents divided by lines of `+++`; `node` is the resolv.conf
+//!                      of the node
 //! ---
 //! corefile             the Corefile, up to the next such line
 //! ---
@@ -102,6 +103,7 @@ async fn run(file: &str, case: &Case, wrong: &mut String) {
         std::fs::write(folder.path().join(name), text).expect("a file of the case");
     }
     let mut environment = Environment::new(53);
+    environment.resolv_conf = folder.path().join("node");
     if let Some((_, objects)) = case.files.iter().find(|(name, _)| name == "cluster") {
         let api = common::api(&objects.replace("+++\n", "---\n"));
         environment.clusters = Clusters::new(Some(api));

@@ -10,8 +10,8 @@ use dns_server::instance::{Environment, Instance, Listen};
 use dns_server::message::{Request, Transport};
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket, UnixListener};
 use tokio::time::timeout;
 
 const CONTENT_TYPE: &[u8] = b"protobuf:dnstap.Dnstap";
@@ -24,7 +24,7 @@ enum Frame {
     Data(Vec<u8>),
 }
 
-async fn frame(stream: &mut UnixStream) -> Frame {
+async fn frame(stream: &mut (impl AsyncRead + Unpin)) -> Frame {
     let length = timeout(PATIENCE, stream.read_u32()).await.expect("a frame");
     match length.expect("an orderly end") {
         0 => {
@@ -78,6 +78,15 @@ fn fields(mut octets: &[u8]) -> BTreeMap<u64, Vec<u8>> {
     found
 }
 
+/// The handshake: READY, our ACCEPT, START, all for one content type.
+async fn shake(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let content = [&[0, 0, 0, 1, 0, 0, 0, 22], CONTENT_TYPE].concat();
+    assert_eq!(frame(stream).await, Frame::Control(4, content.clone()));
+    let accept = [&[0, 0, 0, 0, 0, 0, 0, 34, 0, 0, 0, 1], content.as_slice()].concat();
+    stream.write_all(&accept).await.unwrap();
+    assert_eq!(frame(stream).await, Frame::Control(2, content));
+}
+
 async fn ask(instance: &Arc<Instance>, name: &str) {
     let mut message = Message::query();
     message.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
@@ -102,12 +111,7 @@ async fn an_observer_sees_queries_and_answers() {
     let instance = Arc::new(Instance::build(&environment, &file, text).unwrap());
     instance.start_plugins();
     let (mut stream, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
-    // The handshake: READY, our ACCEPT, START, all for one content type.
-    let content = [&[0, 0, 0, 1, 0, 0, 0, 22], CONTENT_TYPE].concat();
-    assert_eq!(frame(&mut stream).await, Frame::Control(4, content.clone()));
-    let accept = [&[0, 0, 0, 0, 0, 0, 0, 34, 0, 0, 0, 1], content.as_slice()].concat();
-    stream.write_all(&accept).await.unwrap();
-    assert_eq!(frame(&mut stream).await, Frame::Control(2, content));
+    shake(&mut stream).await;
     ask(&instance, "known.example.").await;
     ask(&instance, "unknown.example.").await;
     let mut seen = Vec::new();
@@ -146,6 +150,69 @@ async fn an_observer_sees_queries_and_answers() {
         ]
     );
     // The configuration goes: the observer is told that nothing more comes.
+    drop(instance);
+    assert_eq!(frame(&mut stream).await, Frame::Control(3, Vec::new()));
+}
+
+/// An upstream that denies everything.
+async fn denier() -> std::net::SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 512];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
+            buffer[2] |= 0x80;
+            buffer[3] = 3;
+            socket.send_to(&buffer[..length], client).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn observers_connect_and_see_what_is_forwarded() {
+    let upstream = denier().await;
+    let place = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = place.local_addr().unwrap();
+    drop(place);
+    let text = format!(
+        ". {{\n metadata\n dnstap listen tcp://{address} full {{\n  extra \"by {{/forward/upstream}}\"\n }}\n \
+         forward . {upstream}\n}}\n"
+    );
+    let environment = Arc::new(Environment::new(53));
+    let file = std::path::Path::new("/nowhere/Corefile");
+    let instance = Arc::new(Instance::build(&environment, file, &text).unwrap());
+    instance.start_plugins();
+    let connecting = timeout(PATIENCE, async {
+        loop {
+            match TcpStream::connect(address).await {
+                Ok(stream) => return stream,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    });
+    let mut stream = connecting.await.expect("the server listens");
+    shake(&mut stream).await;
+    ask(&instance, "unknown.example.").await;
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let Frame::Data(octets) = frame(&mut stream).await else {
+            panic!("no data");
+        };
+        let outer = fields(&octets);
+        let inner = fields(&outer[&14]);
+        let extra = String::from_utf8(outer[&3].clone()).unwrap();
+        let port = u16::from_le_bytes([inner[&7][0], inner[&7][1]]);
+        seen.push((inner[&1][0], port, extra));
+    }
+    let (by, nobody) = (format!("by {upstream}"), "by -".to_owned());
+    let expected = [
+        (5, 53, nobody),
+        (7, upstream.port(), by.clone()),
+        (8, upstream.port(), by.clone()),
+        (6, 53, by),
+    ];
+    assert_eq!(seen, expected);
     drop(instance);
     assert_eq!(frame(&mut stream).await, Frame::Control(3, Vec::new()));
 }

@@ -165,3 +165,27 @@ async fn a_cluster_is_answered_on_udp_and_tcp() {
         server.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_ends_after_its_queries() {
+    let text = ". {\n bind 127.0.0.1\n timeouts {\n  maxtcpqueries 2\n }\n whoami\n}\n";
+    let server = common::run(text, None).await;
+    let mut stream = tokio::net::TcpStream::connect(server.address)
+        .await
+        .unwrap();
+    let mut out = Vec::new();
+    for name in ["a.", "b.", "c."] {
+        let octets = query(name, RecordType::A).to_vec().unwrap();
+        out.extend_from_slice(&u16::try_from(octets.len()).unwrap().to_be_bytes());
+        out.extend_from_slice(&octets);
+    }
+    stream.write_all(&out).await.unwrap();
+    let mut answers = Vec::new();
+    while let Ok(length) = stream.read_u16().await {
+        let mut octets = vec![0; usize::from(length)];
+        stream.read_exact(&mut octets).await.unwrap();
+        answers.push(Message::from_vec(&octets).unwrap());
+    }
+    assert_eq!(answers.len(), 2);
+    server.stop().await;
+}

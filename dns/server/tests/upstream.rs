@@ -325,6 +325,12 @@ async fn failover_and_next() {
         denies.address, answers.address
     ));
     assert_eq!(ask(&instance, "a.example.org.").await, "NOERROR 192.0.2.1");
+    // Where no other line serves the name, what was said stands.
+    let instance = build(&format!(
+        ". {{\n forward . {} {{\n  next NXDOMAIN\n }}\n forward example.net {}\n whoami\n}}",
+        denies.address, answers.address
+    ));
+    assert_eq!(ask(&instance, "a.example.org.").await, "NXDOMAIN");
     let instance = build(&format!(
         ". {{\n forward . {} {{\n  except example.org\n }}\n}}",
         answers.address

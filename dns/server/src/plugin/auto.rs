@@ -65,8 +65,12 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     for option in &line.block {
         match option.name.text.as_str() {
             "directory" => {
-                let words = option.between(1, 3)?;
+                let words = option.between(1, 4)?;
                 let [path, rest @ ..] = words else { continue };
+                // The word of old for `reload`, in seconds.
+                if let Some(seconds) = rest.get(2) {
+                    every = Duration::from_secs(seconds.number(1, 86_400)?);
+                }
                 let (pattern, template) = match rest {
                     [pattern, template, ..] => (pattern.text.as_str(), template.text.as_str()),
                     [pattern] => (pattern.text.as_str(), "{1}"),

@@ -1,10 +1,9 @@
 //! `errors`: failures go to the log; many of one kind within a period become one line.
 
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use hickory_proto::op::ResponseCode;
@@ -23,17 +22,19 @@ use crate::message::Served;
 const OPTIONS: &[&str] = &["consolidate", "stacktrace"];
 
 struct Errors {
-    rules: Vec<Rule>,
+    rules: Vec<Arc<Rule>>,
 }
 
 /// `consolidate PERIOD PATTERN [LEVEL] [show_first]`.
 struct Rule {
     period: Duration,
+    /// The period as it was written.
+    period_text: String,
     pattern: Regex,
     level: Level,
     show_first: bool,
-    /// When the running period began and how many errors it has seen.
-    seen: Mutex<Option<(Instant, u64)>>,
+    /// Errors of the running period; none runs at zero.
+    seen: AtomicU64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,7 +52,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     let mut rules = Vec::new();
     for option in &line.block {
         match option.name.text.as_str() {
-            "consolidate" => rules.push(rule(option)?),
+            "consolidate" => rules.push(Arc::new(rule(option)?)),
             // A backtrace is kept by the panic hook in any case.
             "stacktrace" => {
                 option.exactly::<0>()?;
@@ -71,6 +72,7 @@ fn rule(option: &Directive) -> Result<Rule, ConfigError> {
     };
     let mut rule = Rule {
         period: period.duration()?,
+        period_text: period.text.clone(),
         pattern: Regex::new(&pattern.text).map_err(|error| {
             pattern.error(
                 format!("errors: the pattern is wrong: {error}"),
@@ -79,7 +81,7 @@ fn rule(option: &Directive) -> Result<Rule, ConfigError> {
         })?,
         level: Level::Error,
         show_first: false,
-        seen: Mutex::new(None),
+        seen: AtomicU64::new(0),
     };
     for word in rest {
         match word.text.as_str() {
@@ -130,7 +132,9 @@ impl Errors {
             tracing::debug!("{text}");
             return;
         }
-        match self.rules.iter().find(|rule| rule.pattern.is_match(text)) {
+        // Patterns are about what failed, not about who asked for what.
+        let fits = |rule: &&Arc<Rule>| rule.pattern.is_match(&failure.cause);
+        match self.rules.iter().find(fits) {
             Some(rule) => rule.count(text),
             None => tracing::error!("{text}"),
         }
@@ -138,24 +142,32 @@ impl Errors {
 }
 
 impl Rule {
-    fn count(&self, text: &str) {
-        let now = Instant::now();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *seen {
-            Some((since, count)) if now.duration_since(*since) < self.period => *count += 1,
-            other => {
-                let before = other.replace((now, 1));
-                if let Some((_, count)) = before.filter(|(_, count)| *count > 1) {
-                    self.say(&format!(
-                        "{count} errors like '{}' occurred in last {:?}",
-                        self.pattern, self.period
-                    ));
-                }
-                if self.show_first || before.is_none() {
-                    self.say(text);
-                }
-            }
+    /// Counts an error; the first begins a period, at whose end all of them are told as one.
+    fn count(self: &Arc<Self>, text: &str) {
+        if self.seen.fetch_add(1, Ordering::Relaxed) > 0 {
+            return;
         }
+        if self.show_first {
+            self.say(text);
+        }
+        let rule = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(rule.period).await;
+            if let Some(line) = rule.end() {
+                rule.say(&line);
+            }
+        });
+    }
+
+    /// Ends the period. One error that was shown needs no second line.
+    fn end(&self) -> Option<String> {
+        let count = self.seen.swap(0, Ordering::Relaxed);
+        (count > u64::from(self.show_first)).then(|| {
+            format!(
+                "{count} errors like '{}' occurred in last {}",
+                self.pattern, self.period_text
+            )
+        })
     }
 
     fn say(&self, text: &str) {
@@ -170,4 +182,46 @@ impl Rule {
 
 fn code(failure: &Failure) -> u16 {
     u16::from(failure.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(show_first: bool) -> Arc<Rule> {
+        Arc::new(Rule {
+            period: Duration::from_secs(300),
+            period_text: "5m".to_owned(),
+            pattern: Regex::new("^read udp .* i/o timeout$").unwrap(),
+            level: Level::Warning,
+            show_first,
+            seen: AtomicU64::new(0),
+        })
+    }
+
+    #[tokio::test]
+    async fn errors_of_a_period_are_one_line() {
+        let silent = rule(false);
+        for _ in 0..3 {
+            silent.count("an error");
+        }
+        let line = "3 errors like '^read udp .* i/o timeout$' occurred in last 5m";
+        assert_eq!(silent.end().as_deref(), Some(line));
+        assert_eq!(silent.end(), None);
+        let shown = rule(true);
+        shown.count("an error");
+        assert_eq!(shown.end(), None, "it was shown");
+    }
+
+    #[tokio::test]
+    async fn patterns_are_about_what_failed() {
+        let errors = Errors {
+            rules: vec![rule(false)],
+        };
+        let failure = Failure::new("forward", "read udp 192.0.2.1:53: i/o timeout");
+        let text = format!("2 example.org. A: {failure}");
+        errors.report(&failure, &text);
+        errors.report(&Failure::new("forward", "no healthy proxies"), &text);
+        assert_eq!(errors.rules[0].seen.load(Ordering::Relaxed), 1);
+    }
 }

@@ -55,6 +55,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
         address,
         path: "/health",
         handler: Arc::new(|| (StatusCode::OK, "OK".to_owned())),
+        tls: None,
     });
     let metrics = &setup.environment.metrics;
     Ok(Some(Arc::new(Health {

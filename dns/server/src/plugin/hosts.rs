@@ -32,11 +32,18 @@ use crate::metrics::Series;
 use crate::names;
 use crate::watch::Watched;
 
-const OPTIONS: &[&str] = &["fallthrough", "no_reverse", "reload", "ttl"];
+const OPTIONS: &[&str] = &[
+    "fallthrough",
+    "fallthrough_unsupported",
+    "no_reverse",
+    "reload",
+    "ttl",
+];
 
 /// Names and addresses. Built whole, then only read.
 #[derive(Default)]
 struct Table {
+    /// By wire name; `*` as the first label stands for any one label.
     addresses: HashMap<Vec<u8>, Vec<IpAddr>>,
     names: HashMap<IpAddr, Vec<Name>>,
 }
@@ -48,10 +55,13 @@ struct Hosts {
     path: PathBuf,
     ttl: u32,
     fallthrough: Fallthrough,
+    /// Types that no hosts file holds fall through as well, for names that it does hold.
+    fallthrough_unsupported: bool,
     read: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
-/// Reads `hosts [FILE [ZONE...]] { [ADDRESS NAME...]; ttl N; no_reverse; reload D; fallthrough [ZONE...] }`.
+/// Reads `hosts [FILE [ZONE...]] { [ADDRESS NAME...]; ttl N; no_reverse; reload D; fallthrough [ZONE...];
+/// fallthrough_unsupported }`.
 pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     let line = setup.once()?;
     let (path, words) = match line.args.split_first() {
@@ -62,6 +72,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     let mut reverse = true;
     let mut reload = Duration::from_secs(5);
     let mut fallthrough = Fallthrough::Never;
+    let mut unsupported = None;
     let mut inline = String::new();
     for option in &line.block {
         match option.name.text.as_str() {
@@ -69,6 +80,10 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             "no_reverse" => reverse = option.exactly::<0>().map(|_| false)?,
             "reload" => reload = option.exactly::<1>()?[0].duration()?,
             "fallthrough" => fallthrough = Fallthrough::read(option)?,
+            "fallthrough_unsupported" => {
+                option.exactly::<0>()?;
+                unsupported = Some(option);
+            }
             address if address.parse::<IpAddr>().is_ok() => {
                 inline.push_str(address);
                 for word in option.between(1, usize::MAX)? {
@@ -82,6 +97,12 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             }
             _ => return Err(option.unknown("hosts", OPTIONS)),
         }
+    }
+    if let (Some(option), Fallthrough::Never) = (unsupported, &fallthrough) {
+        return Err(option.error(
+            "hosts: fallthrough_unsupported without fallthrough",
+            "add a line `fallthrough`, whose zones hold for both",
+        ));
     }
     let registry = &setup.environment.metrics;
     let gauge = |name, help| registry.family(name, help, Kind::Gauge, &[]).with(&[]);
@@ -113,6 +134,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
         path,
         ttl,
         fallthrough,
+        fallthrough_unsupported: unsupported.is_some(),
         read,
     })))
 }
@@ -140,7 +162,8 @@ fn parse(texts: &[&str], reverse: bool) -> Table {
             if !known.contains(&address) {
                 known.push(address);
             }
-            if reverse {
+            let wildcard = name.iter().next() == Some(b"*".as_slice());
+            if reverse && !wildcard {
                 table.names.entry(address).or_default().push(name);
             }
         }
@@ -177,6 +200,13 @@ impl Plugin for Hosts {
             let cause = format!("{} is in no hosts file", request.name());
             return Box::pin(async { Err(Failure::new("hosts", cause)) });
         }
+        let supported = matches!(
+            request.kind(),
+            RecordType::A | RecordType::AAAA | RecordType::PTR
+        );
+        if !supported && self.fallthrough_unsupported && self.fallthrough.covers(request.name()) {
+            return next.serve(request);
+        }
         Box::pin(async move {
             let mut message = request.reply(ResponseCode::NoError);
             message.metadata.authoritative = true;
@@ -186,21 +216,27 @@ impl Plugin for Hosts {
     }
 }
 
+impl Table {
+    /// The addresses of a name: its own, else those of the wildcard beside it.
+    fn of(&self, name: &Name) -> Option<&Vec<IpAddr>> {
+        let wire = names::wire(name);
+        self.addresses.get(&wire).or_else(|| {
+            let label = usize::from(*wire.first()?);
+            let parent = wire.get(1 + label..).filter(|_| label > 0)?;
+            self.addresses.get(&[b"\x01*".as_slice(), parent].concat())
+        })
+    }
+}
+
 impl Hosts {
     fn exists(&self, name: &Name) -> bool {
-        self.table.load().addresses.contains_key(&names::wire(name))
+        self.table.load().of(name).is_some()
     }
 
     fn records(&self, request: &Request) -> Vec<Record> {
         let table = self.table.load();
         let name = request.name();
-        let addresses = || {
-            table
-                .addresses
-                .get(&names::wire(name))
-                .into_iter()
-                .flatten()
-        };
+        let addresses = || table.of(name).into_iter().flatten();
         let data: Vec<RData> = match request.kind() {
             RecordType::A => addresses()
                 .filter_map(|address| match address {

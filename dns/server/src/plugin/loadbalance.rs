@@ -21,14 +21,17 @@ struct Loadbalance {
     weights: Option<Weights>,
     /// Addresses in these go first, in the order of the prefixes.
     prefer: Vec<IpNet>,
+    /// Records in an answer at most: the first of the order.
+    most: Option<usize>,
 }
 
-/// Reads `loadbalance [round_robin | weighted FILE] { reload D; prefer PREFIX... }`.
+/// Reads `loadbalance [round_robin | weighted FILE] { reload D; prefer PREFIX...; limit_answers N }`.
 pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     let line = setup.once()?;
     let mut plugin = Loadbalance {
         weights: None,
         prefer: Vec::new(),
+        most: None,
     };
     let mut reload = std::time::Duration::from_secs(30);
     for option in &line.block {
@@ -42,7 +45,12 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
                     plugin.prefer.push(word.prefix()?);
                 }
             }
-            _ => return Err(option.unknown("loadbalance", &["reload", "prefer"])),
+            "limit_answers" => {
+                plugin.most = Some(option.exactly::<1>()?[0].number(1, usize::MAX)?);
+            }
+            _ => {
+                return Err(option.unknown("loadbalance", &["limit_answers", "prefer", "reload"]));
+            }
         }
     }
     match line.args.as_slice() {
@@ -68,7 +76,7 @@ impl Plugin for Loadbalance {
 
     fn fast(&self) -> crate::fast::Fast {
         match &self.weights {
-            None if self.prefer.is_empty() => crate::fast::Fast::Shuffles,
+            None if self.prefer.is_empty() && self.most.is_none() => crate::fast::Fast::Shuffles,
             _ => crate::fast::Fast::Blocks,
         }
     }
@@ -97,14 +105,20 @@ impl Plugin for Loadbalance {
 
 impl Loadbalance {
     fn order(&self, message: &mut Message) {
-        shuffle(&mut message.answers);
-        shuffle(&mut message.authorities);
-        shuffle(&mut message.additionals);
-        if let Some(weights) = &self.weights {
-            weights.first(&mut message.answers);
+        match &self.weights {
+            // Weights choose who is first; the others keep their places.
+            Some(weights) => weights.first(&mut message.answers),
+            None => {
+                shuffle(&mut message.answers);
+                shuffle(&mut message.authorities);
+                shuffle(&mut message.additionals);
+            }
         }
         if !self.prefer.is_empty() {
             message.answers.sort_by_key(|record| self.rank(record));
+        }
+        if let Some(most) = self.most {
+            message.answers.truncate(most);
         }
     }
 

@@ -1,10 +1,15 @@
 //! `log`: a line for each query, in the common log format or in one of the user's.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use hickory_proto::op::Message;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::Name;
+use hickory_proto::rr::Record;
+use hickory_proto::rr::RecordType;
 
 use super::Next;
 use super::Plugin;
@@ -13,6 +18,7 @@ use super::setup::Made;
 use super::setup::Setup;
 use super::setup::matching;
 use super::setup::zones;
+use crate::message::Metadata;
 use crate::message::Outcome;
 use crate::message::Request;
 use crate::message::Served;
@@ -30,6 +36,8 @@ struct Rule {
     zones: Vec<Name>,
     format: String,
     classes: Vec<Class>,
+    /// What took at least this long is told whatever its class.
+    slow: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,7 +48,7 @@ enum Class {
     Error,
 }
 
-/// Reads `log [NAME...] [FORMAT] { class CLASS... }`.
+/// Reads `log [NAME...] [FORMAT] { class CLASS...; minDuration DURATION }`.
 pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     let mut rules = Vec::new();
     for line in setup.lines {
@@ -61,9 +69,15 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             zones(words)?
         };
         let mut classes = Vec::new();
+        let mut slow = None;
         for option in &line.block {
-            if option.name.text != "class" {
-                return Err(option.unknown("log", &["class"]));
+            match option.name.text.as_str() {
+                "class" => {}
+                "minDuration" => {
+                    slow = Some(option.exactly::<1>()?[0].duration()?);
+                    continue;
+                }
+                _ => return Err(option.unknown("log", &["class", "minDuration"])),
             }
             for word in option.between(1, usize::MAX)? {
                 classes.push(match word.text.as_str() {
@@ -87,6 +101,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             zones: named,
             format,
             classes,
+            slow,
         });
     }
     Ok(Some(Arc::new(Log { rules })))
@@ -100,24 +115,32 @@ impl Plugin for Log {
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
         Box::pin(async move {
             let served = next.serve(request).await;
-            let (code, flags, octets) = match &served {
+            let (code, class, flags, octets) = match &served {
                 Ok(Outcome::Answer(response)) => (
                     response.message.metadata.response_code,
+                    Class::of(&response.message),
                     flags(&response.message.metadata),
                     response.message.to_vec().map_or(0, |octets| octets.len()),
                 ),
                 Ok(Outcome::Stream(messages)) => {
-                    (ResponseCode::NoError, "qr,aa".to_owned(), messages.len())
+                    let octets =
+                        |message: &Message| message.to_vec().map_or(0, |octets| octets.len());
+                    (
+                        ResponseCode::NoError,
+                        Class::Success,
+                        "qr,aa".to_owned(),
+                        messages.iter().map(octets).sum(),
+                    )
                 }
                 Ok(Outcome::Silence(_)) => return served,
-                Err(failure) => (failure.code, "-".to_owned(), 0),
+                Err(failure) => (failure.code, Class::Error, "-".to_owned(), 0),
             };
             let rule = self
                 .rules
                 .iter()
                 .find(|rule| matching(&rule.zones, request.name()).is_some());
             if let Some(rule) = rule
-                && rule.classes.iter().any(|class| class.holds(code))
+                && rule.wants(class, request.arrived.elapsed())
             {
                 let line = fill(&rule.format, request, code, &flags, octets);
                 tracing::info!(target: "dns_server::log", "{line}");
@@ -127,13 +150,28 @@ impl Plugin for Log {
     }
 }
 
+impl Rule {
+    fn wants(&self, class: Class, took: Duration) -> bool {
+        self.classes.contains(&Class::All)
+            || self.classes.contains(&class)
+            || self.slow.is_some_and(|least| took >= least)
+    }
+}
+
 impl Class {
-    fn holds(self, code: ResponseCode) -> bool {
-        match self {
-            Self::All => true,
-            Self::Success => code == ResponseCode::NoError,
-            Self::Denial => code == ResponseCode::NXDomain,
-            Self::Error => !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain),
+    /// A name that exists without records of the type is denied as well; a referral denies nothing.
+    fn of(message: &Message) -> Self {
+        match message.metadata.response_code {
+            ResponseCode::NoError if message.answers.is_empty() => {
+                let refers = |record: &Record| record.record_type() == RecordType::NS;
+                match message.authorities.iter().any(refers) {
+                    true => Self::Success,
+                    false => Self::Denial,
+                }
+            }
+            ResponseCode::NoError => Self::Success,
+            ResponseCode::NXDomain => Self::Denial,
+            _ => Self::Error,
         }
     }
 }
@@ -187,11 +225,8 @@ fn value(
         "name" => request.name().to_ascii(),
         "class" => request.class().to_string(),
         "proto" => request.transport.proto().to_owned(),
-        "remote" => match request.client.ip().to_canonical() {
-            std::net::IpAddr::V4(address) => address.to_string(),
-            std::net::IpAddr::V6(address) => format!("[{address}]"),
-        },
-        "local" => request.local.ip().to_canonical().to_string(),
+        "remote" => bracketed(request.client.ip()),
+        "local" => bracketed(request.local.ip()),
         "port" => request.client.port().to_string(),
         "size" => request.raw.len().to_string(),
         "rcode" => code_label(code).to_owned(),
@@ -208,5 +243,84 @@ fn value(
             .strip_prefix('/')
             .and_then(|key| request.metadata.get(key))
             .map_or_else(|| "-".to_owned(), Clone::clone),
+    }
+}
+
+/// Fills the placeholders of metadata in, `{/LABEL}`; what is not known becomes a dash.
+pub(super) fn metadata(format: &str, known: &Metadata) -> String {
+    let mut line = String::with_capacity(format.len());
+    let mut rest = format;
+    while let Some((before, from)) = rest.split_once("{/") {
+        let Some((label, after)) = from.split_once('}') else {
+            break;
+        };
+        line.push_str(before);
+        line.push_str(known.get(label).map_or("-", String::as_str));
+        rest = after;
+    }
+    line.push_str(rest);
+    line
+}
+
+/// IPv6 addresses stand in brackets, so that a port can follow.
+fn bracketed(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::rr::RData;
+    use hickory_proto::rr::rdata::NS;
+    use hickory_proto::rr::rdata::SOA;
+
+    use super::*;
+
+    #[test]
+    fn classes_of_answers() {
+        let name = Name::root();
+        let soa = RData::SOA(SOA::new(name.clone(), name.clone(), 1, 1, 1, 1, 1));
+        let address = RData::A(std::net::Ipv4Addr::LOCALHOST.into());
+        let referral = RData::NS(NS(name.clone()));
+        let table = [
+            (ResponseCode::NoError, Some(address), None, Class::Success),
+            (
+                ResponseCode::NoError,
+                None,
+                Some(soa.clone()),
+                Class::Denial,
+            ),
+            (ResponseCode::NoError, None, None, Class::Denial),
+            (ResponseCode::NoError, None, Some(referral), Class::Success),
+            (ResponseCode::NXDomain, None, Some(soa), Class::Denial),
+            (ResponseCode::Refused, None, None, Class::Error),
+        ];
+        for (code, answer, authority, class) in table {
+            let mut message = Message::query();
+            message.metadata.response_code = code;
+            let record = |data| Record::from_rdata(name.clone(), 1, data);
+            message.answers.extend(answer.map(record));
+            message.authorities.extend(authority.map(record));
+            assert!(Class::of(&message) == class, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn slow_answers_are_wanted_whatever_their_class() {
+        let rule = |classes: &[Class], slow| Rule {
+            zones: Vec::new(),
+            format: String::new(),
+            classes: classes.to_vec(),
+            slow,
+        };
+        let second = Duration::from_secs(1);
+        let errors = rule(&[Class::Error], Some(second));
+        assert!(errors.wants(Class::Error, Duration::ZERO));
+        assert!(errors.wants(Class::Success, second));
+        assert!(!errors.wants(Class::Success, Duration::ZERO));
+        assert!(!rule(&[Class::Denial], None).wants(Class::Success, second));
+        assert!(rule(&[Class::All], None).wants(Class::Success, Duration::ZERO));
     }
 }

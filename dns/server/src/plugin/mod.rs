@@ -19,7 +19,7 @@ mod cache;
 mod cancel;
 mod chaos;
 mod dns64;
-mod dnstap;
+pub mod dnstap;
 mod errors;
 pub mod file;
 pub(crate) mod forward;

@@ -1,5 +1,6 @@
 //! `prometheus`: counts and times what passes, under CoreDNS's names, and shows them at `/metrics`.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,11 +10,16 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::Name;
 use hickory_proto::rr::RecordType;
 use hyper::StatusCode;
+use rustls::ServerConfig;
 
 use super::Next;
 use super::Plugin;
+use super::settings;
 use super::setup::Made;
 use super::setup::Setup;
+use crate::corefile::ConfigError;
+use crate::corefile::Directive;
+use crate::corefile::Token;
 use crate::http::Route;
 use crate::instance::Environment;
 use crate::message::Outcome;
@@ -79,7 +85,7 @@ impl Families {
                 "coredns_dns_request_duration_seconds",
                 "Histogram of the time (in seconds) each request took per zone.",
                 Kind::Histogram(SECONDS),
-                &["server", "zone", "view"],
+                &["server", "zone", "view", "type"],
             ),
             request_octets: registry.family(
                 "coredns_dns_request_size_bytes",
@@ -123,7 +129,9 @@ impl Families {
         self.requests
             .with(&[server, zone, view, seen.proto, family, kind])
             .increment();
-        self.seconds.with(&block).observe(seen.seconds);
+        self.seconds
+            .with(&[server, zone, view, kind])
+            .observe(seen.seconds);
         let sized = [server, zone, view, seen.proto];
         #[expect(clippy::cast_precision_loss, reason = "sizes of messages are small")]
         {
@@ -195,14 +203,24 @@ struct Prometheus {
     zones: Vec<(Name, String)>,
 }
 
-/// Reads `prometheus [ADDRESS]`.
+/// Reads `prometheus [ADDRESS] { runtime_metrics; tls CONFIG_FILE }`.
 pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     let line = setup.once()?;
-    line.no_block()?;
     let address = match line.between(0, 1)? {
         [address] => address.listen(9153)?,
         _ => ([127, 0, 0, 1], 9153).into(),
     };
+    let mut tls = None;
+    for option in &line.block {
+        match option.name.text.as_str() {
+            // Of Go's runtime, which is not here.
+            "runtime_metrics" => {
+                option.exactly::<0>()?;
+            }
+            "tls" => tls = Some(web_config(setup, option)?),
+            _ => return Err(option.unknown("prometheus", &["runtime_metrics", "tls"])),
+        }
+    }
     let registry = &setup.environment.metrics;
     registry
         .family(
@@ -221,9 +239,10 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
         address,
         path: "/metrics",
         handler: Arc::new(move || match environment.upgrade() {
-            Some(environment) => (StatusCode::OK, environment.metrics.render()),
+            Some(environment) => (StatusCode::OK, environment.metrics.render_with_process()),
             None => (StatusCode::SERVICE_UNAVAILABLE, String::new()),
         }),
+        tls,
     });
     Ok(Some(Arc::new(Prometheus {
         families,
@@ -233,6 +252,64 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             .map(|zone| (zone.clone(), zone.to_string()))
             .collect(),
     })))
+}
+
+/// The certificate that a web configuration file of Prometheus names:
+///
+/// ```yaml
+/// tls_server_config:
+///   cert_file: server.crt
+///   key_file: server.key
+///   client_auth_type: RequireAndVerifyClientCert
+///   client_ca_file: ca.crt
+/// ```
+fn web_config(setup: &Setup<'_>, option: &Directive) -> Result<Arc<ServerConfig>, ConfigError> {
+    let [file] = option.exactly()?;
+    let wrong = |what: String| {
+        file.error(
+            format!("prometheus: {}: {what}", file.text),
+            "name a file with tls_server_config, and in it cert_file and key_file",
+        )
+    };
+    let path = setup.path(&file.text);
+    let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+    let config: WebConfig =
+        serde_saphyr::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let config = config.tls_server_config;
+    // Files are named from the folder of the file that names them.
+    let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
+    let token = |name: &str| Token {
+        text: folder.join(name).display().to_string(),
+        ..(*file).clone()
+    };
+    let words = [token(&config.cert_file), token(&config.key_file)];
+    let ca = config.client_ca_file.as_deref().map(token);
+    let required = match config.client_auth_type.as_str() {
+        "" | "NoClientCert" | "RequestClientCert" | "RequireAnyClientCert" => None,
+        "VerifyClientCertIfGiven" => Some(false),
+        "RequireAndVerifyClientCert" => Some(true),
+        other => return Err(wrong(format!("unknown client_auth_type {other}"))),
+    };
+    let ca = match (required, &ca) {
+        (None, _) => None,
+        (Some(required), Some(ca)) => Some((ca, required)),
+        (Some(_), None) => return Err(wrong("client_auth_type without client_ca_file".to_owned())),
+    };
+    settings::server_config(setup, option, &words, ca)
+}
+
+#[derive(serde::Deserialize)]
+struct WebConfig {
+    tls_server_config: TlsServerConfig,
+}
+
+#[derive(serde::Deserialize)]
+struct TlsServerConfig {
+    cert_file: String,
+    key_file: String,
+    #[serde(default)]
+    client_auth_type: String,
+    client_ca_file: Option<String>,
 }
 
 impl Plugin for Prometheus {

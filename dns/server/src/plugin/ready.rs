@@ -67,6 +67,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             }
             (StatusCode::SERVICE_UNAVAILABLE, unready.join(","))
         }),
+        tls: None,
     });
     Ok(None)
 }

@@ -1,6 +1,7 @@
 //! Plugins that only configure: `root`, `debug`, `bind`, `tls`, `timeouts`, and those whose work is done elsewhere.
 
 use std::net::IpAddr;
+use std::net::ToSocketAddrs as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use rustls_pki_types::pem::PemObject as _;
 use super::setup::Made;
 use super::setup::Setup;
 use crate::corefile::ConfigError;
+use crate::corefile::Directive;
 use crate::corefile::Token;
 
 /// Reads `root FOLDER`.
@@ -49,14 +51,11 @@ pub(super) fn always_on(setup: &mut Setup<'_>) -> Made {
     Ok(None)
 }
 
-/// Reads `bind ADDRESS|INTERFACE... { except ADDRESS|INTERFACE... }`.
+/// Reads `bind ADDRESS|INTERFACE|HOST... { except ADDRESS|INTERFACE... }`; an exception holds for its own line.
 pub(super) fn bind(setup: &mut Setup<'_>) -> Made {
-    let mut except = Vec::new();
     let mut found = Vec::new();
     for line in setup.lines {
-        for word in line.between(1, usize::MAX)? {
-            found.extend(addresses(word)?);
-        }
+        let mut except = Vec::new();
         for option in &line.block {
             if option.name.text != "except" {
                 return Err(option.unknown("bind", &["except"]));
@@ -65,39 +64,52 @@ pub(super) fn bind(setup: &mut Setup<'_>) -> Made {
                 except.extend(addresses(word)?);
             }
         }
+        for word in line.between(1, usize::MAX)? {
+            let of_word = addresses(word)?.into_iter();
+            found.extend(of_word.filter(|address| !except.contains(address)));
+        }
     }
-    found.retain(|address| !except.contains(address));
     found.sort_unstable();
     found.dedup();
     if found.is_empty() {
-        return Err(setup.once()?.error(
-            "bind: no address is left to listen on",
-            "name more, or fewer exceptions",
-        ));
+        let first = setup.lines.first().map(|line| &line.name);
+        return match first {
+            Some(name) => Err(name.error(
+                "bind: no address is left to listen on",
+                "name more, or fewer exceptions",
+            )),
+            None => Ok(None),
+        };
     }
     setup.draft.bind = found;
     Ok(None)
 }
 
-/// The addresses of a word: itself, or those of the interface that it names.
+/// The addresses of a word: itself, those of the interface that it names, or the first of a host.
 fn addresses(word: &Token) -> Result<Vec<IpAddr>, ConfigError> {
     if let Ok(address) = word.text.parse() {
         return Ok(vec![address]);
     }
     let found = crate::interface::addresses(&word.text);
-    if found.is_empty() {
-        return Err(word.error(
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    // A word without a dot is an interface that is not there: nobody waits for a resolver to say so.
+    let host = word.text.contains('.') || word.text == "localhost";
+    let known = host.then(|| (word.text.as_str(), 0).to_socket_addrs().ok());
+    match known.flatten().and_then(|mut known| known.next()) {
+        Some(host) => Ok(vec![host.ip()]),
+        None => Err(word.error(
             format!(
-                "bind: {} is neither an address nor an interface with addresses",
+                "bind: {} is neither an address nor an interface with addresses, and no host that is known",
                 word.text
             ),
             "write an address of this machine or the name of an interface",
-        ));
+        )),
     }
-    Ok(found)
 }
 
-/// Reads `timeouts { read D; write D; idle D }`.
+/// Reads `timeouts { read D; write D; idle D; maxtcpqueries N }`.
 pub(super) fn timeouts(setup: &mut Setup<'_>) -> Made {
     let line = setup.once()?;
     line.exactly::<0>()?;
@@ -107,7 +119,17 @@ pub(super) fn timeouts(setup: &mut Setup<'_>) -> Made {
             "read" => &mut timeouts.read,
             "write" => &mut timeouts.write,
             "idle" => &mut timeouts.idle,
-            _ => return Err(option.unknown("timeouts", &["read", "write", "idle"])),
+            "maxtcpqueries" => {
+                let [word] = option.exactly()?;
+                timeouts.queries = match word.text.as_str() {
+                    "-1" => None,
+                    _ => Some(word.number(1, usize::MAX)?),
+                };
+                continue;
+            }
+            _ => {
+                return Err(option.unknown("timeouts", &["read", "write", "idle", "maxtcpqueries"]));
+            }
         };
         let [word] = option.exactly()?;
         let time = word.duration()?;
@@ -126,9 +148,7 @@ pub(super) fn timeouts(setup: &mut Setup<'_>) -> Made {
 pub(super) fn tls(setup: &mut Setup<'_>) -> Made {
     let line = setup.once()?;
     let words = line.between(2, 3)?;
-    let [cert, key, ca @ ..] = words else {
-        return Err(line.error("tls lacks arguments", "write tls CERT KEY [CA]"));
-    };
+    let ca = words.get(2..).unwrap_or_default();
     let mut verify = None;
     for option in &line.block {
         if option.name.text != "client_auth" {
@@ -147,6 +167,31 @@ pub(super) fn tls(setup: &mut Setup<'_>) -> Made {
             }
         };
     }
+    let ca = match (verify, ca) {
+        (None, _) => None,
+        (Some(required), [ca, ..]) => Some((ca, required)),
+        (Some(_), []) => {
+            return Err(line.error(
+                "tls: client_auth needs the authority of the clients",
+                "write tls CERT KEY CA",
+            ));
+        }
+    };
+    setup.draft.tls = Some(server_config(setup, line, words, ca)?);
+    Ok(None)
+}
+
+/// What a server shows, from the files of certificate and key that `words` begin with; `ca` names the authority of
+/// clients, and says whether they must show a certificate.
+pub(crate) fn server_config(
+    setup: &Setup<'_>,
+    line: &Directive,
+    words: &[Token],
+    ca: Option<(&Token, bool)>,
+) -> Result<Arc<ServerConfig>, ConfigError> {
+    let [cert, key, ..] = words else {
+        return Err(line.error("tls lacks arguments", "write tls CERT KEY [CA]"));
+    };
     let chain = certificates(cert, &setup.path(&cert.text))?;
     let private = PrivateKeyDer::from_pem_file(setup.path(&key.text)).map_err(|error| {
         key.error(
@@ -157,15 +202,9 @@ pub(super) fn tls(setup: &mut Setup<'_>) -> Made {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| line.error(format!("tls: {error}"), "report this"))?;
-    let builder = match (verify, ca) {
-        (None, _) => builder.with_no_client_auth(),
-        (Some(_), []) => {
-            return Err(line.error(
-                "tls: client_auth needs the authority of the clients",
-                "write tls CERT KEY CA",
-            ));
-        }
-        (Some(required), [ca, ..]) => {
+    let builder = match ca {
+        None => builder.with_no_client_auth(),
+        Some((ca, required)) => {
             let roots = Arc::new(roots(ca, &setup.path(&ca.text))?);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
             let verifier = if required {
@@ -188,8 +227,7 @@ pub(super) fn tls(setup: &mut Setup<'_>) -> Made {
             "give a certificate and the key that belongs to it",
         )
     })?;
-    setup.draft.tls = Some(Arc::new(config));
-    Ok(None)
+    Ok(Arc::new(config))
 }
 
 /// The one provider of cryptography.

@@ -44,6 +44,8 @@ pub struct Draft {
     pub timeouts: Timeouts,
     /// What zones can be transferred, filled by plugins with zones.
     pub transfers: Arc<Mutex<Vec<Arc<dyn super::transfer::Source>>>>,
+    /// Who wants copies of messages (`dnstap`).
+    pub taps: super::dnstap::Taps,
     /// Tells servers of changed zones.
     pub notify: super::transfer::Notify,
     /// Who can tell a client's search path, by plugin name.
@@ -75,6 +77,8 @@ pub struct Timeouts {
     pub write: Duration,
     /// Between queries.
     pub idle: Duration,
+    /// Queries that a connection carries before it is closed; nothing means without limit.
+    pub queries: Option<usize>,
 }
 
 impl Default for Timeouts {
@@ -83,6 +87,7 @@ impl Default for Timeouts {
             read: Duration::from_secs(3),
             write: Duration::from_secs(5),
             idle: Duration::from_secs(10),
+            queries: None,
         }
     }
 }

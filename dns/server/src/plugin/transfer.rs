@@ -1,7 +1,6 @@
 //! `transfer`: whole zones to those who may have them (RFC 5936; RFC 1995 answered with whole zones), and word of
 //! changes to their servers (RFC 1996).
 
-use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -18,6 +17,7 @@ use hickory_proto::rr::RData;
 use hickory_proto::rr::Record;
 use hickory_proto::rr::RecordType;
 use hickory_proto::serialize::binary::BinEncodable as _;
+use ipnet::IpNet;
 
 use super::Next;
 use super::Plugin;
@@ -90,7 +90,7 @@ async fn tell(server: SocketAddr, zone: Name) {
 struct Rule {
     zones: Vec<Name>,
     everybody: bool,
-    to: Vec<IpAddr>,
+    to: Vec<IpNet>,
 }
 
 struct Transfer {
@@ -98,7 +98,7 @@ struct Transfer {
     sources: Arc<Mutex<Vec<Arc<dyn Source>>>>,
 }
 
-/// Reads `transfer [ZONE...] { to ADDRESS[:PORT]|*... }`.
+/// Reads `transfer [ZONE...] { to ADDRESS[:PORT]|PREFIX|*... }`.
 pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     let mut rules = Vec::new();
     for line in setup.lines {
@@ -117,8 +117,13 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
                     rule.everybody = true;
                     continue;
                 }
+                // A network may have the zone; only servers are told of changes.
+                if word.text.contains('/') {
+                    rule.to.push(word.prefix()?);
+                    continue;
+                }
                 let server = word.listen(53)?;
-                rule.to.push(server.ip());
+                rule.to.push(server.ip().into());
                 servers.push(server);
             }
         }
@@ -163,7 +168,7 @@ impl Plugin for Transfer {
             return next.serve(request);
         };
         let client = request.client.ip().to_canonical();
-        if !rule.everybody && !rule.to.contains(&client) {
+        if !rule.everybody && !rule.to.iter().any(|net| net.contains(&client)) {
             return Box::pin(async {
                 Ok(Outcome::answer(
                     "transfer",

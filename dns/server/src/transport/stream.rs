@@ -148,10 +148,14 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut buffer = vec![0; usize::from(u16::MAX)];
     let mut out: Vec<u8> = Vec::new();
     let mut slow: FuturesUnordered<BoxFuture<'_, Vec<Vec<u8>>>> = FuturesUnordered::new();
+    let most = limits.queries.unwrap_or(usize::MAX);
+    let mut taken = 0;
     loop {
         while slow.len() < PIPELINE_MAX
+            && taken < most
             && let Some(octets) = message(&mut read)
         {
+            taken += 1;
             let at = Arrived {
                 when: Instant::now(),
                 ..at
@@ -181,6 +185,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             if timeout(limits.write, stream.flush()).await.is_err() {
                 return;
             }
+        }
+        if taken >= most {
+            finish(&mut stream, slow, limits.write).await;
+            return;
         }
         // A query that has begun to arrive must end soon.
         let patience = if read.is_empty() {

@@ -346,8 +346,9 @@ impl Shared {
             return;
         };
         let hits = entry.hit(now, prefetch.within);
-        let left = entry.left(now).as_millis() * 100;
-        let due = left <= entry.lifetime.as_millis() * u128::from(prefetch.percent);
+        // A percentage before the end, or a second where that is more.
+        let share = entry.lifetime * prefetch.percent / 100;
+        let due = entry.left(now) <= share.max(Duration::from_secs(1));
         if hits >= prefetch.amount && due {
             let labels = [&*request.server, &self.meters.zones, &*request.view];
             self.meters.prefetches.with(&labels).increment();

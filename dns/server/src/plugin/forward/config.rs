@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -40,12 +39,8 @@ const UPSTREAMS_MAX: usize = 15;
 /// Questions upstream at a time where `max_concurrent` does not say: each holds a socket.
 pub(super) const CONCURRENT_MAX: usize = 8192;
 
-/// Where the authorities that this machine trusts are kept.
-const SYSTEM_ROOTS: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
+/// Idle connections to an upstream where `max_idle_conns` does not say less: what a burst opened is soon expired.
+const IDLE_MAX: usize = 1024;
 
 const OPTIONS: &[&str] = &[
     "doh_method",
@@ -109,6 +104,7 @@ pub(super) fn group(setup: &Setup<'_>, line: &Directive) -> Result<Group, Config
             )
             .with(&[]),
         flights: Flights::default(),
+        taps: setup.draft.taps.clone(),
     };
     let mut options = Options::default();
     let mut tls = Tls::default();
@@ -151,7 +147,7 @@ impl Tls {
                 "give a certificate and the key that belongs to it",
             )
         };
-        let roots = self.roots.take().unwrap_or_else(system_roots);
+        let roots = self.roots.take().unwrap_or_else(client::system_roots);
         let builder = ClientConfig::builder_with_provider(settings::provider())
             .with_safe_default_protocol_versions()
             .map_err(wrong)?
@@ -162,15 +158,6 @@ impl Tls {
         };
         Ok(Arc::new(config))
     }
-}
-
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let file = SYSTEM_ROOTS.iter().find(|file| Path::new(file).exists());
-    if let Some(certificates) = file.and_then(|file| CertificateDer::pem_file_iter(file).ok()) {
-        roots.add_parsable_certificates(certificates.flatten());
-    }
-    roots
 }
 
 fn read(
@@ -211,7 +198,13 @@ fn read(
             let time = option.exactly::<1>()?[0].duration()?;
             options.read_timeout = time.clamp(Duration::from_millis(1), Duration::from_secs(60));
         }
-        "max_idle_conns" => options.idle_max = option.exactly::<1>()?[0].number(0, 4096)?,
+        "max_idle_conns" => {
+            let most: usize = option.exactly::<1>()?[0].number(0, usize::MAX)?;
+            options.idle_max = match most {
+                0 => IDLE_MAX,
+                most => most.min(IDLE_MAX),
+            };
+        }
         "max_connect_attempts" => {
             let most = option.exactly::<1>()?[0].number(0usize, usize::MAX)?;
             group.attempts_max = (most > 0).then_some(most);
@@ -251,7 +244,16 @@ fn read(
                 }
             };
         }
-        "failover" => group.failover.extend(codes(option)?),
+        "failover" => {
+            let codes = codes(option)?;
+            if codes.contains(&ResponseCode::NoError) {
+                return Err(option.error(
+                    "forward: failover NOERROR would throw good answers away",
+                    "name codes of failures, as SERVFAIL and REFUSED",
+                ));
+            }
+            group.failover.extend(codes);
+        }
         "next" => group.next.extend(codes(option)?),
         "health_check" => health_check(option, options)?,
         "source_address" => {
@@ -475,7 +477,7 @@ impl Default for Options {
             expire: Duration::from_secs(10),
             max_age: None,
             read_timeout: Duration::from_secs(2),
-            idle_max: 64,
+            idle_max: IDLE_MAX,
             max_fails: 2,
             probe_every: Duration::from_millis(500),
             probe_recursion: true,

@@ -16,7 +16,14 @@ use super::upstream::How;
 use crate::message::Failure;
 use crate::names;
 
-type Answer = Result<Message, Failure>;
+/// An answer, and the upstream that gave it.
+#[derive(Clone)]
+pub(super) struct Told {
+    pub(super) message: Message,
+    pub(super) upstream: Arc<str>,
+}
+
+pub(super) type Answer = Result<Told, Failure>;
 type Flight = Shared<BoxFuture<'static, Answer>>;
 
 /// What makes two questions equal.

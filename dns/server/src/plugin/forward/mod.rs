@@ -8,11 +8,13 @@ mod flight;
 mod hostname;
 pub(crate) mod upstream;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
+use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
 use hickory_proto::op::Message;
@@ -21,11 +23,14 @@ use hickory_proto::rr::Name;
 use hickory_proto::rr::rdata::opt::EdnsCode;
 use tokio::sync::Semaphore;
 
+use self::flight::Answer;
 use self::flight::Flights;
+use self::flight::Told;
 use self::upstream::How;
 use self::upstream::Upstream;
 use super::Next;
 use super::Plugin;
+use super::dnstap::Taps;
 use super::setup::Made;
 use super::setup::Setup;
 use super::setup::matching;
@@ -70,6 +75,8 @@ struct Group {
     rejected: Arc<Series>,
     broken: Arc<Series>,
     flights: Flights,
+    /// Who wants copies of what is asked and told.
+    taps: Taps,
 }
 
 struct Forward {
@@ -96,15 +103,22 @@ impl Plugin for Forward {
 
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
         Box::pin(async move {
-            for group in &self.groups {
-                if !group.serves(request.name()) {
+            let groups = self.groups.iter();
+            let serving: Vec<&Arc<Group>> = groups
+                .filter(|group| group.serves(request.name()))
+                .collect();
+            let last = serving.len().saturating_sub(1);
+            for (at, group) in serving.into_iter().enumerate() {
+                let told = group.ask(request).await?;
+                // Handed on to another line, if there is one: an answer is better than none.
+                if group.hands_on(&told.message) && at < last {
                     continue;
                 }
-                let message = group.ask(request).await?;
-                if group.hands_on(&message) {
-                    continue;
+                if request.described {
+                    let upstream = told.upstream.to_string();
+                    request.metadata.insert("forward/upstream", upstream);
                 }
-                return Ok(Outcome::answer("forward", message));
+                return Ok(Outcome::answer("forward", told.message));
             }
             next.serve(request).await
         })
@@ -122,7 +136,7 @@ impl Group {
         self.next.contains(&code) || (self.next_on_nodata && nodata)
     }
 
-    async fn ask(self: &Arc<Self>, request: &Request) -> Result<Message, Failure> {
+    async fn ask(self: &Arc<Self>, request: &Request) -> Answer {
         let how = match request.transport {
             _ if self.force_tcp => How::Stream,
             Transport::Udp => How::Datagram,
@@ -130,27 +144,27 @@ impl Group {
             Transport::Tcp | Transport::Tls | Transport::Https => How::Stream,
         };
         let query = upstream_query(&request.message);
+        let client = request.client;
         let asked = match flight::key(&query, how) {
             Some(key) => {
                 let group = Arc::clone(self);
                 let alone = query.clone();
                 self.flights
-                    .join(
-                        key,
-                        move || async move { group.exchange(&alone, how).await },
-                    )
+                    .join(key, move || async move {
+                        group.exchange(&alone, how, client).await
+                    })
                     .await
             }
-            None => self.exchange(&query, how).await,
+            None => self.exchange(&query, how, client).await,
         };
-        let mut message = asked?;
-        message.metadata.id = request.message.metadata.id;
+        let mut told = asked?;
+        told.message.metadata.id = request.message.metadata.id;
         // The client's own case, whatever the upstream or an equal question's client wrote.
-        message.queries.clone_from(&request.message.queries);
-        Ok(message)
+        told.message.queries.clone_from(&request.message.queries);
+        Ok(told)
     }
 
-    async fn exchange(&self, query: &Message, how: How) -> Result<Message, Failure> {
+    async fn exchange(&self, query: &Message, how: How, client: SocketAddr) -> Answer {
         let Ok(_permit) = self.permits.try_acquire() else {
             self.rejected.increment();
             let most = self.max_concurrent.unwrap_or(config::CONCURRENT_MAX);
@@ -169,13 +183,24 @@ impl Group {
             if left.is_zero() {
                 break;
             }
-            match self.one(&upstream, query, how, left).await {
+            let asked = SystemTime::now();
+            let answer = self.one(&upstream, query, how, left).await;
+            if !self.taps.is_empty() {
+                let ends = (client, upstream.address());
+                let (transport, told) = (upstream.transport(how), answer.as_ref().ok());
+                self.taps.forwarded(ends, transport, (query, asked), told);
+            }
+            let told = |message| Told {
+                message,
+                upstream: Arc::clone(upstream.name()),
+            };
+            match answer {
                 Ok(message) if self.failover.contains(&message.metadata.response_code) => {
-                    refused = Some(message);
+                    refused = Some(told(message));
                 }
-                Ok(message) => return Ok(message),
+                Ok(message) => return Ok(told(message)),
                 Err(error) => {
-                    cause = format!("{}: {error}", upstream.name());
+                    cause = upstream.failed(how, &error);
                     Upstream::probe(&upstream);
                 }
             }

@@ -20,6 +20,7 @@ use rustls_pki_types::ServerName;
 use super::connection;
 use super::connection::Pool;
 use super::doh::Doh;
+use crate::message::Transport;
 use crate::metrics::Family;
 use crate::metrics::Kind;
 use crate::metrics::Registry;
@@ -127,7 +128,7 @@ impl Meters {
 /// An upstream.
 pub(crate) struct Upstream {
     address: SocketAddr,
-    text: String,
+    text: Arc<str>,
     protocol: Protocol,
     options: Options,
     meters: Meters,
@@ -145,13 +146,12 @@ impl Upstream {
         meters: Meters,
     ) -> Self {
         let text = match &protocol {
-            Protocol::Plain => address.to_string(),
-            Protocol::Tls(..) => format!("tls://{address}"),
+            Protocol::Plain | Protocol::Tls(..) => address.to_string(),
             Protocol::Https(_, _, uri) => uri.clone(),
         };
         Self {
             address,
-            text,
+            text: text.into(),
             protocol,
             pool: Pool::new(&options),
             options,
@@ -162,8 +162,34 @@ impl Upstream {
         }
     }
 
-    pub(crate) fn name(&self) -> &str {
+    /// Its address, or its URI: the label `to` of metrics.
+    pub(crate) fn name(&self) -> &Arc<str> {
         &self.text
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What carries a question to it.
+    pub(super) fn transport(&self, how: How) -> Transport {
+        match (&self.protocol, how) {
+            (Protocol::Plain, How::Datagram) => Transport::Udp,
+            (Protocol::Plain, How::Stream) => Transport::Tcp,
+            (Protocol::Tls(..), _) => Transport::Tls,
+            (Protocol::Https(..), _) => Transport::Https,
+        }
+    }
+
+    /// The text of a failure, in the words that Go has for those of sockets: rules of `errors` look for them.
+    pub(super) fn failed(&self, how: How, error: &ExchangeError) -> String {
+        match error {
+            ExchangeError::Timeout | ExchangeError::Io(_) => {
+                let network = self.transport(how).proto();
+                format!("read {network} {}: {error}", self.text)
+            }
+            _ => format!("{}: {error}", self.text),
+        }
     }
 
     /// True after more failed probes than allowed.
@@ -214,6 +240,9 @@ impl Upstream {
         let exchange = async {
             match (&self.protocol, how) {
                 (Protocol::Plain, How::Datagram) => {
+                    // Each datagram has a socket of its own, so that its port cannot be guessed.
+                    let labels = ["forward", &*self.text, "udp"];
+                    self.meters.misses.with(&labels).increment();
                     let size = usize::from(query.max_payload()).max(4096);
                     connection::datagram(self.address, self.options.source, &octets, size, &belongs)
                         .await
@@ -258,7 +287,7 @@ impl Upstream {
         proto: &str,
         tls: Option<(&Arc<ClientConfig>, &ServerName<'static>)>,
     ) -> Result<(connection::Connection, bool), ExchangeError> {
-        let labels = ["forward", self.text.as_str(), proto];
+        let labels = ["forward", &*self.text, proto];
         if let Some(connection) = self.pool.take() {
             self.meters.hits.with(&labels).increment();
             return Ok((connection, false));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hickory_proto::rr::Name;
 use zone::{Config, Pods};
 
+use super::strays::Strays;
 use super::{Kubernetes, NAME};
 use crate::cluster::{Server, Wanted};
 use crate::fast::Source;
@@ -152,10 +153,13 @@ pub(in crate::plugin) fn make(setup: &mut Setup<'_>) -> Made {
             "see `kubectl config view` for what a kubeconfig holds",
         )
     })?;
+    // Without the file pods of this node append the cluster's suffixes only.
+    let resolv_conf = std::fs::read_to_string(&environment.resolv_conf).unwrap_or_default();
+    let node_search = search_of(&resolv_conf);
     let plugin = Arc::new(Kubernetes {
+        strays: Strays::new(&config, &node_search, &environment.metrics),
         source: Arc::new(Source { config, cluster }),
-        // Without the file pods of this node append the cluster's suffixes only.
-        node_search: search_of(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
+        node_search,
     });
     setup
         .draft

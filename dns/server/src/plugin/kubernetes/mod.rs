@@ -16,6 +16,7 @@ use crate::message::{Failure, Outcome, Request, Response, Served};
 mod config;
 mod metadata;
 mod neighbours;
+mod strays;
 
 pub(super) use config::make;
 
@@ -28,6 +29,7 @@ pub struct Kubernetes {
     /// What a node's own resolver appends to names, which is what pods append after the cluster's suffixes; the
     /// last is empty.
     node_search: Vec<Name>,
+    strays: strays::Strays,
 }
 
 impl Kubernetes {
@@ -54,6 +56,16 @@ impl Kubernetes {
             return next.serve(request).await;
         };
         match &found {
+            Found::NotOurs if self.is_stray(&query.question) => {
+                self.strays.count();
+                return Ok(Outcome::Answer(Box::new(Response {
+                    message: request.reply(ResponseCode::NXDomain),
+                    plugin: NAME,
+                    origin: Some(
+                        "a name of the cluster with a suffix of the node's search list".to_owned(),
+                    ),
+                })));
+            }
             Found::NotOurs => return next.serve(request).await,
             Found::NxDomain(_) if falls_through(config, &query.question) => {
                 return next.serve(request).await;
@@ -86,6 +98,10 @@ impl Kubernetes {
             plugin: NAME,
             origin,
         })))
+    }
+
+    fn is_stray(&self, question: &zone::Question) -> bool {
+        self.strays.hold(question) && !falls_through(&self.source.config, question)
     }
 
     /// Appends what the target of an alias leads to. A target that cannot be resolved leaves the alias alone.
@@ -150,7 +166,7 @@ impl Plugin for Kubernetes {
         };
         let snapshot = self.source.cluster.snapshot();
         match snapshot.answer(config, &query.question, 0, &mut reply) {
-            Found::NotOurs => false,
+            Found::NotOurs => self.is_stray(&query.question),
             Found::NxDomain(_) => !falls_through(config, &query.question),
             Found::Answer | Found::Alias(_) | Found::NoData | Found::Unsynced | Found::Transfer => {
                 true

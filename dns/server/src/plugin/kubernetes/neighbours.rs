@@ -94,6 +94,12 @@ impl Outside for Kubernetes {
         Some(reached)
     }
 
+    fn services(&self) -> Vec<(String, String)> {
+        let snapshot = self.source.cluster.snapshot();
+        let exposed = |(namespace, _): &(String, String)| self.exposes(namespace);
+        snapshot.service_names().filter(exposed).collect()
+    }
+
     fn owners(&self, address: IpAddr) -> Vec<(String, String)> {
         let snapshot = self.source.cluster.snapshot();
         let mut owners = snapshot.external_owners(address);

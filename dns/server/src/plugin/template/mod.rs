@@ -1,7 +1,7 @@
 //! `template`: answers computed from the question by templates.
 //!
 //! The language is the part of Go's text/template that records need: `{{ .Name }}`, `{{ .Group.x }}`,
-//! `{{ index .Match 1 }}`, pipes, `printf`, comparisons, `if`/`else`/`end` and `range`. See [`language`].
+//! `{{ index .Match 1 }}`, pipes, variables, `printf`, comparisons, `if`, `with` and `range`. See [`language`].
 
 mod language;
 
@@ -229,9 +229,9 @@ impl Plugin for Templates {
                     if rule.fallthrough.covers(request.name()) {
                         continue;
                     }
-                    let mut message = request.reply(ResponseCode::NXDomain);
-                    message.metadata.authoritative = true;
-                    return Ok(Outcome::answer("template", message));
+                    // As CoreDNS: whether the name exists is not known.
+                    let cause = format!("no pattern fits {}", request.name());
+                    return Err(Failure::new("template", cause));
                 };
                 return self.answer(rule, zone, &data, request).await;
             }
@@ -336,20 +336,8 @@ impl Rule {
                     "Remote",
                     text(request.client.ip().to_canonical().to_string()),
                 ),
-                (
-                    "Message",
-                    Value::Map(
-                        [(
-                            "Id".to_owned(),
-                            Value::Number(i64::from(request.message.metadata.id)),
-                        )]
-                        .into(),
-                    ),
-                ),
-                (
-                    "Question",
-                    Value::Map([("Name".to_owned(), text(request.name().to_ascii()))].into()),
-                ),
+                ("Message", message(request)),
+                ("Question", question(request)),
                 (
                     "Meta",
                     Value::Map(
@@ -370,4 +358,31 @@ impl Rule {
             .into(),
         ))
     }
+}
+
+/// The query's header, by the names that Go's library for DNS has for it.
+fn message(request: &Request) -> Value {
+    let metadata = &request.message.metadata;
+    let fields = [
+        ("Id", Value::Number(i64::from(metadata.id))),
+        (
+            "Opcode",
+            Value::Number(i64::from(u8::from(metadata.op_code))),
+        ),
+        ("RecursionDesired", Value::Bool(metadata.recursion_desired)),
+        ("CheckingDisabled", Value::Bool(metadata.checking_disabled)),
+        ("AuthenticatedData", Value::Bool(metadata.authentic_data)),
+        ("Question", Value::List(vec![question(request)])),
+    ];
+    Value::Map(fields.map(|(key, value)| (key.to_owned(), value)).into())
+}
+
+fn question(request: &Request) -> Value {
+    let number = |number: u16| Value::Number(i64::from(number));
+    let fields = [
+        ("Name", Value::Text(request.name().to_ascii())),
+        ("Qtype", number(request.kind().into())),
+        ("Qclass", number(request.class().into())),
+    ];
+    Value::Map(fields.map(|(key, value)| (key.to_owned(), value)).into())
 }

@@ -1,32 +1,31 @@
 //! Expressions over requests.
 //!
 //! ```text
+//! choice  = or [ "?" choice ":" choice ]
 //! or      = and { ("||" | "or") and }
 //! and     = not { ("&&" | "and") not }
 //! not     = { "!" | "not" } compare
-//! compare = value [ ("==" | "!=" | "<" | "<=" | ">" | ">=" | "in" | "not in" | "matches" | "contains"
-//!                    | "startsWith" | "endsWith") value ]
-//! value   = STRING | NUMBER | "true" | "false" | FUNCTION "(" [or {"," or}] ")" | "[" [or {"," or}] "]" | "(" or ")"
+//! compare = sum [ ("==" | "!=" | "<" | "<=" | ">" | ">=") sum
+//!               | ["not"] ("in" | "matches" | "contains" | "startsWith" | "endsWith") sum ]
+//! sum     = value { "+" value }
+//! value   = STRING | NUMBER | "true" | "false" | FUNCTION "(" [list] ")" | "[" [list] "]" | "(" choice ")"
+//! list    = choice { "," choice }
 //! ```
 //!
-//! Functions: `bufsize class client_ip do id incidr metadata name opcode port proto server_ip server_port size type`.
+//! Functions: see [`FUNCTIONS`]. A part of what the library for Go that CoreDNS uses has.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use regex::Regex;
 
+use super::words::Word;
+use super::words::words;
 use crate::message::Request;
 
 const DEPTH_MAX: usize = 64;
-
-#[derive(Clone, Debug, PartialEq)]
-enum Word {
-    Text(String),
-    Number(i64),
-    Name(String),
-    Sign(&'static str),
-}
+/// Words of an expression: what is read word by word is evaluated one inside the other.
+const WORDS_MAX: usize = 1000;
 
 #[derive(Clone, Debug, PartialEq)]
 enum Value {
@@ -44,6 +43,7 @@ enum Node {
     Not(Box<Node>),
     Binary(&'static str, Box<Node>, Box<Node>),
     Matches(Box<Node>, Regex),
+    Choice(Box<[Node; 3]>),
 }
 
 /// An expression, read.
@@ -51,13 +51,15 @@ enum Node {
 pub(super) struct Expression(Node);
 
 /// Functions and how many arguments each takes.
-const FUNCTIONS: [(&str, usize); 15] = [
+const FUNCTIONS: [(&str, usize); 19] = [
     ("bufsize", 0),
     ("class", 0),
     ("client_ip", 0),
     ("do", 0),
     ("id", 0),
     ("incidr", 2),
+    ("len", 1),
+    ("lower", 1),
     ("metadata", 1),
     ("name", 0),
     ("opcode", 0),
@@ -66,21 +68,22 @@ const FUNCTIONS: [(&str, usize); 15] = [
     ("server_ip", 0),
     ("server_port", 0),
     ("size", 0),
+    ("trim", 1),
     ("type", 0),
-];
-
-const SIGNS: [&str; 15] = [
-    "==", "!=", "<=", ">=", "&&", "||", "<", ">", "!", "(", ")", "[", "]", ",", "+",
+    ("upper", 1),
 ];
 
 impl Expression {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let words = words(text)?;
+        if words.len() > WORDS_MAX {
+            return Err(format!("more than {WORDS_MAX} words"));
+        }
         let mut parser = Parser {
             words: &words,
             depth: 0,
         };
-        let node = parser.or()?;
+        let node = parser.choice()?;
         match parser.words.first() {
             None => Ok(Self(node)),
             Some(word) => Err(format!("unexpected {word:?}")),
@@ -93,56 +96,6 @@ impl Expression {
             other => Err(format!("{other:?} is neither true nor false")),
         }
     }
-}
-
-fn words(text: &str) -> Result<Vec<Word>, String> {
-    let mut words = Vec::new();
-    let mut rest = text.trim_start();
-    while let Some(first) = rest.chars().next() {
-        if matches!(first, '\'' | '"' | '`') {
-            let (text, after) = string(rest, first)?;
-            words.push(Word::Text(text));
-            rest = after;
-        } else if let Some(sign) = SIGNS.iter().find(|sign| rest.starts_with(**sign)) {
-            words.push(Word::Sign(sign));
-            rest = rest.get(sign.len()..).unwrap_or_default();
-        } else {
-            let end = rest
-                .find(|next: char| {
-                    !next.is_alphanumeric() && !matches!(next, '_' | '-' | '.' | '/')
-                })
-                .unwrap_or(rest.len());
-            if end == 0 {
-                return Err(format!("unexpected {first:?}"));
-            }
-            let (word, after) = rest.split_at(end);
-            words.push(match word.parse() {
-                Ok(number) => Word::Number(number),
-                Err(_) => Word::Name(word.to_owned()),
-            });
-            rest = after;
-        }
-        rest = rest.trim_start();
-    }
-    Ok(words)
-}
-
-fn string(text: &str, quote: char) -> Result<(String, &str), String> {
-    let mut found = String::new();
-    let mut chars = text.char_indices().skip(1);
-    while let Some((index, character)) = chars.next() {
-        match character {
-            end if end == quote => {
-                return Ok((
-                    found,
-                    text.get(index + end.len_utf8()..).unwrap_or_default(),
-                ));
-            }
-            '\\' if quote != '`' => found.extend(chars.next().map(|(_, escaped)| escaped)),
-            other => found.push(other),
-        }
-    }
-    Err("a quote is never closed".to_owned())
 }
 
 struct Parser<'a> {
@@ -161,6 +114,18 @@ impl Parser<'_> {
             self.words = self.words.get(1..).unwrap_or_default();
         }
         found
+    }
+
+    fn choice(&mut self) -> Result<Node, String> {
+        let asked = self.or()?;
+        if !self.take(&["?"]) {
+            return Ok(asked);
+        }
+        let then = self.choice()?;
+        if !self.take(&[":"]) {
+            return Err(": is missing behind ?".to_owned());
+        }
+        Ok(Node::Choice(Box::new([asked, then, self.choice()?])))
     }
 
     fn or(&mut self) -> Result<Node, String> {
@@ -200,37 +165,43 @@ impl Parser<'_> {
     }
 
     fn compare(&mut self) -> Result<Node, String> {
-        let left = self.value()?;
-        for sign in [
-            "==",
-            "!=",
-            "<=",
-            ">=",
-            "<",
-            ">",
-            "in",
-            "contains",
-            "startsWith",
-            "endsWith",
-        ] {
+        let left = self.sum()?;
+        for sign in ["==", "!=", "<=", ">=", "<", ">"] {
             if self.take(&[sign]) {
-                return Ok(Node::Binary(sign, Box::new(left), Box::new(self.value()?)));
+                return Ok(Node::Binary(sign, Box::new(left), Box::new(self.sum()?)));
             }
         }
-        if self.take(&["matches"]) {
-            let Node::Value(Value::Text(pattern)) = self.value()? else {
-                return Err("matches needs a string".to_owned());
-            };
-            let regex = Regex::new(&pattern).map_err(|error| error.to_string())?;
-            return Ok(Node::Matches(Box::new(left), regex));
-        }
-        if self.words.first() == Some(&Word::Name("not".to_owned())) {
-            self.take(&["not"]);
-            if !self.take(&["in"]) {
-                return Err("not without in".to_owned());
+        let negated = self.take(&["not"]);
+        for sign in ["in", "contains", "startsWith", "endsWith", "matches"] {
+            if self.take(&[sign]) {
+                let found = match sign {
+                    "matches" => self.matches(left)?,
+                    sign => Node::Binary(sign, Box::new(left), Box::new(self.sum()?)),
+                };
+                return Ok(match negated {
+                    true => Node::Not(Box::new(found)),
+                    false => found,
+                });
             }
-            let found = Node::Binary("in", Box::new(left), Box::new(self.value()?));
-            return Ok(Node::Not(Box::new(found)));
+        }
+        match negated {
+            true => Err("not without in or another operator".to_owned()),
+            false => Ok(left),
+        }
+    }
+
+    fn matches(&mut self, left: Node) -> Result<Node, String> {
+        let Node::Value(Value::Text(pattern)) = self.value()? else {
+            return Err("matches needs a string".to_owned());
+        };
+        let regex = Regex::new(&pattern).map_err(|error| error.to_string())?;
+        Ok(Node::Matches(Box::new(left), regex))
+    }
+
+    fn sum(&mut self) -> Result<Node, String> {
+        let mut left = self.value()?;
+        while self.take(&["+"]) {
+            left = Node::Binary("+", Box::new(left), Box::new(self.value()?));
         }
         Ok(left)
     }
@@ -241,7 +212,7 @@ impl Parser<'_> {
             if !list.is_empty() && !self.take(&[","]) {
                 return Err(format!("{end} is missing"));
             }
-            list.push(self.or()?);
+            list.push(self.choice()?);
         }
         Ok(list)
     }
@@ -257,7 +228,7 @@ impl Parser<'_> {
             Word::Text(text) => Ok(Node::Value(Value::Text(text))),
             Word::Number(number) => Ok(Node::Value(Value::Number(number))),
             Word::Sign("(") => {
-                let inner = self.or()?;
+                let inner = self.choice()?;
                 if self.take(&[")"]) {
                     Ok(inner)
                 } else {
@@ -310,6 +281,16 @@ fn evaluate(node: &Node, request: &Request) -> Result<Value, String> {
         },
         Node::Binary("||", a, b) => Ok(Value::Bool(truth(a)? || truth(b)?)),
         Node::Binary("&&", a, b) => Ok(Value::Bool(truth(a)? && truth(b)?)),
+        Node::Choice(parts) => {
+            let [asked, then, otherwise] = &**parts;
+            let chosen = if truth(asked)? { then } else { otherwise };
+            evaluate(chosen, request)
+        }
+        Node::Binary("+", a, b) => match (evaluate(a, request)?, evaluate(b, request)?) {
+            (Value::Text(a), Value::Text(b)) => Ok(Value::Text(a + &b)),
+            (Value::Number(a), Value::Number(b)) => Ok(Value::Number(a.saturating_add(b))),
+            (a, b) => Err(format!("+ does not take {a:?} and {b:?}")),
+        },
         Node::Binary(sign, a, b) => {
             compare(sign, &evaluate(a, request)?, &evaluate(b, request)?).map(Value::Bool)
         }
@@ -363,6 +344,11 @@ fn call(name: &str, args: &[Value], request: &Request) -> Result<Value, String> 
         ("server_port", []) => text(request.local.port().to_string()),
         ("size", []) => number(i64::try_from(request.raw.len()).unwrap_or(i64::MAX)),
         ("type", []) => text(request.kind().to_string()),
+        ("len", [Value::Text(text)]) => number(i64::try_from(text.len()).unwrap_or(i64::MAX)),
+        ("len", [Value::List(list)]) => number(i64::try_from(list.len()).unwrap_or(i64::MAX)),
+        ("lower", [Value::Text(given)]) => text(given.to_lowercase()),
+        ("upper", [Value::Text(given)]) => text(given.to_uppercase()),
+        ("trim", [Value::Text(given)]) => text(given.trim().to_owned()),
         ("metadata", [Value::Text(key)]) => text(
             request
                 .metadata
@@ -420,6 +406,10 @@ mod tests {
             ("name() endsWith '.org.' and name() startsWith 'b'", false),
             ("metadata('nothing') == ''", true),
             ("server_port() == '53' && class() != 'CH'", true),
+            ("name() not contains 'com' && type() not matches '^M'", true),
+            ("(proto() == 'tcp' ? len(name()) : 0) == 14", true),
+            ("upper('a' + lower('B')) == 'AB' and 1 + 1 == 2", true),
+            ("type() not startsWith 'A'", false),
         ];
         for (text, expected) in table {
             let held = Expression::parse(text).and_then(|expression| expression.holds(&request()));
@@ -442,12 +432,17 @@ mod tests {
             ("name()", "neither true nor false"),
             ("incidr('x', '10.0.0.0/8')", "not an address"),
             ("bufsize() < 'a'", "cannot be compared"),
+            ("type() not", "not without in"),
+            ("do() ? do()", ": is missing"),
+            ("1 + 'a' == 'a'", "+ does not take"),
         ];
         for (text, expected) in table {
             let held = Expression::parse(text).and_then(|expression| expression.holds(&request()));
             let error = held.expect_err(text);
             assert!(error.contains(expected), "{text}: {error}");
         }
-        assert!(Expression::parse(&"(".repeat(100_000)).is_err());
+        for part in ["(", "!", "1+", "do() || ", "do() ? 1 : "] {
+            assert!(Expression::parse(&part.repeat(100_000)).is_err(), "{part}");
+        }
     }
 }

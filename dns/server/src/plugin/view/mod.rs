@@ -1,6 +1,7 @@
 //! `view`: a block serves only requests for which an expression is true; others go to the next block of the zone.
 
 mod expression;
+mod words;
 
 use std::sync::Arc;
 
@@ -8,12 +9,16 @@ use self::expression::Expression;
 use super::setup::Made;
 use super::setup::Setup;
 
-/// Reads `view NAME { expr EXPRESSION }`; several expressions must all be true.
+/// Reads `view NAME { expr EXPRESSION }`; several expressions, also of several lines, must all be true. The last
+/// name holds.
 pub(super) fn make(setup: &mut Setup<'_>) -> Made {
-    let line = setup.once()?;
-    let [name] = line.exactly()?;
+    let mut name = "";
     let mut expressions = Vec::new();
-    for option in &line.block {
+    for line in setup.lines {
+        name = &line.exactly::<1>()?[0].text;
+    }
+    let options = setup.lines.iter().flat_map(|line| &line.block);
+    for option in options {
         if option.name.text != "expr" {
             return Err(option.unknown("view", &["expr"]));
         }
@@ -35,6 +40,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
         expressions.push(expression);
     }
     if expressions.is_empty() {
+        let line = setup.once()?;
         return Err(line.error("view: no expression", "add a line `expr EXPRESSION`"));
     }
     let filter = move |request: &crate::message::Request| {
@@ -45,6 +51,6 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             })
         })
     };
-    setup.draft.view = Some((name.text.clone(), Arc::new(filter)));
+    setup.draft.view = Some((name.to_owned(), Arc::new(filter)));
     Ok(None)
 }

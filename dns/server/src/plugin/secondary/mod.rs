@@ -1,9 +1,13 @@
 //! `secondary`: zones fetched from their primary servers and kept up to date.
 
+mod catalog;
+mod members;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::Weak;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -15,11 +19,11 @@ use hickory_proto::rr::Name;
 use hickory_proto::rr::RData;
 use tokio::task::JoinHandle;
 
+use self::members::Members;
 use super::Next;
 use super::Plugin;
 use super::file;
 use super::file::Slot;
-use super::file::Zones;
 use super::file::zone::Zone;
 use super::setup::Fallthrough;
 use super::setup::Made;
@@ -33,12 +37,14 @@ use crate::message::Served;
 
 /// Until a zone was had once: wait this long between tries, doubling to the longest.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(600);
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+
+/// Zones that are fetched at a time: a catalog may name very many.
+static FETCHES: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(32);
 
 struct Secondary {
-    zones: Arc<Zones>,
+    members: Arc<Members>,
     fallthrough: Fallthrough,
-    primaries: Vec<(Name, Arc<Primary>)>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -48,14 +54,17 @@ struct Primary {
     bell: tokio::sync::Notify,
     slot: Slot,
     notify: Notify,
+    /// The zone names others to be fetched.
+    catalog: bool,
 }
 
-/// Reads `secondary [ZONE...] { transfer from ADDRESS...; fallthrough [ZONE...] }`.
+/// Reads `secondary [ZONE...] { transfer from ADDRESS...; catalog; fallthrough [ZONE...] }`.
 pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     let mut primaries = Vec::new();
     let mut fallthrough = Fallthrough::Never;
     for line in setup.lines {
         let mut servers = Vec::new();
+        let mut catalog = false;
         for option in &line.block {
             match option.name.text.as_str() {
                 "transfer" => match option.between(2, usize::MAX)? {
@@ -72,7 +81,11 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
                     }
                 },
                 "fallthrough" => fallthrough = Fallthrough::read(option)?,
-                _ => return Err(option.unknown("secondary", &["fallthrough", "transfer from"])),
+                "catalog" => catalog = option.exactly::<0>().map(|_| true)?,
+                _ => {
+                    let known = ["catalog", "fallthrough", "transfer from"];
+                    return Err(option.unknown("secondary", &known));
+                }
             }
         }
         if servers.is_empty() {
@@ -87,20 +100,17 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
                 bell: tokio::sync::Notify::new(),
                 slot: Arc::new(ArcSwapOption::empty()),
                 notify: setup.draft.notify.clone(),
+                catalog,
             };
             primaries.push((zone, Arc::new(primary)));
         }
     }
-    let zones = Arc::new(Zones::default());
-    let list = primaries
-        .iter()
-        .map(|(zone, primary)| (zone.clone(), Arc::clone(&primary.slot)));
-    zones.set(list.collect());
-    setup.draft.source(Arc::clone(&zones) as Arc<dyn Source>);
+    let members = Arc::new(Members::new(primaries));
+    let zones = Arc::clone(&members.zones);
+    setup.draft.source(zones as Arc<dyn Source>);
     Ok(Some(Arc::new(Secondary {
-        zones,
+        members,
         fallthrough,
-        primaries,
         tasks: Mutex::default(),
     })))
 }
@@ -111,7 +121,8 @@ impl Plugin for Secondary {
     }
 
     fn ready(&self) -> bool {
-        self.primaries
+        self.members
+            .fixed
             .iter()
             .all(|(_, primary)| primary.slot.load().is_some())
     }
@@ -119,20 +130,20 @@ impl Plugin for Secondary {
     fn start(&self) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.drain(..).for_each(|task| task.abort());
-        for (zone, primary) in &self.primaries {
-            tasks.push(tokio::spawn(keep(zone.clone(), Arc::clone(primary))));
+        for (zone, primary) in &self.members.fixed {
+            let members = primary.catalog.then(|| Arc::downgrade(&self.members));
+            tasks.push(tokio::spawn(keep(
+                zone.clone(),
+                Arc::clone(primary),
+                members,
+            )));
         }
     }
 
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
         if request.message.metadata.op_code == OpCode::Notify {
-            let zone = self
-                .primaries
-                .iter()
-                .find(|(zone, _)| zone == request.name());
-            if let Some((_, primary)) = zone {
-                let client = request.client.ip().to_canonical();
-                let known = primary.servers.iter().any(|server| server.ip() == client);
+            if let Some(primary) = self.members.primary(request.name()) {
+                let known = primary.is(request.client.ip().to_canonical());
                 let code = if known {
                     ResponseCode::NoError
                 } else {
@@ -148,7 +159,7 @@ impl Plugin for Secondary {
         }
         Box::pin(file::serve(
             "secondary",
-            &self.zones,
+            &self.members.zones,
             &self.fallthrough,
             request,
             next,
@@ -163,13 +174,21 @@ impl Drop for Secondary {
     }
 }
 
-/// Fetches a zone and looks for changes as its SOA says (RFC 1035, 3.3.13), or when told.
-async fn keep(zone: Name, primary: Arc<Primary>) {
+/// Fetches a zone and looks for changes as its SOA says (RFC 1035, 3.3.13), or when told. What a catalog says is done
+/// to the members.
+async fn keep(zone: Name, primary: Arc<Primary>, members: Option<Weak<Members>>) {
     let mut retry = FIRST_RETRY;
     let mut confirmed = Instant::now();
     loop {
+        let before = primary.slot.load_full();
         let updated = update(&zone, &primary).await;
         let loaded = primary.slot.load_full();
+        let changed = before.as_ref().map(Arc::as_ptr) != loaded.as_ref().map(Arc::as_ptr);
+        if let (true, Some(loaded), Some(members)) = (changed, &loaded, &members)
+            && let Some(members) = members.upgrade()
+        {
+            members.follow(&zone, loaded, &primary);
+        }
         let times = loaded.as_ref().and_then(|zone| match &zone.soa().data {
             RData::SOA(soa) => Some((soa.refresh, soa.retry, soa.expire)),
             _ => None,
@@ -205,6 +224,9 @@ async fn keep(zone: Name, primary: Arc<Primary>) {
 }
 
 async fn update(zone: &Name, primary: &Primary) -> Result<(), String> {
+    let Ok(_permit) = FETCHES.acquire().await else {
+        return Err("no zone is fetched any more".to_owned());
+    };
     let mut last = String::from("no server is named");
     for &server in &primary.servers {
         match update_from(server, zone, primary).await {

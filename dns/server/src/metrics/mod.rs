@@ -1,5 +1,7 @@
 //! Counters, gauges and histograms under CoreDNS's names, and their text for Prometheus.
 
+mod process;
+
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -60,6 +62,14 @@ impl Registry {
                 series: RwLock::default(),
             })
         }))
+    }
+
+    /// As [`Registry::render`], with what the kernel tells of this process.
+    #[must_use]
+    pub fn render_with_process(&self) -> String {
+        let mut text = self.render();
+        process::render(&mut text);
+        text
     }
 
     /// The text of all families (Prometheus exposition format 0.0.4).

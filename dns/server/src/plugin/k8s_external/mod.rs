@@ -1,6 +1,8 @@
 //! `k8s_external`: names of Services as they are reached from outside the cluster: addresses of load balancers,
 //! external addresses, and with `headless` the addresses of endpoints.
 
+mod listing;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -24,6 +26,7 @@ use super::setup::Fallthrough;
 use super::setup::Made;
 use super::setup::Setup;
 use super::setup::matching;
+use super::transfer;
 use crate::message::Failure;
 use crate::message::Outcome;
 use crate::message::Request;
@@ -46,6 +49,9 @@ pub trait Outside: Send + Sync {
 
     /// A Service of a namespace.
     fn service(&self, namespace: &str, name: &str) -> Option<Reached>;
+
+    /// Namespaces and names of all Services.
+    fn services(&self) -> Vec<(String, String)>;
 
     /// Namespaces and names of the Services that have the address outside.
     fn owners(&self, address: IpAddr) -> Vec<(String, String)>;
@@ -114,7 +120,11 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             _ => return Err(option.unknown(NAME, &["apex", "fallthrough", "headless", "ttl"])),
         }
     }
-    Ok(Some(Arc::new(external)))
+    let external = Arc::new(external);
+    setup
+        .draft
+        .source(Arc::clone(&external) as Arc<dyn transfer::Source>);
+    Ok(Some(external))
 }
 
 impl Plugin for External {
@@ -376,158 +386,4 @@ impl External {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::Transport;
-    use hickory_proto::op::Message;
-    use hickory_proto::op::Query;
-
-    struct Cluster;
-
-    impl Outside for Cluster {
-        fn synced(&self) -> bool {
-            true
-        }
-
-        fn serial(&self) -> u32 {
-            9
-        }
-
-        fn namespace(&self, name: &str) -> bool {
-            name == "default"
-        }
-
-        fn service(&self, namespace: &str, name: &str) -> Option<Reached> {
-            let address = |text: &str| text.parse::<IpAddr>().unwrap();
-            let ports = vec![("http".to_owned(), "tcp".to_owned(), 80)];
-            let mut reached = Reached {
-                ports,
-                ..Reached::default()
-            };
-            match (namespace, name) {
-                ("default", "web") => {
-                    reached.addresses = vec![
-                        address("192.0.2.1"),
-                        address("2001:db8::1"),
-                        address("192.0.2.1"),
-                    ]
-                }
-                ("default", "named") => {
-                    reached.names = vec![names::parse("lb.example.net").unwrap()]
-                }
-                ("default", "inside") => {}
-                ("default", "hl") => {
-                    reached.endpoints = Some(vec![("a".to_owned(), address("10.0.0.1"))])
-                }
-                _ => return None,
-            }
-            Some(reached)
-        }
-
-        fn owners(&self, address: IpAddr) -> Vec<(String, String)> {
-            match address.to_string().as_str() {
-                "192.0.2.1" => vec![("default".to_owned(), "web".to_owned())],
-                _ => Vec::new(),
-            }
-        }
-    }
-
-    fn answer(headless: bool, name: &str, kind: &str) -> String {
-        let zones = ["out.example", "192.in-addr.arpa"];
-        let external = External {
-            zones: zones
-                .iter()
-                .map(|zone| names::parse(zone).unwrap())
-                .collect(),
-            apex: "dns".to_owned(),
-            ttl: 5,
-            headless,
-            fallthrough: Fallthrough::Never,
-            cluster: Arc::default(),
-        };
-        let mut message = Message::query();
-        message.add_query(Query::query(
-            Name::from_ascii(name).unwrap(),
-            kind.parse().unwrap(),
-        ));
-        let here = "192.0.2.53:53".parse().unwrap();
-        let request = Request::new(message, bytes::Bytes::new(), here, here, Transport::Udp);
-        let zone = matching(&external.zones, request.name()).unwrap();
-        match external.find(&Cluster, zone, &request) {
-            Found::NoData => "no data".to_owned(),
-            Found::Nothing => "nothing".to_owned(),
-            Found::Records(answers, additionals) => {
-                let shown = |record: &Record| format!("{} {}", record.record_type(), record.data);
-                let answers: Vec<String> = answers.iter().map(shown).collect();
-                let additionals: Vec<String> = additionals.iter().map(shown).collect();
-                format!("{} | {}", answers.join(", "), additionals.join(", "))
-            }
-        }
-    }
-
-    #[test]
-    fn answers() {
-        let table = [
-            ("web.default.out.example.", "A", "A 192.0.2.1 | "),
-            ("WEB.default.out.example.", "AAAA", "AAAA 2001:db8::1 | "),
-            ("web.default.out.example.", "TXT", "no data"),
-            (
-                "web.default.out.example.",
-                "SRV",
-                "SRV 0 100 80 web.default.out.example. | A 192.0.2.1, AAAA 2001:db8::1",
-            ),
-            (
-                "_http._tcp.web.default.out.example.",
-                "SRV",
-                "SRV 0 100 80 web.default.out.example. | A 192.0.2.1, AAAA 2001:db8::1",
-            ),
-            ("_http._udp.web.default.out.example.", "SRV", "nothing"),
-            (
-                "named.default.out.example.",
-                "A",
-                "CNAME lb.example.net. | ",
-            ),
-            (
-                "named.default.out.example.",
-                "SRV",
-                "SRV 0 100 80 lb.example.net. | ",
-            ),
-            ("inside.default.out.example.", "A", "nothing"),
-            ("hl.default.out.example.", "A", "nothing"),
-            ("none.default.out.example.", "A", "nothing"),
-            ("default.out.example.", "A", "no data"),
-            ("nowhere.out.example.", "A", "nothing"),
-            (
-                "out.example.",
-                "NS",
-                "NS ns1.dns.out.example. | A 192.0.2.53",
-            ),
-            (
-                "out.example.",
-                "SOA",
-                "SOA ns1.dns.out.example. hostmaster.dns.out.example. 9 7200 1800 86400 5 | ",
-            ),
-            ("out.example.", "A", "no data"),
-            ("ns1.dns.out.example.", "A", "A 192.0.2.53 | "),
-            ("x.dns.out.example.", "A", "nothing"),
-            (
-                "1.2.0.192.in-addr.arpa.",
-                "PTR",
-                "PTR web.default.out.example. | ",
-            ),
-            ("2.2.0.192.in-addr.arpa.", "PTR", "nothing"),
-        ];
-        for (name, kind, expected) in table {
-            assert_eq!(answer(false, name, kind), expected, "{name} {kind}");
-        }
-        assert_eq!(
-            answer(true, "hl.default.out.example.", "A"),
-            "A 10.0.0.1 | "
-        );
-        assert_eq!(
-            answer(true, "a.hl.default.out.example.", "A"),
-            "A 10.0.0.1 | "
-        );
-        assert_eq!(answer(true, "b.hl.default.out.example.", "A"), "nothing");
-    }
-}
+mod tests;

@@ -1,0 +1,78 @@
+//! Zones as lists of their records, for `transfer`.
+
+use hickory_proto::rr::Name;
+use hickory_proto::rr::RData;
+use hickory_proto::rr::Record;
+use hickory_proto::rr::RecordType;
+use hickory_proto::rr::rdata::NS;
+
+use super::External;
+use super::Found;
+use super::Outside;
+use super::Reached;
+use crate::names;
+use crate::plugin::transfer;
+
+impl transfer::Source for External {
+    fn records(&self, zone: &Name) -> Option<Vec<Record>> {
+        let cluster = self.of_zone(zone)?;
+        let server = self.server(zone);
+        let mut records = vec![
+            self.soa(cluster, zone),
+            self.record(zone, RData::NS(NS(server.clone()))),
+        ];
+        records.extend(self.hosts(&server, &crate::interface::all()));
+        for (namespace, service) in cluster.services() {
+            let reached = cluster.service(&namespace, &service);
+            let name = names::parse(&format!("{service}.{namespace}"))
+                .and_then(|name| name.append_domain(zone).map_err(|error| error.to_string()));
+            if let (Some(reached), Ok(name)) = (reached, name) {
+                self.list(&name, &reached, &mut records);
+            }
+        }
+        Some(records)
+    }
+
+    fn serial(&self, zone: &Name) -> Option<u32> {
+        self.of_zone(zone).map(Outside::serial)
+    }
+}
+
+impl External {
+    /// The cluster, if the zone is one of ours that names Services.
+    fn of_zone(&self, zone: &Name) -> Option<&dyn Outside> {
+        let ours = self.zones.contains(zone) && zone.parse_arpa_name().is_err();
+        let cluster = self.cluster.get().filter(|_| ours)?;
+        cluster.synced().then_some(&**cluster)
+    }
+
+    /// Adds what questions about a Service are answered with.
+    fn list(&self, name: &Name, reached: &Reached, records: &mut Vec<Record>) {
+        let mut add = |found: Found| {
+            if let Found::Records(answers, _) = found {
+                records.extend(answers);
+            }
+        };
+        match reached.names.is_empty() || !reached.addresses.is_empty() {
+            true => {
+                add(self.service(name, RecordType::A, reached, None));
+                add(self.service(name, RecordType::AAAA, reached, None));
+            }
+            false => add(self.service(name, RecordType::CNAME, reached, None)),
+        }
+        for (port, protocol, _) in reached.ports.iter().filter(|(port, ..)| !port.is_empty()) {
+            let below = |name: &Name, label: &str| name.prepend_label(format!("_{label}").as_str());
+            let owner = below(name, protocol).and_then(|name| below(&name, port));
+            if let Ok(owner) = owner {
+                let port = Some((port.as_str(), protocol.as_str()));
+                add(self.service(&owner, RecordType::SRV, reached, port));
+            }
+        }
+        for (label, address) in reached.endpoints.iter().flatten().filter(|_| self.headless) {
+            if let Ok(owner) = name.prepend_label(label.as_str()) {
+                add(self.addresses(&owner, RecordType::A, &[*address]));
+                add(self.addresses(&owner, RecordType::AAAA, &[*address]));
+            }
+        }
+    }
+}
