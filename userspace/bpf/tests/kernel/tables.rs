@@ -1,6 +1,6 @@
 //! What the tables hold, how fast, and what happens when they are full.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use abi::NodeConfig;
 use bpf::{Capacities, Datapath, Settings};
@@ -114,13 +114,13 @@ fn fifty_thousand_services_are_programmed_at_once() {
     let ground = Ground::new("cold");
     let mut settings = ground.settings();
     settings.capacities = Capacities::default();
-    let opened = processor_time();
+    let opened = Instant::now();
     let mut datapath = Datapath::open(&settings).unwrap();
-    let opened = processor_time() - opened;
+    let opened = opened.elapsed();
     let steps: Vec<Step> = (1..=50_000).flat_map(|n| service(key4(n), n, 5)).collect();
-    let cold = processor_time();
+    let cold = Instant::now();
     datapath.apply(&steps).unwrap();
-    let cold = processor_time() - cold;
+    let cold = cold.elapsed();
 
     let (mut backends, mut rings, mut frontends) = (Vec::new(), Vec::new(), Vec::new());
     for step in steps {
@@ -131,19 +131,19 @@ fn fifty_thousand_services_are_programmed_at_once() {
         }
     }
     let sorted: Vec<Step> = [backends, rings, frontends].concat();
-    let again = processor_time();
+    let again = Instant::now();
     datapath.apply(&sorted).unwrap();
-    let again = processor_time() - again;
+    let again = again.elapsed();
 
-    let read = processor_time();
+    let read = Instant::now();
     let observed = datapath.observe().unwrap();
-    let read = processor_time() - read;
+    let read = read.elapsed();
     let mut single: Vec<_> = (50_001..50_021)
         .map(|n| {
             let steps = service(key4(n), n, 5);
-            let started = processor_time();
+            let started = Instant::now();
             datapath.apply(&steps).unwrap();
-            processor_time() - started
+            started.elapsed()
         })
         .collect();
     single.sort();
@@ -154,17 +154,8 @@ fn fifty_thousand_services_are_programmed_at_once() {
     assert_eq!(observed.frontends.len(), 50_000);
     assert_eq!(observed.rings.len(), 250_000);
     assert_eq!(observed.backends.len(), 250_000);
-    // The better of two, because what other tests do slows this one down.
+    // The better of two, because other tests run at the same time.
     let best = cold.min(again);
     assert!(best.as_secs_f64() < 1.0, "{best:?}");
     assert!(one.as_micros() < 1_000, "{one:?}");
-}
-
-/// What this thread has used of a processor: what else the machine does is not in it.
-fn processor_time() -> Duration {
-    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(
-        used.tv_sec.unsigned_abs(),
-        u32::try_from(used.tv_nsec).unwrap_or_default(),
-    )
 }
