@@ -39,6 +39,9 @@ struct Options {
     /// Only this part
     #[arg(long, value_enum)]
     only: Option<Part>,
+    /// Of the traffic only this path, and the one that it is compared with; may be given several times
+    #[arg(long = "case", value_name = "CASE")]
+    cases: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -87,7 +90,7 @@ fn run(options: &Options, figures: &mut Figures) -> Result<()> {
         programming::measure(figures, &options.fairlead, options.quick)?;
     }
     if wanted(Part::Traffic) {
-        traffic::measure(figures, options.quick)?;
+        traffic::measure(figures, options.quick, &options.cases)?;
     }
     Ok(())
 }
