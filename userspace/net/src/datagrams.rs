@@ -171,7 +171,9 @@ impl Datagrams {
         for (slot, header) in batch.slots.iter_mut().zip(&batch.headers).take(received) {
             slot.received = (header.msg_len as usize).min(RECEIVE_MAX);
             slot.cut_off = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
-            slot.control.length = (header.msg_hdr.msg_controllen as usize).min(64);
+            #[allow(clippy::unnecessary_cast, reason = "musl's has 32 bits")]
+            let length = header.msg_hdr.msg_controllen as usize;
+            slot.control.length = length.min(64);
         }
         batch.received = received;
         batch.wanted = match received < wanted {

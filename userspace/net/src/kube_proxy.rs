@@ -5,10 +5,11 @@
 use std::io;
 
 use rustix::io::Errno;
-use rustix::net::netlink;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::RecvFlags;
 
-use crate::attributes::{u16_at, u32_at};
+use crate::netlink::{
+    self, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLMSG_ERROR, attribute, nested, request,
+};
 
 /// Our table.
 const HOLD: &str = "fairlead-nat-hold";
@@ -40,14 +41,6 @@ const NFTA_CT_DREG: u16 = 1;
 const NFTA_CT_KEY: u16 = 2;
 const NFT_REG_1: u32 = 1;
 const NFT_CT_STATE: u32 = 0;
-const NLA_F_NESTED: u16 = 0x8000;
-/// linux/netlink.h.
-const NLMSG_ERROR: u16 = 2;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_CREATE: u16 = 0x400;
-const NLM_F_APPEND: u16 = 0x800;
-const HEADER: usize = 16;
 /// linux/netfilter.h: the families of tables that kube-proxy makes.
 const FAMILIES: [u8; 2] = [2, 10];
 /// Base chains of NAT: name, hook and priority (linux/netfilter_ipv4.h).
@@ -129,7 +122,7 @@ fn hold(family: u8) -> Vec<Vec<u8>> {
         let body = [
             name(NFTA_CHAIN_TABLE, HOLD),
             name(NFTA_CHAIN_NAME, chain),
-            attribute(NFTA_CHAIN_HOOK | NLA_F_NESTED, &hook.concat()),
+            nested(NFTA_CHAIN_HOOK, &hook),
             name(NFTA_CHAIN_TYPE, "nat"),
         ];
         let body = body.concat();
@@ -141,7 +134,6 @@ fn hold(family: u8) -> Vec<Vec<u8>> {
 
 /// A rule that reads a connection's state and decides nothing.
 fn asks(family: u8) -> Vec<u8> {
-    let nested = |kind: u16, parts: &[Vec<u8>]| attribute(kind | NLA_F_NESTED, &parts.concat());
     let reads = nested(
         NFTA_LIST_ELEM,
         &[
@@ -171,26 +163,11 @@ fn delete(family: u8, table: &str) -> Vec<u8> {
 
 fn message(kind: u16, flags: u16, family: u8, body: &[u8]) -> Vec<u8> {
     let kind = NFNL_SUBSYS_NFTABLES << 8 | kind;
-    raw_message(kind, flags | NLM_F_ACK, [family, 0, 0, 0], body)
-}
-
-fn raw_message(kind: u16, flags: u16, head: [u8; 4], body: &[u8]) -> Vec<u8> {
-    let len = (HEADER + head.len() + body.len()) as u32;
-    let mut bytes = len.to_ne_bytes().to_vec();
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-    bytes.extend([0; 8]); // sequence, port
-    bytes.extend(head);
-    bytes.extend(body);
-    bytes
-}
-
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut bytes = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
+    request(
+        kind,
+        flags | NLM_F_ACK,
+        &[&[family, 0, 0, 0], body].concat(),
+    )
 }
 
 fn name(kind: u16, text: &str) -> Vec<u8> {
@@ -199,17 +176,15 @@ fn name(kind: u16, text: &str) -> Vec<u8> {
 
 /// Carries out messages as one transaction. Each is answered, with an error or none.
 fn batch(messages: &[Vec<u8>]) -> io::Result<()> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(netlink::NETFILTER),
-    )?;
+    let socket = netlink::socket(netlink::NETFILTER)?;
     let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
-    let mut bytes = raw_message(NFNL_MSG_BATCH_BEGIN, 0, [0, 0, high, low], &[]);
-    bytes.extend(messages.concat());
-    bytes.extend(raw_message(NFNL_MSG_BATCH_END, 0, [0, 0, high, low], &[]));
-    rustix::net::send(&socket, &bytes, SendFlags::empty())?;
+    let end = |kind: u16| request(kind, 0, &[0, 0, high, low]);
+    let bytes = [
+        end(NFNL_MSG_BATCH_BEGIN),
+        messages.concat(),
+        end(NFNL_MSG_BATCH_END),
+    ];
+    netlink::send(&socket, &bytes.concat())?;
     // The kernel has worked when the call returns: what is to be read is there.
     let mut buffer = vec![0_u8; 1 << 14];
     let mut failed = None;
@@ -225,19 +200,16 @@ fn batch(messages: &[Vec<u8>]) -> io::Result<()> {
 }
 
 /// The first error among the answers of a datagram.
-fn first_error(mut bytes: &[u8]) -> Option<io::Error> {
-    while let Some(len) = u32_at(bytes, 0) {
-        let len = len as usize;
-        if len < HEADER {
-            break;
+fn first_error(bytes: &[u8]) -> Option<io::Error> {
+    netlink::messages(bytes).find_map(|message| {
+        let errno = message.and_then(|message| match message.kind {
+            NLMSG_ERROR => message.errno(),
+            _ => Ok(0),
+        });
+        match errno {
+            Ok(0) => None,
+            Ok(errno) => Some(io::Error::from_raw_os_error(errno)),
+            Err(error) => Some(error),
         }
-        if u16_at(bytes, 4) == Some(NLMSG_ERROR)
-            && let Some(errno) = u32_at(bytes, HEADER)
-            && errno != 0
-        {
-            return Some(io::Error::from_raw_os_error(-(errno as i32)));
-        }
-        bytes = bytes.get(len.next_multiple_of(4)..)?;
-    }
-    None
+    })
 }

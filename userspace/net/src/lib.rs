@@ -6,7 +6,6 @@
     reason = "leaving a network namespace is unsafe in rustix, and no safe wrapper sends datagrams in batches"
 )]
 
-mod attributes;
 mod conntrack;
 mod datagrams;
 mod error;
@@ -17,6 +16,7 @@ mod kube_proxy;
 mod links;
 mod mounts;
 mod netfilter;
+mod netlink;
 mod netns;
 mod paths;
 mod routes;

@@ -6,14 +6,15 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::net::netlink::{self, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::RecvFlags;
+use rustix::net::netlink::SocketAddrNetlink;
 use tokio::io::unix::AsyncFd;
 
 use crate::Error;
-use crate::attributes::{find, u16_at, u32_at};
 use crate::iptables::is_kube_proxys;
+use crate::netlink::{self, NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, find};
 
 /// Where a forwarded packet would be seen, by family, in words.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -42,20 +43,13 @@ const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
-/// linux/netlink.h.
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_DUMP_INTR: u16 = 0x10;
-const NLM_F_DUMP: u16 = 0x300;
 /// linux/netfilter.h: families of chains.
 const NFPROTO_INET: u8 = 1;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_NETDEV: u8 = 5;
 const NFPROTO_IPV6: u8 = 10;
-/// Length of a netlink header, and of that with nfnetlink's behind it.
-const HEADER: usize = 16;
-const BODY: usize = 20;
+/// Length of nfnetlink's header: family, version, resource.
+const HEAD: usize = 4;
 
 impl Netfilter {
     /// Starts listening. Must be called in a tokio runtime.
@@ -64,16 +58,16 @@ impl Netfilter {
     ///
     /// [`Error::Netfilter`] if the kernel refuses.
     pub fn open() -> Result<Netfilter, Error> {
-        let socket = socket().and_then(|socket| {
-            rustix::net::bind(
-                &socket,
-                &SocketAddrNetlink::new(0, 1 << (NFNLGRP_NFTABLES - 1)),
-            )?;
+        let listen = || {
+            let socket = netlink::socket(netlink::NETFILTER)?;
+            let group = SocketAddrNetlink::new(0, 1 << (NFNLGRP_NFTABLES - 1));
+            rustix::net::bind(&socket, &group)?;
+            rustix::fs::fcntl_setfl(&socket, OFlags::NONBLOCK)?;
             // SAFETY: the descriptor is owned by the value and stays open, and the same, for as long as that lives.
             Ok(unsafe { AsyncFd::register(socket) }?)
-        });
+        };
         Ok(Netfilter {
-            events: socket.map_err(failed("listen to"))?,
+            events: listen().map_err(failed("listen to"))?,
             chains: Hooked::default(),
         })
     }
@@ -144,17 +138,6 @@ fn failed(action: &'static str) -> impl Fn(io::Error) -> Error {
     move |source| Error::Netfilter { action, source }
 }
 
-fn socket() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let protocol = Some(netlink::NETFILTER);
-    Ok(rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        flags,
-        protocol,
-    )?)
-}
-
 /// Lists every base chain; begins anew while the list changes.
 fn chains() -> io::Result<Hooked> {
     const TRIES: u32 = 8;
@@ -171,27 +154,19 @@ fn chains() -> io::Result<Hooked> {
 
 /// `None` where the list changed meanwhile.
 fn dump() -> io::Result<Option<Hooked>> {
-    let flags = SocketFlags::CLOEXEC;
-    let protocol = Some(netlink::NETFILTER);
-    let socket =
-        match rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol) {
-            Ok(socket) => socket,
-            // A kernel without netfilter.
-            Err(Errno::PROTONOSUPPORT) => return Ok(Some(Hooked::default())),
-            Err(error) => return Err(error.into()),
-        };
-    let mut request = Vec::with_capacity(BODY);
-    request.extend((BODY as u32).to_ne_bytes());
-    request.extend((NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN).to_ne_bytes());
-    request.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    request.extend([0; 8]); // sequence, port
-    request.extend([0; 4]); // every family, version 0, resource 0
-    rustix::net::send(&socket, &request, SendFlags::empty())?;
+    let socket = match netlink::socket(netlink::NETFILTER) {
+        Ok(socket) => socket,
+        // A kernel without netfilter.
+        Err(Errno::PROTONOSUPPORT) => return Ok(Some(Hooked::default())),
+        Err(error) => return Err(error.into()),
+    };
+    let kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN;
+    let every_family = [0; HEAD];
+    netlink::send(&socket, &netlink::request(kind, NLM_F_DUMP, &every_family))?;
     let mut hooked = Hooked::default();
     let mut buffer = vec![0_u8; 1 << 16];
     loop {
-        let (_, len) = rustix::net::recv(&socket, buffer.as_mut_slice(), RecvFlags::empty())?;
-        match read(&buffer[..len.min(buffer.len())], &mut hooked)? {
+        match read(netlink::receive(&socket, &mut buffer)?, &mut hooked)? {
             Read::More => {}
             Read::Done => return Ok(Some(hooked)),
             Read::Again => return Ok(None),
@@ -207,37 +182,29 @@ enum Read {
 }
 
 /// Reads the messages of one datagram.
-fn read(mut bytes: &[u8], hooked: &mut Hooked) -> io::Result<Read> {
-    let short = || io::Error::new(io::ErrorKind::InvalidData, "short answer from nftables");
-    while !bytes.is_empty() {
-        let len = u32_at(bytes, 0).ok_or_else(short)? as usize;
-        let message = bytes
-            .get(..len)
-            .filter(|_| len >= HEADER)
-            .ok_or_else(short)?;
-        let kind = u16_at(message, 4).ok_or_else(short)?;
-        if u16_at(message, 6).ok_or_else(short)? & NLM_F_DUMP_INTR != 0 {
+fn read(bytes: &[u8], hooked: &mut Hooked) -> io::Result<Read> {
+    for message in netlink::messages(bytes) {
+        let message = message?;
+        if message.flags & NLM_F_DUMP_INTR != 0 {
             return Ok(Read::Again);
         }
-        match kind {
+        match message.kind {
             NLMSG_DONE => return Ok(Read::Done),
             NLMSG_ERROR => {
-                let errno = u32_at(message, HEADER).ok_or_else(short)? as i32;
-                let error = Errno::from_raw_os_error(-errno);
                 // A kernel without nftables.
-                return match error {
+                return match Errno::from_raw_os_error(message.errno()?) {
                     Errno::INVAL | Errno::OPNOTSUPP | Errno::PROTONOSUPPORT => Ok(Read::Done),
                     Errno::INTR | Errno::AGAIN => Ok(Read::Again),
                     error => Err(error.into()),
                 };
             }
-            _ if kind == NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWCHAIN => {
-                let family = *message.get(HEADER).ok_or_else(short)?;
-                chain(family, message.get(BODY..).ok_or_else(short)?, hooked);
+            kind if kind == NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWCHAIN => {
+                if let Some(([family, ..], attributes)) = message.body.split_first_chunk::<HEAD>() {
+                    chain(*family, attributes, hooked);
+                }
             }
             _ => {}
         }
-        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(Read::More)
 }
@@ -303,23 +270,7 @@ fn of_kube_proxy(table: &str, chain: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let mut bytes = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
-
-    fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
-        let mut bytes = ((HEADER + body.len()) as u32).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(flags.to_ne_bytes());
-        bytes.extend([0; 8]);
-        bytes.extend(body);
-        bytes
-    }
+    use crate::netlink::{attribute, nested, request};
 
     fn new_chain(family: u8, hook: Option<u32>) -> Vec<u8> {
         let mut body = vec![family, 0, 0, 0];
@@ -327,9 +278,9 @@ mod tests {
         body.extend(attribute(NFTA_CHAIN_NAME, b"c\0"));
         if let Some(hook) = hook {
             let number = attribute(NFTA_HOOK_HOOKNUM, &hook.to_be_bytes());
-            body.extend(attribute(NFTA_CHAIN_HOOK | 1 << 15, &number));
+            body.extend(nested(NFTA_CHAIN_HOOK, &[number]));
         }
-        message(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWCHAIN, 2, &body)
+        request(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWCHAIN, 2, &body)
     }
 
     #[test]
@@ -389,11 +340,11 @@ mod tests {
 
     #[test]
     fn ends_and_errors_are_told_apart() {
-        let error = |errno: i32| message(NLMSG_ERROR, 0, &(-errno).to_ne_bytes());
+        let error = |errno: i32| request(NLMSG_ERROR, 0, &(-errno).to_ne_bytes());
         let read = |bytes: Vec<u8>| read(&bytes, &mut Hooked::default());
-        assert_eq!(read(message(NLMSG_DONE, 2, &[0; 4])).unwrap(), Read::Done);
+        assert_eq!(read(request(NLMSG_DONE, 2, &[0; 4])).unwrap(), Read::Done);
         assert_eq!(
-            read(message(NLMSG_DONE, 2 | NLM_F_DUMP_INTR, &[0; 4])).unwrap(),
+            read(request(NLMSG_DONE, 2 | NLM_F_DUMP_INTR, &[0; 4])).unwrap(),
             Read::Again
         );
         assert_eq!(read(error(22)).unwrap(), Read::Done);

@@ -4,22 +4,11 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use rustix::io::Errno;
-use rustix::net::netlink;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use crate::netlink::{self, NLM_F_ACK, NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR, u32_at};
 
-use crate::attributes::{u16_at, u32_at};
-
-/// linux/sock_diag.h and linux/netlink.h.
+/// linux/sock_diag.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
-/// Length of a netlink header.
-const HEADER: usize = 16;
 /// Of an `inet_diag_sockid`, and where it begins in a question and in an answer (linux/inet_diag.h).
 const ID: usize = 48;
 const ID_IN_QUESTION: usize = 8;
@@ -57,12 +46,7 @@ impl Sockets {
     ///
     /// When the kernel refuses, or knows no sock_diag.
     pub fn open() -> io::Result<Sockets> {
-        let socket = rustix::net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            Some(netlink::SOCK_DIAG),
-        )?;
+        let socket = netlink::socket(netlink::SOCK_DIAG)?;
         Ok(Sockets { socket })
     }
 
@@ -73,26 +57,16 @@ impl Sockets {
     /// When the kernel refuses.
     pub fn connected(&self, protocol: u8) -> io::Result<Vec<Connected>> {
         let mut found = Vec::new();
-        for family in [AddressFamily::INET, AddressFamily::INET6] {
-            let family = family.as_raw() as u8;
-            let question = question(family, protocol, WITH_PEER, &[0; ID]);
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let question = question(family as u8, protocol, WITH_PEER, &[0; ID]);
             self.ask(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &question)?;
             // As large as the kernel makes an answer at most.
             let mut buffer = vec![0_u8; 1 << 15];
-            loop {
-                let read = match rustix::net::recv(
-                    &self.socket,
-                    buffer.as_mut_slice(),
-                    RecvFlags::empty(),
-                ) {
-                    Ok((read, _)) => read,
-                    Err(Errno::INTR) => continue,
-                    Err(error) => return Err(error.into()),
-                };
-                if messages(&buffer[..read], protocol, &mut found)? {
-                    break;
-                }
-            }
+            while !read(
+                netlink::receive(&self.socket, &mut buffer)?,
+                protocol,
+                &mut found,
+            )? {}
         }
         Ok(found)
     }
@@ -107,23 +81,15 @@ impl Sockets {
         let question = question(socket.family, socket.protocol, EVERY_STATE, &socket.id);
         self.ask(SOCK_DESTROY, NLM_F_ACK, &question)?;
         let mut buffer = [0_u8; 1 << 10];
-        let (read, _) = rustix::net::recv(&self.socket, &mut buffer, RecvFlags::empty())?;
-        match messages(&buffer[..read], socket.protocol, &mut Vec::new()) {
+        let answer = netlink::receive(&self.socket, &mut buffer)?;
+        match read(answer, socket.protocol, &mut Vec::new()) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             done => done.map(|_| ()),
         }
     }
 
     fn ask(&self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
-        let len = (HEADER + body.len()) as u32;
-        let mut message = Vec::with_capacity(HEADER + body.len());
-        message.extend(len.to_ne_bytes());
-        message.extend(kind.to_ne_bytes());
-        message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-        message.extend([0; 8]); // no sequence, no port: there is one conversation at a time
-        message.extend(body);
-        rustix::net::send(&self.socket, &message, SendFlags::empty())?;
-        Ok(())
+        netlink::send(&self.socket, &netlink::request(kind, flags, body))
     }
 }
 
@@ -136,25 +102,21 @@ fn question(family: u8, protocol: u8, states: u32, id: &[u8; ID]) -> Vec<u8> {
     body
 }
 
-/// Reads the messages of an answer; true when it is complete.
-fn messages(mut bytes: &[u8], protocol: u8, found: &mut Vec<Connected>) -> io::Result<bool> {
-    let cut = || io::Error::from(io::ErrorKind::InvalidData);
-    while !bytes.is_empty() {
-        let len = u32_at(bytes, 0).ok_or_else(cut)? as usize;
-        let body = bytes.get(HEADER..len).ok_or_else(cut)?;
-        match u16_at(bytes, 4) {
-            Some(NLMSG_DONE) => return Ok(true),
-            Some(NLMSG_ERROR) => {
-                let code = u32_at(body, 0).ok_or_else(cut)? as i32;
-                return match code {
+/// Reads a datagram of an answer; true when that is complete.
+fn read(bytes: &[u8], protocol: u8, found: &mut Vec<Connected>) -> io::Result<bool> {
+    for message in netlink::messages(bytes) {
+        let message = message?;
+        match message.kind {
+            NLMSG_DONE => return Ok(true),
+            NLMSG_ERROR => {
+                return match message.errno()? {
                     0 => Ok(true),
-                    code => Err(io::Error::from_raw_os_error(code.saturating_neg())),
+                    errno => Err(io::Error::from_raw_os_error(errno)),
                 };
             }
-            Some(SOCK_DIAG_BY_FAMILY) => found.extend(connected(body, protocol)),
-            Some(_) | None => {}
+            SOCK_DIAG_BY_FAMILY => found.extend(connected(message.body, protocol)),
+            _ => {}
         }
-        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(false)
 }
