@@ -5,9 +5,14 @@ use aya_ebpf::programs::TcContext;
 
 use super::outlined::place;
 use super::skb::Skb;
-use super::tc;
+use super::{hint, tc};
 
 #[classifier]
 pub(crate) fn device_ingress(ctx: TcContext) -> i32 {
-    tc::ingress(Skb::new(&ctx), place::DEVICE)
+    let skb = Skb::new(&ctx);
+    let verdict = hint::follow(skb);
+    if verdict != hint::NOT_FOLLOWED {
+        return verdict;
+    }
+    tc::ingress(skb, place::DEVICE)
 }

@@ -104,14 +104,16 @@ where
             return NEXT;
         }
     }
-    match frame.rewrite(headers, to, hop != NEXT) {
+    let mut hops = hop != NEXT;
+    if !changes_source && is_checked(frame, plan, decision) {
+        let pod = direct::pod_behind::<F>(&frame, headers, to);
+        hops = hint::leave(&frame, pod) && pod.is_some();
+    }
+    match frame.rewrite(headers, to, hops) {
         Ok(()) => {
             count(counter(decision), headers.bytes);
             if decision == code::NEW {
                 tell_new(plan, frame);
-            }
-            if !changes_source && is_checked(frame, plan, decision) {
-                hint::leave(&frame);
             }
             hop
         }

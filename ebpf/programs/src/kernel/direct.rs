@@ -13,6 +13,8 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect_pe
 use packet::{Family, Flow as _, Headers, Place, hop};
 
 use super::count::count;
+use super::frame::Frame;
+use super::policy;
 use super::route::{self, Route};
 use super::skb::Skb;
 use super::tables::{endpoint, routes_here};
@@ -46,6 +48,20 @@ pub(crate) fn pod<'a, F: Family>(
         && (source != Source::Senders || is_from_there::<F>(skb, place, &headers.tuple))
         && skb.fits(pod.ifindex);
     may.then_some(pod)
+}
+
+/// As [`pod`], of a frame whose sender was checked. Policies are judged by TC.
+#[inline(always)]
+pub(crate) fn pod_behind<'a, F: Family>(
+    frame: &Frame,
+    headers: &Headers<F>,
+    to: &F::Flow,
+) -> Option<&'a Endpoint> {
+    if !hop::is_plain(headers) || policy::is_on() {
+        return None;
+    }
+    let pod = endpoint::<F>(to.daddr())?;
+    (hop::is_direct(pod, frame.ifindex()) && frame.fits(headers, pod.ifindex)).then_some(pod)
 }
 
 /// Sends a packet to a pod that [`pod`] found.

@@ -8,8 +8,8 @@ use abi::protocol::UDP;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{
-    bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
-    bpf_xdp_store_bytes,
+    bpf_check_mtu, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
+    bpf_xdp_load_bytes, bpf_xdp_store_bytes,
 };
 use aya_ebpf::programs::XdpContext;
 use packet::checksum::{self, difference};
@@ -146,6 +146,17 @@ impl Frame {
         words.set_word(1, u32::from_ne_bytes([d4, d5, s0, s1]));
         words.set_word(2, u32::from_ne_bytes([s2, s3, s4, s5]));
         Ok(())
+    }
+
+    /// Whether a packet that goes on from here fits through a device; false where that is not seen at a glance, or there is
+    /// no device of that index. What is to be cut into segments is TC's.
+    #[inline(always)]
+    pub(crate) fn fits<F: Family>(&self, headers: &Headers<F>, ifindex: u32) -> bool {
+        let mut mtu = 0_u32;
+        // SAFETY: the helper takes this hook's context, whose first buffer it measures, and room for a number. Kernel
+        // 5.12 (34b2021cc616).
+        headers.l3 + headers.bytes <= self.first_len()
+            && unsafe { bpf_check_mtu(self.ctx.cast(), ifindex, &raw mut mtu, 0, 0) } == 0
     }
 
     /// Writes the ports and returns what a checksum over them changes by.

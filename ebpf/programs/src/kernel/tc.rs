@@ -244,7 +244,7 @@ where
     // ours.
     let ours = changes && decision != code::ANSWER && source_changes::<F>(&headers.tuple, to);
     if ours && place == Place::Pod && bounces::<F>(&headers.tuple, to) {
-        skb.rewrite(headers, to)?;
+        skb.rewrite_in_place(headers, to)?;
         return Ok(Sent {
             translated: true,
             verdict: skb.bounce()?,
@@ -262,7 +262,7 @@ where
             Maps.mark_flow(&headers.tuple, checked_at(skb.ifindex()));
         }
         if changes {
-            skb.rewrite(headers, to)?;
+            skb.rewrite_in_place(headers, to)?;
         }
         return Ok(Sent {
             translated: changes,
@@ -284,7 +284,7 @@ where
     }
     let mut translated = changes && decision != code::ANSWER;
     if translated {
-        skb.rewrite(headers, to)?;
+        skb.rewrite_in_place(headers, to)?;
     }
     let verdict = if ours {
         skb.forward::<F>(headers.l3, to)?
@@ -293,7 +293,7 @@ where
         match direct::leave(&skb, headers, tuple) {
             Some(verdict) => {
                 if decision == code::ANSWER {
-                    skb.rewrite(headers, to)?;
+                    skb.rewrite_in_place(headers, to)?;
                     translated = true;
                 }
                 skb.mark();

@@ -1,10 +1,14 @@
 //! Past the host's stack: every path again with packets that go straight to pods, and what only the stack can do.
 
+use std::mem::MaybeUninit;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use abi::Counter;
+use abi::protocol::UDP as UDP_PROTOCOL;
 use anyhow::{Context as _, Result};
+use rustix::net::sockopt::{Timeout, set_ipv6_unicast_hops, set_socket_timeout};
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SocketType, recv, socket};
 use testbed::probe::How;
 use testbed::wait::wait_for;
 use testbed::{Load, Mode};
@@ -118,6 +122,70 @@ fn what_is_too_big_for_a_pod_s_link_hears_so() -> Result<()> {
                 assert_eq!(report.failed, 0, "{path:?} {target}: {:?}", report.errors);
                 assert!(report.ok >= 16, "{path:?} {target}: {} blocks", report.ok);
             }
+        }
+    }
+    Ok(())
+}
+
+/// Hops that are left to a UDP packet that comes to a port, if this frame is one.
+fn hops_left(frame: &[u8], v6: bool, port: u16) -> Option<u8> {
+    let (len, protocol, hops) = if v6 { (40, 6, 7) } else { (20, 9, 8) };
+    let (header, udp) = (frame.get(14..14 + len)?, frame.get(14 + len..)?);
+    let udp_to_port = header[protocol] == UDP_PROTOCOL && udp.get(2..4)? == port.to_be_bytes();
+    (header[0] >> 4 == if v6 { 6 } else { 4 } && udp_to_port).then_some(header[hops])
+}
+
+#[test]
+fn the_way_through_a_node_is_one_hop() -> Result<()> {
+    const EVERYTHING: u16 = 3; // ETH_P_ALL
+    for path in [
+        Path::PodLink,
+        Path::XdpNodePort,
+        Path::XdpClusterIp,
+        Path::TcNodePort,
+        Path::TcClusterIp,
+    ] {
+        let mut stage = Stage::set(path)?;
+        stage.go_straight()?;
+        for v6 in [false, true] {
+            stage.serve(v6, &stage.pods(v6)[..1], 0)?;
+            let protocol = Protocol::from_raw(u32::from(EVERYTHING.to_be()).try_into()?);
+            let tap = stage.backends[0].netns().run(|| {
+                let tap = socket(AddressFamily::PACKET, SocketType::RAW, Some(protocol))?;
+                set_socket_timeout(&tap, Timeout::Recv, Some(Duration::from_secs(5)))?;
+                Ok(tap)
+            })?;
+            let target = stage.target(v6, UDP);
+            let client = stage.client_netns().run(|| {
+                let any: SocketAddr = if v6 {
+                    ([0u16; 8], 0).into()
+                } else {
+                    ([0u8; 4], 0).into()
+                };
+                let client = UdpSocket::bind(any)?;
+                if v6 {
+                    set_ipv6_unicast_hops(&client, Some(7))?;
+                } else {
+                    client.set_ttl(7)?;
+                }
+                client.connect(target)?;
+                Ok(client)
+            })?;
+            let before = straight(&stage)?;
+            // The first packet of a flow, and later ones, short and long.
+            for len in [1, 1, 900] {
+                client.send(&vec![b'x'; len])?;
+                let mut frame = [MaybeUninit::uninit(); 2048];
+                let seen = loop {
+                    let ((frame, _), _) = recv(&tap, &mut frame, RecvFlags::empty())
+                        .with_context(|| format!("{path:?} v6={v6}: no packet came"))?;
+                    if let Some(seen) = hops_left(frame, v6, UDP) {
+                        break seen;
+                    }
+                };
+                assert_eq!(seen, 6, "{path:?} v6={v6} {len}");
+            }
+            assert!(straight(&stage)? >= before + 3, "{path:?} v6={v6}");
         }
     }
     Ok(())
