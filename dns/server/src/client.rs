@@ -42,20 +42,52 @@ pub async fn datagram(
     }
 }
 
+/// Asks by a stream and waits for the answer.
+async fn stream(server: SocketAddr, query: &Message) -> Result<Message, String> {
+    let io = |error: std::io::Error| error.to_string();
+    let mut query = query.clone();
+    query.metadata.id = connection::random_id();
+    let octets = query.to_vec().map_err(|error| error.to_string())?;
+    let length = u16::try_from(octets.len()).map_err(|_| "the query is too long")?;
+    let mut stream = connection::tcp(server, None).await.map_err(io)?;
+    let framed = [&length.to_be_bytes(), octets.as_slice()].concat();
+    stream.write_all(&framed).await.map_err(io)?;
+    let length = stream.read_u16().await.map_err(io)?;
+    let mut buffer = vec![0; usize::from(length)];
+    stream.read_exact(&mut buffer).await.map_err(io)?;
+    let answer = Message::from_vec(&buffer).map_err(|error| error.to_string())?;
+    match answer.metadata.id == query.metadata.id {
+        true => Ok(answer),
+        false => Err("the answer is another query's".to_owned()),
+    }
+}
+
 /// The serial of a zone at a server.
 ///
 /// # Errors
 ///
 /// When the server does not tell.
 pub async fn serial(server: SocketAddr, zone: &Name) -> Result<u32, String> {
+    const PATIENCE: Duration = Duration::from_secs(5);
     let mut query = Message::query();
     query.add_query(Query::query(zone.clone(), RecordType::SOA));
-    let answer = datagram(server, &query, Duration::from_secs(5)).await?;
-    let soa = answer.answers.iter().find_map(|record| match &record.data {
-        RData::SOA(soa) => Some(soa.serial),
-        _ => None,
-    });
-    soa.ok_or_else(|| {
+    let serial = |answer: &Message| {
+        let mut answers = answer.answers.iter();
+        answers.find_map(|record| match &record.data {
+            RData::SOA(soa) => Some(soa.serial),
+            _ => None,
+        })
+    };
+    // Some servers tell of a catalog only by a stream, where the client is who he says (knot does).
+    if let Ok(answer) = datagram(server, &query, PATIENCE).await
+        && let Some(serial) = serial(&answer)
+    {
+        return Ok(serial);
+    }
+    let answer = tokio::time::timeout(PATIENCE, stream(server, &query))
+        .await
+        .unwrap_or_else(|_| Err("no answer in time".to_owned()))?;
+    serial(&answer).ok_or_else(|| {
         format!(
             "no SOA of {zone} in the answer ({})",
             answer.metadata.response_code

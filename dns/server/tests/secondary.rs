@@ -55,10 +55,12 @@ async fn a_catalogs_zones_come_and_go() {
     write(at, "zone", zone);
     catalog(at, 1, "one.zones 0 PTR a.example.\n");
     let shown = at.display();
+    // As knot does, the primary tells of the catalog by streams alone.
     let primary = common::run(
         &format!(
             ". {{\n bind 127.0.0.1\n transfer {{\n  to *\n }}\n file {shown}/catalog catalog.example {{\n  reload 50ms\n }}\n \
-             file {shown}/zone a.example b.example\n}}\n"
+             file {shown}/zone a.example b.example\n}}\n\
+             catalog.example {{\n bind 127.0.0.1\n view datagrams {{\n  expr proto() == 'udp'\n }}\n}}\n"
         ),
         None,
     )
