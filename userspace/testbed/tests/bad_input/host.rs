@@ -123,7 +123,11 @@ fn missing_file_systems_are_named() -> Result<()> {
 #[test]
 fn tables_that_the_kernel_cannot_make_are_named() -> Result<()> {
     let node = Node::create()?;
-    for (flag, table) in [("--frontends-max", "FRONTENDS"), ("--rings-max", "RINGS")] {
+    for (flag, table) in [
+        ("--frontends-max", "FRONTENDS"),
+        ("--backends-max", "BACKENDS"),
+        ("--rings-max", "RINGS"),
+    ] {
         let root = format!("--bpffs-root={}", node.bpffs().join(table).display());
         up(&node, &[root, format!("{flag}=4294967295")])?
             .assert_refused(1, &[table, "4294967295 entries", flag]);
