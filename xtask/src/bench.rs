@@ -13,7 +13,7 @@ use crate::setup;
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Which bench
-    #[arg(default_value = "datapath", value_parser = ["datapath", "dns", "kernel-dns", "apiserver"])]
+    #[arg(default_value = "datapath", value_parser = ["datapath", "dns", "kernel-dns", "apiserver", "cni"])]
     name: String,
     /// Fewer and shorter runs: ends within two minutes
     #[arg(long)]
@@ -31,6 +31,9 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.name == "dns" {
         setup::install_tools(&setup::DNS_BENCH)?;
+    }
+    if options.name == "cni" {
+        setup::install_tools(&setup::CNI_BENCH)?;
     }
     let executables = build::optimised()?;
     let mut bench = Command::new(cmd::named(&executables, "bench")?);

@@ -54,8 +54,18 @@ pub(crate) const DNS_BENCH: [Tool; 3] = [
     ("nsd", "nsd", "a DNS server to compare with"),
 ];
 
+/// What `bench cni` needs beside: plugins, which are on no PATH.
+pub(crate) const CNI_BENCH: [Tool; 1] = [CNI_PLUGINS];
+
+const CNI_PLUGINS: Tool = (
+    "/usr/lib/cni/bridge",
+    "containernetworking-plugins",
+    "CNI plugins to compare with, and to come after in a chain",
+);
+
 /// What tests compare with, look names up with, and write rules of others with.
-pub(crate) const TEST: [Tool; 6] = [
+pub(crate) const TEST: [Tool; 7] = [
+    CNI_PLUGINS,
     (
         "iptables",
         "iptables",

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use model::Protocol;
-use model::policy::{Pod, PodKey, Policy, PolicyKey, World};
+use model::policy::{Labels, Pod, PodKey, Policy, PolicyKey, World};
 
 use crate::event::{Event, Listing};
 use crate::finding::{port_number, usable};
@@ -28,6 +28,8 @@ pub struct Policies {
     /// Nobody serves ClusterNetworkPolicies.
     no_cluster: bool,
     pods: Listing<PodKey>,
+    /// Pods of this node that use its network, by their labels: no policy holds for them.
+    host_pods: BTreeMap<PodKey, Labels>,
     namespaces: Listing<Arc<str>>,
 }
 
@@ -112,13 +114,17 @@ impl Policies {
     /// Folds what the watch of all Pods said.
     pub fn pod(&mut self, event: Event<objects::Pod>) {
         match event {
-            Event::Restarted => self.pods.restart(self.world.pods.keys().cloned()),
+            Event::Restarted => {
+                let known = self.world.pods.keys().chain(self.host_pods.keys());
+                self.pods.restart(known.cloned());
+            }
             Event::Applied(object) => {
                 let key = PodKey {
                     namespace: object.metadata.namespace.as_str().into(),
                     name: object.metadata.name.as_str().into(),
                 };
                 self.pods.mention(&key);
+                self.note_host_pod(&key, &object);
                 match pod(&object, &self.node_name) {
                     Some(pod) if self.world.pods.get(&key) == Some(&pod) => {}
                     Some(pod) => {
@@ -134,11 +140,13 @@ impl Policies {
                     name: name.into(),
                 };
                 self.pods.mention(&key);
+                self.changed |= self.host_pods.remove(&key).is_some();
                 self.forget_pod(&key);
             }
             Event::Synced => {
                 self.changed |= !self.pods.complete_once();
                 for key in self.pods.finish() {
+                    self.changed |= self.host_pods.remove(&key).is_some();
                     self.forget_pod(&key);
                 }
             }
@@ -208,6 +216,30 @@ impl Policies {
     #[must_use]
     pub fn findings(&self) -> &BTreeMap<PolicyKey, PolicyFindings> {
         &self.findings
+    }
+
+    /// Pods of this node that a policy selects and that use the node's network: it does not hold for them, since they
+    /// have the node's own addresses, by which nobody can tell them apart.
+    pub fn unheld<'a>(&'a self, policy: &'a Policy) -> impl Iterator<Item = &'a PodKey> {
+        let none = const { &Labels::new() };
+        let selected = self.host_pods.iter().filter(move |(key, labels)| {
+            let namespace = self.world.namespaces.get(&key.namespace).unwrap_or(none);
+            policy.subject.matches(&key.namespace, namespace, labels)
+        });
+        selected.map(|(key, _)| key)
+    }
+
+    fn note_host_pod(&mut self, key: &PodKey, object: &objects::Pod) {
+        let ended = matches!(object.status.phase.as_str(), "Succeeded" | "Failed");
+        let is_one = object.spec.host_network && !ended && object.spec.node_name == self.node_name;
+        let before = self.host_pods.get(key);
+        if !is_one {
+            self.changed |= self.host_pods.remove(key).is_some();
+        } else if before != Some(&object.metadata.labels) {
+            let labels = object.metadata.labels.clone();
+            self.host_pods.insert(key.clone(), labels);
+            self.changed = true;
+        }
     }
 
     fn put(&mut self, key: PolicyKey, policy: Policy, findings: PolicyFindings) {

@@ -53,7 +53,7 @@ labelled! {
         DropFragment = 13, "drop_fragment";
         /// Dropped: the table of flows refused the entry.
         DropFlowsFull = 14, "drop_flows_full";
-        /// Dropped: no free port for source translation towards this backend.
+        /// Dropped: no free port of this node's for a translated source towards this backend or host.
         DropSnatExhausted = 15, "drop_snat_exhausted";
         /// Dropped: a frontend led to an empty ring slot or backend; the tables are not whole.
         DropNoBackend = 16, "drop_no_backend";
@@ -83,6 +83,8 @@ labelled! {
         TcTooBig = 27, "tc_too_big";
         /// Dropped: a pod sent from an address that is none of its own.
         DropForged = 28, "drop_forged";
+        /// TC gave a pod's packet that leaves the cluster this node's address, or an answer to an echo request the pod's.
+        TcMasquerade = 36, "tc_masquerade";
         /// Dropped: the policies of the pod that it is for do not let it in.
         DropPolicyIngress = 40, "drop_policy_ingress";
         /// Dropped: the policies of the pod that it is from do not let it out.

@@ -75,6 +75,10 @@ pub mod flags {
     /// itself, of the same ports. The answers are that one's.
     pub const TAKEN: u32 = 1 << 5;
 
+    /// Of the entry of answers from outside of the cluster to this node's address: they are answers of a service's flow,
+    /// too, whose backend is there. What has become of them by this entry has another one.
+    pub const NESTED: u32 = 1 << 6;
+
     /// The bits that hold the index of the device where packets of the client arrive, if it was asked once whether the
     /// way back to the client is the way that its packets come. Zero otherwise.
     pub const CHECKED_AT: u32 = 0xffff_ff00;

@@ -26,6 +26,7 @@ pub mod frontends;
 pub mod host;
 pub mod host_routing;
 pub mod loads;
+pub mod masquerade;
 pub mod policy;
 pub mod reverse_sockets;
 pub mod rings;
@@ -46,6 +47,7 @@ pub use frontends::{Frontend, FrontendKey4, FrontendKey6, Scope};
 pub use host::Host;
 pub use host_routing::HostRouting;
 pub use loads::{Connection, Load};
+pub use masquerade::{InsideKey, Masquerade};
 pub use policy::{
     Conversation, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey,
     PolicyPeerKey, PolicyPortKey, PolicyVerdictKey,

@@ -1,6 +1,7 @@
 //! What to do with a packet: find its flow, or choose a backend and begin one.
 
 pub mod code;
+pub mod masquerade;
 
 use abi::flows::flags::{self, CHECKED_AT};
 use abi::frontends::flags::{CHECK_SOURCE, DROP, HASHED, HOST_ONLY, LEAST};
@@ -55,6 +56,8 @@ pub enum Kind {
     Checked,
     /// From the backend.
     Reply,
+    /// As [`Reply`](Kind::Reply), and what it becomes is one of another flow's, which is not looked at here.
+    Nested,
 }
 
 /// The service of a conversation with a backend itself, which has entries only to keep its answers apart from those
@@ -108,12 +111,20 @@ pub fn balance<F: Family, T: Tables<F>>(
             if !here {
                 return Decision::Answer;
             }
-            return rewrite(tables, headers, to, Kind::Reply);
+            let kind = if state.flags() & flags::NESTED == 0 {
+                Kind::Reply
+            } else {
+                Kind::Nested
+            };
+            return rewrite(tables, headers, to, kind);
         }
-        if state.service() == DIRECT && behind_xdp() {
+        // That of what goes out of the cluster is carried out where the packet leaves the node. Its address may have
+        // become a service's since.
+        let leaves = masquerade::is(state);
+        if state.service() == DIRECT && (behind_xdp() || leaves && !begins(headers)) {
             return Decision::Pass;
         }
-        if stays(tables, headers, state) {
+        if !leaves && stays(tables, headers, state) {
             *to = *state.to();
             let checked = flags::checked_at(ifindex);
             let kind =
@@ -124,7 +135,7 @@ pub fn balance<F: Family, T: Tables<F>>(
                 };
             return rewrite(tables, headers, to, kind);
         }
-        was_direct = state.service() == DIRECT;
+        was_direct = state.service() == DIRECT && !leaves;
     }
     let found = match frontend(tables, place, &headers.tuple) {
         None if place == Place::Pod && headers.transport == Transport::Udp => {
@@ -138,6 +149,7 @@ pub fn balance<F: Family, T: Tables<F>>(
         now_secs: 0,
         place,
         snat: false,
+        nested: false,
         opens: headers.transport == Transport::Tcp && opens(headers),
     };
     let begun = match found {
@@ -166,8 +178,8 @@ pub fn balance<F: Family, T: Tables<F>>(
     }
 }
 
-/// Decides on a packet on its way to a client: only the answers of known flows are touched. For headers and `to`
-/// see [`balance`].
+/// Decides on a packet on its way to a client: only the answers of known flows are touched, and what goes out of the
+/// cluster, which is for a node's device alone to carry out. For headers and `to` see [`balance`].
 #[inline(always)]
 pub fn reply<F: Family, T: Tables<F>>(
     tables: &T,
@@ -187,6 +199,10 @@ pub fn reply<F: Family, T: Tables<F>>(
         Some(state) if state.flags() & flags::REPLY != 0 && is_answer(tables, headers, state) => {
             *to = *state.to();
             rewrite(tables, headers, to, Kind::Reply)
+        }
+        Some(state) if masquerade::goes_on(tables, headers, state) => {
+            *to = *state.to();
+            rewrite(tables, headers, to, Kind::Forward)
         }
         Some(_) | None => Decision::Pass,
     }
@@ -339,15 +355,20 @@ fn stays<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>, state: &F::S
     }
 }
 
-/// Whether a packet that may begin a conversation has the tuple that a service's flow has behind its translation.
+/// Whether a packet may begin a conversation.
 #[inline(always)]
-fn mixes<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>) -> bool {
-    let begins = match headers.transport {
+fn begins<F: Family>(headers: &Headers<F>) -> bool {
+    match headers.transport {
         Transport::Tcp | Transport::Sctp => opens(headers),
         Transport::Udp => true,
         Transport::Icmp | Transport::Elsewhere | Transport::Other => false,
-    };
-    begins
+    }
+}
+
+/// Whether a packet that may begin a conversation has the tuple that a service's flow has behind its translation.
+#[inline(always)]
+fn mixes<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>) -> bool {
+    begins(headers)
         && match tables.flow(&headers.tuple.reversed(), false) {
             Some(state) => {
                 state.flags() & (flags::REPLY | flags::SNAT | flags::TAKEN) == flags::REPLY
@@ -403,6 +424,7 @@ pub struct Beginning {
     now_secs: u32,
     place: Place,
     snat: bool,
+    nested: bool,
     opens: bool,
 }
 
@@ -487,6 +509,7 @@ pub fn begin<F: Family, T: Tables<F>>(
     to: &mut F::Flow,
 ) -> Decision {
     let snat = if beginning.snat { flags::SNAT } else { 0 };
+    let nested = if beginning.nested { flags::NESTED } else { 0 };
     let opening = if beginning.opens && !source_changes::<F>(tuple, to) {
         flags::OPENING
     } else {
@@ -497,7 +520,7 @@ pub fn begin<F: Family, T: Tables<F>>(
         beginning.service,
         beginning.backend,
         beginning.now_secs,
-        snat | opening | flags::REPLY,
+        snat | opening | nested | flags::REPLY,
     );
     // The answer's tuple must be no other flow's. The client's own port is tried first, unless it would mix with
     // this node's.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use abi::flows::flags::CLOSING;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, Flow4, FlowState4, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey4, NodeConfig, SourceKey, SpreadWord,
+    FragmentPorts, Frontend, FrontendKey4, InsideKey, NodeConfig, SourceKey, SpreadWord,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -22,6 +22,8 @@ pub(crate) struct Model {
     pub(crate) backends: BTreeMap<BackendId, Backend>,
     /// Every client of a service that admits not all.
     pub(crate) admitted: Vec<SourceKey>,
+    /// The cluster's ranges, the longest first.
+    pub(crate) inside: Vec<(InsideKey, u32)>,
     pub(crate) node: NodeConfig,
     pub(crate) xdp: bool,
     pub(crate) dns: Option<DnsControl>,
@@ -64,6 +66,16 @@ impl Shared for Model {
 
     fn admits(&self, key: &SourceKey) -> bool {
         self.admitted.contains(key)
+    }
+
+    fn inside(&self, key: &InsideKey) -> Option<u32> {
+        let holds = |range: &InsideKey| {
+            let bits = range.prefix_len - abi::masquerade::FAMILY_BITS;
+            let differ = u128::from_be_bytes(range.addr) ^ u128::from_be_bytes(key.addr);
+            range.family == key.family && (bits == 0 || differ >> (128 - bits) == 0)
+        };
+        let found = self.inside.iter().find(|(range, _)| holds(range));
+        found.map(|(_, flags)| *flags)
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {

@@ -2,7 +2,7 @@
 
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, FragmentKey, FragmentPorts, Frontend,
-    NodeConfig, SourceKey, SpreadWord,
+    InsideKey, NodeConfig, SourceKey, SpreadWord,
 };
 
 use crate::balance::{self, Beginning};
@@ -24,6 +24,8 @@ pub trait Shared {
     fn keep_affinity(&self, key: &AffinityKey, affinity: &Affinity);
     /// Whether a service admits a client, where it does not admit all.
     fn admits(&self, key: &SourceKey) -> bool;
+    /// What is known of the longest range of the cluster's that holds an address; `None` where none does.
+    fn inside(&self, key: &InsideKey) -> Option<u32>;
     /// The ports of a fragmented packet.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
     /// Remembers the ports of a fragmented packet. A table that refuses costs the later fragments.

@@ -28,6 +28,7 @@ mod kernel {
     mod hint;
     mod load;
     mod maps;
+    mod masquerade;
     mod mem;
     mod outlined;
     mod pod_egress;

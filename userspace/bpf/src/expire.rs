@@ -22,6 +22,8 @@ pub mod timeout {
     pub const CLOSED_SECS: u32 = 120;
     /// Of UDP, which has no end (RFC 4787 section 4.3: two minutes at least).
     pub const DATAGRAMS_SECS: u32 = 180;
+    /// Of echo requests (RFC 5508 section 3.2: a minute at least).
+    pub const ECHOES_SECS: u32 = 60;
 }
 
 /// Forgets flows that are over at `now_secs`, both directions of each at once. Gives how many entries that were.
@@ -72,6 +74,10 @@ pub fn expire_flows(bpffs_root: &Path, now_secs: u32) -> Result<usize, Error> {
     Ok(family!(FLOWS4, Flow4, FlowState4) + family!(FLOWS6, Flow6, FlowState6))
 }
 
+/// Protocol numbers of the two families' ICMP.
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
+
 /// What is known of one direction.
 #[derive(Clone, Copy)]
 struct Seen {
@@ -82,6 +88,7 @@ struct Seen {
 fn is_over(proto: u8, one: Seen, other: Seen) -> bool {
     let secs = match (proto, one.closing, other.closing) {
         (UDP, ..) => timeout::DATAGRAMS_SECS,
+        (ICMP | ICMPV6, ..) => timeout::ECHOES_SECS,
         (_, true, true) => timeout::CLOSED_SECS,
         (_, true, false) | (_, false, true) => timeout::CLOSE_WAIT_SECS,
         (_, false, false) => timeout::ESTABLISHED_SECS,

@@ -22,6 +22,7 @@ mod flows;
 mod foreign;
 mod grow;
 mod link;
+mod masquerade;
 mod netlink;
 mod object;
 mod pass;
@@ -47,13 +48,15 @@ pub use features::{Feature, features};
 pub use flows::{adopt_flows, forget_flows};
 pub use foreign::Foreign;
 pub use link::{DeviceReport, XdpMode};
+pub use masquerade::Masquerading;
 pub use pass::XdpPass;
 pub use pod_links::PodLinks;
 pub use policy::PolicyTable;
 pub use probe::Probe;
 pub use spec::Capacities;
 pub use status::{
-    DnsStatus, HostRoutingStatus, LinkStatus, Place, ProgramStatus, RoutingMode, Status,
+    DnsStatus, HostRoutingStatus, LinkStatus, MasqueradeStatus, Place, ProgramStatus, RoutingMode,
+    Status,
 };
 pub use trial::Trial;
 pub use view::{Fill, Flow, TestRun, View};

@@ -1,10 +1,10 @@
 //! Keys as people write them, for errors.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use abi::{
-    AffinityKey, Flow4, Flow6, FragmentKey, FrontendKey4, FrontendKey6, ReverseSocketKey,
-    SourceKey, family, protocol,
+    AffinityKey, Flow4, Flow6, FragmentKey, FrontendKey4, FrontendKey6, InsideKey,
+    ReverseSocketKey, SourceKey, family, protocol,
 };
 use zerocopy::IntoBytes as _;
 
@@ -69,6 +69,19 @@ impl Show for SourceKey {
     fn show(&self) -> String {
         let range = plan::text::source_range(self);
         format!("{range} of service {}", self.service)
+    }
+}
+
+impl Show for InsideKey {
+    fn show(&self) -> String {
+        let [a, b, c, d, ..] = self.addr;
+        let addr = if self.family == u32::from(family::V4) {
+            IpAddr::from([a, b, c, d])
+        } else {
+            IpAddr::from(self.addr)
+        };
+        let bits = self.prefix_len.saturating_sub(abi::masquerade::FAMILY_BITS);
+        format!("{addr}/{bits}")
     }
 }
 

@@ -119,6 +119,8 @@ specs! {
     POLICY_HELD = abi::policy::HELD, abi::PolicyHeldKey => abi::PolicyHeld, "", None;
     SWITCHES = abi::events::SWITCHES, u32 => abi::Watchers, "", None;
     EVENTS_LOST = abi::events::LOST, u32 => u64, "", None;
+    INSIDE = abi::masquerade::INSIDE, abi::InsideKey => u32, "", None;
+    MASQUERADE = abi::masquerade::NAME, u32 => abi::Masquerade, "", None;
     COUNTERS = abi::counters::NAME, u32 => abi::CounterValue, "", None;
 }
 

@@ -28,6 +28,8 @@ pub struct Status {
     pub host_routing: HostRoutingStatus,
     /// Who answers DNS queries of this node's pods.
     pub dns: DnsStatus,
+    /// What pods' packets that leave the cluster have as their source.
+    pub masquerade: MasqueradeStatus,
     /// Loaded programs.
     pub programs: Vec<ProgramStatus>,
     /// What they are attached to.
@@ -115,6 +117,40 @@ pub(crate) fn dns(control: &abi::DnsControl) -> DnsStatus {
             ["local", "service"],
         ),
         names_left_out: control.left_out,
+    }
+}
+
+/// What pods' packets that leave the cluster have as their source, by family.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MasqueradeStatus {
+    /// IPv4.
+    pub ipv4: RoutingMode,
+    /// IPv6.
+    pub ipv6: RoutingMode,
+}
+
+/// Reads whether sources are translated.
+pub(crate) fn masquerade(control: &abi::Masquerade, node: &abi::NodeConfig) -> MasqueradeStatus {
+    use abi::masquerade::families;
+    let mode = |family: u32, has_address: bool| {
+        let on = control.families & family != 0;
+        let (mode, reason) = match (on, has_address) {
+            (false, _) => ("pod", "nothing translates the pods' addresses"),
+            (true, true) => (
+                "node",
+                "this node's address, where a device of --devices sends",
+            ),
+            (true, false) => (
+                "none",
+                "this node has no address of the family: they are dropped",
+            ),
+        };
+        RoutingMode { mode, reason }
+    };
+    MasqueradeStatus {
+        ipv4: mode(families::V4, node.addr4 != [0; 4]),
+        ipv6: mode(families::V6, node.addr6 != [0; 16]),
     }
 }
 

@@ -16,6 +16,7 @@ use plan::{FrontendKey, Tables};
 use serde::Serialize;
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::masquerade::Masquerading;
 use crate::pins::{self, Pins};
 use crate::policy::Policies;
 use crate::status::{self, Status};
@@ -69,6 +70,7 @@ pub struct View {
     dns_names: Hash<DnsName, DnsAnswer>,
     dns_control: Array<DnsControl>,
     pub(crate) policies: Policies,
+    masquerading: Masquerading,
     config: OwnedFd,
     counters: OwnedFd,
     cpus: usize,
@@ -109,6 +111,7 @@ impl View {
             dns_names: Hash::open(&pins, spec::DNS_NAMES, true)?,
             dns_control: Array::open(&pins, spec::DNS_CONTROL, true)?,
             policies: Policies::open(&pins, read_only)?,
+            masquerading: Masquerading::open_pins(&pins, read_only)?,
             config: open_pinned(&pins, &spec::CONFIG, read_only)?.0,
             counters: open_pinned(&pins, &spec::COUNTERS, true)?.0,
             cpus,
@@ -236,6 +239,12 @@ impl View {
         Ok(lease)
     }
 
+    /// What is masqueraded.
+    #[must_use]
+    pub fn masquerading(&self) -> &Masquerading {
+        &self.masquerading
+    }
+
     /// What the holder of the DNS zone says of names that are answered here and of its own instance.
     #[must_use]
     pub fn dns(&self) -> DnsControl {
@@ -356,6 +365,11 @@ impl View {
             hash!(ENDPOINTS6, endpoints6),
             hash!(DNS_NAMES, dns_names),
             hash!(SOURCES, sources),
+            fill(
+                &spec::INSIDE,
+                self.masquerading.inside.count()?,
+                self.masquerading.inside.capacity(),
+            ),
         ];
         fills.extend(self.policies.fill()?);
         Ok(fills)
@@ -374,6 +388,7 @@ impl View {
             kernel: Probe::read(),
             host_routing: status::host_routing(&self.host_routing()?),
             dns: status::dns(&self.dns()),
+            masquerade: status::masquerade(&self.masquerading.control()?, &self.node()?),
             programs: status::programs(&self.pins)?,
             links: status::links(&self.pins)?,
             tables: self.fill()?,

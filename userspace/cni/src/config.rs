@@ -149,17 +149,35 @@ impl Config {
                 ),
             ));
         }
-        if !self.runtime_config.port_mappings.is_empty() {
-            return unsupported(
-                "portMappings: `fairlead proxy --host-ports` serves the host ports of Pods; take the capability portMappings out of the plugin's list",
-            );
-        }
         if self.runtime_config.bandwidth.is_some() {
             return unsupported(
                 "bandwidth: take the capability bandwidth out of the plugin's list",
             );
         }
         self.ranges().map(drop)
+    }
+
+    /// What only ADD needs of `portMappings`: whether somebody serves them. The agent does, where it serves the host ports
+    /// of Pods, and knows from the Pod itself which; of a container that is no Pod's it knows nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::UnsupportedField`].
+    pub(crate) fn check_port_mappings(&self, served: bool, pod: &str) -> Result<(), Failure> {
+        let refused = |msg: &str| Err(Failure::new(Code::UnsupportedField, msg));
+        if self.runtime_config.port_mappings.is_empty() {
+            Ok(())
+        } else if !served {
+            refused(
+                "portMappings: nobody serves host ports here; start `fairlead proxy --cni` with --host-ports, or take the capability portMappings out of the plugin's list",
+            )
+        } else if pod.is_empty() {
+            refused(
+                "portMappings: only host ports of Pods are served, and CNI_ARGS names none (K8S_POD_NAMESPACE, K8S_POD_NAME)",
+            )
+        } else {
+            Ok(())
+        }
     }
 
     /// The version of what is read and written.
@@ -308,6 +326,32 @@ mod tests {
     }
 
     #[test]
+    fn host_ports_are_somebody_s_or_refused() {
+        let with = |mappings: &str| {
+            let text = format!(
+                r#"{{"cniVersion":"1.1.0","name":"pods","runtimeConfig":{{"portMappings":{mappings}}}}}"#
+            );
+            Config::parse(text.as_bytes()).unwrap()
+        };
+        let asks = r#"[{"hostPort":80,"containerPort":8080,"protocol":"tcp"}]"#;
+        for (mappings, served, pod, accepted) in [
+            ("[]", false, "", true),
+            (asks, true, "default/web", true),
+            (asks, false, "default/web", false),
+            (asks, true, "", false),
+        ] {
+            let checked = with(mappings).check_port_mappings(served, pod);
+            let code = checked.map_err(|failure| failure.code);
+            let expected = if accepted {
+                Ok(())
+            } else {
+                Err(Code::UnsupportedField)
+            };
+            assert_eq!(code, expected, "{mappings} {served} {pod:?}");
+        }
+    }
+
+    #[test]
     fn what_a_configuration_may_say() {
         let cases = [
             ("", ""),
@@ -358,10 +402,6 @@ mod tests {
                 "7 \"02:00",
             ),
             (r#","runtimeConfig":{"portMappings":[]}"#, ""),
-            (
-                r#","runtimeConfig":{"portMappings":[{"hostPort":80}]}"#,
-                "2 portMappings",
-            ),
         ];
         for (more, expected) in cases {
             let found = verdict(more);

@@ -29,6 +29,8 @@ const MTU_DEFAULT: u32 = 1_500;
 /// Whatever stands in the way; then nothing is left of it.
 pub(crate) fn add(environment: &Environment, config: &Config) -> Result<Value, Failure> {
     config.check()?;
+    let node = NodeFacts::read(config)?;
+    config.check_port_mappings(node.host_ports, &environment.args.pod)?;
     let (netns, path) = netns(environment)?;
     let host = Rtnl::open()?;
     let programs = programs(config)?;
@@ -40,7 +42,6 @@ pub(crate) fn add(environment: &Environment, config: &Config) -> Result<Value, F
         programs.attach(wire::host_side(&host, &netns, &attachment.ifname)?)?;
         return Ok(before.clone());
     }
-    let node = NodeFacts::read(config)?;
     if node.sets.is_empty() {
         return Err(Failure::new(Code::TryAgainLater, no_ranges(config)));
     }
@@ -284,6 +285,7 @@ fn no_ranges(config: &Config) -> String {
 struct NodeFacts {
     sets: Vec<Vec<Range>>,
     mtu: Option<u32>,
+    host_ports: bool,
 }
 
 impl NodeFacts {
@@ -305,6 +307,7 @@ impl NodeFacts {
         Ok(NodeFacts {
             sets: if sets.is_empty() { file.sets() } else { sets },
             mtu: file.mtu,
+            host_ports: file.host_ports,
         })
     }
 

@@ -282,10 +282,25 @@ pub(crate) struct DatapathFlags {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PodNetworkFlags {
     /// Make the pods' network: tell the plugin `fairlead-cni` of this node's podCIDRs, container runtimes of the plugin,
-    /// and lead to the pods of other nodes. What pods send out of the cluster keeps their addresses as its source: nothing
-    /// translates it. Off beside another CNI plugin
+    /// and lead to the pods of other nodes. Off beside another CNI plugin
     #[arg(long)]
     pub(crate) cni: bool,
+    /// With --cni: whether what pods send out of the cluster by a device of --devices gets this node's address and one of
+    /// its ports 61000 to 65535 as its source (TCP, UDP, SCTP, echo requests); nothing else translates it. Conversations
+    /// that are translated when it is switched off stay so
+    #[arg(
+        long,
+        value_name = "BOOL",
+        action = clap::ArgAction::Set,
+        default_value_t = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) masquerade: bool,
+    /// Destinations that see pods' own addresses, beside the pods and nodes of the cluster: those that know a way back
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',', requires = "cni")]
+    pub(crate) non_masquerade_cidrs: Vec<IpNet>,
     /// How packets get to pods of other nodes
     #[arg(long, value_enum, default_value_t, requires = "cni")]
     pub(crate) cni_overlay: CniOverlay,
@@ -442,7 +457,8 @@ pub(crate) struct Proxy {
     /// Program what the API server holds now, and exit
     #[arg(long)]
     pub(crate) once: bool,
-    /// Detach every program, remove every pin, and exit
+    /// Detach every program, remove every pin, what --cni made (the network's configuration in --cni-conf-dir,
+    /// --cni-node-file, routes to other nodes' pods, the tunnel) and a bpffs that Fairlead mounted, and exit
     #[arg(long)]
     pub(crate) cleanup: bool,
 }

@@ -15,6 +15,9 @@ pub struct NodeFile {
     /// Largest packet that gets to every other node as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// The agent serves the host ports that Pods of this node ask for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub host_ports: bool,
 }
 
 impl NodeFile {
@@ -39,7 +42,10 @@ mod tests {
     fn a_set_for_each_family() {
         let cases = [
             (r#"{}"#, vec![]),
-            (r#"{"podCIDRs":["10.1.0.0/24"],"mtu":1450,"x":1}"#, vec![1]),
+            (
+                r#"{"podCIDRs":["10.1.0.0/24"],"mtu":1450,"hostPorts":true,"x":1}"#,
+                vec![1],
+            ),
             (
                 r#"{"podCIDRs":["fd00::/64","10.1.0.0/24","10.2.0.0/24"]}"#,
                 vec![2, 1],

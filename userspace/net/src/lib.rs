@@ -33,7 +33,7 @@ pub use ipsec::has_ipsec_policies;
 pub use iptables::remove_kube_proxy_chains;
 pub use kube_proxy::{release_translations, remove_kube_proxy_tables};
 pub use links::{Address, Change, Link, Links};
-pub use mounts::{cgroup2_mount, ensure_bpffs, is_bpffs};
+pub use mounts::{cgroup2_mount, ensure_bpffs, is_bpffs, release_bpffs};
 pub use netfilter::{Hooked, Netfilter};
 pub use netns::Netns;
 pub use paths::{HostRoute, Neighbour};

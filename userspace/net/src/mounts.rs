@@ -8,8 +8,12 @@ use crate::Error;
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
 
+/// The mounts that this process sees.
+const MOUNTS: &str = "/proc/self/mountinfo";
 /// Where a bpffs is mounted by convention.
 const BPFFS: &str = "/sys/fs/bpf";
+/// What a bpffs that we mount is called as the source of its mount, which means nothing to the kernel.
+const OURS: &str = "fairlead";
 
 /// The mount point of the unified cgroup hierarchy; on hosts with both versions that is often
 /// `/sys/fs/cgroup/unified`.
@@ -18,13 +22,51 @@ const BPFFS: &str = "/sys/fs/bpf";
 ///
 /// [`Error::NoCgroup2`], or [`Error::Path`] if the mounts cannot be read.
 pub fn cgroup2_mount() -> Result<PathBuf, Error> {
-    let path = Path::new("/proc/self/mountinfo");
+    let path = Path::new(MOUNTS);
     let text = fs::read_to_string(path).map_err(|source| Error::Path {
         action: "read",
         path: path.to_owned(),
         source,
     })?;
-    find_mount(&text, "cgroup2").ok_or(Error::NoCgroup2)
+    let found = mounts(&text).find(|mount| mount.kind == "cgroup2");
+    found.map(|mount| mount.point).ok_or(Error::NoCgroup2)
+}
+
+/// Unmounts the bpffs that `path` is or was on, if [`ensure_bpffs`] has mounted it and nothing is left there; whether it
+/// did.
+///
+/// # Errors
+///
+/// [`Error::Path`] if the mounts cannot be read or the kernel refuses.
+pub fn release_bpffs(path: &Path) -> Result<bool, Error> {
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Path {
+            action,
+            path,
+            source,
+        }
+    };
+    let list = Path::new(MOUNTS);
+    let text = fs::read_to_string(list).map_err(failed("read", list))?;
+    // Of some at one place the last is on top.
+    let here = mounts(&text).filter(|mount| path.starts_with(&mount.point));
+    let Some(Mount {
+        point,
+        kind: "bpf",
+        source: OURS,
+    }) = here.max_by_key(depth)
+    else {
+        return Ok(false);
+    };
+    let mut left = fs::read_dir(&point).map_err(failed("list", &point))?;
+    if left.next().is_some() {
+        return Ok(false); // somebody's
+    }
+    drop(left);
+    let unmounted = rustix::mount::unmount(&point, rustix::mount::UnmountFlags::empty());
+    unmounted.map_err(|error| failed("unmount", &point)(error.into()))?;
+    Ok(true)
 }
 
 /// True if `path`, or the nearest directory above it that exists, is on a bpffs.
@@ -56,7 +98,7 @@ pub fn ensure_bpffs(path: &Path) -> Result<(), Error> {
             let flags = rustix::mount::MountFlags::NOSUID
                 | rustix::mount::MountFlags::NODEV
                 | rustix::mount::MountFlags::NOEXEC;
-            rustix::mount::mount("bpf", target, "bpf", flags, None).map_err(Into::into)
+            rustix::mount::mount(OURS, target, "bpf", flags, None).map_err(Into::into)
         })
         .map_err(|source| Error::MountBpffs {
             path: target.to_owned(),
@@ -64,13 +106,28 @@ pub fn ensure_bpffs(path: &Path) -> Result<(), Error> {
         })
 }
 
-/// The first mount point of a kind in the text of /proc/self/mountinfo; see proc_pid_mountinfo(5).
-fn find_mount(mountinfo: &str, kind: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        // Optional fields end with a lone dash, behind which comes the kind.
+fn depth(mount: &Mount<'_>) -> usize {
+    mount.point.components().count()
+}
+
+/// A line of the text of /proc/self/mountinfo; see proc_pid_mountinfo(5).
+struct Mount<'a> {
+    point: PathBuf,
+    kind: &'a str,
+    source: &'a str,
+}
+
+/// The mounts that the text of /proc/self/mountinfo tells of, in order.
+fn mounts(mountinfo: &str) -> impl Iterator<Item = Mount<'_>> {
+    mountinfo.lines().filter_map(|line| {
+        // Optional fields end with a lone dash, behind which come kind and source.
         let (place, rest) = line.split_once(" - ")?;
-        (rest.split(' ').next() == Some(kind)).then_some(())?;
-        place.split(' ').nth(4).map(unescape)
+        let mut rest = rest.split(' ');
+        Some(Mount {
+            point: place.split(' ').nth(4).map(unescape)?,
+            kind: rest.next()?,
+            source: rest.next().unwrap_or_default(),
+        })
     })
 }
 
@@ -94,13 +151,13 @@ mod tests {
             30 24 0:26 / /sys/fs/cgroup rw shared:9 - tmpfs tmpfs rw,mode=755\n\
             31 30 0:27 / /sys/fs/cgroup/cpu rw shared:10 master:1 - cgroup cgroup rw,cpu\n\
             40 30 0:36 / /sys/fs/cgroup/my\\040own rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(
-            find_mount(hybrid, "cgroup2"),
-            Some(PathBuf::from("/sys/fs/cgroup/my own"))
-        );
-        assert_eq!(find_mount(hybrid, "bpf"), None);
-        assert_eq!(find_mount("", "cgroup2"), None);
-        assert_eq!(find_mount("not - ", "cgroup2"), None);
+        let found: Vec<(PathBuf, &str)> = mounts(hybrid)
+            .filter(|mount| mount.kind == "cgroup2")
+            .map(|mount| (mount.point, mount.source))
+            .collect();
+        assert_eq!(found, [(PathBuf::from("/sys/fs/cgroup/my own"), "cgroup2")]);
+        assert_eq!(mounts(hybrid).count(), 4);
+        assert_eq!(mounts("").count() + mounts("not - ").count(), 0);
     }
 
     #[test]

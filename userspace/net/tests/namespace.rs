@@ -160,3 +160,27 @@ fn the_unified_hierarchy_of_this_host_is_found() {
     let root = net::cgroup2_mount().unwrap();
     assert!(root.join("cgroup.procs").exists(), "{}", root.display());
 }
+
+/// A bpffs is given back by who mounted it, and only when nothing is left there.
+#[test]
+fn our_own_bpffs_goes_when_it_is_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("bpf");
+    assert!(!net::release_bpffs(&root).unwrap(), "none was mounted");
+    net::ensure_bpffs(&root).unwrap();
+    assert!(net::is_bpffs(&root));
+    let theirs = root.join("theirs");
+    std::fs::create_dir(&theirs).unwrap();
+    assert!(!net::release_bpffs(&root.join("fairlead")).unwrap());
+    std::fs::remove_dir(theirs).unwrap();
+    assert!(net::release_bpffs(&root.join("fairlead")).unwrap());
+    assert!(!net::is_bpffs(&root));
+
+    std::process::Command::new("mount")
+        .args(["-t", "bpf", "bpf"])
+        .arg(&root)
+        .status()
+        .unwrap();
+    assert!(!net::release_bpffs(&root).unwrap(), "somebody else's");
+    rustix::mount::unmount(&root, rustix::mount::UnmountFlags::empty()).unwrap();
+}

@@ -13,7 +13,7 @@ use bpf::PolicyTable;
 use client::{Client, Params, Path};
 use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{FutureExt as _, StreamExt as _};
-use model::policy::{PolicyKey, World};
+use model::policy::{PodKey, PolicyKey, World};
 use plan::policy::{Inputs, PolicyLimits, PolicyPlan, PolicyPlanner, PolicyProblem};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -346,6 +346,15 @@ impl Keeper {
                 }));
             }
         }
+        if let Some(policies) = &self.policies {
+            for (key, policy) in &policies.world().policies {
+                let unheld: Vec<String> = policies.unheld(policy).map(PodKey::to_string).collect();
+                if !unheld.is_empty() {
+                    let of_policy = troubles.entry(key.clone()).or_default();
+                    of_policy.push(not_for(&unheld));
+                }
+            }
+        }
         let gone = self.told.keys().filter(|key| !troubles.contains_key(*key));
         let gone: Vec<PolicyKey> = gone.cloned().collect();
         for (key, now) in troubles
@@ -386,6 +395,24 @@ impl Keeper {
                 .collect();
         });
         self.told = troubles;
+    }
+}
+
+/// Pods that are named at most where a policy does not hold for some.
+const NAMED_MAX: usize = 5;
+
+/// That a policy does not hold for pods that use the node's network.
+fn not_for(pods: &[String]) -> Trouble {
+    let named = pods[..pods.len().min(NAMED_MAX)].join(", ");
+    let more = match pods.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Trouble {
+        reason: "HostNetworkPods",
+        message: format!(
+            "it does not hold for pods of this node that use the node's network, and so its addresses: {named}{more}"
+        ),
     }
 }
 

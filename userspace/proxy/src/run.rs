@@ -1,6 +1,6 @@
 //! The shell: streams in, steps to the kernel.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::error::Error as StdError;
 use std::time::{Duration, SystemTime};
 
@@ -218,6 +218,10 @@ impl Proxy {
         let takes_over = settings.take_over_kube_proxy;
         let root = settings.datapath.bpffs_root.clone();
         let leaving = Leaving::start(settings.datapath.bpffs_root.clone());
+        if !settings.masquerade {
+            let table = bpf::Masquerading::open(&settings.datapath.bpffs_root)?;
+            table.set(&BTreeMap::new(), abi::Masquerade::default())?;
+        }
         let table = datapath.policy_table()?;
         let policies = if settings.network_policy && !settings.once {
             let whereabouts = attachments.whereabouts();

@@ -33,6 +33,9 @@ pub struct Settings {
     /// Judge the packets of this node's pods by NetworkPolicies and ClusterNetworkPolicies, which needs the right to list
     /// and watch these, Pods and Namespaces. Not with `once`: what pods come later would find nothing.
     pub network_policy: bool,
+    /// Leave alone what [`pod_network`](crate::pod_network) says of pods' packets that leave the cluster; otherwise they keep
+    /// their addresses.
+    pub masquerade: bool,
     /// The kernel's side: pins, cgroup, capacities.
     pub datapath: bpf::Settings,
     /// Entries that a full table grows to at most by itself; zero leaves every table as it was made.
@@ -64,6 +67,7 @@ impl Settings {
             node_port_addresses: NodePortAddresses::All,
             host_ports: false,
             network_policy: false,
+            masquerade: false,
             datapath: bpf::Settings::default(),
             tables_max: TABLES_MAX,
             reset_dead_backends: false,

@@ -5,7 +5,9 @@
 //! way.
 
 use abi::Counter;
+use abi::masquerade::families;
 use abi::protocol::TCP;
+use packet::balance::masquerade::{self, Echo};
 use packet::balance::{self, Kind, bounces, source_changes};
 use packet::checksum::{self, difference, kernel_difference};
 use packet::parse::{ETHERNET_LEN, TCP_LEN, VLAN_LEN};
@@ -39,8 +41,8 @@ pub enum Program {
     DeviceIngress,
     /// `pod_egress`, with the index of the device where the packet arrived at the host; zero where the host sent it.
     PodEgress(u32),
-    /// `device_egress`.
-    DeviceEgress,
+    /// `device_egress`, with the same.
+    DeviceEgress(u32),
     /// `device_xdp`.
     Xdp,
 }
@@ -103,7 +105,9 @@ impl Run<'_> {
             Program::PodIngress => Place::Pod,
             Program::DeviceIngress => Place::Device,
             Program::Xdp => Place::Wire,
-            Program::PodEgress(_) | Program::DeviceEgress => return self.leave(program, headers),
+            Program::PodEgress(_) | Program::DeviceEgress(_) => {
+                return self.leave(program, headers);
+            }
         };
         if is_icmp
             && program != Program::Xdp
@@ -111,13 +115,23 @@ impl Run<'_> {
         {
             return verdict;
         }
+        if is_icmp
+            && place == Place::Device
+            && self.masquerades::<F>()
+            && self.answer_echo(headers, &mut to)
+        {
+            return Ok(Verdict::Next);
+        }
         let decision = balance::balance(self.memory, place, self.ifindex, &mut headers, &mut to);
         let passes = match decision {
             Decision::Pass | Decision::Answer | Decision::Rewrite(_) => true,
             Decision::Refuse | Decision::Drop(_) => false,
         };
         if place == Place::Pod && passes {
-            let translated = matches!(decision, Decision::Rewrite(Kind::New | Kind::Forward));
+            let translated = matches!(
+                decision,
+                Decision::Rewrite(Kind::New | Kind::Forward | Kind::Checked)
+            );
             let tuple = if translated { &to } else { &headers.tuple };
             self.judge(Side::Egress, &headers, &to, tuple)?;
         }
@@ -160,11 +174,72 @@ impl Run<'_> {
         {
             self.judge(Side::Ingress, &headers, &to, &headers.tuple)?;
         }
-        if let Decision::Rewrite(_) = decision {
+        if decision == Decision::Rewrite(Kind::Reply) {
             self.rewrite(&headers, &to);
             self.counted.push(Counter::TcReply);
+            return Ok(Verdict::Next);
+        }
+        if let Program::DeviceEgress(arrived) = program
+            && (decision == Decision::Rewrite(Kind::Forward)
+                || arrived != 0 && self.masquerades::<F>())
+        {
+            return self.masquerade(headers, &mut to, decision);
         }
         Ok(Verdict::Next)
+    }
+
+    /// Whether pods' packets to the outside get this node's address.
+    fn masquerades<F: Family>(&self) -> bool {
+        let family = if F::NUMBER == abi::family::V4 {
+            families::V4
+        } else {
+            families::V6
+        };
+        self.memory.start().masquerade.families & family != 0
+    }
+
+    /// Of a packet that leaves by a node device: this node's address, if it is a pod's for the outside.
+    fn masquerade<F: Family>(
+        &mut self,
+        mut headers: Headers<F>,
+        to: &mut F::Flow,
+        known: Decision,
+    ) -> Result<Verdict, Counter>
+    where
+        Memory: Tables<F>,
+    {
+        let is_icmp = headers.transport == Transport::Icmp;
+        let decision = if known == Decision::Rewrite(Kind::Forward) {
+            known
+        } else {
+            let frame = self.frame.as_slice();
+            if is_icmp && masquerade::echo(frame, &mut headers) != Some(Echo::Request) {
+                return Ok(Verdict::Next);
+            }
+            masquerade::leave(self.memory, &headers, to)
+        };
+        match decision {
+            Decision::Rewrite(_) if is_icmp => self.rewrite_echo(&headers, to),
+            Decision::Rewrite(_) => self.rewrite(&headers, to),
+            Decision::Drop(counter) => return Err(counter),
+            Decision::Pass | Decision::Answer | Decision::Refuse => return Ok(Verdict::Next),
+        }
+        self.counted.push(Counter::TcMasquerade);
+        Ok(Verdict::Next)
+    }
+
+    /// Of an echo reply that arrives at a node device: whether it is for a pod, which gets it.
+    fn answer_echo<F: Family>(&mut self, mut headers: Headers<F>, to: &mut F::Flow) -> bool
+    where
+        Memory: Tables<F>,
+    {
+        let found = masquerade::echo(self.frame.as_slice(), &mut headers) == Some(Echo::Reply)
+            && masquerade::arrive(self.memory, &headers, to) == Decision::Rewrite(Kind::Reply);
+        if found {
+            self.rewrite_echo(&headers, to);
+            self.counted.push(Counter::TcMasquerade);
+        }
+        found
     }
 
     /// By the policies of the pod at the link where the packet is seen.
@@ -210,7 +285,7 @@ impl Run<'_> {
     ) -> Result<Verdict, Counter> {
         let counter = match kind {
             Kind::New => Counter::TcNewFlow,
-            Kind::Reply => Counter::TcReply,
+            Kind::Reply | Kind::Nested => Counter::TcReply,
             Kind::Forward | Kind::Checked => Counter::TcForward,
         };
         let ours = source_changes::<F>(&headers.tuple, to);
@@ -289,7 +364,7 @@ impl Run<'_> {
         self.store_addresses::<F>(headers.l3, to.saddr(), to.daddr());
         self.counted.push(match kind {
             Kind::New => Counter::XdpNewFlow,
-            Kind::Reply => Counter::XdpReply,
+            Kind::Reply | Kind::Nested => Counter::XdpReply,
             Kind::Forward | Kind::Checked => Counter::XdpForward,
         });
         Verdict::Next

@@ -1,5 +1,6 @@
 //! A frame that is changed as the kernel's helpers change it.
 
+use packet::balance::masquerade;
 use packet::checksum::{difference, kernel_difference};
 use packet::quote::{Mended, Quote};
 use packet::{Address, Bytes as _, Family, Flow as _, Headers, Transport, refuse, sctp};
@@ -38,6 +39,29 @@ impl Run<'_> {
         self.store_addresses::<F>(headers.l3, to.saddr(), to.daddr());
     }
 
+    /// The same of an echo message, whose identifier stands for its port.
+    pub(crate) fn rewrite_echo<F: Family>(&mut self, headers: &Headers<F>, to: &F::Flow) {
+        let from = &headers.tuple;
+        let addresses = kernel_difference(difference(
+            from.saddr().sum() + from.daddr().sum(),
+            to.saddr().sum() + to.daddr().sum(),
+        ));
+        let check = headers.l4 + masquerade::CHECK_OFFSET;
+        match F::CHECK_OFFSET {
+            Some(offset) => self.replace(headers.l3 + offset, addresses, false),
+            None => self.replace(check, addresses, false),
+        }
+        let (old, new) = (
+            masquerade::identifier::<F>(from),
+            masquerade::identifier::<F>(to),
+        );
+        let change = kernel_difference(difference(old.into(), new.into()));
+        self.replace(check, change, false);
+        let at = headers.l4 + masquerade::IDENTIFIER_OFFSET;
+        self.store(at, &new.to_ne_bytes());
+        self.store_addresses::<F>(headers.l3, to.saddr(), to.daddr());
+    }
+
     /// The ports of an SCTP packet, and its checksum, which covers no address.
     pub(crate) fn rewrite_sctp<F: Family>(&mut self, headers: &Headers<F>, to: &F::Flow) {
         let flips = headers.tuple.ports() ^ to.ports();
@@ -71,7 +95,12 @@ impl Run<'_> {
         }
         let check = headers.l4 + 2;
         self.replace(check, kernel_difference(seen), false);
-        self.store(quote.l4, &new.ports().to_ne_bytes());
+        if quote.is_echo() {
+            let at = quote.l4 + masquerade::IDENTIFIER_OFFSET;
+            self.store(at, &masquerade::identifier::<F>(new).to_ne_bytes());
+        } else {
+            self.store(quote.l4, &new.ports().to_ne_bytes());
+        }
         self.store_addresses::<F>(quote.l3, new.saddr(), new.daddr());
         let outer = (headers.tuple.saddr(), headers.tuple.daddr());
         let outer = kernel_difference(between(outer, (mended.saddr, mended.daddr)));

@@ -1,13 +1,14 @@
 //! The tables in memory.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use abi::flows::flags::CLOSING;
+use abi::masquerade::FAMILY_BITS;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, Conversation, DnsControl, Flow4, Flow6, FlowState4,
-    FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig,
-    SourceKey, SpreadWord,
+    FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, InsideKey,
+    Masquerade, NodeConfig, SourceKey, SpreadWord,
 };
 use packet::{Inserted, Shared, Tables, V4, V6};
 use plan::FrontendKey;
@@ -22,6 +23,10 @@ pub struct Start {
     pub tables: plan::Tables,
     /// What pods' packets are judged by.
     pub policies: PolicyTables,
+    /// Whether pods' packets to the outside get this node's address, and what is inside.
+    pub masquerade: Masquerade,
+    /// The cluster's ranges.
+    pub inside: BTreeMap<InsideKey, u32>,
     /// How many connections each backend has, where its service is balanced by that.
     pub connections: HashMap<BackendId, u64>,
     /// The node.
@@ -154,6 +159,19 @@ impl Shared for Memory {
         // As a trie answers: whether any range of the service holds the address.
         let mut ranges = self.start.tables.sources.iter();
         ranges.any(|range| range.service == key.service && holds(range, key))
+    }
+
+    fn inside(&self, key: &InsideKey) -> Option<u32> {
+        let holds = |range: &InsideKey| {
+            let bits = range.prefix_len.saturating_sub(FAMILY_BITS);
+            let differs = u128::from_be_bytes(range.addr) ^ u128::from_be_bytes(key.addr);
+            range.family == key.family && (bits == 0 || bits <= 128 && differs >> (128 - bits) == 0)
+        };
+        let ranges = self.start.inside.iter();
+        let longest = ranges
+            .filter(|(range, _)| holds(range))
+            .max_by_key(|(range, _)| range.prefix_len);
+        longest.map(|(_, flags)| *flags)
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {

@@ -20,6 +20,8 @@ pub const REPLY: u32 = 5;
 pub const CHECKED: u32 = 6;
 /// No decision of these: the packet was given its new tuple before, as with [`CHECKED`].
 pub const DONE: u32 = 7;
+/// As [`NEW`].
+pub const NESTED: u32 = 8;
 /// [`Decision::Drop`] begins here, plus the counter.
 pub const DROP: u32 = 16;
 
@@ -35,6 +37,7 @@ pub const fn of(decision: Decision) -> u32 {
         Decision::Rewrite(Kind::Forward) => FORWARD,
         Decision::Rewrite(Kind::Reply) => REPLY,
         Decision::Rewrite(Kind::Checked) => CHECKED,
+        Decision::Rewrite(Kind::Nested) => NESTED,
         Decision::Drop(counter) => DROP + counter as u32,
     }
 }

@@ -1,8 +1,8 @@
 //! All maps beside each other. The names are those of [`abi`]; the capacities are its defaults, which the loader
 //! may override.
 //!
-//! Concurrency: the agent writes FRONTENDS, SOURCES, RINGS, SPREADS, BACKENDS, CONFIG, DEVICES, ENDPOINTS, HOST and
-//! HOST_ROUTING, the holder of the cluster's DNS zone DNS_NAMES and DNS_CONTROL; programs only read them. A hash
+//! Concurrency: the agent writes FRONTENDS, SOURCES, RINGS, SPREADS, BACKENDS, CONFIG, DEVICES, ENDPOINTS, HOST,
+//! HOST_ROUTING, INSIDE and MASQUERADE, the holder of the cluster's DNS zone DNS_NAMES and DNS_CONTROL; programs only read them. A hash
 //! update replaces the whole element (a reader keeps the old one or finds the new one). RINGS and BACKENDS are
 //! memory shared with the agent: it writes an element before anything points at it and clears it after nothing
 //! does any more, so that no reader meets an element half written. The LRU tables are written by programs on
@@ -11,11 +11,11 @@
 use abi::{
     Affinity, AffinityKey, Backend, Connection, Conversation, CounterValue, Device, DnsAnswer,
     DnsControl, DnsName, Endpoint, Event, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Load, NodeConfig,
-    PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyVerdictKey,
-    ReverseSocket, ReverseSocketKey, RingSlot, Source, SpreadWord, Watchers, affinity, backends,
-    counters, devices, dns, endpoints, events, flows, fragments, frontends, policy,
-    reverse_sockets, rings, sources, spreads,
+    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Load, Masquerade,
+    NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey,
+    PolicyVerdictKey, ReverseSocket, ReverseSocketKey, RingSlot, Source, SpreadWord, Watchers,
+    affinity, backends, counters, devices, dns, endpoints, events, flows, fragments, frontends,
+    masquerade, policy, reverse_sockets, rings, sources, spreads,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{
@@ -137,6 +137,15 @@ pub(crate) static HOST: Array<Host, 1> = Array::new();
 /// Replaced whole by the agent; either half is one aligned word.
 #[btf_map]
 pub(crate) static HOST_ROUTING: Array<HostRouting, 1> = Array::new();
+
+/// Entries come and go one at a time. The key is a [`abi::InsideKey`] behind its length.
+#[btf_map]
+pub(crate) static INSIDE: LpmTrie<[u32; 5], u32, { masquerade::CAPACITY as usize }> =
+    LpmTrie::new();
+
+/// Replaced whole by the agent, behind INSIDE.
+#[btf_map]
+pub(crate) static MASQUERADE: Array<Masquerade, 1> = Array::new();
 
 /// Replaced whole by the agent, last of all that a change of policies takes.
 #[btf_map]

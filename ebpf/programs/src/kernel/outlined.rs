@@ -12,7 +12,7 @@ use packet::{Family, Headers, Inserted, V4, V6, reply};
 use super::frame::Frame;
 use super::skb::Skb;
 use super::tables::Maps;
-use super::{device_xdp, dns, events, policy, tc};
+use super::{device_xdp, dns, events, masquerade, policy, tc};
 
 /// A packet as it came and as it shall leave.
 #[repr(C)]
@@ -76,7 +76,7 @@ pub(crate) fn sctp_len<F: Family>(headers: &Headers<F>) -> u32 {
 macro_rules! outlined {
     ($family:ty, $flow:ty, $state:ty, $choose:ident, $claim:ident, $begin:ident, $read:ident, $read_frame:ident, $decide:ident,
      $answers:ident, $carry:ident, $answer:ident, $refuse:ident, $mend:ident, $forward:ident,
-     $skb_dns:ident, $xdp_dns:ident, $judge:ident, $tell:ident) => {
+     $skb_dns:ident, $xdp_dns:ident, $judge:ident, $tell:ident, $masquerade:ident, $echo:ident) => {
         /// [`events::tell_packet`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -271,6 +271,32 @@ macro_rules! outlined {
             }
         }
 
+        /// [`masquerade::leave`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $masquerade(
+            ctx: *mut __sk_buff,
+            plan: *mut Plan<$family>,
+            decision: u32,
+        ) -> i32 {
+            // SAFETY: as above.
+            match unsafe { plan.as_mut() } {
+                Some(plan) => masquerade::leave(Skb::of(ctx), plan, decision),
+                None => tc::NEXT,
+            }
+        }
+
+        /// [`masquerade::arrive`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $echo(ctx: *mut __sk_buff, plan: *mut Plan<$family>) -> i32 {
+            // SAFETY: as above.
+            match unsafe { plan.as_mut() } {
+                Some(plan) => masquerade::arrive(Skb::of(ctx), plan),
+                None => tc::NOT_MENDED,
+            }
+        }
+
         /// [`policy::judge`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -334,7 +360,9 @@ outlined!(
     skb_dns4,
     xdp_dns4,
     skb_judge4,
-    tell4
+    tell4,
+    skb_masquerade4,
+    skb_echo4
 );
 outlined!(
     V6,
@@ -355,5 +383,7 @@ outlined!(
     skb_dns6,
     xdp_dns6,
     skb_judge6,
-    tell6
+    tell6,
+    skb_masquerade6,
+    skb_echo6
 );

@@ -23,16 +23,22 @@ use super::tables::{Maps, endpoint};
 
 /// How a packet is to be judged, as a number: the side, and whether it is judged by what it becomes.
 pub(crate) mod how {
+    use packet::balance::code;
+
+    use crate::kernel::outlined::place;
+
     /// Leaving the pod, rather than on its way there.
     pub(crate) const EGRESS: u32 = 1 << 0;
     /// By what it becomes, rather than by what it is: a client's packet for a service.
     pub(crate) const TRANSLATED: u32 = 1 << 1;
 
-    /// What a packet is judged by, after a decision on it.
+    /// What a packet is judged by, after a decision on it at a [`place`].
     #[inline(always)]
-    pub(crate) const fn after(decision: u32) -> u32 {
+    pub(crate) const fn after(place: u32, decision: u32) -> u32 {
         match decision {
-            packet::balance::code::NEW | packet::balance::code::FORWARD => TRANSLATED,
+            code::NEW | code::FORWARD | code::CHECKED => TRANSLATED,
+            // From outside of the cluster to a pod that has asked with this node's address.
+            code::REPLY if place == place::DEVICE => TRANSLATED,
             _ => 0,
         }
     }

@@ -21,6 +21,7 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
+use packet::balance::masquerade;
 use packet::checksum::{self, difference};
 use packet::parse::{ETHERNET_LEN, TCP_LEN, UDP_LEN, VLAN_LEN};
 use packet::quote::{Mended, Quote};
@@ -237,6 +238,40 @@ impl Skb {
         )
     }
 
+    /// Gives an echo message another tuple: its identifier stands for its port.
+    #[inline(always)]
+    pub(crate) fn rewrite_echo<F: Family>(
+        &self,
+        headers: &Headers<F>,
+        to: &F::Flow,
+    ) -> Result<(), Counter> {
+        let from = &headers.tuple;
+        let addresses = difference(
+            from.saddr().sum() + from.daddr().sum(),
+            to.saddr().sum() + to.daddr().sum(),
+        );
+        let addresses = checksum::kernel_difference(addresses);
+        let check = headers.l4 + masquerade::CHECK_OFFSET;
+        match F::CHECK_OFFSET {
+            // SAFETY: the helper checks the offset.
+            Some(offset) => done(unsafe {
+                bpf_l3_csum_replace(self.skb, headers.l3 + offset, 0, addresses, 0)
+            })?,
+            None => self.l4_addresses::<F>(check, addresses, u64::from(BPF_F_PSEUDO_HDR))?,
+        }
+        let old = masquerade::identifier::<F>(from);
+        let new = masquerade::identifier::<F>(to);
+        let change = checksum::kernel_difference(difference(old.into(), new.into()));
+        // SAFETY: the helper checks the offset.
+        done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, change, 0) })?;
+        self.store(headers.l4 + masquerade::IDENTIFIER_OFFSET, &new, 0)?;
+        self.store(
+            headers.l3 + F::ADDRESSES_OFFSET,
+            &(to.saddr(), to.daddr()),
+            0,
+        )
+    }
+
     /// Makes an ICMP error about a packet of a flow one about the packet that its receiver sent. The transport checksum
     /// of what is quoted stays: nobody checks that of a packet that is there in part.
     #[inline(always)]
@@ -266,7 +301,12 @@ impl Skb {
         let seen = checksum::kernel_difference(seen);
         // SAFETY: the helper checks the offset.
         done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, seen, 0) })?;
-        self.store(quote.l4, &new_ports, 0)?;
+        if quote.is_echo() {
+            let at = quote.l4 + masquerade::IDENTIFIER_OFFSET;
+            self.store(at, &masquerade::identifier::<F>(new), 0)?;
+        } else {
+            self.store(quote.l4, &new_ports, 0)?;
+        }
         self.store(
             quote.l3 + F::ADDRESSES_OFFSET,
             &(new.saddr(), new.daddr()),

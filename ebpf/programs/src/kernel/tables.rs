@@ -3,8 +3,8 @@
 use abi::flows::flags::CLOSING;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, Endpoint, Flow4, Flow6, FlowState4,
-    FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, NodeConfig,
-    SourceKey, SpreadWord, devices,
+    FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, InsideKey,
+    NodeConfig, SourceKey, SpreadWord, devices,
 };
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
@@ -14,7 +14,7 @@ use packet::{Address as _, Decision, Family, Inserted, Shared, Tables, V4, V6};
 
 use super::maps::{
     AFFINITY, BACKENDS, CONFIG, DEVICES, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRAGMENTS,
-    FRONTENDS4, FRONTENDS6, HOST, HOST_ROUTING, LOADS, RINGS, SOURCES, SPREADS,
+    FRONTENDS4, FRONTENDS6, HOST, HOST_ROUTING, INSIDE, LOADS, RINGS, SOURCES, SPREADS,
 };
 use super::{dns, outlined};
 
@@ -64,6 +64,13 @@ impl Shared for Maps {
         let words: [u32; 6] = zerocopy::transmute!(*key);
         let [prefix_len, data @ ..] = words;
         SOURCES.get(&Key::new(prefix_len, data)).is_some()
+    }
+
+    #[inline(always)]
+    fn inside(&self, key: &InsideKey) -> Option<u32> {
+        let words: [u32; 6] = zerocopy::transmute!(*key);
+        let [prefix_len, data @ ..] = words;
+        INSIDE.get(&Key::new(prefix_len, data)).copied()
     }
 
     #[inline(always)]

@@ -19,7 +19,7 @@ use super::outlined::{self, Plan, Told, place};
 use super::policy::{self, how};
 use super::skb::Skb;
 use super::tables::Maps;
-use super::{dns, events, hint};
+use super::{dns, events, hint, masquerade};
 
 /// The verdict on what is not redirected or dropped: it goes on to other programs.
 pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
@@ -40,7 +40,7 @@ macro_rules! judge_straight {
 }
 
 macro_rules! arriving {
-    ($family:ty, $skb:expr, $place:expr, $l3:expr, $read:ident, $decide:ident, $carry:ident, $refuse:ident, $dns:ident, $mend:ident, $judge:ident) => {{
+    ($family:ty, $skb:expr, $place:expr, $l3:expr, $read:ident, $decide:ident, $carry:ident, $refuse:ident, $dns:ident, $mend:ident, $judge:ident, $echo:ident) => {{
         let mut plan = Plan::new($l3);
         outlined::$read($skb.ctx(), &mut plan);
         if $place == place::DEVICE && hint::is_on(&$skb) {
@@ -60,10 +60,16 @@ macro_rules! arriving {
             if verdict != NOT_MENDED {
                 return verdict;
             }
+            if $place == place::DEVICE && masquerade::is_on::<$family>() {
+                let verdict = outlined::$echo($skb.ctx(), &mut plan);
+                if verdict != NOT_MENDED {
+                    return verdict;
+                }
+            }
         }
         let decision = outlined::$decide(&mut plan, $place, $skb.ifindex());
         if decision < code::DROP && decision != code::REFUSE {
-            let how = how::after(decision);
+            let how = how::after($place, decision);
             if $place == place::POD && policy::is_on() {
                 let egress = how | how::EGRESS;
                 let denied = outlined::$judge($skb.ctx(), &plan, $skb.ifindex(), egress);
@@ -84,7 +90,7 @@ macro_rules! arriving {
 }
 
 macro_rules! leaving {
-    ($skb:expr, $place:expr, $l3:expr, $read:ident, $reply:ident, $answer:ident, $mend:ident, $judge:ident) => {{
+    ($family:ty, $skb:expr, $place:expr, $l3:expr, $read:ident, $reply:ident, $answer:ident, $mend:ident, $judge:ident, $masquerade:ident) => {{
         let mut plan = Plan::new($l3);
         outlined::$read($skb.ctx(), &mut plan);
         if plan.headers.transport == Transport::Icmp {
@@ -106,6 +112,10 @@ macro_rules! leaving {
         }
         if decision == code::REPLY {
             outlined::$answer($skb.ctx(), &plan)
+        } else if $place == place::DEVICE
+            && (decision == code::FORWARD || masquerade::concerns::<$family>($skb))
+        {
+            outlined::$masquerade($skb.ctx(), &mut plan, decision)
         } else {
             NEXT
         }
@@ -147,7 +157,8 @@ fn ingress4(skb: Skb, place: u32, l3: u32) -> i32 {
         skb_refuse4,
         skb_dns4,
         skb_mend4,
-        skb_judge4
+        skb_judge4,
+        skb_echo4
     )
 }
 
@@ -164,13 +175,15 @@ fn ingress6(skb: Skb, place: u32, l3: u32) -> i32 {
         skb_refuse6,
         skb_dns6,
         skb_mend6,
-        skb_judge6
+        skb_judge6,
+        skb_echo6
     )
 }
 
 #[inline(never)]
 fn egress4(skb: Skb, place: u32, l3: u32) -> i32 {
     leaving!(
+        V4,
         skb,
         place,
         l3,
@@ -178,13 +191,15 @@ fn egress4(skb: Skb, place: u32, l3: u32) -> i32 {
         reply4,
         skb_answer4,
         skb_mend4,
-        skb_judge4
+        skb_judge4,
+        skb_masquerade4
     )
 }
 
 #[inline(never)]
 fn egress6(skb: Skb, place: u32, l3: u32) -> i32 {
     leaving!(
+        V6,
         skb,
         place,
         l3,
@@ -192,7 +207,8 @@ fn egress6(skb: Skb, place: u32, l3: u32) -> i32 {
         reply6,
         skb_answer6,
         skb_mend6,
-        skb_judge6
+        skb_judge6,
+        skb_masquerade6
     )
 }
 
@@ -257,7 +273,9 @@ where
     } else {
         Source::Senders
     };
-    if let Some(pod) = direct::pod::<F>(&skb, place, headers, to, source) {
+    if decision != code::NESTED
+        && let Some(pod) = direct::pod::<F>(&skb, place, headers, to, source)
+    {
         if decision == code::NEW && source == Source::Senders && place != Place::Pod {
             Maps.mark_flow(&headers.tuple, checked_at(skb.ifindex()));
         }
@@ -296,7 +314,9 @@ where
                     skb.rewrite_in_place(headers, to)?;
                     translated = true;
                 }
-                skb.mark();
+                if decision == code::ANSWER || !masquerade::is_due::<F>(tuple.daddr()) {
+                    skb.mark();
+                }
                 verdict
             }
             None => NEXT,
@@ -410,7 +430,7 @@ pub(crate) fn refuse<F: Told>(skb: Skb, plan: &Plan<F>) -> i32 {
 }
 
 #[inline(always)]
-fn dropped<F: Told>(plan: &Plan<F>, counter: u32, ifindex: u32) -> i32 {
+pub(crate) fn dropped<F: Told>(plan: &Plan<F>, counter: u32, ifindex: u32) -> i32 {
     count_number(counter, plan.headers.bytes);
     F::tell(plan, events::what_number(kinds::DROP, counter), ifindex);
     TC_ACT_SHOT as i32

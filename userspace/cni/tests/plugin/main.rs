@@ -1,6 +1,7 @@
 //! The plugin over its protocol, with real sockets between the pods that it links. Needs root.
 #![forbid(unsafe_code)]
 
+mod masquerade;
 mod stage;
 
 use std::net::{IpAddr, UdpSocket};
@@ -255,6 +256,58 @@ fn a_second_plugin_attaches_the_programs_and_passes_the_result_on() {
     let alone = Pod::new("no-veth");
     let answer = node.run("ADD", &alone, &config);
     assert_eq!(answer.code(), 2, "{answer:?}");
+}
+
+/// Debian's plugins make the link and give the address; ours comes after them in the chain.
+#[test]
+fn behind_bridge_and_host_local_the_programs_see_everything() {
+    let node = Node::new();
+    let bridge = json!({
+        "cniVersion": "1.0.0",
+        "name": "bridged",
+        "type": "bridge",
+        "bridge": "br0",
+        "isGateway": true,
+        "ipam": {
+            "type": "host-local",
+            "dataDir": node.folder().join("host-local"),
+            "ranges": [[{"subnet": "10.245.0.0/24"}], [{"subnet": "fd10:245::/64"}]],
+        },
+    });
+    let mut ours = node.config();
+    ours["cniVersion"] = json!("1.0.0");
+    ours["name"] = json!("bridged");
+    let pods = ["one", "two"].map(|name| {
+        let pod = Pod::new(name);
+        let made = node.run_peer("bridge", "ADD", &pod, &bridge);
+        ours["prevResult"] = made.clone();
+        assert_eq!(node.run("ADD", &pod, &ours).result(), made);
+        let mut config = ours.clone();
+        config["prevResult"] = made.clone();
+        node.run("CHECK", &pod, &config).result();
+        (pod, addresses(&made), config)
+    });
+    assert_eq!(
+        node.traces().len(),
+        4,
+        "a pin for each direction of each link"
+    );
+    let [(one, at_one, _), (two, at_two, _)] = &pods;
+    for (to, from) in at_two.iter().zip(at_one) {
+        assert_eq!(talk(&one.netns, &two.netns, *to), *from);
+    }
+    for (pod, _, config) in &pods {
+        // From the last to the first.
+        node.run("DEL", pod, config).result();
+        node.run_peer("bridge", "DEL", pod, &bridge);
+    }
+    let rtnl = node.netns.run(Rtnl::open).unwrap().unwrap();
+    let left = rtnl.devices().unwrap().into_iter();
+    let left: Vec<String> = left
+        .map(|device| device.name)
+        .filter(|name| name.starts_with("veth"))
+        .collect();
+    assert_eq!(left, Vec::<String>::new());
 }
 
 #[test]

@@ -54,21 +54,6 @@ impl Node {
         std::fs::create_dir(&bpffs).unwrap();
         net::ensure_bpffs(&bpffs).expect("root may mount a bpffs");
         let netns = Netns::create().expect("root may make a namespace");
-        let settings = bpf::Settings {
-            bpffs_root: bpffs.join("fairlead"),
-            capacities: bpf::Capacities {
-                frontends: 64,
-                rings: 256,
-                backends: 64,
-                sources: 64,
-                spreads: 1_024,
-                affinity: 64,
-                flows: 1024,
-                reverse_sockets: 64,
-            },
-            ..bpf::Settings::default()
-        };
-        let opened = netns.run(|| bpf::Datapath::open(&settings)).unwrap();
         let rtnl = netns.run(Rtnl::open).unwrap().unwrap();
         let lo = rtnl.device("lo").unwrap().unwrap();
         rtnl.set_up(lo.ifindex).unwrap();
@@ -81,12 +66,52 @@ impl Node {
             },
         )
         .unwrap();
-        Node {
+        let mut node = Node {
             netns,
-            datapath: Some(opened.expect("the programs load")),
+            datapath: None,
             bpffs,
             folder,
-        }
+        };
+        node.take_hold();
+        node
+    }
+
+    /// As an agent that starts.
+    pub(crate) fn take_hold(&mut self) {
+        let settings = bpf::Settings {
+            bpffs_root: self.bpffs_root(),
+            capacities: bpf::Capacities {
+                frontends: 64,
+                rings: 256,
+                backends: 64,
+                sources: 64,
+                spreads: 1_024,
+                affinity: 64,
+                flows: 1024,
+                reverse_sockets: 64,
+            },
+            ..bpf::Settings::default()
+        };
+        let opened = self.netns.run(|| bpf::Datapath::open(&settings)).unwrap();
+        self.datapath = Some(opened.expect("the programs load"));
+    }
+
+    /// As an agent that is killed.
+    pub(crate) fn let_go(&mut self) {
+        self.datapath = None;
+    }
+
+    pub(crate) fn bpffs_root(&self) -> PathBuf {
+        self.bpffs.join("fairlead")
+    }
+
+    /// In the node's namespace.
+    pub(crate) fn with_datapath<T: Send>(
+        &mut self,
+        work: impl FnOnce(&mut bpf::Datapath) -> T + Send,
+    ) -> T {
+        let datapath = self.datapath.as_mut().unwrap();
+        self.netns.run(|| work(datapath)).unwrap()
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -167,6 +192,28 @@ impl Node {
 
     pub(crate) fn run(&self, operation: &str, pod: &Pod, config: &Value) -> Answer {
         self.run_with(operation, Some(pod), config, &[])
+    }
+
+    /// A plugin of Debian's package containernetworking-plugins; what it said.
+    pub(crate) fn run_peer(&self, name: &str, operation: &str, pod: &Pod, config: &Value) -> Value {
+        const PEERS: &str = "/usr/lib/cni";
+        let mut command = Command::new(Path::new(PEERS).join(name));
+        command
+            .env_clear()
+            .env("CNI_COMMAND", operation)
+            .env("CNI_PATH", PEERS)
+            .env("CNI_CONTAINERID", &pod.container)
+            .env("CNI_NETNS", pod.path())
+            .env("CNI_IFNAME", "eth0")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let spawned = self.netns.run(|| command.spawn()).unwrap();
+        let mut child = spawned.expect("Debian's containernetworking-plugins are installed");
+        write!(child.stdin.take().unwrap(), "{config}").unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{name} {operation}: {said}");
+        serde_json::from_str(&said).unwrap_or_default()
     }
 
     /// Adds a pod with the usual configuration.

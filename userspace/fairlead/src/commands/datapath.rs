@@ -53,6 +53,7 @@ pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<prox
         node_port_addresses: flags.nodeport_addresses.clone(),
         host_ports: flags.host_ports,
         network_policy: flags.network_policy == NetworkPolicy::On,
+        masquerade: flags.pod_network.cni && flags.pod_network.masquerade,
         datapath,
         tables_max: sizes.tables_max,
         reset_dead_backends: flags.reset_dead_backends,
@@ -81,6 +82,9 @@ pub(crate) async fn run(
         conf_dir: flags.pod_network.cni_conf_dir.clone(),
         node_file: flags.pod_network.cni_node_file.clone(),
         bpffs_root: flags.bpffs.bpffs_root.clone(),
+        host_ports: flags.host_ports,
+        masquerade: flags.pod_network.masquerade,
+        non_masquerade_cidrs: flags.pod_network.non_masquerade_cidrs.clone(),
     };
     let proxy = proxy::run(client.clone(), settings, stopping.clone());
     if !flags.pod_network.cni {

@@ -126,6 +126,9 @@ impl Known {
     fn state(&self, entry: &Entry) -> &'static str {
         if entry.flags & flags::CLOSING != 0 {
             "closing"
+        } else if entry.service == 0 && entry.flags & flags::SNAT != 0 {
+            // A pod's with somebody outside of the cluster.
+            "masqueraded"
         } else if entry.service == 0 {
             // Kept only so that its answers are not taken for those of a service's flow.
             "direct"
@@ -138,9 +141,11 @@ impl Known {
 }
 
 fn protocol(number: u8) -> String {
-    match text::protocol_name(number) {
-        "?" => number.to_string(),
-        name => name.to_owned(),
+    match (number, text::protocol_name(number)) {
+        (1, _) => "ICMP".to_owned(),
+        (58, _) => "ICMPv6".to_owned(),
+        (_, "?") => number.to_string(),
+        (_, name) => name.to_owned(),
     }
 }
 
@@ -165,7 +170,8 @@ struct FlowRow {
     backend_name: Option<String>,
     /// Whether the backend sees this node's address.
     source_translated: bool,
-    /// `open`; `closing` once a FIN or RST passed; `orphaned` where the backend is no longer the service's; `direct`.
+    /// `open`; `closing` once a FIN or RST passed; `orphaned` where the backend is no longer the service's; `direct`;
+    /// `masqueraded`.
     state: &'static str,
     /// Seconds since a packet passed in this direction.
     idle_secs: u32,
@@ -268,6 +274,7 @@ mod tests {
             (flags::SNAT, 1, 8, "orphaned"),
             (0, 1, 9, "orphaned"),
             (0, 0, 0, "direct"),
+            (flags::SNAT, 0, 0, "masqueraded"),
             // A query that goes to this node's own DNS.
             (0, 1, 0, "open"),
         ] {

@@ -8,7 +8,11 @@ use crate::shutdown;
 
 pub(crate) async fn run(flags: Proxy) -> anyhow::Result<()> {
     if flags.cleanup {
-        bpf::Datapath::uninstall(&flags.datapath.bpffs.bpffs_root)?;
+        let bpffs_root = &flags.datapath.bpffs.bpffs_root;
+        bpf::Datapath::uninstall(bpffs_root)?;
+        let network = &flags.datapath.pod_network;
+        proxy::pod_network::remove(&network.cni_conf_dir, &network.cni_node_file)?;
+        net::release_bpffs(bpffs_root).context("unmount the bpffs")?;
         net::release_translations().context("release what kube-proxy translated")?;
         return Ok(());
     }

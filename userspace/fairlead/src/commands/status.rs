@@ -103,6 +103,13 @@ fn text(status: &Status) -> String {
     for (family, way) in [("IPv4", &routing.ipv4), ("IPv6", &routing.ipv6)] {
         out += &format!("to pods  {family} {}: {}\n", way.mode, way.reason);
     }
+    let out_of = &kernel.masquerade;
+    for (family, source) in [("IPv4", &out_of.ipv4), ("IPv6", &out_of.ipv6)] {
+        out += &format!(
+            "outside  {family} source {}: {}\n",
+            source.mode, source.reason
+        );
+    }
     let dns = &kernel.dns;
     for (what, way) in [("answers", &dns.answers), ("queries", &dns.queries)] {
         out += &format!("dns      {what} {}: {}\n", way.mode, way.reason);

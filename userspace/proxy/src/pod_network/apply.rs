@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use net::{Address, Device, Route, Rtnl, Vxlan};
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{info, warn};
 use view::NodeRanges;
 
-use super::Settings;
 use super::wanted::{End, Hop, Host, Wanted, wanted};
+use super::{Settings, inside};
 use crate::Error;
 
 /// The tunnel's device.
@@ -23,6 +23,8 @@ const TUNNEL: &str = "fairlead.vxlan";
 const VNI: u32 = 4_001;
 /// RFC 7348 section 8.
 const PORT: u16 = 4_789;
+/// What runtimes start.
+const PLUGIN: &str = "fairlead-cni";
 /// Runtimes take the first in order of names.
 const CONF_FILE: &str = "10-fairlead.conflist";
 
@@ -56,7 +58,7 @@ impl Keeper {
         let devices = rtnl.devices()?;
         let host = host(&rtnl, &devices)?;
         let this = &self.settings.node_name;
-        let Some(wanted) = wanted(this, nodes, &host, self.settings.overlay) else {
+        let Some(mut wanted) = wanted(this, nodes, &host, self.settings.overlay) else {
             if !std::mem::replace(&mut self.missing, true) {
                 warn!(
                     node = this,
@@ -66,6 +68,7 @@ impl Keeper {
             return Ok(false);
         };
         self.missing = false;
+        wanted.node.host_ports = self.settings.host_ports;
         let before = self.made.as_ref().map(|made| &made.unreachable);
         if before != Some(&wanted.unreachable) {
             for why in &wanted.unreachable {
@@ -86,8 +89,10 @@ impl Keeper {
             None => None,
         };
         self.lead(&rtnl, tunnel, &wanted)?;
+        let masqueraded = self.masquerade(nodes);
         // Last: a plugin that reads it finds the rest in place.
         self.tell(&wanted)?;
+        masqueraded?;
         let new = self.made.as_ref() != Some(&wanted);
         self.made = Some(wanted);
         Ok(new)
@@ -95,7 +100,7 @@ impl Keeper {
 
     /// Routes, and who is at the other ends of the tunnel.
     fn lead(&self, rtnl: &Rtnl, tunnel: Option<u32>, wanted: &Wanted) -> Result<(), Error> {
-        let there: BTreeSet<Route> = rtnl.routes()?.into_iter().filter(is_ours).collect();
+        let there: BTreeSet<Route> = rtnl.routes()?.into_iter().filter(is_ours_route).collect();
         let mut routes = BTreeSet::new();
         for (range, hop) in &wanted.hops {
             let to = Address {
@@ -144,6 +149,18 @@ impl Keeper {
         Ok(())
     }
 
+    /// What pods send out of the cluster.
+    fn masquerade(&self, nodes: &BTreeMap<String, NodeRanges>) -> Result<(), Error> {
+        let settings = &self.settings;
+        if !settings.masquerade {
+            return Ok(()); // The proxy has switched it off.
+        }
+        let this = &settings.node_name;
+        let ranges = inside::inside(this, nodes, &settings.non_masquerade_cidrs);
+        let table = bpf::Masquerading::open(&settings.bpffs_root)?;
+        Ok(table.set(&ranges, inside::how(this, nodes))?)
+    }
+
     /// The plugin's file, and the network's configuration once there is something to configure.
     fn tell(&self, wanted: &Wanted) -> Result<(), Error> {
         let settings = &self.settings;
@@ -152,16 +169,20 @@ impl Keeper {
         if wanted.node.pod_cidrs.is_empty() {
             return Ok(());
         }
+        let mut capabilities = json!({"ips": true, "mac": true});
+        if settings.host_ports {
+            capabilities["portMappings"] = json!(true);
+        }
         let conf = json!({
             // What runtimes of before 1.1 read; the others choose from the list.
             "cniVersion": "1.0.0",
             "cniVersions": ["0.4.0", "1.0.0", "1.1.0"],
             "name": "fairlead",
             "plugins": [{
-                "type": "fairlead-cni",
+                "type": PLUGIN,
                 "nodeFile": settings.node_file,
                 "bpffsRoot": settings.bpffs_root,
-                "capabilities": {"ips": true, "mac": true},
+                "capabilities": capabilities,
             }],
         });
         let path = settings.conf_dir.join(CONF_FILE);
@@ -169,6 +190,49 @@ impl Keeper {
             info!(file = %path.display(), "container runtimes find the network there");
         }
         Ok(())
+    }
+}
+
+/// Takes away what keepers made and no agent needs any more: the network's configuration first, so that no pod is begun;
+/// then the plugin's file, the routes to other nodes' pods and the tunnel. Pods of this node keep their links.
+///
+/// # Errors
+///
+/// [`Error::Host`]: what could be removed is removed.
+pub fn remove(conf_dir: &Path, node_file: &Path) -> Result<(), Error> {
+    let conf = conf_dir.join(CONF_FILE);
+    let is_ours = |text: String| {
+        let conf: Option<Value> = serde_json::from_str(&text).ok();
+        conf.is_some_and(|conf| conf["plugins"][0]["type"] == PLUGIN)
+    };
+    if fs::read_to_string(&conf).is_ok_and(is_ours) {
+        remove_file(&conf)?;
+    }
+    remove_file(node_file)?;
+    let rtnl = Rtnl::open()?;
+    for route in rtnl.routes()?.iter().filter(|route| is_ours_route(route)) {
+        rtnl.remove_route(route)?;
+    }
+    let devices = rtnl.devices()?;
+    let tunnel = devices
+        .iter()
+        .find(|device| device.name == TUNNEL && device.kind.as_deref() == Some("vxlan"));
+    match tunnel {
+        Some(device) => Ok(rtnl.remove_device(device.ifindex)?),
+        None => Ok(()),
+    }
+}
+
+fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Host(net::Error::Path {
+                action: "remove",
+                path: path.to_owned(),
+                source,
+            }))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -247,7 +311,7 @@ fn end_of(range: IpAddr, [a, b, c, d, e, f]: [u8; 6]) -> IpAddr {
 }
 
 /// A route to another node's pods that an agent made; the plugin's lead over a link, without a next hop.
-fn is_ours(route: &Route) -> bool {
+fn is_ours_route(route: &Route) -> bool {
     route.protocol == Rtnl::PROTOCOL && route.via.is_some()
 }
 

@@ -5,6 +5,7 @@
 //! reach each other meanwhile.
 
 mod apply;
+mod inside;
 mod wanted;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use client::{Client, Params};
 use futures_util::StreamExt as _;
+use ipnet::IpNet;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
@@ -21,7 +23,7 @@ use view::objects::Node;
 use crate::Error;
 use crate::run::stopped;
 
-pub use apply::Keeper;
+pub use apply::{Keeper, remove};
 pub use wanted::Overlay;
 
 /// What [`run`] is told.
@@ -37,10 +39,18 @@ pub struct Settings {
     pub node_file: PathBuf,
     /// Where the plugin finds the programs.
     pub bpffs_root: PathBuf,
+    /// Whether the proxy serves the host ports of this node's Pods, so that runtimes need nobody else for them.
+    pub host_ports: bool,
+    /// Whether what pods send out of the cluster gets this node's address, where a device of the proxy's sends it.
+    pub masquerade: bool,
+    /// Ranges that are in the cluster beside those of its pods and the addresses of its nodes.
+    pub non_masquerade_cidrs: Vec<IpNet>,
 }
 
 /// How often it is looked whether everything is still there: nobody tells when somebody removes a route.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long it is waited after something could not be done, such as while the proxy loads its programs.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Follows the Nodes and keeps this node's part of the network, until `shutdown` turns true.
 ///
@@ -77,10 +87,11 @@ pub async fn run(
         match kept.1 {
             Ok(true) => info!("the pods' network is as the Nodes say"),
             Ok(false) => {}
-            Err(error) => warn!(
-                error = &error as &dyn std::error::Error,
-                "the pods' network is not whole; it is tried again"
-            ),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                warn!(error, "the pods' network is not whole; it is tried again");
+                looks.reset_after(AGAIN);
+            }
         }
     }
 }

@@ -111,6 +111,9 @@ fn settings(name: &str, overlay: Overlay, folder: &Path) -> Settings {
         conf_dir: folder.join(format!("{name}/net.d")),
         node_file: folder.join(format!("{name}/run/node.json")),
         bpffs_root: "/sys/fs/bpf/fairlead".into(),
+        host_ports: name == "a",
+        masquerade: false,
+        non_masquerade_cidrs: Vec::new(),
     }
 }
 
@@ -235,6 +238,8 @@ fn pods_of_three_nodes_reach_each_other_straight_and_in_a_tunnel() {
         let conf = std::fs::read(folder.path().join("a/net.d/10-fairlead.conflist")).unwrap();
         let conf: Value = serde_json::from_slice(&conf).unwrap();
         assert_eq!(conf["plugins"][0]["type"], "fairlead-cni");
+        let serves = &conf["plugins"][0]["capabilities"]["portMappings"];
+        assert_eq!((serves, &told["hostPorts"]), (&Value::Bool(true), serves));
 
         // Somebody removes a route; a node goes.
         let lost = a
@@ -251,6 +256,21 @@ fn pods_of_three_nodes_reach_each_other_straight_and_in_a_tunnel() {
         assert!(a.keep(&mut keepers[0], &fewer));
         assert_eq!((a.way("10.244.3.0"), a.way("fd10:244:3::")), (None, None));
         assert!(a.way("198.51.100.0").is_some(), "other routes are others'");
+        // Nothing of it is left where the agent is taken away; somebody's own configuration is.
+        let told = settings("b", overlay, folder.path());
+        let theirs = told.conf_dir.join("20-theirs.conf");
+        std::fs::write(&theirs, "{}").unwrap();
+        for _ in 0..2 {
+            let removed = || proxy::pod_network::remove(&told.conf_dir, &told.node_file);
+            b.netns.run(removed).unwrap().unwrap();
+        }
+        assert_eq!((b.way("10.244.1.0"), b.way("10.244.3.0")), (None, None));
+        assert!(b.rtnl.device("fairlead.vxlan").unwrap().is_none());
+        assert!(!told.node_file.exists());
+        let left = std::fs::read_dir(&told.conf_dir).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, [theirs.clone()]);
+        std::fs::remove_file(theirs).unwrap();
     }
 }
 

@@ -122,6 +122,25 @@ async fn story(ground: &Ground, inside: &Netns) {
         &["ingress[0]: a peer is left out: \"nonsense\" is not a range of addresses"]
     );
     assert!(!asks(&tables(ground), "10.244.1.2", 5432));
+    // A pod with the node's own addresses cannot be told from it, and the policy says so while there is one.
+    let mut of_host = pod("db", "192.0.2.1", "node-a");
+    of_host["metadata"]["name"] = json!("db-on-host");
+    of_host["spec"]["hostNetwork"] = json!(true);
+    let mut elsewhere = of_host.clone();
+    elsewhere["metadata"]["name"] = json!("db-elsewhere");
+    elsewhere["spec"]["nodeName"] = json!("node-b");
+    api.put("pods", elsewhere);
+    api.put("pods", of_host.clone());
+    let two = |status: &proxy::Status| status.policies.troubles["default/db"].len() == 2;
+    let said = until(&mut status, two).await;
+    let words = &said.policies.troubles["default/db"][1];
+    assert!(
+        words.ends_with("and so its addresses: default/db-on-host"),
+        "{words}"
+    );
+    of_host["status"]["phase"] = json!("Succeeded");
+    api.put("pods", of_host);
+    until(&mut status, |status| !two(status)).await;
 
     // The process ends, and nothing opens; the next one takes over.
     stop.send_replace(true);

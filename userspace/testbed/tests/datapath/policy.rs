@@ -447,3 +447,58 @@ fn connections_that_stand_are_judged_anew() -> Result<()> {
     }
     Ok(())
 }
+
+/// Whoever may go on does while nobody holds the tables, loses nothing when the next agent takes over, and who may not
+/// still may not.
+#[test]
+fn what_policies_say_outlives_the_agent() -> Result<()> {
+    for straight in [false, true] {
+        let mut stage = Stage::set(Path::PodLink)?;
+        if straight {
+            stage.go_straight()?;
+        }
+        let mut enforced = Enforced::set(stage)?;
+        let client_only = allow(Peers::Some(vec![pods(&["client"])]), tcp_only());
+        enforced.policies(vec![
+            ("in", policy(&["web-0"], Some(vec![client_only]), None)),
+            ("none", policy(&["web-1"], Some(vec![]), None)),
+        ])?;
+        for v6 in [false, true] {
+            let open = SocketAddr::new(enforced.stage.pods(v6)[0], HTTP);
+            let closed = SocketAddr::new(enforced.stage.pods(v6)[1], HTTP);
+            let minute = Duration::from_secs(60);
+            let load = |mode, count| testbed::Load {
+                pause_micros: 500,
+                ..testbed::Load::lasting(open, mode, count, minute)
+            };
+            let kept = enforced
+                .stage
+                .client()
+                .start_load(&load(testbed::Mode::Keep, 3))?;
+            let new = enforced
+                .stage
+                .client()
+                .start_load(&load(testbed::Mode::Close, 2))?;
+            let judge = |enforced: &Enforced, what: &str| {
+                enforced.stage.client_pod().netns().run(|| {
+                    let seen = probe::ask(How::Tcp, closed, Duration::from_millis(200));
+                    let expected = Some("timed out");
+                    assert_eq!(seen.error.as_deref(), expected, "{what}: {closed}");
+                    let seen = probe::ask(How::Tcp, open, Duration::from_secs(8));
+                    assert_eq!(seen.error, None, "{what}: {open}");
+                    Ok(())
+                })
+            };
+            judge(&enforced, "with an agent")?;
+            enforced.stage.agent_goes();
+            judge(&enforced, "without one")?;
+            enforced.stage.agent_comes()?;
+            judge(&enforced, "with the next")?;
+            let (kept, new) = (kept.stop()?, new.stop()?);
+            assert_eq!(kept.failed, 0, "kept connections: {:?}", kept.errors);
+            assert_eq!(new.failed, 0, "new connections: {:?}", new.errors);
+            assert!(kept.ok > 0 && new.ok > 0);
+        }
+    }
+    Ok(())
+}

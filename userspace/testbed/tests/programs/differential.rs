@@ -25,12 +25,13 @@ const HISTORY: u64 = 200;
 /// Histories over one kernel's flows: more of those would fill its table, and the least recently used give way.
 const HISTORIES: u64 = 6;
 
-const PROGRAMS: [(&str, Program); 6] = [
+const PROGRAMS: [(&str, Program); 7] = [
     ("pod_ingress", Program::PodIngress),
     ("device_ingress", Program::DeviceIngress),
     ("pod_egress", Program::PodEgress(VETH)),
     ("pod_egress", Program::PodEgress(0)),
-    ("device_egress", Program::DeviceEgress),
+    ("device_egress", Program::DeviceEgress(VETH)),
+    ("device_egress", Program::DeviceEgress(0)),
     ("device_xdp", Program::Xdp),
 ];
 
@@ -76,6 +77,7 @@ fn kernel_and_simulator_agree_on_random_packets() -> Result<()> {
         Counter::TcIcmpError,
         Counter::XdpNewFlow,
         Counter::XdpForward,
+        Counter::TcMasquerade,
         Counter::DropTruncated,
         Counter::DropMalformed,
         Counter::DropFragment,

@@ -11,6 +11,7 @@ mod flood;
 mod fragments;
 mod hostile;
 mod kernel;
+mod masquerade;
 mod policy;
 mod refusing;
 mod weight;

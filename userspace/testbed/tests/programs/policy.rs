@@ -11,7 +11,7 @@ use anyhow::Result;
 use plan::policy::PolicyStep;
 use testbed::packet::{Packet, SENDER, Transport, tcp};
 
-use crate::kernel::{Kernel, LOOPBACK, NEXT, Net, REDIRECT, SHOT, TCP, UDP, VETH, nets};
+use crate::kernel::{Kernel, LOOPBACK, NEXT, Net, REDIRECT, SCTP, SHOT, TCP, UDP, VETH, nets};
 
 const EPOCH: u32 = 5;
 const CLIENTS: u32 = 20;
@@ -374,6 +374,142 @@ fn nothing_of_a_damaged_packet_slips_through() -> Result<()> {
                 assert_eq!(ran.verdict, SHOT, "{len} of {} bytes: {ran:?}", bytes.len());
             }
         }
+    }
+    Ok(())
+}
+
+/// The ports of SCTP are judged as those of other protocols, whoever began the association; and without a port of their
+/// own nobody is let in by another protocol's.
+#[test]
+fn associations_of_sctp_are_judged_by_their_ports() -> Result<()> {
+    for net in nets() {
+        let kernel = judged(&net, (0, CLIENTS), (0, 0))?;
+        let no = Some(Counter::DropPolicyEgress);
+        let init = |port| Packet::sctp(net.client, to(net.backend, port), false);
+        let data = |port| Packet::sctp(net.client, to(net.backend, port), true);
+        let open = net.backend.port();
+        for packet in [init(open), data(open)] {
+            kernel.expect(
+                "by TCP and UDP alone",
+                "pod_ingress",
+                &packet,
+                SHOT,
+                &packet,
+                no,
+            );
+        }
+        let range = |port: u16, bits| {
+            PolicyStep::PutPort(PolicyPortKey {
+                prefix_len: PORT_AT + bits,
+                profile: PROFILE,
+                proto: SCTP,
+                _pad: 0,
+                port: port.into(),
+            })
+        };
+        let on = policy::flags::ENFORCED | policy::flags::UNKNOWN_CLOSED;
+        // One port, and four that an endPort makes a range of.
+        set(
+            &kernel,
+            &[range(open, 16), range(36_412, 14), control(on, 2)],
+        )?;
+        for (port, passes) in [
+            (open, true),
+            (36_412, true),
+            (36_415, true),
+            (36_416, false),
+            (36_411, false),
+        ] {
+            for packet in [init(port), data(port)] {
+                let (verdict, counter) = if passes { (NEXT, None) } else { (SHOT, no) };
+                kernel.expect("SCTP", "pod_ingress", &packet, verdict, &packet, counter);
+            }
+        }
+        // Its answers come back, and what it did not ask for does too: nothing limits what begins with this pod.
+        let kernel = judged(&net, (SERVERS, 0), (0, 0))?;
+        set(&kernel, &[range(open, 16), control(on, 2)])?;
+        let arrives =
+            |packet: &Packet| kernel.run_in("pod_egress", &packet.bytes(), &arrived(VETH));
+        assert_eq!(arrives(&init(open))?.verdict, NEXT);
+        assert_eq!(arrives(&init(open + 1))?.verdict, SHOT);
+        let answer = Packet::sctp(net.backend, net.client, true);
+        kernel.expect("an answer", "pod_ingress", &answer, NEXT, &answer, None);
+        // Cut where its ports end, it is nobody's.
+        let bytes = init(open).bytes();
+        let l4 = if net.client.is_ipv4() { 34 } else { 54 };
+        for len in l4..bytes.len() {
+            let ran = kernel.run_in("pod_egress", &bytes[..len], &arrived(VETH))?;
+            assert!(ran.verdict == NEXT || ran.verdict == SHOT, "{len}: {ran:?}");
+        }
+    }
+    Ok(())
+}
+
+/// A client from outside whose way back was found right when its flow began is judged by the pod's port all the same.
+#[test]
+fn a_checked_flow_is_judged_by_its_backend() -> Result<()> {
+    for net in nets() {
+        let mut kernel = judged(&net, (0, 0), (SERVERS, 0))?;
+        // Clients are where packets of a test run come from.
+        let bits = if net.client.is_ipv4() { 24 } else { 64 };
+        kernel
+            .netns()
+            .ip(&format!("route add {}/{bits} dev lo", subnet(&net)))?;
+        kernel.pod(net.backend.ip(), VETH)?;
+        for flags in [tcp::SYN, tcp::ACK, tcp::ACK] {
+            let packet = Packet {
+                link: [[0; 6], SENDER],
+                ..Packet::tcp(net.client, net.service, flags)
+            };
+            let ran = kernel.run("device_ingress", &packet.bytes())?;
+            assert_eq!(ran.verdict, REDIRECT, "{ran:?}");
+        }
+    }
+    Ok(())
+}
+
+fn subnet(net: &Net) -> &'static str {
+    if net.client.is_ipv4() {
+        "10.244.1.0"
+    } else {
+        "fd00:1::"
+    }
+}
+
+/// What comes back to a translated source is the pod's conversation, also where it goes straight to the pod.
+#[test]
+fn answers_to_a_translated_source_are_the_pod_s() -> Result<()> {
+    for net in nets() {
+        let kernel = judged(&net, (0, CLIENTS), (policy::CLOSED, CLIENTS))?;
+        crate::masquerade::switch_on(&kernel)?;
+        let mut kernel = kernel;
+        kernel.pod(net.client.ip(), VETH)?;
+        let far = to(crate::masquerade::outside(&net), net.backend.port());
+        set(&kernel, &[peer(far.ip(), SERVER)])?;
+        let asked = Packet {
+            link: [[0; 6], SENDER],
+            ..Packet::tcp(net.client, far, tcp::SYN)
+        };
+        let ran = kernel.run("pod_ingress", &asked.bytes())?;
+        assert_ne!(ran.verdict, SHOT, "{ran:?}");
+        let ran = kernel.run_in("device_egress", &asked.bytes(), &arrived(VETH))?;
+        assert!(counts(&ran.counted, Counter::TcMasquerade), "{ran:?}");
+        let l4 = if net.client.is_ipv4() { 34 } else { 54 };
+        let port = u16::from_be_bytes([ran.packet[l4], ran.packet[l4 + 1]]);
+        let answer = |from| Packet {
+            link: [[0; 6], SENDER],
+            ..Packet::tcp(from, SocketAddr::new(net.node, port), tcp::SYN | tcp::ACK)
+        };
+        let ran = kernel.run("device_ingress", &answer(far).bytes())?;
+        assert_ne!(ran.verdict, SHOT, "{ran:?}");
+        assert!(counts(&ran.counted, Counter::TcReply), "{ran:?}");
+        // A packet to the pod itself, which it did not ask for.
+        let unasked = Packet {
+            link: [[0; 6], SENDER],
+            ..Packet::tcp(to(far, 9), net.client, tcp::SYN)
+        };
+        let ran = kernel.run("device_ingress", &unasked.bytes())?;
+        assert_eq!(ran.verdict, SHOT, "{ran:?}");
     }
     Ok(())
 }

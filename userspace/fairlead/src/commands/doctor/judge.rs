@@ -21,6 +21,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
             out.extend(attachments(facts, loaded));
             out.extend(tables(&loaded.status.tables));
             out.extend(drops(loaded));
+            out.extend(masquerade(loaded));
             out.extend(mtu(facts, loaded));
             out.extend(rp_filter(facts, loaded));
         }
@@ -418,7 +419,7 @@ fn drops(loaded: &Loaded) -> Vec<Finding> {
         (
             Counter::DropSnatExhausted,
             "no port was free for translated sources",
-            "spread the clients over more nodes or backends",
+            "spread the clients, or the pods that go outside, over more nodes or backends",
         ),
         (
             Counter::DropNoBackend,
@@ -457,6 +458,40 @@ fn drops(loaded: &Loaded) -> Vec<Finding> {
         out.push(Finding::ok(
             "drops",
             "none for want of anything on this host",
+        ));
+    }
+    out
+}
+
+/// Whether what pods send out of the cluster can come back.
+fn masquerade(loaded: &Loaded) -> Vec<Finding> {
+    let of = &loaded.status.masquerade;
+    let mut out = Vec::new();
+    for (family, source) in [("IPv4", &of.ipv4), ("IPv6", &of.ipv6)] {
+        if source.mode == "none" {
+            out.push(Finding::new(
+                "masquerade",
+                Level::Problem,
+                format!("this node has no {family} address that pods' packets to the outside could have"),
+                "they are dropped",
+                "give the Node object an address of that family, or start the agent with --masquerade=false",
+            ));
+        }
+    }
+    let on = of.ipv4.mode != "pod" || of.ipv6.mode != "pod";
+    let mut links = loaded.status.links.iter();
+    if on && !links.any(|link| link.program == "device_egress") {
+        out.push(Finding::new(
+            "masquerade",
+            Level::Problem,
+            "no device is attached (--devices)",
+            "pods' packets to the outside of the cluster keep their addresses, and nothing comes back",
+            "name the devices that lead outside with --devices",
+        ));
+    } else if on && out.is_empty() {
+        out.push(Finding::ok(
+            "masquerade",
+            "pods' packets to the outside get this node's address",
         ));
     }
     out

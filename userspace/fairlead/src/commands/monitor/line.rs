@@ -51,16 +51,18 @@ impl Told {
 
     /// Whether its destination is a service's address.
     pub(super) fn is_services(self) -> bool {
-        matches!(self.kind, "new" | "refuse")
+        matches!(self.kind, "new" | "refuse") && self.reason != Counter::TcMasquerade.label()
     }
 }
 
 /// What kind of event a counter is one of.
 fn kind_of(counter: Counter) -> &'static str {
     match counter {
-        Counter::SocketConnect | Counter::SocketSend | Counter::TcNewFlow | Counter::XdpNewFlow => {
-            "new"
-        }
+        Counter::SocketConnect
+        | Counter::SocketSend
+        | Counter::TcNewFlow
+        | Counter::XdpNewFlow
+        | Counter::TcMasquerade => "new",
         Counter::SocketNoEndpoint | Counter::TcNoEndpoint | Counter::TcTooBig => "refuse",
         Counter::TcIcmpError => "error",
         // Every other one that is told of is a drop.

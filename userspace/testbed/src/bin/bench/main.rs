@@ -1,9 +1,10 @@
 //! Measures Fairlead beside its peers in the same run: the datapath beside the direct path and an nftables ruleset
-//! of the shape that kube-proxy writes, the DNS server beside knot and nsd, the API server beside etcd. `cargo xtask bench
+//! of the shape that kube-proxy writes, the DNS server beside knot and nsd, the API server beside etcd, the CNI plugin beside bridge and host-local. `cargo xtask bench
 //! NAME` builds what it starts.
 #![forbid(unsafe_code)]
 
 mod apiserver;
+mod cni;
 mod dns;
 mod figures;
 mod kernel_dns;
@@ -25,7 +26,7 @@ use figures::{Figures, Format};
 #[derive(Parser)]
 struct Options {
     /// Which bench
-    #[arg(default_value = "datapath", value_parser = ["datapath", "dns", "kernel-dns", "apiserver"])]
+    #[arg(default_value = "datapath", value_parser = ["datapath", "dns", "kernel-dns", "apiserver", "cni"])]
     name: String,
     /// The `fairlead` binary
     #[arg(long)]
@@ -81,6 +82,9 @@ fn run(options: &Options, figures: &mut Figures) -> Result<()> {
     }
     if options.name == "kernel-dns" {
         return kernel_dns::measure(figures, &options.fairlead, options.quick);
+    }
+    if options.name == "cni" {
+        return cni::measure(figures, &options.fairlead, options.quick);
     }
     let wanted = |part| options.only.is_none_or(|only| only == part);
     if wanted(Part::Programs) {

@@ -76,6 +76,11 @@ impl Pair {
             twin.memory.start_mut().policies.apply(step);
         }
 
+        let (inside, masquerade) = worlds::inside(random);
+        bpf::Masquerading::open(&kernel.root())?.set(&inside, masquerade)?;
+        twin.memory.start_mut().inside = inside;
+        twin.memory.start_mut().masquerade = masquerade;
+
         let runs_xdp = random.bool();
         let flags = if runs_xdp {
             abi::devices::flags::XDP_RUNS
@@ -144,7 +149,7 @@ impl Inside<'_> {
         seen: &mut BTreeMap<&str, u64>,
     ) -> Result<()> {
         let context = match program {
-            Program::PodEgress(from) => arrived(from),
+            Program::PodEgress(from) | Program::DeviceEgress(from) => arrived(from),
             _ => Vec::new(),
         };
         let datapath = &self.kernel.datapath;

@@ -1,11 +1,12 @@
 //! Tables: services of every kind, and policies.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use abi::policy::{ACCEPT, ADDRESS_BITS, CLOSED, EPOCH_BITS, NODE, PORT_AT, REFUSE, flags};
 use abi::{
-    Frontend, PolicyControl, PolicyLink, PolicyLinkKey, PolicyPeerKey, PolicyPortKey,
-    PolicyVerdictKey,
+    Frontend, InsideKey, Masquerade, PolicyControl, PolicyLink, PolicyLinkKey, PolicyPeerKey,
+    PolicyPortKey, PolicyVerdictKey,
 };
 use plan::policy::PolicyStep;
 use plan::{Step, Tables};
@@ -189,4 +190,42 @@ fn peer(epoch: u32, addr: IpAddr, left_out: u32) -> PolicyPeerKey {
         epoch,
         addr: kept.to_be_bytes(),
     }
+}
+
+/// What is inside of the cluster, and whether pods' packets to the outside get the node's address.
+pub(super) fn inside(random: &mut fastrand::Rng) -> (BTreeMap<InsideKey, u32>, Masquerade) {
+    use abi::masquerade::{FAMILY_BITS, families, flags::PODS_HERE};
+    let mut ranges = BTreeMap::new();
+    for net in nets() {
+        for (addr, flags) in [
+            (net.client.ip(), PODS_HERE),
+            (net.backend.ip(), 0),
+            (net.service.ip(), 0),
+        ] {
+            let mut padded = [0; 16];
+            let (family, bits) = match addr {
+                IpAddr::V4(addr) => {
+                    padded[..3].copy_from_slice(&addr.octets()[..3]);
+                    (abi::family::V4, 24)
+                }
+                IpAddr::V6(addr) => {
+                    padded[..8].copy_from_slice(&addr.octets()[..8]);
+                    (abi::family::V6, 64)
+                }
+            };
+            let key = InsideKey {
+                prefix_len: FAMILY_BITS + bits,
+                family: family.into(),
+                addr: padded,
+            };
+            if flags == PODS_HERE || random.bool() {
+                ranges.insert(key, flags);
+            }
+        }
+    }
+    let families = [families::V4, families::V6]
+        .into_iter()
+        .filter(|_| random.u8(0..4) != 0)
+        .sum();
+    (ranges, Masquerade { families })
 }
