@@ -85,6 +85,8 @@ labelled! {
         DropForged = 28, "drop_forged";
         /// TC gave a pod's packet that leaves the cluster this node's address, or an answer to an echo request the pod's.
         TcMasquerade = 36, "tc_masquerade";
+        /// Dropped: a pod sends or gets more than the bandwidth that it may.
+        DropBandwidth = 37, "drop_bandwidth";
         /// Dropped: the policies of the pod that it is for do not let it in.
         DropPolicyIngress = 40, "drop_policy_ingress";
         /// Dropped: the policies of the pod that it is from do not let it out.

@@ -4,10 +4,10 @@
 use core::mem::{offset_of, size_of};
 
 use crate::{
-    Affinity, AffinityKey, Backend, Connection, Conversation, Counter, CounterValue, Device,
-    DnsAnswer, DnsControl, DnsName, Endpoint, Event, Flow4, Flow6, FlowState4, FlowState6,
+    Affinity, AffinityKey, Backend, Bucket, Connection, Conversation, Counter, CounterValue,
+    Device, DnsAnswer, DnsControl, DnsName, Endpoint, Event, Flow4, Flow6, FlowState4, FlowState6,
     FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, InsideKey,
-    Load, Masquerade, NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink,
+    Limit, Load, Masquerade, NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink,
     PolicyLinkKey, PolicyPeerKey, PolicyPortKey, PolicyVerdictKey, ReverseSocket, ReverseSocketKey,
     RingSlot, Source, SourceKey, SpreadWord, Watcher, Watchers, policy,
 };
@@ -86,7 +86,7 @@ const COUNTERS: usize = 21;
 /// What came to this version since: tables by name, with a fingerprint of what they hold. A table that is added
 /// changes none that is there: an older process leaves it alone, a newer one makes it where it is not pinned yet,
 /// and the programs of both run on the same tables. So the version stays, and flows live on.
-pub const ADDED: [(&str, u64); 28] = [
+pub const ADDED: [(&str, u64); 30] = [
     (
         crate::endpoints::NAME4,
         fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } },
@@ -189,6 +189,14 @@ pub const ADDED: [(&str, u64); 28] = [
         crate::masquerade::NAME,
         fingerprint! { Masquerade { families } },
     ),
+    (
+        crate::limits::NAME,
+        fingerprint! {
+            Limit { sent, got }
+            Bucket { bytes_per_sec, burst_ns, empty_at_ns }
+        },
+    ),
+    (crate::limits::LIMITING, size_of::<u32>() as u64),
 ];
 
 const EVENT: u64 = fingerprint! {

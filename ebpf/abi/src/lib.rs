@@ -25,6 +25,7 @@ pub mod fragments;
 pub mod frontends;
 pub mod host;
 pub mod host_routing;
+pub mod limits;
 pub mod loads;
 pub mod masquerade;
 pub mod policy;
@@ -46,6 +47,7 @@ pub use fragments::{FragmentKey, FragmentPorts};
 pub use frontends::{Frontend, FrontendKey4, FrontendKey6, Scope};
 pub use host::Host;
 pub use host_routing::HostRouting;
+pub use limits::{Bucket, Limit};
 pub use loads::{Connection, Load};
 pub use masquerade::{InsideKey, Masquerade};
 pub use policy::{

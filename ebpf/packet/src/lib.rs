@@ -13,6 +13,7 @@ pub mod choose;
 pub mod dns;
 pub mod family;
 pub mod hop;
+pub mod limit;
 pub mod local_dns;
 #[cfg(test)]
 mod model;

@@ -26,6 +26,7 @@ mod kernel {
     mod frame;
     mod getpeername;
     mod hint;
+    mod limit;
     mod load;
     mod maps;
     mod masquerade;

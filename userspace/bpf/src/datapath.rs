@@ -251,6 +251,8 @@ impl Datapath {
     pub fn detach(&mut self, ifindex: u32) -> Result<(), Error> {
         self.attacher().detach(ifindex)?;
         let removed = self.view.devices.remove(&[ifindex]);
+        removed.map_err(|(_, error)| error)?;
+        let removed = self.view.limits.remove(&[ifindex]);
         removed.map_err(|(_, error)| error)
     }
 
@@ -342,11 +344,13 @@ impl Datapath {
     }
 
     /// Whether nothing but ours treats what leaves a device through TCX. Where the kernel has no TCX there are only tc
-    /// filters, of which rtnetlink tells.
+    /// filters, of which rtnetlink tells. Not of a link with a limit: what goes straight to a pod is not counted there.
     #[must_use]
     pub fn egress_is_ours(&self, ifindex: u32) -> bool {
-        !self.settings.tcx
-            || sys::query_tcx(ifindex, sys::attach::TCX_EGRESS).is_ok_and(|links| links.len() <= 1)
+        let limited = matches!(self.view.limits.get(&ifindex), Ok(Some(_)));
+        let alone = !self.settings.tcx
+            || sys::query_tcx(ifindex, sys::attach::TCX_EGRESS).is_ok_and(|links| links.len() <= 1);
+        alone && !limited
     }
 
     /// Whether no program but ours sees what arrives at a device, so far as TCX tells. In this thread's network

@@ -6,15 +6,15 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use abi::{Device, Endpoint};
+use abi::{Device, Endpoint, Limit};
 
 use crate::link::{self, Attacher, DevicePin, Direction, Way};
 use crate::object::Programs;
 use crate::pins::{self, Pins};
-use crate::table::Hash;
+use crate::table::{Hash, open_pinned};
 use crate::{Error, Probe, spec, sys};
 
 /// The programs of pods' links, pinned by the agent.
@@ -26,6 +26,8 @@ pub struct PodLinks {
     devices: Hash<u32, Device>,
     endpoints4: Hash<[u8; 4], Endpoint>,
     endpoints6: Hash<[u8; 16], Endpoint>,
+    limits: Hash<u32, Limit>,
+    limiting: OwnedFd,
 }
 
 const INGRESS: &str = "pod_ingress";
@@ -51,6 +53,8 @@ impl PodLinks {
             devices: Hash::open(&pins, spec::DEVICES, false)?,
             endpoints4: Hash::open(&pins, spec::ENDPOINTS4, false)?,
             endpoints6: Hash::open(&pins, spec::ENDPOINTS6, false)?,
+            limits: Hash::open(&pins, spec::LIMITS, false)?,
+            limiting: open_pinned(&pins, &spec::LIMITING, false)?.0,
             tcx: Probe::has_tcx(),
             pins,
             programs,
@@ -87,6 +91,22 @@ impl PodLinks {
         };
         let put = self.devices.insert(&[endpoint.ifindex], &[device]);
         put.map_err(|(_, error)| error)
+    }
+
+    /// Says how much the pod behind a link may send and get.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] where there is no room for another one, [`Error::Table`].
+    pub fn limit(&self, ifindex: u32, limit: &Limit) -> Result<(), Error> {
+        let put = self.limits.insert(&[ifindex], &[*limit]);
+        put.map_err(|(_, error)| error)?;
+        sys::update(
+            self.limiting.as_fd(),
+            &0_u32.to_ne_bytes(),
+            &1_u32.to_ne_bytes(),
+        )
+        .map_err(|source| spec::LIMITING.failed("write", "that there are limits", source))
     }
 
     /// Whether our programs hang on a link.
@@ -140,6 +160,8 @@ impl PodLinks {
         for pin in attacher.device_pins()?.into_iter().filter(ours) {
             attacher.remove(&pin)?;
             let removed = self.devices.remove(&[pin.ifindex]);
+            removed.map_err(|(_, error)| error)?;
+            let removed = self.limits.remove(&[pin.ifindex]);
             removed.map_err(|(_, error)| error)?;
         }
         for addr in addresses {

@@ -15,7 +15,7 @@ use crate::table::Hash;
 use crate::{Error, Flow, TestRun, View, spec, sys};
 
 /// The tables that programs write, of which a trial has its own.
-const WRITTEN: [&str; 11] = [
+const WRITTEN: [&str; 12] = [
     abi::affinity::NAME,
     abi::flows::NAME4,
     abi::flows::NAME6,
@@ -24,6 +24,7 @@ const WRITTEN: [&str; 11] = [
     abi::fragments::NAME,
     abi::reverse_sockets::NAME,
     abi::dns::SCRATCH,
+    abi::limits::NAME,
     abi::counters::NAME,
     // Nobody watches a trial.
     abi::events::SWITCHES,
@@ -31,10 +32,11 @@ const WRITTEN: [&str; 11] = [
 ];
 
 /// Those of them whose length is part of the layout, and more than is needed here.
-const LONG: [&str; 3] = [
+const LONG: [&str; 4] = [
     abi::policy::FLOWS4,
     abi::policy::FLOWS6,
     abi::fragments::NAME,
+    abi::limits::NAME,
 ];
 
 /// Entries of the tables of its own, at most.

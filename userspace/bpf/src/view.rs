@@ -9,8 +9,8 @@ use std::path::Path;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, Counter, CounterValue, Device, DnsAnswer,
     DnsControl, DnsName, Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Load, NodeConfig,
-    ReverseSocket, ReverseSocketKey, RingSlot, Source, SourceKey, SpreadWord,
+    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Limit, Load,
+    NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot, Source, SourceKey, SpreadWord,
 };
 use plan::{FrontendKey, Tables};
 use serde::Serialize;
@@ -70,6 +70,7 @@ pub struct View {
     dns_names: Hash<DnsName, DnsAnswer>,
     dns_control: Array<DnsControl>,
     pub(crate) policies: Policies,
+    pub(crate) limits: Hash<u32, Limit>,
     masquerading: Masquerading,
     config: OwnedFd,
     counters: OwnedFd,
@@ -111,6 +112,7 @@ impl View {
             dns_names: Hash::open(&pins, spec::DNS_NAMES, true)?,
             dns_control: Array::open(&pins, spec::DNS_CONTROL, true)?,
             policies: Policies::open(&pins, read_only)?,
+            limits: Hash::open(&pins, spec::LIMITS, read_only)?,
             masquerading: Masquerading::open_pins(&pins, read_only)?,
             config: open_pinned(&pins, &spec::CONFIG, read_only)?.0,
             counters: open_pinned(&pins, &spec::COUNTERS, true)?.0,
@@ -365,6 +367,7 @@ impl View {
             hash!(ENDPOINTS6, endpoints6),
             hash!(DNS_NAMES, dns_names),
             hash!(SOURCES, sources),
+            hash!(LIMITS, limits),
             fill(
                 &spec::INSIDE,
                 self.masquerading.inside.count()?,

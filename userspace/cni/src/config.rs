@@ -4,6 +4,7 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use abi::{Bucket, Limit};
 use ipam::{Attachment, Range};
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -86,7 +87,44 @@ struct RuntimeConfig {
     ips: Vec<String>,
     mac: Option<String>,
     port_mappings: Vec<Value>,
-    bandwidth: Option<Value>,
+    bandwidth: Option<Bandwidth>,
+}
+
+/// Bits a second, and bits.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Bandwidth {
+    ingress_rate: u64,
+    ingress_burst: u64,
+    egress_rate: u64,
+    egress_burst: u64,
+}
+
+/// What runtimes say where nobody names a burst.
+const BURST_UNNAMED: u64 = i32::MAX as u64;
+/// How long such a burst lasts at the rate: TCP needs some round trips' worth.
+const BURST_UNNAMED_NS: u64 = 200_000_000;
+
+impl Bandwidth {
+    /// A bucket of a rate and a burst.
+    fn bucket(what: &str, rate: u64, burst: u64) -> Result<Bucket, Failure> {
+        if (rate == 0) != (burst == 0) {
+            return Err(invalid(format!(
+                "bandwidth: {what}Rate is {rate} and {what}Burst {burst}: neither means anything without the other"
+            )));
+        }
+        let burst_ns = match (rate, burst) {
+            (0, _) => 0,
+            (_, BURST_UNNAMED) => BURST_UNNAMED_NS,
+            (rate, burst) => (u128::from(burst) * 1_000_000_000 / u128::from(rate))
+                .clamp(1, u128::from(u64::MAX / 4)) as u64,
+        };
+        Ok(Bucket {
+            bytes_per_sec: rate.div_ceil(8),
+            burst_ns,
+            empty_at_ns: 0,
+        })
+    }
 }
 
 impl Config {
@@ -135,7 +173,6 @@ impl Config {
     ///
     /// [`Code::InvalidConfig`], [`Code::UnsupportedField`].
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        let unsupported = |msg: &str| Err(Failure::new(Code::UnsupportedField, msg));
         if let Some(mtu) = self.mtu.filter(|mtu| !MTU.contains(mtu)) {
             return Err(invalid(format!("mtu is {mtu}, which no link can have")));
         }
@@ -149,12 +186,31 @@ impl Config {
                 ),
             ));
         }
-        if self.runtime_config.bandwidth.is_some() {
-            return unsupported(
-                "bandwidth: take the capability bandwidth out of the plugin's list",
-            );
-        }
+        self.limit()?;
         self.ranges().map(drop)
+    }
+
+    /// How much the pod may send and get; `None` where nobody says.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::InvalidConfig`]; [`Code::UnsupportedField`] without programs, which alone could hold it.
+    pub(crate) fn limit(&self) -> Result<Option<Limit>, Failure> {
+        let Some(bandwidth) = &self.runtime_config.bandwidth else {
+            return Ok(None);
+        };
+        let limit = Limit {
+            sent: Bandwidth::bucket("egress", bandwidth.egress_rate, bandwidth.egress_burst)?,
+            got: Bandwidth::bucket("ingress", bandwidth.ingress_rate, bandwidth.ingress_burst)?,
+        };
+        if limit == Limit::default() {
+            return Ok(None);
+        }
+        if self.bpffs_root.as_os_str().is_empty() {
+            let msg = "bandwidth: with an empty bpffsRoot there are no programs to hold it";
+            return Err(Failure::new(Code::UnsupportedField, msg));
+        }
+        Ok(Some(limit))
     }
 
     /// What only ADD needs of `portMappings`: whether somebody serves them. The agent does, where it serves the host ports
@@ -326,6 +382,20 @@ mod tests {
     }
 
     #[test]
+    fn a_bandwidth_is_bits_and_a_burst_a_time() {
+        let bucket = |rate, burst| {
+            let bucket = Bandwidth::bucket("egress", rate, burst).unwrap();
+            (bucket.bytes_per_sec, bucket.burst_ns)
+        };
+        assert_eq!(bucket(0, 0), (0, 0));
+        assert_eq!(bucket(8_000, 4_000), (1_000, 500_000_000));
+        assert_eq!(bucket(1, 1), (1, 1_000_000_000));
+        assert_eq!(bucket(8_000, BURST_UNNAMED), (1_000, BURST_UNNAMED_NS));
+        assert_eq!(bucket(u64::MAX, 1).1, 1);
+        assert_eq!(bucket(1, u64::MAX).1, u64::MAX / 4);
+    }
+
+    #[test]
     fn host_ports_are_somebody_s_or_refused() {
         let with = |mappings: &str| {
             let text = format!(
@@ -402,6 +472,27 @@ mod tests {
                 "7 \"02:00",
             ),
             (r#","runtimeConfig":{"portMappings":[]}"#, ""),
+            (r#","runtimeConfig":{"bandwidth":{}}"#, ""),
+            (
+                r#","runtimeConfig":{"bandwidth":{"egressRate":1000000,"egressBurst":2147483647}}"#,
+                "",
+            ),
+            (
+                r#","runtimeConfig":{"bandwidth":{"ingressRate":1000000}}"#,
+                "7 bandwidth: ingressRate is 1000000",
+            ),
+            (
+                r#","runtimeConfig":{"bandwidth":{"ingressBurst":5}}"#,
+                "7 bandwidth: ingressRate is 0",
+            ),
+            (
+                r#","runtimeConfig":{"bandwidth":{"egressRate":-1}}"#,
+                "6 the configuration",
+            ),
+            (
+                r#","bpffsRoot":"","runtimeConfig":{"bandwidth":{"egressRate":8,"egressBurst":8}}"#,
+                "2 bandwidth: with an empty bpffsRoot",
+            ),
         ];
         for (more, expected) in cases {
             let found = verdict(more);

@@ -39,7 +39,11 @@ pub(crate) fn add(environment: &Environment, config: &Config) -> Result<Value, F
         let Some(programs) = &programs else {
             return Ok(before.clone());
         };
-        programs.attach(wire::host_side(&host, &netns, &attachment.ifname)?)?;
+        let ifindex = wire::host_side(&host, &netns, &attachment.ifname)?;
+        if let Some(limit) = config.limit()? {
+            programs.limit(ifindex, &limit)?;
+        }
+        programs.attach(ifindex)?;
         return Ok(before.clone());
     }
     if node.sets.is_empty() {
@@ -71,6 +75,7 @@ pub(crate) fn add(environment: &Environment, config: &Config) -> Result<Value, F
         names: &names,
         addresses: &addresses,
         mtu,
+        limit: config.limit()?,
     };
     match wire::make(&host, programs.as_ref(), &plan) {
         Ok(mut outcome) => {
@@ -194,6 +199,7 @@ pub(crate) fn check(environment: &Environment, config: &Config) -> Result<(), Fa
         names: &names,
         addresses: &held.addresses,
         mtu: 0,
+        limit: None,
     };
     wire::check(&host, programs.as_ref(), &plan)
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use abi::{Endpoint, endpoints};
+use abi::{Endpoint, Limit, endpoints};
 use bpf::PodLinks;
 use ipam::Attachment;
 use net::{Address, Netns, Route, Rtnl};
@@ -41,6 +41,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) addresses: &'a [IpAddr],
     /// Largest packet.
     pub(crate) mtu: u32,
+    /// How much the pod may send and get.
+    pub(crate) limit: Option<Limit>,
 }
 
 /// Makes the link. Of what fails nothing is left.
@@ -68,6 +70,7 @@ fn try_make(host: &Rtnl, programs: Option<&PodLinks>, plan: &Plan<'_>) -> Result
         names,
         addresses,
         mtu,
+        limit,
     } = plan;
     let pod = netns.run(Rtnl::open)??;
     let ends = [
@@ -86,13 +89,20 @@ fn try_make(host: &Rtnl, programs: Option<&PodLinks>, plan: &Plan<'_>) -> Result
             addresses,
             &Endpoint {
                 ifindex: here,
-                // A new link has no queue, and no program of anybody else's.
-                flags: endpoints::flags::DIRECT,
+                // A new link has no queue, and no program of anybody else's; with a limit, all that goes there is counted.
+                flags: if limit.is_none() {
+                    endpoints::flags::DIRECT
+                } else {
+                    0
+                },
                 pod_link: names.pod_address,
                 host_link: names.host_address,
                 _pad: [0; 2],
             },
         )?;
+        if let Some(limit) = limit {
+            programs.limit(here, limit)?;
+        }
         programs.attach(here)?;
     }
     host.move_device(other, netns, &attachment.ifname)?;

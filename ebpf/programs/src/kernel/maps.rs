@@ -11,8 +11,8 @@
 use abi::{
     Affinity, AffinityKey, Backend, Connection, Conversation, CounterValue, Device, DnsAnswer,
     DnsControl, DnsName, Endpoint, Event, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Load, Masquerade,
-    NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey,
+    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Limit, Load,
+    Masquerade, NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey,
     PolicyVerdictKey, ReverseSocket, ReverseSocketKey, RingSlot, Source, SpreadWord, Watchers,
     affinity, backends, counters, devices, dns, endpoints, events, flows, fragments, frontends,
     masquerade, policy, reverse_sockets, rings, sources, spreads,
@@ -142,6 +142,15 @@ pub(crate) static HOST_ROUTING: Array<HostRouting, 1> = Array::new();
 #[btf_map]
 pub(crate) static INSIDE: LpmTrie<[u32; 5], u32, { masquerade::CAPACITY as usize }> =
     LpmTrie::new();
+
+/// Written by the CNI plugin when it makes a link, moved on in place by the programs of that link, on any CPU.
+#[btf_map]
+pub(crate) static LIMITS: HashMap<u32, Limit, { limits::CAPACITY as usize }, NO_PREALLOC> =
+    HashMap::new();
+
+/// Written by the CNI plugin.
+#[btf_map]
+pub(crate) static LIMITING: Array<u32, 1> = Array::new();
 
 /// Replaced whole by the agent, behind INSIDE.
 #[btf_map]

@@ -37,18 +37,18 @@ pub(crate) fn is_forged(skb: Skb) -> bool {
     };
     if !own {
         count(Counter::DropForged, skb.len());
-        tell(skb);
+        tell(skb, Counter::DropForged);
     }
     !own
 }
 
-/// Tells whoever watches what was forged: the headers are read for that alone.
+/// Tells whoever watches what was dropped: the headers are read for that alone.
 #[inline(never)]
-fn tell(skb: Skb) {
+pub(crate) fn tell(skb: Skb, counter: Counter) {
     if !events::watched() {
         return;
     }
-    let what = events::what(kinds::DROP, Counter::DropForged);
+    let what = events::what(kinds::DROP, counter);
     match parse::link(&skb) {
         Link::V4(l3) => tell4(skb, l3, what),
         Link::V6(l3) => tell6(skb, l3, what),

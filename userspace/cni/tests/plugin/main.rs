@@ -536,3 +536,37 @@ fn a_pod_is_made_in_milliseconds() {
     eprintln!("ADD and DEL take {best:?}");
     assert!(best < Duration::from_secs(1), "ADD and DEL take {best:?}");
 }
+
+/// What a container runtime asks for holds in both directions, and goes with the pod.
+#[test]
+fn a_pod_s_bandwidth_is_kept() {
+    let mut node = Node::new();
+    let (free, made) = node.add("free");
+    let pod = Pod::new("limited");
+    let mut config = node.config();
+    // 8 Mbit/s out of the pod, 16 Mbit/s into it, and what 50 ms of that are at once.
+    config["runtimeConfig"]["bandwidth"] = json!({
+        "egressRate": 8_000_000, "egressBurst": 400_000, "ingressRate": 16_000_000, "ingressBurst": 800_000,
+    });
+    let result = node.run("ADD", &pod, &config).result();
+    let at_pod = addresses(&result);
+    // Also where packets go straight to pods.
+    node.lease(u32::MAX);
+    for addr in at_pod {
+        let got = stage::flood(&free.netns, &pod.netns, addr);
+        assert!(
+            (0.5..1.4).contains(&(got / 2_000_000.0)),
+            "into the pod: {got} octets/s"
+        );
+    }
+    let target = addresses(&made)[0];
+    let sent = stage::flood(&pod.netns, &free.netns, target);
+    assert!(
+        (0.5..1.4).contains(&(sent / 1_000_000.0)),
+        "out of the pod: {sent} octets/s"
+    );
+    node.run("DEL", &pod, &config).result();
+    let table = node.datapath().fill().unwrap();
+    let limits = table.iter().find(|fill| fill.table == "LIMITS").unwrap();
+    assert_eq!(limits.used, 0);
+}

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use abi::masquerade::{FAMILY_BITS, families, flags::PODS_HERE};
-use abi::{Counter, HostRouting, InsideKey, Masquerade, NodeConfig};
+use abi::{Counter, InsideKey, Masquerade, NodeConfig};
 use net::{Address, Netns, Route, Rtnl};
 use rustix::net::{AddressFamily, SocketType, ipproto};
 
@@ -172,22 +172,13 @@ fn much(from: &Netns, to: &Netns, addr: IpAddr) {
     assert!(got == pattern && server.join().unwrap(), "to {target}");
 }
 
-fn lease(node: &mut Node, until_secs: u32) {
-    let lease = HostRouting {
-        until_secs4: until_secs,
-        until_secs6: until_secs,
-        ..HostRouting::default()
-    };
-    node.with_datapath(|datapath| datapath.set_host_routing(&lease).unwrap());
-}
-
 #[test]
 fn pods_reach_a_host_that_knows_no_way_to_them() {
     let (mut node, outside) = stage();
     let (pod, result) = node.add("first");
     // By the stack's routing, and past it.
     for until_secs in [0, u32::MAX] {
-        lease(&mut node, until_secs);
+        node.lease(until_secs);
         for (far, near) in OUTSIDE.into_iter().zip(NODE) {
             let (far, near): (IpAddr, IpAddr) = (far.parse().unwrap(), near.parse().unwrap());
             assert_eq!(talk(&pod.netns, &outside, far), near);

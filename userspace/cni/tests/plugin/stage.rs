@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -103,6 +103,16 @@ impl Node {
 
     pub(crate) fn bpffs_root(&self) -> PathBuf {
         self.bpffs.join("fairlead")
+    }
+
+    /// Lets packets go straight to pods until then.
+    pub(crate) fn lease(&mut self, until_secs: u32) {
+        let lease = abi::HostRouting {
+            until_secs4: until_secs,
+            until_secs6: until_secs,
+            ..abi::HostRouting::default()
+        };
+        self.with_datapath(|datapath| datapath.set_host_routing(&lease).unwrap());
     }
 
     /// In the node's namespace.
@@ -332,4 +342,41 @@ pub(crate) fn talk(from: &Netns, to: &Netns, addr: IpAddr) -> IpAddr {
 
 pub(crate) fn distinct<T: Ord>(values: impl IntoIterator<Item = T>) -> usize {
     values.into_iter().collect::<BTreeSet<T>>().len()
+}
+
+/// Sends datagrams as fast as they go for a second; how many octets a second arrived, headers included.
+pub(crate) fn flood(from: &Netns, to: &Netns, addr: IpAddr) -> f64 {
+    const LEN: usize = 972;
+    let bind = |netns: &Netns, addr: IpAddr| {
+        netns
+            .run(|| UdpSocket::bind(SocketAddr::new(addr, 0)))
+            .unwrap()
+            .unwrap()
+    };
+    let server = bind(to, addr);
+    let anywhere = if addr.is_ipv4() { "0.0.0.0" } else { "::" };
+    let client = bind(from, anywhere.parse().unwrap());
+    client.connect(server.local_addr().unwrap()).unwrap();
+    server
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let begun = std::time::Instant::now();
+    let sender = std::thread::spawn(move || {
+        while begun.elapsed() < Duration::from_secs(1) {
+            for _ in 0..4 {
+                let _ = client.send(&[7; LEN]);
+            }
+            // Faster than any limit of a test, slower than the receiver's queue fills.
+            std::thread::sleep(Duration::from_micros(300));
+        }
+    });
+    let (mut got, mut last) = (0, begun);
+    let mut room = [0; LEN];
+    while let Ok(len) = server.recv(&mut room) {
+        // Ethernet and the IP and UDP headers.
+        got += len + 14 + if addr.is_ipv4() { 28 } else { 48 };
+        last = std::time::Instant::now();
+    }
+    sender.join().unwrap();
+    got as f64 / last.duration_since(begun).as_secs_f64().max(0.1)
 }

@@ -169,7 +169,7 @@ impl Keeper {
         if wanted.node.pod_cidrs.is_empty() {
             return Ok(());
         }
-        let mut capabilities = json!({"ips": true, "mac": true});
+        let mut capabilities = json!({"ips": true, "mac": true, "bandwidth": true});
         if settings.host_ports {
             capabilities["portMappings"] = json!(true);
         }

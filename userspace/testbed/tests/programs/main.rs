@@ -11,6 +11,7 @@ mod flood;
 mod fragments;
 mod hostile;
 mod kernel;
+mod limit;
 mod masquerade;
 mod policy;
 mod refusing;
