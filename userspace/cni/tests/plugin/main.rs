@@ -354,7 +354,7 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
     };
     let here = format!("/proc/{}/ns/net", std::process::id());
     let fresh = Pod::new("fresh");
-    let cases: [(&str, &[(&str, &str)], Value, u64); 12] = [
+    let cases: [(&str, &[(&str, &str)], Value, u64); 13] = [
         (
             "no namespace",
             &[("CNI_NETNS", "/run/netns/none-of-that-name")],
@@ -392,6 +392,12 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
             "bandwidth",
             &[],
             with("runtimeConfig", json!({"bandwidth": {"ingressRate": "x"}})),
+            6,
+        ),
+        (
+            "host ports that nobody serves",
+            &[],
+            with("runtimeConfig", json!({"portMappings": [{"hostPort": 80}]})),
             2,
         ),
         (
