@@ -15,7 +15,7 @@ use abi::{
     Masquerade, NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey,
     PolicyVerdictKey, ReverseSocket, ReverseSocketKey, RingSlot, Source, SpreadWord, Watchers,
     affinity, backends, counters, devices, dns, endpoints, events, flows, fragments, frontends,
-    masquerade, policy, reverse_sockets, rings, sources, spreads,
+    limits, masquerade, policy, reverse_sockets, rings, sources, spreads,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{
