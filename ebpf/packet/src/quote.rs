@@ -5,7 +5,6 @@ use abi::flows::flags;
 use abi::protocol::{SCTP, TCP, UDP};
 use zerocopy::network_endian::U16;
 
-use crate::balance::masquerade;
 use crate::parse::{IPV4_LEN, IPV6_LEN};
 use crate::refuse::ICMP_LEN;
 use crate::{
@@ -21,15 +20,6 @@ pub struct Quote<F: Family> {
     pub l4: u32,
     /// Its tuple.
     pub tuple: F::Flow,
-}
-
-impl<F: Family> Quote<F> {
-    /// Whether it is an echo message.
-    #[inline(always)]
-    #[must_use]
-    pub fn is_echo(&self) -> bool {
-        self.tuple.proto() == F::ICMP
-    }
 }
 
 /// What an error becomes.
@@ -110,22 +100,14 @@ fn tuple<F: Family, B: Bytes + ?Sized>(
     saddr: [u32; 4],
     daddr: [u32; 4],
 ) -> Option<Quote<F>> {
-    let saddr = F::Address::from_padded(&zerocopy::transmute!(saddr));
-    let daddr = F::Address::from_padded(&zerocopy::transmute!(daddr));
-    if proto == F::ICMP {
-        let [kind, identifier] = bytes.words::<2>(l4)?;
-        let echo = masquerade::echo_of::<F>(kind.to_ne_bytes()[0])?;
-        let tuple = masquerade::echo_tuple::<F>(saddr, daddr, identifier, echo);
-        return Some(Quote { l3, l4, tuple });
-    }
     if !matches!(proto, TCP | UDP | SCTP) {
         return None;
     }
     let [ports, _] = bytes.words::<2>(l4)?;
     let [s0, s1, d0, d1] = ports.to_ne_bytes();
     let tuple = F::Flow::new(
-        saddr,
-        daddr,
+        F::Address::from_padded(&zerocopy::transmute!(saddr)),
+        F::Address::from_padded(&zerocopy::transmute!(daddr)),
         U16::from_bytes([s0, s1]),
         U16::from_bytes([d0, d1]),
         proto,

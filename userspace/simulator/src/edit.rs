@@ -95,12 +95,7 @@ impl Run<'_> {
         }
         let check = headers.l4 + 2;
         self.replace(check, kernel_difference(seen), false);
-        if quote.is_echo() {
-            let at = quote.l4 + masquerade::IDENTIFIER_OFFSET;
-            self.store(at, &masquerade::identifier::<F>(new).to_ne_bytes());
-        } else {
-            self.store(quote.l4, &new.ports().to_ne_bytes());
-        }
+        self.store(quote.l4, &new.ports().to_ne_bytes());
         self.store_addresses::<F>(quote.l3, new.saddr(), new.daddr());
         let outer = (headers.tuple.saddr(), headers.tuple.daddr());
         let outer = kernel_difference(between(outer, (mended.saddr, mended.daddr)));

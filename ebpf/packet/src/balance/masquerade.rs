@@ -194,7 +194,7 @@ pub fn echo<F: Family, B: Bytes + ?Sized>(bytes: &B, headers: &mut Headers<F>) -
 
 /// Which echo message an ICMP message of a type is.
 #[inline(always)]
-pub(crate) fn echo_of<F: Family>(kind: u8) -> Option<Echo> {
+fn echo_of<F: Family>(kind: u8) -> Option<Echo> {
     let is_v4 = F::NUMBER == abi::family::V4;
     match kind {
         8 if is_v4 => Some(Echo::Request),
@@ -207,7 +207,7 @@ pub(crate) fn echo_of<F: Family>(kind: u8) -> Option<Echo> {
 
 /// The tuple of an echo message; `identifier` is the word that begins with it.
 #[inline(always)]
-pub(crate) fn echo_tuple<F: Family>(
+fn echo_tuple<F: Family>(
     saddr: F::Address,
     daddr: F::Address,
     identifier: u32,

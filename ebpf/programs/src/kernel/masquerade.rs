@@ -6,7 +6,7 @@ use abi::events::kinds;
 use abi::masquerade::families;
 use packet::balance::code;
 use packet::balance::masquerade::{self, Echo};
-use packet::{Family, Tables, Transport};
+use packet::{Family, Flow as _, Tables, Transport};
 
 use super::events;
 use super::maps::MASQUERADE;
@@ -35,10 +35,11 @@ pub(crate) fn concerns<F: Family>(skb: Skb) -> bool {
     is_on::<F>() && skb.ingress_ifindex() != 0
 }
 
-/// Whether a pod's packet that goes to the next hop straight has to be seen where it leaves.
-#[inline(always)]
-pub(crate) fn is_due<F: Family>(daddr: F::Address) -> bool {
-    is_on::<F>() && masquerade::is_outside::<F, _>(&Maps, daddr)
+/// Whether a pod's packet that goes to the next hop straight has to be seen where it leaves. A function of its own, for the
+/// sake of the caller's stack.
+#[inline(never)]
+pub(crate) fn is_due<F: Family>(to: &F::Flow) -> bool {
+    is_on::<F>() && masquerade::is_outside::<F, _>(&Maps, to.daddr())
 }
 
 /// Gives a packet that leaves by a node device this node's address, if it is a pod's for the outside.

@@ -301,12 +301,7 @@ impl Skb {
         let seen = checksum::kernel_difference(seen);
         // SAFETY: the helper checks the offset.
         done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, seen, 0) })?;
-        if quote.is_echo() {
-            let at = quote.l4 + masquerade::IDENTIFIER_OFFSET;
-            self.store(at, &masquerade::identifier::<F>(new), 0)?;
-        } else {
-            self.store(quote.l4, &new_ports, 0)?;
-        }
+        self.store(quote.l4, &new_ports, 0)?;
         self.store(
             quote.l3 + F::ADDRESSES_OFFSET,
             &(new.saddr(), new.daddr()),

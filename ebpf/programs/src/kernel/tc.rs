@@ -314,7 +314,7 @@ where
                     skb.rewrite_in_place(headers, to)?;
                     translated = true;
                 }
-                if decision == code::ANSWER || !masquerade::is_due::<F>(tuple.daddr()) {
+                if decision == code::ANSWER || !masquerade::is_due::<F>(tuple) {
                     skb.mark();
                 }
                 verdict

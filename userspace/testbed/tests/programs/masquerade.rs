@@ -281,36 +281,6 @@ fn errors_are_about_what_the_pod_or_its_peer_sent() -> Result<()> {
             &given,
             mended,
         );
-
-        let asked = echo(&net, pod, far, true, 77);
-        let ran = leave(&kernel, &asked)?;
-        let sent = echo(
-            &net,
-            SocketAddr::new(net.node, 0),
-            far,
-            true,
-            word_at(&ran.packet, &net, 4),
-        );
-        let mut given = too_big(router.ip(), pod.ip(), &asked);
-        let error = too_big(router.ip(), net.node, &sent);
-        // Nobody looks at the checksum of what is quoted in part: that of the packet as it was on the wire stays.
-        let quoted_check = 8 + if net.node.is_ipv4() { 20 } else { 40 } + 2;
-        given.payload[quoted_check..quoted_check + 2]
-            .copy_from_slice(&error.payload[quoted_check..quoted_check + 2]);
-        given.payload[2..4].fill(0);
-        let check = match net.node {
-            IpAddr::V4(_) => checksum(&given.payload),
-            IpAddr::V6(_) => transport_checksum(router.ip(), pod.ip(), 58, &given.payload),
-        };
-        given.payload[2..4].copy_from_slice(&check.to_be_bytes());
-        kernel.expect(
-            "about an echo",
-            "device_ingress",
-            &error,
-            NEXT,
-            &given,
-            mended,
-        );
     }
     Ok(())
 }
