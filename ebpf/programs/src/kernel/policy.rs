@@ -25,21 +25,27 @@ use super::tables::{Maps, endpoint};
 pub(crate) mod how {
     use packet::balance::code;
 
-    use crate::kernel::outlined::place;
-
     /// Leaving the pod, rather than on its way there.
     pub(crate) const EGRESS: u32 = 1 << 0;
     /// By what it becomes, rather than by what it is: a client's packet for a service.
     pub(crate) const TRANSLATED: u32 = 1 << 1;
 
-    /// What a packet is judged by, after a decision on it at a [`place`].
+    /// What a packet is judged by, after a decision on it.
     #[inline(always)]
-    pub(crate) const fn after(place: u32, decision: u32) -> u32 {
+    pub(crate) const fn after(decision: u32) -> u32 {
         match decision {
             code::NEW | code::FORWARD | code::CHECKED => TRANSLATED,
-            // From outside of the cluster to a pod that has asked with this node's address.
-            code::REPLY if place == place::DEVICE => TRANSLATED,
             _ => 0,
+        }
+    }
+
+    /// The same where it goes straight to a pod: an answer may be one from outside of the cluster, to a pod that has
+    /// asked with this node's address.
+    #[inline(always)]
+    pub(crate) const fn straight(decision: u32) -> u32 {
+        match decision {
+            code::REPLY => TRANSLATED,
+            decision => after(decision),
         }
     }
 }

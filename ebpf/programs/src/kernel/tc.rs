@@ -69,15 +69,14 @@ macro_rules! arriving {
         }
         let decision = outlined::$decide(&mut plan, $place, $skb.ifindex());
         if decision < code::DROP && decision != code::REFUSE {
-            let how = how::after($place, decision);
             if $place == place::POD && policy::is_on() {
-                let egress = how | how::EGRESS;
+                let egress = how::after(decision) | how::EGRESS;
                 let denied = outlined::$judge($skb.ctx(), &plan, $skb.ifindex(), egress);
                 if denied != 0 {
                     return dropped(&plan, denied - 1, $skb.ifindex());
                 }
             }
-            judge_straight!($family, $skb, plan, how, $judge);
+            judge_straight!($family, $skb, plan, how::straight(decision), $judge);
         }
         if decision >= code::DROP {
             dropped(&plan, decision - code::DROP, $skb.ifindex())
