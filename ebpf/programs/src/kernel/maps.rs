@@ -2,11 +2,12 @@
 //! may override.
 //!
 //! Concurrency: the agent writes FRONTENDS, SOURCES, RINGS, SPREADS, BACKENDS, CONFIG, DEVICES, ENDPOINTS, HOST,
-//! HOST_ROUTING, INSIDE and MASQUERADE, the holder of the cluster's DNS zone DNS_NAMES and DNS_CONTROL; programs only read them. A hash
-//! update replaces the whole element (a reader keeps the old one or finds the new one). RINGS and BACKENDS are
-//! memory shared with the agent: it writes an element before anything points at it and clears it after nothing
-//! does any more, so that no reader meets an element half written. The LRU tables are written by programs on
-//! any CPU: insertions are atomic per entry, and what is changed in place is a single aligned word.
+//! HOST_ROUTING, INSIDE and MASQUERADE, the holder of the cluster's DNS zone DNS_NAMES and DNS_CONTROL; programs
+//! only read them. A hash update replaces the whole element (a reader keeps the old one or finds the new one).
+//! RINGS and BACKENDS are memory shared with the agent: it writes an element before anything points at it and
+//! clears it after nothing does any more, so that no reader meets an element half written. The LRU tables are
+//! written by programs on any CPU: insertions are atomic per entry, and what is changed in place is a single
+//! aligned word.
 
 use abi::{
     Affinity, AffinityKey, Backend, Connection, Conversation, CounterValue, Device, DnsAnswer,
