@@ -73,24 +73,28 @@ impl Server {
     /// # Panics
     /// Where it does not work out.
     pub fn run(&mut self) {
-        let child = Command::new("etcd")
+        let port = self.url.rsplit(':').next().expect("a URL with a port");
+        let address = format!("127.0.0.1:{port}");
+        self.child = Some(self.spawn());
+        let began = Instant::now();
+        while !listens(&address) {
+            assert!(began.elapsed() < Duration::from_secs(30), "etcd listens");
+            std::thread::sleep(Duration::from_millis(20));
+            // Somebody else may have had the port for a moment.
+            let ended = |child: &mut Child| child.try_wait().ok().flatten().is_some();
+            if self.child.as_mut().is_some_and(ended) {
+                self.child = Some(self.spawn());
+            }
+        }
+    }
+
+    fn spawn(&self) -> Child {
+        Command::new("etcd")
             .args(&self.arguments)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("etcd is on PATH: install Debian's etcd-server, as `cargo xtask setup` does");
-        self.child = Some(child);
-        let port = self
-            .url
-            .rsplit(':')
-            .next()
-            .expect("tests have a file system and ports")
-            .to_owned();
-        let began = Instant::now();
-        while std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(30), "etcd listens");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            .expect("etcd is on PATH: install Debian's etcd-server, as `cargo xtask setup` does")
     }
 
     /// `kill -9`.
@@ -109,6 +113,13 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether somebody listens at an address of this host. Who connects to a port that nobody listens on may meet itself,
+/// where the kernel has chosen that very port for it.
+fn listens(address: &str) -> bool {
+    std::net::TcpStream::connect(address)
+        .is_ok_and(|socket| socket.local_addr().ok() != socket.peer_addr().ok())
 }
 
 /// A port that nobody listens on.
