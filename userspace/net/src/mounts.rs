@@ -14,6 +14,8 @@ const MOUNTS: &str = "/proc/self/mountinfo";
 const BPFFS: &str = "/sys/fs/bpf";
 /// What a bpffs that we mount is called as the source of its mount, which means nothing to the kernel.
 const OURS: &str = "fairlead";
+/// What the kernel itself puts into a bpffs (`bpf_preload`).
+const KERNELS: [&str; 2] = ["maps.debug", "progs.debug"];
 
 /// The mount point of the unified cgroup hierarchy; on hosts with both versions that is often
 /// `/sys/fs/cgroup/unified`.
@@ -59,11 +61,12 @@ pub fn release_bpffs(path: &Path) -> Result<bool, Error> {
     else {
         return Ok(false);
     };
-    let mut left = fs::read_dir(&point).map_err(failed("list", &point))?;
-    if left.next().is_some() {
-        return Ok(false); // somebody's
+    for left in fs::read_dir(&point).map_err(failed("list", &point))? {
+        let left = left.map_err(failed("list", &point))?;
+        if !KERNELS.iter().any(|name| left.file_name() == *name) {
+            return Ok(false); // somebody's
+        }
     }
-    drop(left);
     let unmounted = rustix::mount::unmount(&point, rustix::mount::UnmountFlags::empty());
     unmounted.map_err(|error| failed("unmount", &point)(error.into()))?;
     Ok(true)
