@@ -91,9 +91,14 @@ fn checks_out(bytes: &[u8]) -> bool {
     crc32c(&zeroed).to_le_bytes() == bytes[8..12]
 }
 
+/// A pod's end.
+fn listen(pod: &Pod, v6: bool) -> Result<Raw> {
+    Raw::open(pod.netns(), v6, ipproto::SCTP, Duration::from_millis(50))
+}
+
 /// Answers every packet with its own name until it is to stop; returns whom it heard.
-fn serve(pod: &Pod, v6: bool, stop: &AtomicBool) -> Result<BTreeSet<IpAddr>> {
-    let raw = Raw::open(pod.netns(), v6, ipproto::SCTP, Duration::from_millis(50))?;
+fn serve(raw: &Raw, pod: &Pod, stop: &AtomicBool) -> Result<BTreeSet<IpAddr>> {
+    let v6 = raw.v6;
     let mut heard = BTreeSet::new();
     while !stop.load(Ordering::Relaxed) {
         let Some((from, bytes)) = raw.receive()? else {
@@ -159,11 +164,16 @@ fn associations(path: Path) -> Result<()> {
         let some = service(backends.collect());
         stage.balancer()?.put(&[some])?;
         let stop = AtomicBool::new(false);
+        let listening: Vec<(Raw, &Pod)> = stage
+            .backends
+            .iter()
+            .map(|pod| Ok((listen(pod, v6)?, pod)))
+            .collect::<Result<_>>()?;
         let heard = thread::scope(|scope| -> Result<Vec<BTreeSet<IpAddr>>> {
             let (stage, stop) = (&stage, &stop);
-            let pods = stage.backends.iter();
-            let servers: Vec<_> = pods
-                .map(|pod| scope.spawn(move || serve(pod, v6, stop)))
+            let servers: Vec<_> = listening
+                .iter()
+                .map(|(raw, pod)| scope.spawn(move || serve(raw, pod, stop)))
                 .collect();
             let asked = || -> Result<()> {
                 let wait = Duration::from_millis(500);
@@ -171,14 +181,7 @@ fn associations(path: Path) -> Result<()> {
                 let mut served = BTreeSet::new();
                 for sport in 40_000..40_040 {
                     let from = SocketAddr::new(stage.client_address(v6), sport);
-                    // The servers' sockets may not be there yet.
-                    let until = Instant::now() + Duration::from_secs(10);
-                    let first = loop {
-                        match ask(&raw, from, target, INIT, 16) {
-                            Err(_) if sport == 40_000 && Instant::now() < until => {}
-                            first => break first?,
-                        }
-                    };
+                    let first = ask(&raw, from, target, INIT, 16)?;
                     for len in [1, 3, 700] {
                         ensure!(ask(&raw, from, target, DATA, len)? == first, "it moved");
                     }

@@ -6,7 +6,7 @@ use abi::masquerade::{FAMILY_BITS, families, flags::PODS_HERE};
 use abi::{Counter, InsideKey, Masquerade, family};
 use anyhow::{Context as _, Result};
 use bpf::Masquerading;
-use testbed::packet::{Packet, Transport, checksum, tcp, transport_checksum};
+use testbed::packet::{Packet, SENDER, Transport, checksum, tcp, transport_checksum};
 
 use crate::kernel::{Kernel, NEXT, Net, REDIRECT, Ran, SHOT, VETH, XDP_PASS, nets};
 use crate::policy::arrived;
@@ -320,18 +320,19 @@ fn without_a_port_or_an_address_packets_are_dropped() -> Result<()> {
     Ok(())
 }
 
-/// What goes straight to the next hop is marked as done with where it stays inside, and looked at where it leaves.
 #[test]
-fn the_straight_way_out_passes_nothing_by() -> Result<()> {
+fn packets_to_inside_and_outside_leave_without_the_stack() -> Result<()> {
     let mut kernel = masquerading(BOTH)?;
     kernel.say_tc_runs()?;
     for net in nets() {
         kernel.pod(net.client.ip(), crate::kernel::LOOPBACK)?;
         let straight = |to| -> Result<Ran> {
-            kernel.run(
-                "pod_ingress",
-                &Packet::tcp(net.client, to, tcp::SYN).bytes(),
-            )
+            // Addressed to the device of a test run.
+            let packet = Packet {
+                link: [[0; 6], SENDER],
+                ..Packet::tcp(net.client, to, tcp::SYN)
+            };
+            kernel.run("pod_ingress", &packet.bytes())
         };
         for to in [outside(&net), net.backend] {
             let ran = straight(to)?;

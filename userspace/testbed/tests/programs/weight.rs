@@ -22,11 +22,11 @@ const BOUNDS: [(&str, u32); 14] = [
     ("getpeername4", 150),
     ("getpeername6", 300),
     ("sock_release", 50),
-    ("pod_egress", 18_000),
-    ("device_egress", 32_000),
-    ("pod_ingress", 62_000),
-    ("device_ingress", 63_000),
-    ("device_xdp", 25_500),
+    ("pod_egress", 16_500),
+    ("device_egress", 19_000),
+    ("pod_ingress", 56_500),
+    ("device_ingress", 56_500),
+    ("device_xdp", 27_000),
 ];
 
 #[test]
