@@ -18,7 +18,7 @@ use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, refuse,
 
 use super::device_xdp::transmits;
 use super::dns::{Carrier, Query};
-use super::mem::{Half, Words, bounds, field, forget};
+use super::mem::{Half, Words, bounds, field, forget, set_addresses};
 use super::outlined::{self, sctp_len};
 
 /// A packet in an XDP frame.
@@ -120,20 +120,8 @@ impl Frame {
             }
             Transport::Elsewhere | Transport::Icmp | Transport::Other => {}
         }
-        let (saddr, daddr) = (to.saddr().words(), to.daddr().words());
         let at = headers.l3 + F::ADDRESSES_OFFSET;
-        if F::Address::WORDS == 1 {
-            let words = self.at::<2>(at)?;
-            words.set_word(0, saddr[0]);
-            words.set_word(1, daddr[0]);
-        } else {
-            let words = self.at::<8>(at)?;
-            for i in 0..4 {
-                words.set_word(i, saddr[i]);
-                words.set_word(4 + i, daddr[i]);
-            }
-        }
-        Ok(())
+        set_addresses::<F>(self.bounds(), at, to).ok_or(Counter::DropRewrite)
     }
 
     /// Writes the link addresses of the next hop.

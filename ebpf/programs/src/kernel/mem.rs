@@ -6,6 +6,8 @@
 
 use core::arch::asm;
 
+use packet::{Address as _, Family, Flow as _};
+
 /// Offsets of headers never come near this, and the verifier wants a bound on what is added to a pointer.
 const OFFSET_MASK: u32 = 0x3fff;
 
@@ -96,6 +98,29 @@ impl<const N: usize> Words<N> {
                 options(nostack));
         }
     }
+}
+
+/// Overwrites the addresses in the IP header of the packet between `data` and `end`; `offset` is that of the first one.
+/// `None` where they do not lie inside of it.
+#[inline(always)]
+pub(crate) fn set_addresses<F: Family>(
+    (data, end): (usize, usize),
+    offset: u32,
+    to: &F::Flow,
+) -> Option<()> {
+    let (saddr, daddr) = (to.saddr().words(), to.daddr().words());
+    if F::Address::WORDS == 1 {
+        let words = Words::<2>::at(data, end, offset)?;
+        words.set_word(0, saddr[0]);
+        words.set_word(1, daddr[0]);
+    } else {
+        let words = Words::<8>::at(data, end, offset)?;
+        for i in 0..4 {
+            words.set_word(i, saddr[i]);
+            words.set_word(4 + i, daddr[i]);
+        }
+    }
+    Some(())
 }
 
 /// Two bytes of a packet that were found to lie inside of it.

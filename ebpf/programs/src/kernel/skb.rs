@@ -29,7 +29,7 @@ use packet::refuse::Undelivered;
 use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, hop, refuse, sctp};
 
 use super::dns::{Carrier, Query};
-use super::mem::{Half, Words, bounds, field, forget, set_field};
+use super::mem::{Half, Words, bounds, field, forget, set_addresses, set_field};
 use super::outlined::{self, sctp_len};
 use super::route::{self, Route};
 use super::tables::device_has;
@@ -170,20 +170,8 @@ impl Skb {
         if self.update_transport(headers, to, addresses)? {
             self.at::<1>(headers.l4)?.set_word(0, to.ports());
         }
-        let (saddr, daddr) = (to.saddr().words(), to.daddr().words());
         let at = headers.l3 + F::ADDRESSES_OFFSET;
-        if F::Address::WORDS == 1 {
-            let words = self.at::<2>(at)?;
-            words.set_word(0, saddr[0]);
-            words.set_word(1, daddr[0]);
-        } else {
-            let words = self.at::<8>(at)?;
-            for i in 0..4 {
-                words.set_word(i, saddr[i]);
-                words.set_word(4 + i, daddr[i]);
-            }
-        }
-        Ok(())
+        set_addresses::<F>(self.bounds(), at, to).ok_or(Counter::DropRewrite)
     }
 
     /// Updates the checksum of TCP or UDP for a new tuple, whose addresses change it by `addresses`. Returns whether the

@@ -9,7 +9,7 @@ use testbed::packet::{Packet, Transport, checksum, tcp, transport_checksum};
 use crate::kernel::{Kernel, NEXT, Net, REDIRECT, TCP, UDP, nets};
 
 /// "Too big" from one address to another, about a packet.
-fn too_big(from: IpAddr, to: IpAddr, quoted: &Packet) -> Packet {
+pub(crate) fn too_big(from: IpAddr, to: IpAddr, quoted: &Packet) -> Packet {
     let (kind, code, proto, header) = if from.is_ipv4() {
         (3, 4, 1, 20)
     } else {

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use bpf::Masquerading;
 use testbed::packet::{Packet, SENDER, Transport, checksum, tcp, transport_checksum};
 
+use crate::errors::too_big;
 use crate::kernel::{Kernel, NEXT, Net, REDIRECT, Ran, SHOT, VETH, XDP_PASS, nets};
 use crate::policy::arrived;
 
@@ -222,28 +223,6 @@ fn echo_requests_are_answered_too() -> Result<()> {
         assert_eq!(leave(&kernel, &asked)?.packet, asked.bytes());
     }
     Ok(())
-}
-
-/// "Too big" from one address to another, about a packet.
-fn too_big(from: IpAddr, to: IpAddr, quoted: &Packet) -> Packet {
-    let (kind, code, proto, header) = if from.is_ipv4() {
-        (3, 4, 1, 20)
-    } else {
-        (2, 0, 58, 40)
-    };
-    let mut payload = vec![kind, code, 0, 0, 0, 0, 5, 20];
-    payload.extend(&quoted.bytes()[14..14 + header + 8]);
-    let check = if from.is_ipv4() {
-        checksum(&payload)
-    } else {
-        transport_checksum(from, to, proto, &payload)
-    };
-    payload[2..4].copy_from_slice(&check.to_be_bytes());
-    let (from, to) = (SocketAddr::new(from, 0), SocketAddr::new(to, 0));
-    Packet {
-        payload,
-        ..Packet::new(from, to, Transport::Raw(proto))
-    }
 }
 
 #[test]
