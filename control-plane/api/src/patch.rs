@@ -1,9 +1,11 @@
 //! Patches: RFC 6902 (JSON patch), RFC 7386 (merge patch) and Kubernetes' strategic merge patch.
 
+mod operations;
 mod strategic;
 
 use serde_json::Value;
 
+use operations::Failure;
 pub use strategic::strategic_merge;
 
 use crate::status::Status;
@@ -19,10 +21,7 @@ const COPIES_MAX: usize = 3 << 20;
 /// # Errors
 /// 400 where the patch is none, 413 where it is too long, 422 where an operation fails.
 pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, Status> {
-    match steps(original, patch)? {
-        Ok(patched) => Ok(patched),
-        Err(_) => Err(Status::unprocessable()),
-    }
+    carried_out(original, patch)?.map_err(|_| Status::unprocessable())
 }
 
 /// As [`json_patch`]; `None`: a `test` in it failed, so that nothing is to be changed.
@@ -30,37 +29,32 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, Status> {
 /// # Errors
 /// Why it cannot be carried out.
 pub fn json_patch_if(original: &Value, patch: &Value) -> Result<Option<Value>, String> {
-    use json_patch::PatchErrorKind::TestFailed;
-    match steps(original, patch).map_err(|status| status.message)? {
+    match carried_out(original, patch).map_err(|status| status.message)? {
         Ok(patched) => Ok(Some(patched)),
-        Err(error) if matches!(error.kind, TestFailed) => Ok(None),
-        Err(error) => Err(error.to_string()),
+        Err(Failure::Test(_)) => Ok(None),
+        Err(failure) => Err(failure.to_string()),
     }
 }
 
 /// The outer error: the patch is none, or asks for too much; the inner one: an operation failed.
-fn steps(original: &Value, patch: &Value) -> Result<Result<Value, json_patch::PatchError>, Status> {
-    let patch: json_patch::Patch = serde_json::from_value(patch.clone())
-        .map_err(|why| Status::bad_request(format!("error decoding patch: {why}")))?;
-    if patch.0.len() > OPERATIONS_MAX {
+fn carried_out(original: &Value, patch: &Value) -> Result<Result<Value, Failure>, Status> {
+    let none = || Status::bad_request("error decoding patch: it must be a list of objects");
+    let operations = patch.as_array().ok_or_else(none)?;
+    let operations: Vec<_> = operations.iter().map(Value::as_object).collect();
+    if operations.contains(&None) {
+        return Err(none());
+    }
+    if operations.len() > OPERATIONS_MAX {
         return Err(Status::too_large(format!(
             "The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {}",
-            patch.0.len()
+            operations.len()
         )));
     }
     let mut patched = original.clone();
-    let mut copied = 0;
-    for operation in &patch.0 {
-        if let json_patch::PatchOperation::Copy(copy) = operation {
-            let from = copy.from.resolve(&patched);
-            copied += from.map_or(0, |value| size(value, COPIES_MAX - copied));
-            if copied >= COPIES_MAX {
-                return Err(Status::unprocessable());
-            }
-        }
-        let one = std::slice::from_ref(operation);
-        if let Err(error) = json_patch::patch(&mut patched, one) {
-            return Ok(Err(error));
+    let mut room = COPIES_MAX;
+    for operation in operations.into_iter().flatten() {
+        if let Err(failure) = operations::carry_out(&mut patched, operation, &mut room, size) {
+            return Ok(Err(failure));
         }
     }
     Ok(Ok(patched))

@@ -62,8 +62,63 @@ fn json_patches() {
             json!([{"op": "test", "path": "/data/a", "value": "9"}]),
             Err(422),
         ),
-        (json!([{"op": "explode", "path": "/data/a"}]), Err(400)),
+        (json!([{"op": "explode", "path": "/data/a"}]), Err(422)),
         (json!({"op": "add"}), Err(400)),
+        (json!(["add"]), Err(400)),
+        // What controllers write that add the first finalizer.
+        (
+            json!([
+                {"op": "test", "path": "/data/finalizers", "value": null},
+                {"op": "add", "path": "/data/finalizers", "value": ["x"]},
+                {"op": "test", "path": "/data/finalizers", "value": ["x"]},
+            ]),
+            Ok(json!({"data": {"a": "1", "b": ["x", "y"], "finalizers": ["x"]}})),
+        ),
+        (
+            json!([{"op": "test", "path": "/data/a", "value": null}]),
+            Err(422),
+        ),
+        (
+            json!([{"op": "test", "path": "/nowhere/a", "value": null}]),
+            Err(422),
+        ),
+        (json!([{"op": "test", "path": "/data/zz"}]), Ok(original.clone())),
+        (
+            json!([{"op": "add", "path": "/data/b/-1", "value": "z"}]),
+            Ok(json!({"data": {"a": "1", "b": ["x", "y", "z"]}})),
+        ),
+        (
+            json!([{"op": "replace", "path": "/data/b/-2", "value": "z"}]),
+            Ok(json!({"data": {"a": "1", "b": ["z", "y"]}})),
+        ),
+        (
+            json!([{"op": "remove", "path": "/data/b/-1"}, {"op": "add", "path": "/data/b/-", "value": "z"}]),
+            Ok(json!({"data": {"a": "1", "b": ["x", "z"]}})),
+        ),
+        (json!([{"op": "remove", "path": "/data/b/-3"}]), Err(422)),
+        (json!([{"op": "remove", "path": "/data/b/2"}]), Err(422)),
+        (
+            json!([{"op": "add", "path": "/data/b/3", "value": "z"}]),
+            Err(422),
+        ),
+        (
+            json!([{"op": "add", "path": "/data/b/x", "value": "z"}]),
+            Err(422),
+        ),
+        (json!([{"op": "replace", "path": "/data/zz", "value": 1}]), Err(422)),
+        (json!([{"op": "add", "path": "", "value": {}}]), Err(422)),
+        (json!([{"op": "add", "path": "/data/a/b", "value": 1}]), Err(422)),
+        (json!([{"op": "add", "value": 1}]), Err(422)),
+        (
+            json!([
+                {"op": "add", "path": "/data/c~1d~0e", "value": "3"},
+                {"op": "move", "from": "/data/b/0", "path": "/data/a"},
+                {"op": "copy", "from": "/data/c~1d~0e", "path": "/data/b/0"},
+            ]),
+            Ok(json!({"data": {"a": "x", "b": ["3", "y"], "c/d~e": "3"}})),
+        ),
+        (json!([{"op": "move", "from": "/data/zz", "path": "/data/a"}]), Err(422)),
+        (json!([{"op": "copy", "from": "/data/zz", "path": "/data/a"}]), Err(422)),
         (
             Value::Array(vec![json!({"op": "test", "path": "", "value": 1}); 10_001]),
             Err(413),
