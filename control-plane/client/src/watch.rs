@@ -14,13 +14,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use view::Event;
 
 use crate::backoff::Backoff;
 use crate::error::{Error, Status};
 use crate::lines::Lines;
-use crate::page::{Finding, Identified, ListParams};
+use crate::page::{Finding, Identified, ListParams, Page};
 use crate::path::{Path, Query, Resource};
 use crate::request::Client;
 use crate::transport::ResponseBody;
@@ -39,7 +40,7 @@ pub struct Params {
 }
 
 /// Events of a resource, in order and without end. Nothing is sent before the first poll; nothing of the answer is
-/// kept beyond a page or a line.
+/// kept beyond two pages or a line.
 pub struct Watch<T> {
     events: Pin<Box<dyn Stream<Item = Event<T>> + Send>>,
 }
@@ -73,6 +74,7 @@ impl Client {
                 continue_token: String::new(),
             },
             ready: VecDeque::new(),
+            ahead: JoinSet::new(),
             backoff: Backoff::new(RETRY_WAIT_MAX),
         };
         let events = stream::unfold(follower, |mut follower| async {
@@ -100,6 +102,8 @@ struct Follower<T> {
     phase: Phase,
     /// Decoded and not yet taken.
     ready: VecDeque<Event<T>>,
+    /// The next page, asked for and decoded beside whoever takes the events of this one.
+    ahead: JoinSet<Result<Page<T>, Error>>,
     backoff: Backoff,
 }
 
@@ -138,7 +142,7 @@ enum Why {
     Broken(String),
 }
 
-impl<T: DeserializeOwned> Follower<T> {
+impl<T: DeserializeOwned + Send + 'static> Follower<T> {
     async fn next(&mut self) -> Event<T> {
         loop {
             if let Some(event) = self.ready.pop_front() {
@@ -158,18 +162,32 @@ impl<T: DeserializeOwned> Follower<T> {
         }
     }
 
-    /// Reads one page.
-    async fn list(&mut self, continue_token: String) {
-        let first = continue_token.is_empty();
+    /// Asks for one page.
+    fn page(&self, continue_token: &str) -> impl Future<Output = Result<Page<T>, Error>> + use<T> {
         let params = ListParams {
             label_selector: self.params.label_selector.clone(),
             field_selector: self.params.field_selector.clone(),
-            continue_token: continue_token.clone(),
+            continue_token: continue_token.to_owned(),
             ..ListParams::default()
         };
-        match self.client.page::<T>(&self.path, &params).await {
+        let (client, path) = (self.client.clone(), self.path.clone());
+        async move { client.page::<T>(&path, &params).await }
+    }
+
+    /// Reads one page.
+    async fn list(&mut self, continue_token: String) {
+        let first = continue_token.is_empty();
+        let page = match self.ahead.join_next().await {
+            Some(Ok(page)) => page,
+            // None was asked for yet, or who asked is gone.
+            Some(Err(_)) | None => self.page(&continue_token).await,
+        };
+        match page {
             Ok(page) => {
                 self.backoff.reset();
+                if !page.continue_token.is_empty() {
+                    self.ahead.spawn(self.page(&page.continue_token));
+                }
                 page.findings
                     .into_iter()
                     .for_each(|finding| self.report(finding));
