@@ -26,6 +26,7 @@ pub(crate) struct Answering {
 #[derive(Debug, Default)]
 struct State<'a> {
     local: bool,
+    on_node: bool,
     ready: bool,
     serving_terminating: bool,
     weight: u16,
@@ -104,6 +105,7 @@ fn states<'a>(
                 state.weight = slice.weight;
             }
             state.local |= endpoint.local;
+            state.on_node |= endpoint.on_node;
             state.ready |= endpoint.ready;
             state.serving_terminating |= endpoint.serving_terminating;
         }
@@ -125,6 +127,7 @@ fn first_of(
         addr: *addr,
         port: *port,
         local: state.local,
+        on_node: state.on_node,
         weight: state.weight,
     };
     taken.map(backend).collect()

@@ -83,6 +83,7 @@ impl HostPorts {
                         addr: *pod,
                         port: port.container_port,
                         local: true,
+                        on_node: true,
                         weight: Backend::WEIGHT,
                     }],
                     affinity_secs: 0,

@@ -36,6 +36,8 @@ pub(crate) struct Port {
 pub(crate) struct Endpoint {
     pub(crate) addr: IpAddr,
     pub(crate) local: bool,
+    /// A node is named that it is on.
+    pub(crate) on_node: bool,
     pub(crate) ready: bool,
     pub(crate) serving_terminating: bool,
     pub(crate) node_hint: Hint,
@@ -146,6 +148,10 @@ impl Slice {
         let read = Endpoint {
             addr,
             local: !node_name.is_empty() && endpoint.node_name.as_deref() == Some(node_name),
+            on_node: endpoint
+                .node_name
+                .as_deref()
+                .is_some_and(|name| !name.is_empty()),
             ready,
             serving_terminating: serving && conditions.terminating.unwrap_or(false),
             node_hint: node_hint(&endpoint.hints.for_nodes, node_name),

@@ -37,4 +37,6 @@ pub struct Backend {
 pub mod flags {
     /// On this node: no source translation is needed for the answer to come back through us.
     pub const LOCAL: u8 = 1 << 0;
+    /// On another node of the cluster, which takes off what this node puts around a packet.
+    pub const TUNNELS: u8 = 1 << 1;
 }

@@ -83,10 +83,21 @@ labelled! {
         TcTooBig = 27, "tc_too_big";
         /// Dropped: a pod sent from an address that is none of its own.
         DropForged = 28, "drop_forged";
+        /// TC sent a packet to the backend's node as it came, in another packet; counted beside the flow.
+        TcTunnelled = 32, "tc_tunnelled";
+        /// TC took off what another node had put around a packet; counted beside the flow.
+        TcUntunnelled = 33, "tc_untunnelled";
+        /// XDP sent a packet to the backend's node as it came, in another packet; counted beside the flow.
+        XdpTunnelled = 34, "xdp_tunnelled";
+        /// XDP took off what another node had put around a packet; counted beside the flow.
+        XdpUntunnelled = 35, "xdp_untunnelled";
         /// TC gave a pod's packet that leaves the cluster this node's address, or an answer to an echo request the pod's.
         TcMasquerade = 36, "tc_masquerade";
         /// Dropped: a pod sends or gets more than the bandwidth that it may.
         DropBandwidth = 37, "drop_bandwidth";
+        /// A new flow should have gone to the backend's node as it came (`dsr`), and got this node's source instead: the
+        /// backend is on no node of the cluster, or the client in the cluster.
+        SnatInstead = 38, "snat_instead_of_dsr";
         /// Dropped: the policies of the pod that it is for do not let it in.
         DropPolicyIngress = 40, "drop_policy_ingress";
         /// Dropped: the policies of the pod that it is from do not let it out.

@@ -78,6 +78,9 @@ pub mod flags {
     /// Of the entry of answers from outside of the cluster to this node's address: they are answers of a service's flow,
     /// too, whose backend is there. What has become of them by this entry has another one.
     pub const NESTED: u32 = 1 << 6;
+    /// The packet goes to the backend's node as it came, in another packet (`dsr`): the tuple that it becomes is what
+    /// that node is told, and the answers do not come this way, so that there is no entry for them.
+    pub const TUNNELLED: u32 = 1 << 7;
 
     /// The bits that hold the index of the device where packets of the client arrive, if it was asked once whether the
     /// way back to the client is the way that its packets come. Zero otherwise.

@@ -116,6 +116,8 @@ pub mod flags {
     pub const HASHED: u32 = 1 << 5;
     /// Of two backends that chance picks, a socket gets the one with fewer connections ([`crate::loads`]).
     pub const LEAST: u32 = 1 << 6;
+    /// What comes from outside for a backend that [`crate::backends::flags::TUNNELS`] goes there as it came.
+    pub const DSR: u32 = 1 << 7;
 }
 
 /// Port and protocol of an entry that says: this address is a service's alone (a ClusterIP, never a node's own).

@@ -4,12 +4,13 @@
 use core::mem::{offset_of, size_of};
 
 use crate::{
-    Affinity, AffinityKey, Backend, Bucket, Connection, Conversation, Counter, CounterValue,
-    Device, DnsAnswer, DnsControl, DnsName, Endpoint, Event, Flow4, Flow6, FlowState4, FlowState6,
-    FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, InsideKey,
-    Limit, Load, Masquerade, NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink,
-    PolicyLinkKey, PolicyPeerKey, PolicyPortKey, PolicyVerdictKey, ReverseSocket, ReverseSocketKey,
-    RingSlot, Source, SourceKey, SpreadWord, Watcher, Watchers, policy,
+    Affinity, AffinityKey, Backend, Balancing, Bucket, Connection, Conversation, Counter,
+    CounterValue, Device, DnsAnswer, DnsControl, DnsName, Endpoint, Event, Flow4, Flow6,
+    FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host,
+    HostRouting, InsideKey, Limit, Load, Masquerade, Member, MemberKey, NodeConfig, PolicyControl,
+    PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyPeerKey, PolicyPortKey,
+    PolicyVerdictKey, ReverseSocket, ReverseSocketKey, RingSlot, Source, SourceKey, SpreadWord,
+    Watcher, Watchers, policy,
 };
 
 /// FNV-1a over the bytes of a word and a number.
@@ -86,7 +87,7 @@ const COUNTERS: usize = 21;
 /// What came to this version since: tables by name, with a fingerprint of what they hold. A table that is added
 /// changes none that is there: an older process leaves it alone, a newer one makes it where it is not pinned yet,
 /// and the programs of both run on the same tables. So the version stays, and flows live on.
-pub const ADDED: [(&str, u64); 30] = [
+pub const ADDED: [(&str, u64); 32] = [
     (
         crate::endpoints::NAME4,
         fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } },
@@ -197,6 +198,14 @@ pub const ADDED: [(&str, u64); 30] = [
         },
     ),
     (crate::limits::LIMITING, size_of::<u32>() as u64),
+    (
+        crate::members::NAME,
+        fingerprint! {
+            MemberKey { prefix_len, addr }
+            Member { flags }
+        },
+    ),
+    (crate::balancing::NAME, fingerprint! { Balancing { mode } }),
 ];
 
 const EVENT: u64 = fingerprint! {
@@ -259,6 +268,8 @@ mod tests {
         ("MASQUERADE", 12_993_079_024_459_913_173),
         ("LIMITS", 10_468_286_564_850_603_194),
         ("LIMITING", 4),
+        ("MEMBERS", 16_286_154_081_561_788_476),
+        ("BALANCING", 17_023_286_758_200_864_463),
     ];
 
     #[test]

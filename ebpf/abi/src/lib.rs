@@ -14,6 +14,7 @@ mod labels;
 
 pub mod affinity;
 pub mod backends;
+pub mod balancing;
 pub mod config;
 pub mod counters;
 pub mod devices;
@@ -28,6 +29,7 @@ pub mod host_routing;
 pub mod limits;
 pub mod loads;
 pub mod masquerade;
+pub mod members;
 pub mod policy;
 pub mod reverse_sockets;
 pub mod rings;
@@ -36,6 +38,7 @@ pub mod spreads;
 
 pub use affinity::{Affinity, AffinityKey};
 pub use backends::{Backend, BackendId};
+pub use balancing::Balancing;
 pub use config::NodeConfig;
 pub use counters::{Counter, CounterValue};
 pub use devices::Device;
@@ -50,6 +53,7 @@ pub use host_routing::HostRouting;
 pub use limits::{Bucket, Limit};
 pub use loads::{Connection, Load};
 pub use masquerade::{InsideKey, Masquerade};
+pub use members::{Member, MemberKey};
 pub use policy::{
     Conversation, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey,
     PolicyPeerKey, PolicyPortKey, PolicyVerdictKey,

@@ -2,9 +2,10 @@
 
 pub mod code;
 pub mod masquerade;
+pub mod tunnel;
 
-use abi::flows::flags::{self, CHECKED_AT};
-use abi::frontends::flags::{CHECK_SOURCE, DROP, HASHED, HOST_ONLY, LEAST};
+use abi::flows::flags::{self, CHECKED_AT, TUNNELLED};
+use abi::frontends::flags::{CHECK_SOURCE, DROP, DSR, HASHED, HOST_ONLY, LEAST};
 use abi::{
     AffinityKey, BackendId, Counter, FragmentKey, FragmentPorts, Frontend, Scope, ServiceId,
     affinity, backends,
@@ -58,6 +59,10 @@ pub enum Kind {
     Reply,
     /// As [`Reply`](Kind::Reply), and what it becomes is one of another flow's, which is not looked at here.
     Nested,
+    /// As [`New`](Kind::New), for a backend of another node, where it goes as it came ([`tunnel`]).
+    TunnelNew,
+    /// As [`Forward`](Kind::Forward), in the same way.
+    Tunnel,
 }
 
 /// The service of a conversation with a backend itself, which has entries only to keep its answers apart from those
@@ -127,12 +132,16 @@ pub fn balance<F: Family, T: Tables<F>>(
         if !leaves && stays(tables, headers, state) {
             *to = *state.to();
             let checked = flags::checked_at(ifindex);
-            let kind =
-                if place != Place::Pod && state.flags() & CHECKED_AT == checked && checked != 0 {
-                    Kind::Checked
-                } else {
-                    Kind::Forward
-                };
+            let seen = state.flags() & (CHECKED_AT | TUNNELLED);
+            let kind = if place == Place::Pod {
+                Kind::Forward
+            } else if seen == checked && checked != 0 {
+                Kind::Checked
+            } else if seen & TUNNELLED != 0 {
+                Kind::Tunnel
+            } else {
+                Kind::Forward
+            };
             return rewrite(tables, headers, to, kind);
         }
         was_direct = state.service() == DIRECT && !leaves;
@@ -148,7 +157,7 @@ pub fn balance<F: Family, T: Tables<F>>(
         backend: 0,
         now_secs: 0,
         place,
-        snat: false,
+        sent: Sent::FromClient,
         nested: false,
         opens: headers.transport == Transport::Tcp && opens(headers),
     };
@@ -349,7 +358,7 @@ fn stays<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>, state: &F::S
         !opens(headers)
             || state.flags() & flags::CLOSING == 0
                 && serves(tables, state)
-                && hears(tables, &headers.tuple, state)
+                && (state.flags() & TUNNELLED != 0 || hears(tables, &headers.tuple, state))
     } else {
         serves(tables, state)
     }
@@ -423,9 +432,36 @@ pub struct Beginning {
     backend: BackendId,
     now_secs: u32,
     place: Place,
-    snat: bool,
+    sent: Sent,
     nested: bool,
     opens: bool,
+}
+
+/// How a flow's packets get to the backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sent {
+    /// With their client's source.
+    FromClient,
+    /// With this node's.
+    FromNode,
+    /// With this node's, though they were to go in packets to another node.
+    FromNodeInstead,
+    /// In packets to another node.
+    Tunnelled,
+}
+
+impl Beginning {
+    /// Whether the flow should have gone to another node as it came, and has its source translated instead.
+    #[inline(always)]
+    #[must_use]
+    pub const fn fell_back(&self) -> bool {
+        matches!(self.sent, Sent::FromNodeInstead)
+    }
+
+    #[inline(always)]
+    const fn is_snat(&self) -> bool {
+        matches!(self.sent, Sent::FromNode | Sent::FromNodeInstead)
+    }
 }
 
 /// Chooses the backend of a new flow; `to` becomes what the packet would be, were there no other flows. Called
@@ -485,11 +521,20 @@ pub fn choose<F: Family, T: Tables<F>>(
     let mut saddr = tuple.saddr();
     match beginning.place {
         Place::Device | Place::Wire if backend.flags & backends::flags::LOCAL == 0 => {
-            saddr = match tables.node().and_then(F::node_address) {
+            let node = match tables.node().and_then(F::node_address) {
                 Some(addr) => addr,
                 None => return Decision::Drop(Counter::DropNoNodeAddress),
             };
-            beginning.snat = true;
+            beginning.sent = if frontend.flags & DSR == 0 {
+                Sent::FromNode
+            } else if tunnel::may(tables, tuple, backend) {
+                *to = F::Flow::new(saddr, daddr, tuple.sport(), backend.port, tuple.proto());
+                beginning.sent = Sent::Tunnelled;
+                return Decision::Rewrite(Kind::New);
+            } else {
+                Sent::FromNodeInstead
+            };
+            saddr = node;
         }
         // Hairpin: a pod that saw its own address as the source would answer itself directly.
         Place::Pod if daddr.is(saddr) => saddr = tuple.daddr(),
@@ -508,7 +553,10 @@ pub fn begin<F: Family, T: Tables<F>>(
     beginning: &Beginning,
     to: &mut F::Flow,
 ) -> Decision {
-    let snat = if beginning.snat { flags::SNAT } else { 0 };
+    if beginning.sent == Sent::Tunnelled {
+        return tunnel::begin(tables, tuple, beginning, to);
+    }
+    let snat = if beginning.is_snat() { flags::SNAT } else { 0 };
     let nested = if beginning.nested { flags::NESTED } else { 0 };
     let opening = if beginning.opens && !source_changes::<F>(tuple, to) {
         flags::OPENING
@@ -528,7 +576,7 @@ pub fn begin<F: Family, T: Tables<F>>(
     let range = PortRange::of(tables);
     let random = tables.random();
     for attempt in 0..PORT_TRIES {
-        if attempt != 0 || beginning.snat {
+        if attempt != 0 || beginning.is_snat() {
             answer.set_dport(range.candidate(random, attempt));
         }
         match tables.claim(&answer, &state) {

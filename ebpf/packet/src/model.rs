@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use abi::flows::flags::CLOSING;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, Flow4, FlowState4, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey4, InsideKey, NodeConfig, SourceKey, SpreadWord,
+    FragmentPorts, Frontend, FrontendKey4, InsideKey, Member, MemberKey, NodeConfig, SourceKey,
+    SpreadWord,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -24,6 +25,7 @@ pub(crate) struct Model {
     pub(crate) admitted: Vec<SourceKey>,
     /// The cluster's ranges, the longest first.
     pub(crate) inside: Vec<(InsideKey, u32)>,
+    pub(crate) members: BTreeMap<MemberKey, Member>,
     pub(crate) node: NodeConfig,
     pub(crate) xdp: bool,
     pub(crate) dns: Option<DnsControl>,
@@ -78,6 +80,11 @@ impl Shared for Model {
         found.map(|(_, flags)| *flags)
     }
 
+    /// Of whole addresses.
+    fn member(&self, key: &MemberKey) -> Option<Member> {
+        self.members.get(key).copied()
+    }
+
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
         self.fragments.borrow().get(&bytes(key)).copied()
     }
@@ -117,6 +124,10 @@ impl Shared for Model {
 impl Tables<V4> for Model {
     fn frontend(&self, key: &FrontendKey4) -> Option<&Frontend> {
         self.frontends.get(&bytes(key))
+    }
+
+    fn has_pod(&self, _addr: [u8; 4]) -> bool {
+        false
     }
 
     fn flow(&self, key: &Flow4, closing: bool) -> Option<&FlowState4> {

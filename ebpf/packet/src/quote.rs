@@ -55,7 +55,12 @@ pub fn quote<F: Family, B: Bytes + ?Sized>(bytes: &B, headers: &Headers<F>) -> O
     if !is_error::<F>(kind.to_ne_bytes()[0]) {
         return None;
     }
-    let l3 = headers.l4 + ICMP_LEN;
+    quoted(bytes, headers.l4 + ICMP_LEN)
+}
+
+/// Reads a quoted packet whose IP header is at `l3`.
+#[inline(always)]
+pub(crate) fn quoted<F: Family, B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Option<Quote<F>> {
     if F::NUMBER == abi::family::V4 {
         let [first, second, third, saddr, daddr] = bytes.words::<5>(l3)?;
         let [version_ihl, ..] = first.to_ne_bytes();
@@ -82,7 +87,7 @@ pub fn quote<F: Family, B: Bytes + ?Sized>(bytes: &B, headers: &Headers<F>) -> O
 
 /// Whether an ICMP message of a type is about a packet that it quotes.
 #[inline(always)]
-fn is_error<F: Family>(kind: u8) -> bool {
+pub(crate) fn is_error<F: Family>(kind: u8) -> bool {
     if F::NUMBER == abi::family::V4 {
         // Destination unreachable, source quench, time exceeded, parameter problem.
         matches!(kind, 3 | 4 | 11 | 12)

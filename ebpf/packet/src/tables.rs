@@ -2,7 +2,7 @@
 
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, FragmentKey, FragmentPorts, Frontend,
-    InsideKey, NodeConfig, SourceKey, SpreadWord,
+    InsideKey, Member, MemberKey, NodeConfig, SourceKey, SpreadWord,
 };
 
 use crate::balance::{self, Beginning};
@@ -26,6 +26,8 @@ pub trait Shared {
     fn admits(&self, key: &SourceKey) -> bool;
     /// What is known of the longest range of the cluster's that holds an address; `None` where none does.
     fn inside(&self, key: &InsideKey) -> Option<u32>;
+    /// What is known of an address of the cluster's own; `None` of any other.
+    fn member(&self, key: &MemberKey) -> Option<Member>;
     /// The ports of a fragmented packet.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
     /// Remembers the ports of a fragmented packet. A table that refuses costs the later fragments.
@@ -48,6 +50,8 @@ pub trait Shared {
 pub trait Tables<F: Family>: Shared {
     /// An entry of the frontends table.
     fn frontend(&self, key: &F::FrontendKey) -> Option<&Frontend>;
+    /// Whether a pod of this node has an address.
+    fn has_pod(&self, addr: F::Address) -> bool;
     /// An entry of the flows table, as a packet of it passes: the entry's time becomes now, and with `closing` it
     /// is marked [`abi::flows::flags::CLOSING`].
     fn flow(&self, key: &F::Flow, closing: bool) -> Option<&F::State>;

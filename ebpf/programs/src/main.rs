@@ -44,6 +44,7 @@ mod kernel {
     mod source;
     mod tables;
     mod tc;
+    mod tunnel;
 
     /// The kernel runs only programs under a licence compatible with its own for the helpers used here.
     #[unsafe(link_section = "license")]

@@ -1,12 +1,16 @@
 //! The agent's hold on the kernel: open, attach, apply.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{Ordering, fence};
 
-use abi::{Endpoint, Frontend, Host, HostRouting, NodeConfig, RingSlot, SpreadWord};
+use abi::balancing::Mode;
+use abi::{
+    Balancing, Endpoint, Frontend, Host, HostRouting, Member, MemberKey, NodeConfig, RingSlot,
+    SpreadWord,
+};
 use plan::{FrontendKey, Step, Store};
 
 use crate::grow::Aside;
@@ -332,6 +336,38 @@ impl Datapath {
     /// [`Error::Table`] if the kernel refuses.
     pub fn set_host_routing(&mut self, lease: &HostRouting) -> Result<(), Error> {
         self.view.set_host_routing(lease)
+    }
+
+    /// Says which addresses are the cluster's own, in the place of those that were. Gives how many entries changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] where there is no room for another one, [`Error::Table`]; some entries are written then.
+    pub fn set_members(&mut self, wanted: &BTreeMap<MemberKey, Member>) -> Result<usize, Error> {
+        let held = self.view.members()?;
+        let gone: Vec<MemberKey> = held
+            .keys()
+            .filter(|key| !wanted.contains_key(key))
+            .copied()
+            .collect();
+        let new = wanted
+            .iter()
+            .filter(|(key, member)| held.get(key) != Some(member));
+        let (keys, members): (Vec<MemberKey>, Vec<Member>) = new.unzip();
+        let removed = self.view.members.remove(&gone);
+        removed.map_err(|(_, error)| error)?;
+        let written = self.view.members.insert(&keys, &members);
+        written.map_err(|(_, error)| error)?;
+        Ok(gone.len() + keys.len())
+    }
+
+    /// Notes how external traffic gets to backends of other nodes, for people who look.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn set_balancing(&mut self, mode: Mode) -> Result<(), Error> {
+        self.view.set_balancing(&Balancing { mode: mode as u32 })
     }
 
     /// The tables of policies, to write.

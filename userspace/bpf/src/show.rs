@@ -85,6 +85,12 @@ impl Show for InsideKey {
     }
 }
 
+impl Show for abi::MemberKey {
+    fn show(&self) -> String {
+        format!("{}/{}", Ipv6Addr::from(self.addr), self.prefix_len)
+    }
+}
+
 impl Show for abi::PolicyLinkKey {
     fn show(&self) -> String {
         format!("link {}", self.ifindex)

@@ -104,6 +104,8 @@ specs! {
     LOADS = abi::loads::NAME, u32 => abi::Load, "--backends-max", Some(|c| c.backends);
     CONNECTIONS = abi::loads::CONNECTIONS, u32 => abi::Connection, "", None;
     HOST = abi::host::NAME, u32 => abi::Host, "", None;
+    MEMBERS = abi::members::NAME, abi::MemberKey => abi::Member, "", None;
+    BALANCING = abi::balancing::NAME, u32 => abi::Balancing, "", None;
     HOST_ROUTING = abi::host_routing::NAME, u32 => abi::HostRouting, "", None;
     DNS_NAMES = abi::dns::NAMES, abi::DnsName => abi::DnsAnswer, "", None;
     DNS_CONTROL = abi::dns::CONTROL, u32 => abi::DnsControl, "", None;

@@ -24,6 +24,8 @@ pub struct Status {
     pub agent_pid: Option<u32>,
     /// What the kernel can do.
     pub kernel: Probe,
+    /// How external traffic gets to backends of other nodes: `snat`, `dsr` or `hybrid`.
+    pub load_balancing: &'static str,
     /// Which way packets for pods of this node take.
     pub host_routing: HostRoutingStatus,
     /// Who answers DNS queries of this node's pods.
@@ -55,6 +57,13 @@ pub struct RoutingMode {
     pub mode: &'static str,
     /// Why, in words.
     pub reason: &'static str,
+}
+
+/// Reads what the agent was told.
+pub(crate) fn balancing(told: &abi::Balancing) -> &'static str {
+    use abi::balancing::Mode;
+    let known = Mode::ALL.iter().find(|mode| **mode as u32 == told.mode);
+    known.map_or("unknown", |mode| mode.label())
 }
 
 /// Reads a lease.

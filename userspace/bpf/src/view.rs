@@ -7,10 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use abi::{
-    Affinity, AffinityKey, Backend, BackendId, Counter, CounterValue, Device, DnsAnswer,
+    Affinity, AffinityKey, Backend, BackendId, Balancing, Counter, CounterValue, Device, DnsAnswer,
     DnsControl, DnsName, Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Limit, Load,
-    NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot, Source, SourceKey, SpreadWord,
+    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Limit, Load, Member,
+    MemberKey, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot, Source, SourceKey,
+    SpreadWord,
 };
 use plan::{FrontendKey, Tables};
 use serde::Serialize;
@@ -65,6 +66,8 @@ pub struct View {
     pub(crate) endpoints4: Hash<[u8; 4], Endpoint>,
     pub(crate) endpoints6: Hash<[u8; 16], Endpoint>,
     pub(crate) sources: Hash<SourceKey, Source>,
+    pub(crate) members: Hash<MemberKey, Member>,
+    balancing: OwnedFd,
     host: OwnedFd,
     host_routing: OwnedFd,
     dns_names: Hash<DnsName, DnsAnswer>,
@@ -107,6 +110,8 @@ impl View {
             endpoints4: Hash::open(&pins, spec::ENDPOINTS4, read_only)?,
             endpoints6: Hash::open(&pins, spec::ENDPOINTS6, read_only)?,
             sources: Hash::open(&pins, spec::SOURCES, read_only)?,
+            members: Hash::open(&pins, spec::MEMBERS, read_only)?,
+            balancing: open_pinned(&pins, &spec::BALANCING, read_only)?.0,
             host: open_pinned(&pins, &spec::HOST, read_only)?.0,
             host_routing: open_pinned(&pins, &spec::HOST_ROUTING, read_only)?.0,
             dns_names: Hash::open(&pins, spec::DNS_NAMES, true)?,
@@ -268,6 +273,34 @@ impl View {
             .map_err(|source| spec::HOST_ROUTING.failed("write", "the lease", source))
     }
 
+    /// The cluster's own addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn members(&self) -> Result<BTreeMap<MemberKey, Member>, Error> {
+        Ok(self.members.entries(usize::MAX)?.into_iter().collect())
+    }
+
+    /// How external traffic gets to backends of other nodes, as the agent was told.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn balancing(&self) -> Result<Balancing, Error> {
+        let mut balancing = Balancing::new_zeroed();
+        let fd = self.balancing.as_fd();
+        sys::lookup(fd, &0_u32.to_ne_bytes(), balancing.as_mut_bytes())
+            .map_err(|source| spec::BALANCING.failed("read", "the mode", source))?;
+        Ok(balancing)
+    }
+
+    pub(crate) fn set_balancing(&self, balancing: &Balancing) -> Result<(), Error> {
+        let fd = self.balancing.as_fd();
+        sys::update(fd, &0_u32.to_ne_bytes(), balancing.as_bytes())
+            .map_err(|source| spec::BALANCING.failed("write", "the mode", source))
+    }
+
     pub(crate) fn set_host(&self, host: &Host) -> Result<(), Error> {
         sys::update(self.host.as_fd(), &0_u32.to_ne_bytes(), host.as_bytes())
             .map_err(|source| spec::HOST.failed("write", "the host", source))
@@ -373,6 +406,7 @@ impl View {
                 self.masquerading.inside.count()?,
                 self.masquerading.inside.capacity(),
             ),
+            hash!(MEMBERS, members),
         ];
         fills.extend(self.policies.fill()?);
         Ok(fills)
@@ -389,6 +423,7 @@ impl View {
             layout: abi::LAYOUT_VERSION,
             agent_pid: pins::owner(&self.pins),
             kernel: Probe::read(),
+            load_balancing: status::balancing(&self.balancing()?),
             host_routing: status::host_routing(&self.host_routing()?),
             dns: status::dns(&self.dns()),
             masquerade: status::masquerade(&self.masquerading.control()?, &self.node()?),

@@ -246,6 +246,10 @@ pub(crate) struct DatapathFlags {
     /// stack. Auto goes straight while no firewall, routing rule or IPsec policy of the host would be passed by
     #[arg(long, value_enum, default_value_t)]
     pub(crate) host_routing: HostRouting,
+    /// How traffic from outside for a NodePort, a load balancer's address or one of externalIPs gets to a backend of
+    /// another node. Every node must run Fairlead for any but `snat`, and the network let the answers pass
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) load_balancing_mode: LoadBalancing,
     /// Which addresses of the node serve NodePorts: ranges, or `primary` for the first of each family that the Node
     /// object names; all unless given
     #[arg(long, value_name = "CIDRS", default_value = "")]
@@ -392,6 +396,18 @@ pub(crate) enum NetworkPolicy {
     On,
     /// Somebody else does that, or nobody
     Off,
+}
+
+/// How external traffic gets to backends of other nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub(crate) enum LoadBalancing {
+    /// With this node's address as its source; answers come back through this node
+    #[default]
+    Snat,
+    /// As it came, in IP-in-IP; answers go from the backend's node straight to the client
+    Dsr,
+    /// TCP as with `dsr`, the rest as with `snat`
+    Hybrid,
 }
 
 /// Which way packets for pods of this node take.

@@ -179,6 +179,8 @@ pub struct Backend {
     pub port: u16,
     /// On this node.
     pub local: bool,
+    /// On a node of the cluster, this one or another, as far as somebody said; otherwise it may be anywhere.
+    pub on_node: bool,
     /// How many connections it gets in proportion to the others'; none where it is zero and another one's is not.
     pub weight: u16,
 }

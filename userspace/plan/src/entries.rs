@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use abi::balancing::Mode;
 use abi::{FrontendKey4, FrontendKey6, Scope, frontends};
-use model::{Choice, Clients, Frontend, FrontendKind, Service, ServicePort};
+use model::{Choice, Clients, Frontend, FrontendKind, Protocol, Service, ServicePort};
 
 use crate::FrontendKey;
 
@@ -35,14 +36,14 @@ impl LeadsTo {
 
 /// By port, the entries that it wants, what matters most first. An entry that two ports name is the first
 /// one's.
-pub(crate) fn entries(service: &Service) -> Vec<Vec<Wanted>> {
+pub(crate) fn entries(service: &Service, mode: Mode) -> Vec<Vec<Wanted>> {
     let mut seen = BTreeSet::new();
     let mut of_port = |port: &ServicePort| {
         let proto = port.protocol.number();
         let ports = port.frontends.iter().map(|f| Wanted {
             key: frontend_key(f.addr, f.port, proto, scope(f.clients)),
             leads_to: LeadsTo::Ring {
-                flags: flags(port, f),
+                flags: flags(port, f, mode),
             },
         });
         let own = port
@@ -85,14 +86,27 @@ fn scope(clients: Clients) -> Scope {
     }
 }
 
-fn flags(port: &ServicePort, frontend: &Frontend) -> u32 {
-    use frontends::flags::{CHECK_SOURCE, DROP, HASHED, HOST_ONLY, LEAST, NODE_PORT};
+fn flags(port: &ServicePort, frontend: &Frontend, mode: Mode) -> u32 {
+    use frontends::flags::{CHECK_SOURCE, DROP, DSR, HASHED, HOST_ONLY, LEAST, NODE_PORT};
     let of_node = matches!(
         frontend.kind,
         FrontendKind::NodePort | FrontendKind::HostPort
     );
     let restricted = frontend.kind == FrontendKind::LoadBalancer && !port.sources.is_empty();
+    let from_outside = matches!(
+        frontend.kind,
+        FrontendKind::NodePort | FrontendKind::ExternalIp | FrontendKind::LoadBalancer
+    );
+    let as_it_came = match mode {
+        Mode::Snat => false,
+        Mode::Dsr => true,
+        Mode::Hybrid => port.protocol == Protocol::Tcp,
+    };
     let flags = [
+        (
+            from_outside && as_it_came && frontend.clients != Clients::Host,
+            DSR,
+        ),
         (of_node, NODE_PORT),
         (port.drops, DROP),
         (restricted, CHECK_SOURCE),

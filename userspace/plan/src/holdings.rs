@@ -36,6 +36,8 @@ pub(crate) struct Holdings {
     cooling: VecDeque<(Epoch, BackendId)>,
     /// What no ring leads to any more, since somebody asked.
     pub(crate) left: Vec<Left>,
+    /// Whether packets may go to backends of other nodes as they came.
+    pub(crate) tunnels: bool,
     /// Whether a table has room that it had not when somebody was last refused.
     pub(crate) room_grew: bool,
 }
@@ -122,6 +124,7 @@ impl Holdings {
             retired: VecDeque::new(),
             cooling: VecDeque::new(),
             left: Vec::new(),
+            tunnels: false,
             room_grew: false,
         };
         for (id, backend) in &tables.backends {
@@ -261,7 +264,7 @@ impl Holdings {
         backend: &model::Backend,
         steps: &mut Vec<Step>,
     ) -> BackendId {
-        let value = backend_value(service, backend);
+        let value = backend_value(service, backend, self.tunnels);
         let group = self.groups.entry(service).or_default();
         match group.find(backend) {
             Ok(at) => {
@@ -505,7 +508,7 @@ impl Member {
     }
 }
 
-fn backend_value(service: ServiceId, backend: &model::Backend) -> Backend {
+fn backend_value(service: ServiceId, backend: &model::Backend, tunnels: bool) -> Backend {
     Backend {
         addr: octets(backend.addr),
         port: backend.port.into(),
@@ -516,6 +519,8 @@ fn backend_value(service: ServiceId, backend: &model::Backend) -> Backend {
         },
         flags: if backend.local {
             backends::flags::LOCAL
+        } else if backend.on_node && tunnels {
+            backends::flags::TUNNELS
         } else {
             0
         },

@@ -159,6 +159,7 @@ mod tests {
             addr: IpAddr::from(0x0af4_0000_u32.wrapping_add(host).to_be_bytes()),
             port: 80,
             local: false,
+            on_node: false,
             weight: 1,
         };
         hosts.map(backend).collect()

@@ -13,6 +13,7 @@ mod claims;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use abi::balancing::Mode;
 use abi::{Frontend, ServiceId, frontends};
 use model::{Backend, Range, Service, ServiceKey, ServicePort};
 
@@ -35,6 +36,7 @@ pub struct Planner {
     /// Services that a full table kept from what they want.
     waiting: BTreeSet<ServiceKey>,
     epoch: Epoch,
+    mode: Mode,
 }
 
 /// Numbers the turns of a planner.
@@ -155,7 +157,17 @@ impl Planner {
             services: BTreeMap::new(),
             waiting: BTreeSet::new(),
             epoch: 0,
+            mode: Mode::Snat,
         }
+    }
+
+    /// Says how external traffic gets to backends of other nodes. What is planned before keeps its way until it is
+    /// planned again.
+    #[must_use]
+    pub fn with_mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self.holdings.tunnels = mode != Mode::Snat;
+        self
     }
 
     /// Plans changed services; `None` means that nothing is wanted of it any more. What the kernel held
@@ -327,7 +339,7 @@ impl Planner {
             turn.touched.insert(*id);
         }
         let (mut ids, mut problems) = (Vec::new(), Vec::new());
-        for (port, wanted) in service.ports.iter().zip(entries(&service)) {
+        for (port, wanted) in service.ports.iter().zip(entries(&service, self.mode)) {
             let mut granted = Vec::with_capacity(wanted.len());
             for wanted in wanted {
                 match &self.frontends[&wanted.key].owner {

@@ -155,6 +155,7 @@ impl fmt::Display for Tables {
                 (frontends::flags::CHECK_SOURCE, " restricted"),
                 (frontends::flags::HASHED, " hashed"),
                 (frontends::flags::LEAST, " least-connection"),
+                (frontends::flags::DSR, " dsr"),
             ] {
                 if frontend.flags & flag != 0 {
                     f.write_str(word)?;
@@ -205,6 +206,9 @@ impl fmt::Display for Tables {
             write!(f, "backend {id} = {addr} service {}", backend.service)?;
             if backend.flags & backends::flags::LOCAL != 0 {
                 f.write_str(" local")?;
+            }
+            if backend.flags & backends::flags::TUNNELS != 0 {
+                f.write_str(" tunnels")?;
             }
             writeln!(f)?;
         }

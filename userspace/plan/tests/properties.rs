@@ -340,6 +340,7 @@ fn backends(v4: bool, hosts: &BTreeMap<u8, bool>) -> Vec<model::Backend> {
         addr: addr(v4, 244, *host),
         port: 8080,
         local: *local,
+        on_node: host % 2 == 0,
         weight: u16::from(host % 3) + 1,
     };
     hosts.iter().map(backend).collect()
@@ -588,6 +589,7 @@ fn many(n: u32) -> Vec<(ServiceKey, Service)> {
             addr: IpAddr::from([10, 128 + a, b, c]),
             port: 8000 + u16::from(k),
             local: k == 0,
+            on_node: false,
             weight: model::Backend::WEIGHT,
         };
         let frontend = model::Frontend {

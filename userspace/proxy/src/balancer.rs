@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use abi::balancing::Mode;
 use model::{Clients, Frontend, FrontendKind, ServiceKey};
 use plan::{Capacities, Epoch, Left, Named, Plan, Planner, Problem, Step, Tables};
 use view::{Change, Event, Finding, HealthCheck, Services, objects};
@@ -21,6 +22,7 @@ pub struct Balancer {
     /// Services that load balancers ask about.
     health_checked: BTreeSet<ServiceKey>,
     unserved: BTreeMap<ServiceKey, NoLocalEndpoints>,
+    mode: Mode,
 }
 
 /// What is wrong with a service, by who found it.
@@ -61,7 +63,16 @@ impl Balancer {
             doubtful: Vec::new(),
             health_checked: BTreeSet::new(),
             unserved: BTreeMap::new(),
+            mode: Mode::Snat,
         }
+    }
+
+    /// Says how external traffic gets to backends of other nodes; `snat` unless said.
+    #[must_use]
+    pub fn with_mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self.planner = self.planner.with_mode(mode);
+        self
     }
 
     /// Folds what the watch of Services said.
@@ -217,7 +228,7 @@ impl Balancer {
 
     /// Starts again from what the kernel really holds: a step failed, or somebody else wrote there.
     pub fn start_over(&mut self, kernel: &Tables, capacities: Capacities, named: Named) {
-        self.planner = Planner::restore(kernel, capacities, named);
+        self.planner = Planner::restore(kernel, capacities, named).with_mode(self.mode);
         self.complete = false;
         for (key, troubled) in &mut self.troubled {
             if !troubled.problems.is_empty() || !troubled.refused.is_empty() {

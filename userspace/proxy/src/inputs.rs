@@ -2,7 +2,7 @@
 
 use client::{Client, Params};
 use futures_util::{Stream, StreamExt, stream};
-use view::{Event, Services, objects};
+use view::{Event, PodRanges, Services, objects};
 
 use crate::Settings;
 
@@ -16,13 +16,19 @@ pub(crate) enum Input {
 }
 
 impl Input {
-    pub(crate) fn fold(self, services: &mut Services) {
+    /// Says whether the Nodes' addresses may be others now.
+    pub(crate) fn fold(self, services: &mut Services, nodes: &mut PodRanges) -> bool {
+        let mut moved = false;
         match self {
             Input::Service(event) => services.service(event),
             Input::Slice(event) => services.slice(event),
-            Input::Node(event) => services.node(event),
+            Input::Node(event) => {
+                moved = nodes.node(event.clone());
+                services.node(event);
+            }
             Input::Pod(event) => services.pod(event),
         }
+        moved
     }
 }
 

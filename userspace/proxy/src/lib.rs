@@ -20,6 +20,7 @@ mod inputs;
 mod kube_proxy;
 mod leaving;
 pub mod listing;
+mod members;
 mod metrics;
 pub mod pod_network;
 mod pods;

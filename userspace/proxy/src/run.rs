@@ -15,18 +15,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
-use view::Services;
+use view::{PodRanges, Services};
 
 use crate::attach::{Attachments, Due};
 use crate::balancer::Turn;
 use crate::events::{About, Events};
 use crate::expiry::Expiry;
 use crate::healthz::{self, HealthChecks};
+use crate::inputs::Input;
 use crate::leaving::Leaving;
 use crate::policy::PolicyTask;
 use crate::vanished::Vanishing;
 use crate::{
-    Balancer, Error, Settings, Trouble, apply, crowd, grace, inputs, metrics, policy, takeover,
+    Balancer, Error, Settings, Trouble, apply, crowd, grace, inputs, members, metrics, policy,
+    takeover,
 };
 
 /// Follows the API server and keeps the kernel's tables right, until `shutdown` turns true; with
@@ -56,10 +58,10 @@ pub async fn run(
             }
             Some(input) = inputs.next() => {
                 let start = Instant::now();
-                input.fold(proxy.balancer.services_mut());
+                proxy.fold(input);
                 for _ in 1..BURST_MAX {
                     let Some(Some(input)) = inputs.next().now_or_never() else { break };
-                    input.fold(proxy.balancer.services_mut());
+                    proxy.fold(input);
                 }
                 proxy.program(start)?;
             }
@@ -142,6 +144,9 @@ struct Proxy {
     balancer: Balancer,
     capacities: Capacities,
     node: Option<NodeConfig>,
+    nodes: PodRanges,
+    /// The Nodes have other addresses than the programs know.
+    nodes_moved: bool,
     /// Runs while programs may still read what was retired up to the epoch that it gives.
     grace: Option<Grace>,
     /// When the identifiers of an epoch may be given out again, the oldest first.
@@ -208,6 +213,7 @@ impl Proxy {
             pods_due = Some(Instant::now() + PODS_WAIT);
         }
         datapath.set_host(net::Netns::current_cookie()?)?;
+        datapath.set_balancing(settings.load_balancing)?;
         let named = named(&datapath)?;
         if let Some(address) = settings.metrics_bind_address {
             metrics::serve(address, &settings).await?;
@@ -233,13 +239,16 @@ impl Proxy {
             None
         };
         let proxy = Proxy {
-            balancer: Balancer::new(services, &kernel, capacities, named),
+            balancer: Balancer::new(services, &kernel, capacities, named)
+                .with_mode(settings.load_balancing),
             events: Events::start(client.clone(), &settings.node_name, About::Service),
             settings,
             datapath,
             attachments,
             capacities,
             node: None,
+            nodes: PodRanges::default(),
+            nodes_moved: false,
             grace: None,
             cooling: VecDeque::new(),
             again: None,
@@ -270,6 +279,7 @@ impl Proxy {
             return Ok(());
         }
         self.set_node();
+        self.set_members();
         let news = self.balancer.services_mut().take_news();
         let first = !self.settings.status.borrow().ready;
         if turn == Turn::default() && !first {
@@ -670,6 +680,28 @@ impl Proxy {
         match self.datapath.set_node(&node) {
             Ok(()) => self.node = Some(node),
             Err(error) => error!(error = &error as &dyn StdError, "cannot tell of this node"),
+        }
+    }
+
+    fn fold(&mut self, input: Input) {
+        self.nodes_moved |= input.fold(self.balancer.services_mut(), &mut self.nodes);
+    }
+
+    /// Tells the programs which addresses are the cluster's own.
+    fn set_members(&mut self) {
+        let Some(nodes) = self.nodes.nodes().filter(|_| self.nodes_moved) else {
+            return;
+        };
+        let wanted = members::members(nodes, &self.settings.node_name);
+        match self.datapath.set_members(&wanted) {
+            Ok(changed) => {
+                debug!(changed, "knows the cluster's addresses");
+                self.nodes_moved = false;
+            }
+            Err(error) => error!(
+                error = &error as &dyn StdError,
+                "cannot tell of the cluster's addresses"
+            ),
         }
     }
 

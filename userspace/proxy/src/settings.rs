@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use abi::balancing::Mode;
 use tokio::sync::watch;
 use view::NodePortAddresses;
 
@@ -24,6 +25,8 @@ pub struct Settings {
     pub pod_links: bool,
     /// How XDP is attached to the devices.
     pub xdp: bpf::XdpMode,
+    /// How external traffic gets to backends of other nodes.
+    pub load_balancing: Mode,
     /// Which way packets for pods of this node take.
     pub host_routing: HostRouting,
     /// Which addresses of the node serve NodePorts.
@@ -63,6 +66,7 @@ impl Settings {
             devices: Vec::new(),
             pod_links: true,
             xdp: bpf::XdpMode::Auto,
+            load_balancing: Mode::Snat,
             host_routing: HostRouting::Auto,
             node_port_addresses: NodePortAddresses::All,
             host_ports: false,

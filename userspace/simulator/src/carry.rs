@@ -8,7 +8,7 @@ use abi::Counter;
 use abi::masquerade::families;
 use abi::protocol::TCP;
 use packet::balance::masquerade::{self, Echo};
-use packet::balance::{self, Kind, bounces, source_changes};
+use packet::balance::{self, Kind, bounces, source_changes, tunnel};
 use packet::checksum::{self, difference, kernel_difference};
 use packet::parse::{ETHERNET_LEN, TCP_LEN, VLAN_LEN};
 use packet::policy::{self, Policies, Side};
@@ -87,10 +87,10 @@ impl Memory {
 }
 
 pub(crate) struct Run<'a> {
-    memory: &'a Memory,
-    ifindex: u32,
+    pub(crate) memory: &'a Memory,
+    pub(crate) ifindex: u32,
     pub(crate) frame: Vec<u8>,
-    counted: Vec<Counter>,
+    pub(crate) counted: Vec<Counter>,
 }
 
 impl Run<'_> {
@@ -122,7 +122,18 @@ impl Run<'_> {
         {
             return Ok(Verdict::Next);
         }
-        let decision = balance::balance(self.memory, place, self.ifindex, &mut headers, &mut to);
+        if is_icmp
+            && program == Program::DeviceIngress
+            && let Some(verdict) = self.relay(&headers)
+        {
+            return verdict;
+        }
+        let decision = if place != Place::Pod && tunnel::may_be(&headers) {
+            self.take_off(program, &mut headers, &mut to)
+        } else {
+            balance::balance(self.memory, place, self.ifindex, &mut headers, &mut to)
+        };
+        self.counted.append(&mut self.memory.counted.borrow_mut());
         let passes = match decision {
             Decision::Pass | Decision::Answer | Decision::Rewrite(_) => true,
             Decision::Refuse | Decision::Drop(_) => false,
@@ -143,6 +154,9 @@ impl Run<'_> {
                 Ok(Verdict::Next)
             }
             Decision::Refuse => Ok(self.refuse(&headers)),
+            Decision::Rewrite(kind @ (Kind::Tunnel | Kind::TunnelNew)) => {
+                self.tunnel(program, &headers, &to, kind)
+            }
             Decision::Rewrite(kind) if program == Program::Xdp => {
                 Ok(self.rewrite_frame(&headers, &to, kind))
             }
@@ -284,9 +298,9 @@ impl Run<'_> {
         kind: Kind,
     ) -> Result<Verdict, Counter> {
         let counter = match kind {
-            Kind::New => Counter::TcNewFlow,
+            Kind::New | Kind::TunnelNew => Counter::TcNewFlow,
             Kind::Reply | Kind::Nested => Counter::TcReply,
-            Kind::Forward | Kind::Checked => Counter::TcForward,
+            Kind::Forward | Kind::Checked | Kind::Tunnel => Counter::TcForward,
         };
         let ours = source_changes::<F>(&headers.tuple, to);
         if ours && place == Place::Pod && bounces::<F>(&headers.tuple, to) {
@@ -308,7 +322,11 @@ impl Run<'_> {
     }
 
     /// Sends a packet on by the host's routes.
-    fn forward<F: Family>(&mut self, l3: u32, daddr: F::Address) -> Result<Verdict, Counter> {
+    pub(crate) fn forward<F: Family>(
+        &mut self,
+        l3: u32,
+        daddr: F::Address,
+    ) -> Result<Verdict, Counter> {
         let tags = (l3 - ETHERNET_LEN) / VLAN_LEN;
         self.frame.drain(12..12 + (tags * VLAN_LEN) as usize);
         let own = F::node_address(&self.memory.start().node);
@@ -363,14 +381,14 @@ impl Run<'_> {
         }
         self.store_addresses::<F>(headers.l3, to.saddr(), to.daddr());
         self.counted.push(match kind {
-            Kind::New => Counter::XdpNewFlow,
+            Kind::New | Kind::TunnelNew => Counter::XdpNewFlow,
             Kind::Reply | Kind::Nested => Counter::XdpReply,
-            Kind::Forward | Kind::Checked => Counter::XdpForward,
+            Kind::Forward | Kind::Checked | Kind::Tunnel => Counter::XdpForward,
         });
         Verdict::Next
     }
 
-    fn decrement_ttl<F: Family>(&mut self, headers: &Headers<F>) -> Result<(), Counter> {
+    pub(crate) fn decrement_ttl<F: Family>(&mut self, headers: &Headers<F>) -> Result<(), Counter> {
         if headers.ttl <= 1 {
             return Err(Counter::DropTtlExceeded);
         }

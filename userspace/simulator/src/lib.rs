@@ -12,6 +12,7 @@ mod edit;
 mod memory;
 mod policies;
 mod slots;
+mod tunnel;
 
 pub use carry::{Program, Ran, Verdict};
 pub use memory::{Memory, Start};

@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use abi::flows::flags::CLOSING;
 use abi::masquerade::FAMILY_BITS;
 use abi::{
-    Affinity, AffinityKey, Backend, BackendId, Conversation, DnsControl, Flow4, Flow6, FlowState4,
-    FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, InsideKey,
-    Masquerade, NodeConfig, SourceKey, SpreadWord,
+    Affinity, AffinityKey, Backend, BackendId, Conversation, Counter, DnsControl, Flow4, Flow6,
+    FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6,
+    InsideKey, Masquerade, Member, MemberKey, NodeConfig, SourceKey, SpreadWord,
 };
-use packet::{Inserted, Shared, Tables, V4, V6};
+use packet::balance::{self, Beginning};
+use packet::{Decision, Inserted, Shared, Tables, V4, V6};
 use plan::FrontendKey;
 use plan::policy::PolicyTables;
 
@@ -31,6 +32,8 @@ pub struct Start {
     pub connections: HashMap<BackendId, u64>,
     /// The node.
     pub node: NodeConfig,
+    /// The cluster's own addresses.
+    pub members: BTreeMap<MemberKey, Member>,
     /// What the holder of the DNS zone says of this node's instance, where it ever said anything, and whether that
     /// answers.
     pub dns: Option<(DnsControl, bool)>,
@@ -57,6 +60,8 @@ pub struct Memory {
     /// Numbers that stand in for chance, before those of the generator.
     chances: RefCell<VecDeque<u32>>,
     seed: Cell<u64>,
+    /// What was counted while a flow began.
+    pub(crate) counted: RefCell<Vec<Counter>>,
 }
 
 impl Memory {
@@ -174,6 +179,21 @@ impl Shared for Memory {
         longest.map(|(_, flags)| *flags)
     }
 
+    fn member(&self, key: &MemberKey) -> Option<Member> {
+        // As a trie answers: the longest range that holds the address.
+        let addr = u128::from_be_bytes(key.addr);
+        let ranges = self.start.members.iter();
+        let holding = ranges.filter(|(range, _)| {
+            let differs = u128::from_be_bytes(range.addr) ^ addr;
+            differs
+                .checked_shr(128 - range.prefix_len.min(128))
+                .unwrap_or(0)
+                == 0
+        });
+        let longest = holding.max_by_key(|(range, _)| range.prefix_len);
+        longest.map(|(_, member)| *member)
+    }
+
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
         self.fragments.borrow().get(key).copied()
     }
@@ -233,6 +253,24 @@ macro_rules! tables {
                     .tables
                     .frontends
                     .get(&FrontendKey::$variant(*key))
+            }
+
+            fn has_pod(&self, _addr: <$family as packet::Family>::Address) -> bool {
+                false
+            }
+
+            fn choose(
+                &self,
+                frontend: &Frontend,
+                tuple: &$flow,
+                beginning: &mut Beginning,
+                to: &mut $flow,
+            ) -> Decision {
+                let chosen = balance::choose::<$family, _>(self, frontend, tuple, beginning, to);
+                if beginning.fell_back() {
+                    self.counted.borrow_mut().push(Counter::SnatInstead);
+                }
+                chosen
             }
 
             fn flow(&self, key: &$flow, closing: bool) -> Option<&$state> {

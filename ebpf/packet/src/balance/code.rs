@@ -22,6 +22,10 @@ pub const CHECKED: u32 = 6;
 pub const DONE: u32 = 7;
 /// As [`NEW`].
 pub const NESTED: u32 = 8;
+/// As [`NEW`]; nothing between this and [`DROP`] gives the packet another tuple.
+pub const TUNNEL_NEW: u32 = 9;
+/// As [`NEW`].
+pub const TUNNEL: u32 = 10;
 /// [`Decision::Drop`] begins here, plus the counter.
 pub const DROP: u32 = 16;
 
@@ -38,6 +42,8 @@ pub const fn of(decision: Decision) -> u32 {
         Decision::Rewrite(Kind::Reply) => REPLY,
         Decision::Rewrite(Kind::Checked) => CHECKED,
         Decision::Rewrite(Kind::Nested) => NESTED,
+        Decision::Rewrite(Kind::TunnelNew) => TUNNEL_NEW,
+        Decision::Rewrite(Kind::Tunnel) => TUNNEL,
         Decision::Drop(counter) => DROP + counter as u32,
     }
 }
@@ -54,6 +60,7 @@ pub const fn beginning(code: u32) -> Decision {
     match code {
         PASS => Decision::Pass,
         NEW => Decision::Rewrite(Kind::New),
+        TUNNEL_NEW => Decision::Rewrite(Kind::TunnelNew),
         REFUSE => Decision::Refuse,
         NO_NODE_ADDRESS => Decision::Drop(Counter::DropNoNodeAddress),
         FLOWS_FULL => Decision::Drop(Counter::DropFlowsFull),

@@ -11,7 +11,7 @@ use abi::flows::flags;
 use abi::masquerade::{FAMILY_BITS, flags::PODS_HERE};
 use abi::{Counter, InsideKey};
 
-use super::{Beginning, DIRECT, Decision, Kind, Place, hears, opens, rewrite};
+use super::{Beginning, DIRECT, Decision, Kind, Place, Sent, hears, opens, rewrite};
 use crate::parse::tcp;
 use crate::{
     Address as _, Bytes, Family, Fault, Flow as _, Headers, Shared, State as _, Tables, Transport,
@@ -124,7 +124,7 @@ pub fn leave<F: Family, T: Tables<F>>(
         backend: 0,
         now_secs,
         place: Place::Device,
-        snat: true,
+        sent: Sent::FromNode,
         nested,
         opens: false,
     };

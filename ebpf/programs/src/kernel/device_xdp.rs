@@ -10,14 +10,15 @@ use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use packet::balance::{code, source_changes};
-use packet::{Family, Fault, Link, Tables, parse};
+use packet::{Family, Fault, Link, Tables, V4, V6, parse};
 
 use super::count::{count, count_number};
 use super::frame::Frame;
 use super::outlined::{self, Plan, Told, place};
 use super::route::{self, Route};
 use super::tables::{Maps, device_has, routes_here};
-use super::{direct, dns, events, hint};
+use super::tunnel::Tunnelled;
+use super::{direct, dns, events, hint, tunnel};
 
 #[xdp(frags)]
 pub(crate) fn device_xdp(ctx: XdpContext) -> u32 {
@@ -33,7 +34,7 @@ pub(crate) fn device_xdp(ctx: XdpContext) -> u32 {
 pub(crate) const NEXT: u32 = XDP_PASS;
 
 macro_rules! arriving {
-    ($frame:expr, $l3:expr, $read:ident, $decide:ident, $carry:ident, $dns:ident) => {{
+    ($family:ty, $frame:expr, $l3:expr, $read:ident, $decide:ident, $carry:ident, $dns:ident) => {{
         let mut plan = Plan::new($l3);
         if outlined::$read($frame.ctx(), &mut plan) == 0 {
             return NEXT;
@@ -45,14 +46,27 @@ macro_rules! arriving {
             }
         }
         let decision = outlined::$decide(&mut plan, place::WIRE, $frame.ifindex());
-        if decision >= code::DROP {
-            dropped(&plan, decision - code::DROP, $frame.ifindex())
+        if decision >= code::TUNNEL_NEW {
+            if decision >= code::DROP {
+                dropped(&plan, decision - code::DROP, $frame.ifindex())
+            } else {
+                <$family as Tunnelled>::send_frame($frame.ctx(), &plan, decision)
+            }
         } else if decision == code::REFUSE {
             count(Counter::XdpNoEndpoint, plan.headers.bytes);
             NEXT
         } else if decision < code::REFUSE {
-            // Not ours, or TC's.
-            NEXT
+            // Not ours, or TC's; or in a packet of another node's.
+            if !tunnel::may_be(&plan.headers) {
+                return NEXT;
+            }
+            match tunnel::take_off_frame($frame, &mut plan) {
+                code::PASS => NEXT,
+                decision if decision >= code::DROP => {
+                    dropped(&plan, decision - code::DROP, $frame.ifindex())
+                }
+                decision => outlined::$carry($frame.ctx(), &plan, decision),
+            }
         } else {
             outlined::$carry($frame.ctx(), &plan, decision)
         }
@@ -63,12 +77,12 @@ macro_rules! arriving {
 
 #[inline(never)]
 fn frame4(frame: Frame, l3: u32) -> u32 {
-    arriving!(frame, l3, xdp_read4, decide4, xdp_carry4, xdp_dns4)
+    arriving!(V4, frame, l3, xdp_read4, decide4, xdp_carry4, xdp_dns4)
 }
 
 #[inline(never)]
 fn frame6(frame: Frame, l3: u32) -> u32 {
-    arriving!(frame, l3, xdp_read6, decide6, xdp_carry6, xdp_dns6)
+    arriving!(V6, frame, l3, xdp_read6, decide6, xdp_carry6, xdp_dns6)
 }
 
 /// Reads a frame; false where that is left to TC.
@@ -152,7 +166,7 @@ fn tell_new<F: Told>(plan: &Plan<F>, frame: Frame) {
 }
 
 #[inline(always)]
-fn dropped<F: Told>(plan: &Plan<F>, counter: u32, ifindex: u32) -> u32 {
+pub(crate) fn dropped<F: Told>(plan: &Plan<F>, counter: u32, ifindex: u32) -> u32 {
     count_number(counter, plan.headers.bytes);
     F::tell(plan, events::what_number(kinds::DROP, counter), ifindex);
     XDP_DROP

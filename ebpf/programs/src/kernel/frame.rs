@@ -158,13 +158,13 @@ impl Frame {
     }
 
     #[inline(always)]
-    fn at<const N: usize>(&self, offset: u32) -> Result<Words<N>, Counter> {
+    pub(crate) fn at<const N: usize>(&self, offset: u32) -> Result<Words<N>, Counter> {
         let (data, end) = self.bounds();
         Words::at(data, end, offset).ok_or(Counter::DropRewrite)
     }
 
     #[inline(always)]
-    fn half(&self, offset: u32) -> Result<Half, Counter> {
+    pub(crate) fn half(&self, offset: u32) -> Result<Half, Counter> {
         let (data, end) = self.bounds();
         Half::at(data, end, offset).ok_or(Counter::DropRewrite)
     }

@@ -10,13 +10,13 @@
 //! aligned word.
 
 use abi::{
-    Affinity, AffinityKey, Backend, Connection, Conversation, CounterValue, Device, DnsAnswer,
-    DnsControl, DnsName, Endpoint, Event, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Limit, Load,
-    Masquerade, NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey,
-    PolicyVerdictKey, ReverseSocket, ReverseSocketKey, RingSlot, Source, SpreadWord, Watchers,
-    affinity, backends, counters, devices, dns, endpoints, events, flows, fragments, frontends,
-    limits, masquerade, policy, reverse_sockets, rings, sources, spreads,
+    Affinity, AffinityKey, Backend, Balancing, Connection, Conversation, CounterValue, Device,
+    DnsAnswer, DnsControl, DnsName, Endpoint, Event, Flow4, Flow6, FlowState4, FlowState6,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Limit,
+    Load, Masquerade, Member, NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink,
+    PolicyLinkKey, PolicyVerdictKey, ReverseSocket, ReverseSocketKey, RingSlot, Source, SpreadWord,
+    Watchers, affinity, backends, counters, devices, dns, endpoints, events, flows, fragments,
+    frontends, limits, masquerade, members, policy, reverse_sockets, rings, sources, spreads,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{
@@ -130,6 +130,15 @@ pub(crate) static ENDPOINTS6: HashMap<
 #[btf_map]
 pub(crate) static SOURCES: LpmTrie<[u32; 5], Source, { sources::CAPACITY as usize }> =
     LpmTrie::new();
+
+/// Entries come and go one at a time. The key is a [`abi::MemberKey`] behind its length.
+#[btf_map]
+pub(crate) static MEMBERS: LpmTrie<[u32; 4], Member, { members::CAPACITY as usize }> =
+    LpmTrie::new();
+
+/// The agent's own.
+#[btf_map]
+pub(crate) static BALANCING: Array<Balancing, 1> = Array::new();
 
 /// Replaced whole by the agent.
 #[btf_map]

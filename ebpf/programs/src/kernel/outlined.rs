@@ -4,11 +4,12 @@
 //!
 //! Kernel 5.13 (e5069b9c23b3).
 
-use abi::{Flow4, Flow6, FlowState4, FlowState6, Frontend};
+use abi::{Counter, Flow4, Flow6, FlowState4, FlowState6, Frontend};
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use packet::balance::{self, Beginning, code};
 use packet::{Family, Headers, Inserted, V4, V6, reply};
 
+use super::count::count;
 use super::frame::Frame;
 use super::skb::Skb;
 use super::tables::Maps;
@@ -116,9 +117,11 @@ macro_rules! outlined {
             let (Some(frontend), Some(tuple), Some(beginning), Some(to)) = arguments else {
                 return code::PASS;
             };
-            code::of(balance::choose::<$family, _>(
-                &Maps, frontend, tuple, beginning, to,
-            ))
+            let chosen = balance::choose::<$family, _>(&Maps, frontend, tuple, beginning, to);
+            if beginning.fell_back() {
+                count(Counter::SnatInstead, 0);
+            }
+            code::of(chosen)
         }
 
         /// [`balance::claim`]; an [`Inserted`] as a number.

@@ -391,11 +391,9 @@ impl Skb {
         result == 0
     }
 
-    /// Sends the packet on by this node's routes, past the checks that routing makes of an arriving packet's
-    /// source.
+    /// Takes the tags off a packet whose IP header is at `l3`: a VLAN's tag says where it came from, not where it goes.
     #[inline(always)]
-    pub(crate) fn forward<F: Family>(&self, l3: u32, to: &F::Flow) -> Result<i32, Counter> {
-        // A VLAN's tag says where the packet came from, not where it goes.
+    pub(crate) fn untag(&self, l3: u32) -> Result<(), Counter> {
         if l3 > ETHERNET_LEN || self.is_tagged() {
             // SAFETY: the helper takes this hook's context.
             done(unsafe { bpf_skb_vlan_pop(self.skb) })?;
@@ -404,6 +402,14 @@ impl Skb {
             // SAFETY: as above.
             done(unsafe { bpf_skb_vlan_pop(self.skb) })?;
         }
+        Ok(())
+    }
+
+    /// Sends the packet on by this node's routes, past the checks that routing makes of an arriving packet's
+    /// source.
+    #[inline(always)]
+    pub(crate) fn forward<F: Family>(&self, l3: u32, to: &F::Flow) -> Result<i32, Counter> {
+        self.untag(l3)?;
         let mut query = route::query::<F>(to, self.ifindex());
         // SAFETY: the helper takes this hook's context and the query with its size.
         let answer = unsafe {
@@ -425,7 +431,7 @@ impl Skb {
     /// route: that the stack does.
     #[inline(always)]
     pub(crate) fn leave<F: Family>(&self, headers: &Headers<F>, to: &F::Flow) -> Option<i32> {
-        let mut query = self.sized_query(headers, to)?;
+        let (mut query, _) = self.sized_query(headers, to)?;
         // SAFETY: the helper takes this hook's context and the query with its size.
         let answer = unsafe {
             fib_lookup(
@@ -527,7 +533,7 @@ impl Skb {
                 _ => return 0,
             }
         }
-        let Some(mut query) = self.sized_query(headers, to) else {
+        let Some((mut query, _)) = self.sized_query(headers, to) else {
             return 0;
         };
         // SAFETY: the helper takes this hook's context and the query with its size.
@@ -547,9 +553,13 @@ impl Skb {
         }
     }
 
-    /// A question for the route of a packet of this length. `None` for a length that no packet has on a wire.
+    /// A question for the route of a packet of this length, and the length. `None` for one that no packet has on a wire.
     #[inline(always)]
-    fn sized_query<F: Family>(&self, headers: &Headers<F>, to: &F::Flow) -> Option<bpf_fib_lookup> {
+    pub(crate) fn sized_query<F: Family>(
+        &self,
+        headers: &Headers<F>,
+        to: &F::Flow,
+    ) -> Option<(bpf_fib_lookup, u32)> {
         let mut query = route::query::<F>(to, self.ifindex());
         let segment = field::<_, { offset_of!(__sk_buff, gso_size) }>(self.skb);
         let transport_len = match headers.transport {
@@ -558,7 +568,7 @@ impl Skb {
         };
         let len = hop::len_on_wire(headers, segment, transport_len);
         query.__bindgen_anon_1.tot_len = u16::try_from(len).ok()?;
-        Some(query)
+        Some((query, len))
     }
 
     #[inline(always)]
@@ -713,7 +723,7 @@ impl Carrier for Skb {
 /// Sends the packet to the next hop of a route that was found. The kernel finds or asks for the neighbour itself, and
 /// sees to it that a known one is still there.
 #[inline(always)]
-fn redirect(found: &bpf_fib_lookup) -> i32 {
+pub(crate) fn redirect(found: &bpf_fib_lookup) -> i32 {
     let mut next = route::next_hop(found);
     // SAFETY: the helper takes numbers and the next hop with its size. Kernel 5.10 (ba452c9e996d).
     (unsafe {
@@ -727,7 +737,7 @@ fn redirect(found: &bpf_fib_lookup) -> i32 {
 }
 
 #[inline(always)]
-fn done(result: i64) -> Result<(), Counter> {
+pub(crate) fn done(result: i64) -> Result<(), Counter> {
     if result == 0 {
         Ok(())
     } else {

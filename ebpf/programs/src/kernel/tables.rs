@@ -4,7 +4,7 @@ use abi::flows::flags::CLOSING;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, Endpoint, Flow4, Flow6, FlowState4,
     FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, InsideKey,
-    NodeConfig, SourceKey, SpreadWord, devices,
+    Member, MemberKey, NodeConfig, SourceKey, SpreadWord, devices,
 };
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
@@ -14,7 +14,7 @@ use packet::{Address as _, Decision, Family, Inserted, Shared, Tables, V4, V6};
 
 use super::maps::{
     AFFINITY, BACKENDS, CONFIG, DEVICES, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRAGMENTS,
-    FRONTENDS4, FRONTENDS6, HOST, HOST_ROUTING, INSIDE, LOADS, RINGS, SOURCES, SPREADS,
+    FRONTENDS4, FRONTENDS6, HOST, HOST_ROUTING, INSIDE, LOADS, MEMBERS, RINGS, SOURCES, SPREADS,
 };
 use super::{dns, outlined};
 
@@ -71,6 +71,13 @@ impl Shared for Maps {
         let words: [u32; 6] = zerocopy::transmute!(*key);
         let [prefix_len, data @ ..] = words;
         INSIDE.get(&Key::new(prefix_len, data)).copied()
+    }
+
+    #[inline(always)]
+    fn member(&self, key: &MemberKey) -> Option<Member> {
+        let words: [u32; 5] = zerocopy::transmute!(*key);
+        let [prefix_len, data @ ..] = words;
+        MEMBERS.get(&Key::new(prefix_len, data)).copied()
     }
 
     #[inline(always)]
@@ -181,6 +188,11 @@ macro_rules! tables {
                 // SAFETY: programs never change the map, and an element's memory stays an element of this map
                 // until the program ends, even where the agent replaces it meanwhile.
                 unsafe { $frontends.get(key) }
+            }
+
+            #[inline(always)]
+            fn has_pod(&self, addr: <$family as Family>::Address) -> bool {
+                endpoint::<$family>(addr).is_some()
             }
 
             #[inline(always)]

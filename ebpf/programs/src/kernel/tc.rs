@@ -19,7 +19,8 @@ use super::outlined::{self, Plan, Told, place};
 use super::policy::{self, how};
 use super::skb::Skb;
 use super::tables::Maps;
-use super::{dns, events, hint, masquerade};
+use super::tunnel::Tunnelled;
+use super::{dns, events, hint, masquerade, tunnel};
 
 /// The verdict on what is not redirected or dropped: it goes on to other programs.
 pub(crate) const NEXT: i32 = TC_ACT_UNSPEC;
@@ -60,14 +61,24 @@ macro_rules! arriving {
             if verdict != NOT_MENDED {
                 return verdict;
             }
-            if $place == place::DEVICE && masquerade::is_on::<$family>() {
-                let verdict = outlined::$echo($skb.ctx(), &mut plan);
+            if $place == place::DEVICE {
+                if masquerade::is_on::<$family>() {
+                    let verdict = outlined::$echo($skb.ctx(), &mut plan);
+                    if verdict != NOT_MENDED {
+                        return verdict;
+                    }
+                }
+                let verdict = <$family as Tunnelled>::relay($skb.ctx(), &plan);
                 if verdict != NOT_MENDED {
                     return verdict;
                 }
             }
         }
-        let decision = outlined::$decide(&mut plan, $place, $skb.ifindex());
+        let decision = if $place == place::DEVICE && tunnel::may_be(&plan.headers) {
+            tunnel::take_off($skb, &mut plan)
+        } else {
+            outlined::$decide(&mut plan, $place, $skb.ifindex())
+        };
         if decision < code::DROP && decision != code::REFUSE {
             if $place == place::POD && policy::is_on() {
                 let egress = how::after(decision) | how::EGRESS;
@@ -78,8 +89,14 @@ macro_rules! arriving {
             }
             judge_straight!($family, $skb, plan, how::straight(decision), $judge);
         }
-        if decision >= code::DROP {
-            dropped(&plan, decision - code::DROP, $skb.ifindex())
+        if decision >= code::TUNNEL_NEW {
+            if decision >= code::DROP {
+                dropped(&plan, decision - code::DROP, $skb.ifindex())
+            } else if $place == place::DEVICE {
+                <$family as Tunnelled>::send($skb.ctx(), &plan, decision)
+            } else {
+                NEXT
+            }
         } else if decision == code::REFUSE {
             outlined::$refuse($skb.ctx(), &plan)
         } else {

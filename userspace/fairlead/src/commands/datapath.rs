@@ -1,9 +1,10 @@
 //! From flags to the proxy's settings.
 
+use abi::balancing::Mode;
 use anyhow::Context as _;
 use net::Capability;
 
-use crate::cli::{CniOverlay, DatapathFlags, HostRouting, NetworkPolicy, Xdp};
+use crate::cli::{CniOverlay, DatapathFlags, HostRouting, LoadBalancing, NetworkPolicy, Xdp};
 
 pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<proxy::Settings> {
     let missing =
@@ -44,6 +45,11 @@ pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<prox
             Xdp::Native => bpf::XdpMode::Native,
             Xdp::Generic => bpf::XdpMode::Generic,
             Xdp::Off => bpf::XdpMode::Off,
+        },
+        load_balancing: match flags.load_balancing_mode {
+            LoadBalancing::Snat => Mode::Snat,
+            LoadBalancing::Dsr => Mode::Dsr,
+            LoadBalancing::Hybrid => Mode::Hybrid,
         },
         host_routing: match flags.host_routing {
             HostRouting::Auto => proxy::HostRouting::Auto,

@@ -117,6 +117,7 @@ impl Known {
             backend_address: backend,
             backend_name: name(backend),
             source_translated: entry.flags & flags::SNAT != 0,
+            tunnelled: entry.flags & flags::TUNNELLED != 0,
             state: self.state(entry),
             idle_secs: self.now_secs.saturating_sub(entry.last_seen_secs),
             protocol_number: entry.protocol,
@@ -170,6 +171,8 @@ struct FlowRow {
     backend_name: Option<String>,
     /// Whether the backend sees this node's address.
     source_translated: bool,
+    /// It goes to the backend's node as it came; the answers go another way.
+    tunnelled: bool,
     /// `open`; `closing` once a FIN or RST passed; `orphaned` where the backend is no longer the service's; `direct`;
     /// `masqueraded`.
     state: &'static str,

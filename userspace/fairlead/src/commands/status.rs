@@ -99,6 +99,10 @@ fn text(status: &Status) -> String {
         kernel.layout,
         kernel.kernel.release,
     );
+    out += &format!(
+        "outside  backends of other nodes by {}\n",
+        kernel.load_balancing
+    );
     let routing = &kernel.host_routing;
     for (family, way) in [("IPv4", &routing.ipv4), ("IPv6", &routing.ipv6)] {
         out += &format!("to pods  {family} {}: {}\n", way.mode, way.reason);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use abi::balancing::Mode;
 use model::{Service, ServiceKey};
 
 use super::{Planner, Turn};
@@ -25,7 +26,8 @@ impl Planner {
         turn: &mut Turn,
     ) {
         let keys = |service: Option<&Service>| -> BTreeSet<FrontendKey> {
-            let entries = service.map_or(Vec::new(), entries);
+            // The keys do not depend on the mode.
+            let entries = service.map_or(Vec::new(), |service| entries(service, Mode::Snat));
             entries
                 .into_iter()
                 .flatten()

@@ -3,6 +3,7 @@
 //!
 //! Needs root. Namespace, cgroup and bpffs are the test's own.
 
+mod dsr;
 mod growth;
 mod leaving;
 mod pod_network;

@@ -2,6 +2,7 @@
 //! without; both families, TCP, UDP and SCTP.
 
 mod dns;
+mod dsr;
 mod paths;
 mod policy;
 mod sctp;

@@ -19,7 +19,7 @@ use self::pair::Pair;
 use crate::kernel::{VETH, nets};
 
 /// Packets of a run as part of the tests.
-const CASES: u64 = 3_600;
+const CASES: u64 = 9_600;
 /// Packets of a history, over tables that stay as they are.
 const HISTORY: u64 = 200;
 /// Histories over one kernel's flows: more of those would fill its table, and the least recently used give way.
@@ -75,6 +75,10 @@ fn kernel_and_simulator_agree_on_random_packets() -> Result<()> {
         Counter::TcReply,
         Counter::TcNoEndpoint,
         Counter::TcIcmpError,
+        Counter::TcTunnelled,
+        Counter::TcUntunnelled,
+        Counter::XdpUntunnelled,
+        Counter::SnatInstead,
         Counter::XdpNewFlow,
         Counter::XdpForward,
         Counter::TcMasquerade,

@@ -15,4 +15,5 @@ mod limit;
 mod masquerade;
 mod policy;
 mod refusing;
+mod tunnel;
 mod weight;

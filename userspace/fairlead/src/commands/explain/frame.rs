@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use abi::protocol::{SCTP, TCP, UDP};
+use packet::balance::tunnel;
 use packet::{Link, V4, V6, parse};
 
 /// Between whom, on a link and beyond.
@@ -63,11 +64,16 @@ pub(super) fn opening(ends: &Ends) -> Vec<u8> {
     frame
 }
 
-/// Source and destination of a frame; `None` for what has none.
+/// Source and destination of a frame; `None` for what has none. Of a packet that another one was put around, the node
+/// that did so and the backend.
 pub(super) fn ends(frame: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     macro_rules! ends {
-        ($tuple:expr) => {{
-            let tuple = $tuple;
+        ($family:ty, $l3:expr) => {{
+            let headers = <$family as packet::Family>::headers(frame, $l3);
+            let mut tuple = headers.tuple;
+            if !tunnel::told::<$family, _>(frame, &headers, &mut tuple) {
+                tuple = headers.tuple;
+            }
             let end = |addr, port: u16| SocketAddr::new(IpAddr::from(addr), port);
             Some((
                 end(tuple.saddr, tuple.sport.get()),
@@ -76,8 +82,8 @@ pub(super) fn ends(frame: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
         }};
     }
     match parse::link(frame) {
-        Link::V4(l3) => ends!(<V4 as packet::Family>::headers(frame, l3).tuple),
-        Link::V6(l3) => ends!(<V6 as packet::Family>::headers(frame, l3).tuple),
+        Link::V4(l3) => ends!(V4, l3),
+        Link::V6(l3) => ends!(V6, l3),
         Link::Other => None,
     }
 }

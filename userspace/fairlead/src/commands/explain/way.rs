@@ -268,6 +268,7 @@ impl Way<'_> {
             tables: self.tables.clone(),
             connections: self.connections(),
             node: self.view.node()?,
+            members: self.view.members()?,
             dns: (control.local_until_secs != 0)
                 .then(|| (control, now_secs < control.local_until_secs)),
             now_secs,
@@ -419,6 +420,16 @@ impl Way<'_> {
                     backend: None,
                     reason: reasons(&counters),
                 },
+            ),
+            _ if counters.contains(&Counter::TcTunnelled) => (
+                format!(
+                    "goes to the node of {} as it came, in another packet",
+                    self.show(backend)
+                ),
+                self.reaches(
+                    backend,
+                    "a backend of another node was chosen where the packet arrived (dsr)",
+                ),
             ),
             verdict if translated => {
                 let way = if verdict == TC_REDIRECT {

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use testbed::packet::{Packet, Transport, tcp};
 
-use crate::kernel::nets;
+use crate::kernel::{Net, nets};
+use crate::tunnel::{around, other};
 
 /// The address that is `number` behind another one, and a port as far behind.
 pub(super) fn behind(end: &SocketAddr, number: u16, port: u16) -> SocketAddr {
@@ -24,7 +25,7 @@ pub(super) fn client(end: &SocketAddr, number: u16) -> SocketAddr {
 /// A frame.
 pub(super) fn random(random: &mut fastrand::Rng) -> Vec<u8> {
     let mut packet = whole(random);
-    if random.u8(0..10) == 0 {
+    if random.u8(0..5) == 0 {
         let node = nets()[usize::from(packet.source.is_ipv6())].node;
         let from = match random.u8(0..3) {
             0 => node,
@@ -34,7 +35,11 @@ pub(super) fn random(random: &mut fastrand::Rng) -> Vec<u8> {
         packet = error(from, &packet, random.u8(0..4));
     }
     odd(&mut packet, random);
-    let mut frame = packet.bytes();
+    let mut frame = match random.u8(0..12) {
+        0 | 1 if packet.tags.is_empty() => in_another(&packet, random),
+        2 if packet.tags.is_empty() => about_another(&packet, random),
+        _ => packet.bytes(),
+    };
     match random.u8(0..10) {
         0 => frame.truncate(random.usize(14..=frame.len())),
         1 => {
@@ -72,6 +77,43 @@ fn addresses(packet: &Packet) -> Range<usize> {
     } else {
         l3 + 8..l3 + 40
     }
+}
+
+/// A packet in another one, from a node to a backend, mostly.
+fn in_another(packet: &Packet, random: &mut fastrand::Rng) -> Vec<u8> {
+    let net = &nets()[usize::from(packet.source.is_ipv6())];
+    let from = match random.u8(0..8) {
+        0 => net.node,
+        1 => net.client.ip(),
+        _ => other(net),
+    };
+    around(packet, from, told(net, random))
+}
+
+fn told(net: &Net, random: &mut fastrand::Rng) -> SocketAddr {
+    match random.u8(0..8) {
+        0 => SocketAddr::new(net.node, 8080),
+        1 => SocketAddr::new(net.client.ip(), 8080),
+        _ => behind(&net.backend, random.u16(0..4), random.u16(0..2)),
+    }
+}
+
+/// An ICMP error about a packet that this node put another one around, perhaps.
+fn about_another(packet: &Packet, random: &mut fastrand::Rng) -> Vec<u8> {
+    let net = &nets()[usize::from(packet.source.is_ipv6())];
+    let backend = told(net, random);
+    let from = if random.bool() {
+        behind(&SocketAddr::new(net.node, 0), 77, 0).ip()
+    } else {
+        backend.ip()
+    };
+    let own = SocketAddr::new(net.node, 0);
+    let mut error = error(from, &packet.between(own, own), random.u8(0..4));
+    error.payload.truncate(8);
+    error
+        .payload
+        .extend(&around(packet, net.node, backend)[14..]);
+    error.bytes()
 }
 
 fn whole(random: &mut fastrand::Rng) -> Packet {

@@ -80,6 +80,9 @@ impl Pair {
         bpf::Masquerading::open(&kernel.root())?.set(&inside, masquerade)?;
         twin.memory.start_mut().inside = inside;
         twin.memory.start_mut().masquerade = masquerade;
+        let members = worlds::members(random);
+        kernel.datapath.set_members(&members)?;
+        twin.memory.start_mut().members = members;
 
         let runs_xdp = random.bool();
         let flags = if runs_xdp {

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use abi::members::flags as member_of;
 use abi::policy::{ACCEPT, ADDRESS_BITS, CLOSED, EPOCH_BITS, NODE, PORT_AT, REFUSE, flags};
 use abi::{
-    Frontend, InsideKey, Masquerade, PolicyControl, PolicyLink, PolicyLinkKey, PolicyPeerKey,
-    PolicyPortKey, PolicyVerdictKey,
+    Frontend, InsideKey, Masquerade, Member, MemberKey, PolicyControl, PolicyLink, PolicyLinkKey,
+    PolicyPeerKey, PolicyPortKey, PolicyVerdictKey,
 };
 use plan::policy::PolicyStep;
 use plan::{Step, Tables};
 
 use super::frames::{behind, client};
 use crate::kernel::{LOOPBACK, SCTP, TCP, UDP, backend, key, nets};
+use crate::tunnel::{member, other};
 
 /// Backends of a service, at most.
 pub(super) const RING: u32 = 3;
@@ -60,7 +62,10 @@ fn service(
             0 => SocketAddr::new(client(clients, random.u16(0..3)).ip(), 8080),
             other => behind(backends, u16::from(other), 0),
         };
-        let backend = backend(id, to, random.bool());
+        let mut backend = backend(id, to, random.bool());
+        if backend.flags == 0 && random.bool() {
+            backend.flags = abi::backends::flags::TUNNELS;
+        }
         steps.push(Step::PutBackend(id * RING + slot, backend));
     }
     let mut flags = match random.u8(0..10) {
@@ -69,8 +74,11 @@ fn service(
         2 => HOST_ONLY,
         _ => 0,
     };
-    if flags == CHECK_SOURCE && random.bool() {
+    if flags & CHECK_SOURCE != 0 && random.bool() {
         steps.push(Step::PutSource(range(id, clients)));
+    }
+    if random.u8(0..3) == 0 {
+        flags |= abi::frontends::flags::DSR;
     }
     let mut spread = 0;
     if len > 0 && random.u8(0..4) == 0 {
@@ -114,6 +122,23 @@ fn range(service: u32, end: &SocketAddr) -> abi::SourceKey {
         IpAddr::V4(ip) => abi::SourceKey::v4(service, ip.octets(), 32),
         IpAddr::V6(ip) => abi::SourceKey::v6(service, ip.octets(), 128),
     }
+}
+
+/// The cluster's own addresses: two nodes, where the backends are, and a client now and then.
+pub(super) fn members(random: &mut fastrand::Rng) -> BTreeMap<MemberKey, Member> {
+    let mut members = BTreeMap::new();
+    for net in nets() {
+        let here = if random.bool() { member_of::HERE } else { 0 };
+        members.extend([
+            member(net.node, 0, member_of::NODE | member_of::HERE),
+            member(other(&net), 0, member_of::NODE),
+            member(net.backend.ip(), 8, here),
+        ]);
+        if random.u8(0..4) == 0 {
+            members.extend([member(client(&net.client, 1).ip(), 0, 0)]);
+        }
+    }
+    members
 }
 
 const SET: u32 = 20;
