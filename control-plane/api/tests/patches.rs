@@ -82,7 +82,10 @@ fn json_patches() {
             json!([{"op": "test", "path": "/nowhere/a", "value": null}]),
             Err(422),
         ),
-        (json!([{"op": "test", "path": "/data/zz"}]), Ok(original.clone())),
+        (
+            json!([{"op": "test", "path": "/data/zz"}]),
+            Ok(original.clone()),
+        ),
         (
             json!([{"op": "add", "path": "/data/b/-1", "value": "z"}]),
             Ok(json!({"data": {"a": "1", "b": ["x", "y", "z"]}})),
@@ -105,9 +108,15 @@ fn json_patches() {
             json!([{"op": "add", "path": "/data/b/x", "value": "z"}]),
             Err(422),
         ),
-        (json!([{"op": "replace", "path": "/data/zz", "value": 1}]), Err(422)),
+        (
+            json!([{"op": "replace", "path": "/data/zz", "value": 1}]),
+            Err(422),
+        ),
         (json!([{"op": "add", "path": "", "value": {}}]), Err(422)),
-        (json!([{"op": "add", "path": "/data/a/b", "value": 1}]), Err(422)),
+        (
+            json!([{"op": "add", "path": "/data/a/b", "value": 1}]),
+            Err(422),
+        ),
         (json!([{"op": "add", "value": 1}]), Err(422)),
         (
             json!([
@@ -117,8 +126,14 @@ fn json_patches() {
             ]),
             Ok(json!({"data": {"a": "x", "b": ["3", "y"], "c/d~e": "3"}})),
         ),
-        (json!([{"op": "move", "from": "/data/zz", "path": "/data/a"}]), Err(422)),
-        (json!([{"op": "copy", "from": "/data/zz", "path": "/data/a"}]), Err(422)),
+        (
+            json!([{"op": "move", "from": "/data/zz", "path": "/data/a"}]),
+            Err(422),
+        ),
+        (
+            json!([{"op": "copy", "from": "/data/zz", "path": "/data/a"}]),
+            Err(422),
+        ),
         (
             Value::Array(vec![json!({"op": "test", "path": "", "value": 1}); 10_001]),
             Err(413),

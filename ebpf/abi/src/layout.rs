@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(
             RELEASED.last(),
             Some(&(crate::LAYOUT_VERSION, super::FINGERPRINT)),
-            "the layout changed: raise LAYOUT_VERSION and add a line here"
+            "the layout changed: raise LAYOUT_VERSION, add a line here, and the tables to inherit::CHANGES"
         );
     }
 }

@@ -14,6 +14,7 @@ use abi::{
 use plan::{FrontendKey, Step, Store};
 
 use crate::grow::Aside;
+use crate::inherit::{self, Change, Heir, Inherited};
 use crate::link::{Attacher, Device, Direction};
 use crate::object::{self, Programs};
 use crate::pins::{self, Lock, Pins};
@@ -52,6 +53,7 @@ pub struct Datapath {
     view: View,
     programs: Programs,
     settings: Settings,
+    inherited: Inherited,
     _lock: Lock,
 }
 
@@ -81,13 +83,23 @@ impl Datapath {
             .try_for_each(|device| Device::by_name(device).map(drop))
     }
 
-    /// Takes over what is pinned below the root, or starts there: tables that exist are kept, programs are
-    /// loaded anew and replace those in every link that exists, and the socket programs are attached.
+    /// Takes over what is pinned below the root, or starts there: tables that exist are kept, those of an earlier layout
+    /// taken over, programs are loaded anew and replace those in every link that exists, and the socket programs are
+    /// attached.
     ///
     /// # Errors
     ///
     /// Each names what is missing or in the way. What an earlier process left goes on working.
     pub fn open(settings: &Settings) -> Result<Datapath, Error> {
+        Self::open_over(settings, inherit::CHANGES)
+    }
+
+    /// As [`Datapath::open`], where the layouts before this one differ from it in `changes`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Datapath::open`].
+    pub fn open_over(settings: &Settings, changes: &[Change]) -> Result<Datapath, Error> {
         // Before anything is made, and before the verifier has worked for nothing.
         Self::check(settings, &[])?;
         let pins = Pins::new(&settings.bpffs_root);
@@ -97,14 +109,19 @@ impl Datapath {
             tcx: settings.tcx && Probe::read().tcx,
             ..settings.clone()
         };
+        let heir = Heir::find(&pins, changes)?;
         let aside = Aside::set(&pins, &settings.capacities)?;
         let programs = load(&pins, &settings, &aside)?;
+        heir.convert()?;
+        heir.take_links()?;
         let view = attach_all(pins, &settings, &programs)?;
         aside.finish()?;
+        let inherited = heir.finish()?;
         Ok(Datapath {
             view,
             programs,
             settings,
+            inherited,
             _lock: lock,
         })
     }
@@ -144,6 +161,12 @@ impl Datapath {
                 Err(error)
             }
         }
+    }
+
+    /// What was found of other layouts, and is taken over.
+    #[must_use]
+    pub fn inherited(&self) -> &Inherited {
+        &self.inherited
     }
 
     /// What is pinned below `bpffs_root`, for another process than the agent's.

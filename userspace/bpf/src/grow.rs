@@ -157,7 +157,25 @@ fn copy_array(table: &Spec, old: &OwnedFd, new: &OwnedFd, entries: u32) -> io::R
 
 /// As [`copy_array`].
 fn copy_hash(table: &Spec, old: &OwnedFd, new: &OwnedFd) -> io::Result<()> {
+    let mut failed = Ok(());
     let (key_size, value_size) = (table.key_size as usize, table.value_size as usize);
+    walk(old, key_size, value_size, |key, value| {
+        match sys::insert(new.as_fd(), key, value) {
+            Err(error) if error.raw_os_error() != Some(libc::EEXIST) => failed = Err(error),
+            _ => {}
+        }
+        failed.is_ok()
+    })?;
+    failed
+}
+
+/// Shows every element of a table, key and value; ends where `visit` returns false.
+pub(crate) fn walk(
+    old: &OwnedFd,
+    key_size: usize,
+    value_size: usize,
+    mut visit: impl FnMut(&[u8], &[u8]) -> bool,
+) -> io::Result<()> {
     let mut size = BATCH;
     let mut from: Option<sys::Cursor> = None;
     let mut to: sys::Cursor = [0; 64];
@@ -185,13 +203,8 @@ fn copy_hash(table: &Spec, old: &OwnedFd, new: &OwnedFd) -> io::Result<()> {
         let elements = keys
             .chunks_exact(key_size)
             .zip(values.chunks_exact(value_size));
-        for (key, value) in elements.take(count) {
-            match sys::insert(new.as_fd(), key, value) {
-                Err(error) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
-                _ => {}
-            }
-        }
-        if !more {
+        let mut elements = elements.take(count);
+        if !elements.all(|(key, value)| visit(key, value)) || !more {
             return Ok(());
         }
         from = Some(to);

@@ -197,6 +197,15 @@ impl Proxy {
                 return Err(error);
             }
         };
+        let inherited = datapath.inherited();
+        if !inherited.layouts.is_empty() {
+            let (from, anew) = (&inherited.layouts, &inherited.anew);
+            info!(
+                ?from,
+                ?anew,
+                "took over what another version of the layout left"
+            );
+        }
         let capacities = capacities(&datapath)?;
         let kernel = datapath.observe()?;
         info!(

@@ -81,11 +81,7 @@ pub(super) fn carry_out(
 }
 
 /// The container of what a path names, and the last key or index on the way.
-fn container<'a>(
-    document: &'a mut Value,
-    kind: &str,
-    path: &str,
-) -> Done<(&'a mut Value, String)> {
+fn container<'a>(document: &'a mut Value, kind: &str, path: &str) -> Done<(&'a mut Value, String)> {
     let mut steps: Vec<String> = path.split('/').skip(1).map(unescaped).collect();
     let last = steps.pop().ok_or_else(|| missing(kind, path))?;
     let mut here = document;

@@ -19,7 +19,7 @@ fn fill(datapath: &Datapath, table: &str) -> (u32, u32) {
 }
 
 /// An Ethernet frame with a SYN from a client's port to service 1.
-fn syn(sport: u16) -> Vec<u8> {
+pub(crate) fn syn(sport: u16) -> Vec<u8> {
     let [high, low] = sport.to_be_bytes();
     let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
     frame.extend([0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
@@ -33,7 +33,7 @@ fn syn(sport: u16) -> Vec<u8> {
 const SERVICES: u32 = 40;
 
 /// Frontends 1 to [`SERVICES`], the first of which leads to where `listener` listens.
-fn steps(listener: &TcpListener) -> Vec<Step> {
+pub(crate) fn steps(listener: &TcpListener) -> Vec<Step> {
     let port = listener.local_addr().unwrap().port();
     let mut addr = [0; 16];
     addr[..4].copy_from_slice(&[127, 0, 0, 1]);

@@ -7,6 +7,7 @@ mod expire;
 mod ground;
 mod growth;
 mod histories;
+mod layouts;
 mod life;
 mod samples;
 mod sctp;
