@@ -12,7 +12,7 @@ use crate::service::{Entry, External, Key};
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub(crate) synced: bool,
-    /// Grows with every change (RFC 1982).
+    /// When it changed last, in seconds since 1970 (see [`crate::Store::publish`]).
     pub(crate) serial: u32,
     pub(crate) services: HashMap<Key, Arc<Entry>>,
     pub(crate) imports: HashMap<Key, Arc<Entry>>,
@@ -56,7 +56,7 @@ impl Snapshot {
         self.synced
     }
 
-    /// Grows with every change (RFC 1982).
+    /// When it changed last, in seconds since 1970; it only grows (RFC 1982).
     #[must_use]
     pub fn serial(&self) -> u32 {
         self.serial

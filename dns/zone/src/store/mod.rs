@@ -35,6 +35,8 @@ pub struct Store {
     options: Options,
     next: Snapshot,
     changed: bool,
+    /// The serial in `next` was shown before its last change was.
+    shares_serial: bool,
     /// Services of our own that were rendered since [`Store::take_rendered`].
     rendered: BTreeSet<Key>,
     ours: Side,
@@ -86,22 +88,43 @@ impl Store {
         &self.options
     }
 
-    /// The cluster as known now. `now` is the time in seconds since 1970: a serial is never below it, so that
-    /// serials grow across restarts as well.
+    /// The cluster as known at `now`, in seconds since 1970, which is the serial of what changed: it grows across
+    /// restarts, and never runs ahead of the clock, so that no restart takes it back. Changes of one second
+    /// therefore share a serial. Who transferred the zone between two of them learns of the later ones by one more
+    /// serial, which [`Store::due`] asks for once that second is over.
     pub fn publish(&mut self, now: u64) -> Snapshot {
-        if self.changed {
+        if self.changed || self.shares_serial {
+            match self.later(now) {
+                Some(serial) => {
+                    self.next.serial = serial;
+                    self.shares_serial = false;
+                }
+                None => self.shares_serial = true,
+            }
             self.changed = false;
-            let now = (now & u64::from(u32::MAX)) as u32;
-            let after = self.next.serial.wrapping_add(1);
-            // RFC 1982: `now` is ahead when the difference, as a signed number, is positive.
-            let ahead = now.wrapping_sub(after).cast_signed() > 0;
-            self.next.serial = if ahead || self.next.serial == 0 {
-                now.max(1)
-            } else {
-                after
-            };
         }
         self.next.clone()
+    }
+
+    /// Whether [`Store::publish`] would tell something new.
+    #[must_use]
+    pub fn due(&self, now: u64) -> bool {
+        self.changed || self.shares_serial && self.later(now).is_some()
+    }
+
+    /// Whether changes are shown under a serial that was shown before them: it is time for another as soon as the
+    /// clock goes on.
+    #[must_use]
+    pub fn shares_serial(&self) -> bool {
+        self.shares_serial
+    }
+
+    /// The serial of an instant, if it follows the one before (RFC 1982: the difference, as a signed number, is
+    /// positive). Zero is no serial: it stands for none yet.
+    fn later(&self, now: u64) -> Option<u32> {
+        let now = ((now & u64::from(u32::MAX)) as u32).max(1);
+        let ahead = now.wrapping_sub(self.next.serial).cast_signed() > 0;
+        (ahead || self.next.serial == 0).then_some(now)
     }
 
     /// Services whose answers may differ from those when this was asked last: the name's first two labels of each.
