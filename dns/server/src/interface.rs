@@ -1,86 +1,131 @@
-//! Addresses of this machine's interfaces, as `/proc` and `/sys` tell them.
+//! Addresses of this machine's interfaces, as the kernel tells them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::net::Ipv6Addr;
 
-/// The addresses of the interface of this name; none if there is no such interface.
-#[must_use]
-pub fn addresses(interface: &str) -> Vec<IpAddr> {
-    let mut found = v6(interface);
-    found.extend(v4(interface));
-    found
+use net::{Address, Device, Error, Rtnl};
+
+/// Addresses that [`all`] gives at most.
+const ALL_MAX: usize = 8;
+
+/// The addresses of the interface of this name; none if there is no such interface. Link-local addresses of IPv6
+/// are left out, since they need a scope to be listened on.
+///
+/// # Errors
+///
+/// When the kernel does not say.
+pub fn addresses(interface: &str) -> Result<Vec<IpAddr>, Error> {
+    let (devices, addresses) = ask()?;
+    let device = devices.iter().find(|device| device.name == interface);
+    let own = addresses
+        .iter()
+        .filter(|(of, _)| device.is_some_and(|device| device.ifindex == *of));
+    let found: BTreeSet<IpAddr> = own.map(|(_, address)| address.addr).collect();
+    Ok(found.into_iter().filter(|addr| listens(*addr)).collect())
 }
 
-/// The addresses of this machine but the loopback ones: IPv4 first, at most a handful of each family.
+/// The addresses of this machine but the loopback ones: those of networks before those that stand alone, IPv4 first,
+/// at most a handful.
 #[must_use]
 pub fn all() -> Vec<IpAddr> {
-    let interfaces = std::fs::read_dir("/sys/class/net").into_iter().flatten();
-    let names = interfaces.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut found: Vec<IpAddr> = names
-        .filter(|name| name != "lo")
-        .take(64)
-        .flat_map(|name| addresses(&name))
-        .collect();
-    found.sort_unstable();
-    found.dedup();
-    found.truncate(8);
-    found
-}
-
-/// Lines of `/proc/net/if_inet6`: address, index, prefix length, scope, flags, name. Link-local addresses are left
-/// out, since they need a scope to be listened on.
-fn v6(interface: &str) -> Vec<IpAddr> {
-    let text = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
-    text.lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let address = u128::from_str_radix(words.next()?, 16).ok()?;
-            let address = Ipv6Addr::from(address);
-            let named = words.nth(4)? == interface;
-            (named && !address.is_unicast_link_local()).then_some(IpAddr::V6(address))
-        })
-        .collect()
-}
-
-/// IPv4 addresses of an interface have no file of their own: the table of local routes names addresses, and a
-/// socket that is asked for its interface tells whose they are.
-fn v4(interface: &str) -> Vec<IpAddr> {
-    let text = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
-    let mut last = None;
-    let mut local: Vec<std::net::Ipv4Addr> = Vec::new();
-    for line in text.lines() {
-        let line = line.trim();
-        if let Some(address) = line.strip_prefix("|-- ") {
-            last = address.parse().ok();
-        } else if line.starts_with("/32 host LOCAL")
-            && let Some(address) = last
-            && !local.contains(&address)
-        {
-            local.push(address);
+    match ask() {
+        Ok((_, addresses)) => chosen(addresses.into_iter().map(|(_, address)| address)),
+        Err(error) => {
+            tracing::warn!(%error, "this machine's addresses are not known");
+            Vec::new()
         }
     }
-    local
+}
+
+fn ask() -> Result<(Vec<Device>, Vec<(u32, Address)>), Error> {
+    let kernel = Rtnl::open()?;
+    Ok((kernel.devices()?, kernel.all_addresses()?))
+}
+
+/// Addresses without a network are often not the machine's own alone: kube-proxy in its IPVS mode gives a device
+/// those of all Services.
+fn chosen(addresses: impl Iterator<Item = Address>) -> Vec<IpAddr> {
+    let alone = |address: &Address| match address.addr {
+        IpAddr::V4(_) => address.prefix_len == 32,
+        IpAddr::V6(_) => address.prefix_len == 128,
+    };
+    let reached = addresses.filter(|address| listens(address.addr) && !address.addr.is_loopback());
+    let sorted: BTreeSet<(bool, IpAddr)> = reached
+        .map(|address| (alone(&address), address.addr))
+        .collect();
+    sorted
         .into_iter()
-        .filter(|address| belongs(interface, *address))
-        .map(IpAddr::V4)
+        .map(|(_, addr)| addr)
+        .take(ALL_MAX)
         .collect()
 }
 
-fn belongs(interface: &str, address: std::net::Ipv4Addr) -> bool {
-    if interface == "lo" {
-        return address.is_loopback();
+fn listens(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
     }
-    // A route's line holds the interface, then destination and mask in hexadecimal of host order.
-    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
-    routes.lines().skip(1).any(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let number = |index: usize| {
-            let word = words.get(index)?;
-            u32::from_str_radix(word, 16).ok().map(u32::swap_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        let (addr, prefix_len) = text.split_once('/').unwrap();
+        Address {
+            addr: addr.parse().unwrap(),
+            prefix_len: prefix_len.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn addresses_belong_to_their_interface() {
+        let namespace = net::Netns::create().expect("a network namespace: run as root");
+        let [lo, ve0, ve1, nobody] = namespace
+            .run(|| {
+                let kernel = Rtnl::open()?;
+                kernel.add_veth(
+                    ("ve0", [2, 0, 0, 0, 0, 1]),
+                    ("ve1", [2, 0, 0, 0, 0, 2]),
+                    1500,
+                )?;
+                for (device, text) in [
+                    ("lo", "127.0.0.1/8"),
+                    ("lo", "10.7.7.7/32"),
+                    ("ve0", "10.61.0.5/32"),
+                    ("ve0", "10.62.0.5/16"),
+                    ("ve0", "fd00::5/64"),
+                    ("ve0", "fe80::5/64"),
+                    ("ve1", "10.62.7.5/24"),
+                ] {
+                    let device = kernel.device(device)?.expect("a device");
+                    kernel.add_address(device.ifindex, address(text))?;
+                }
+                let found = ["lo", "ve0", "ve1", "ve2"].map(addresses);
+                Ok::<_, Error>(found.map(|found| found.expect("an answer")))
+            })
+            .expect("the namespace")
+            .expect("devices and addresses");
+        let all = |texts: &[&str]| -> Vec<IpAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
         };
-        let (Some(destination), Some(mask)) = (number(1), number(7)) else {
-            return false;
-        };
-        words.first() == Some(&interface) && mask != 0 && u32::from(address) & mask == destination
-    })
+        assert_eq!(lo, all(&["10.7.7.7", "127.0.0.1"]));
+        assert_eq!(ve0, all(&["10.61.0.5", "10.62.0.5", "fd00::5"]));
+        assert_eq!(ve1, all(&["10.62.7.5"]));
+        assert_eq!(nobody, all(&[]));
+    }
+
+    #[test]
+    fn a_handful_of_addresses_with_networks_first() {
+        let mut addresses: Vec<Address> = (1..20)
+            .map(|last| address(&format!("10.96.0.{last}/32")))
+            .collect();
+        addresses.extend(["127.0.0.1/8", "fe80::1/64", "fd00::1/64", "192.0.2.1/24"].map(address));
+        let found = chosen(addresses.into_iter());
+        assert_eq!(found.len(), ALL_MAX);
+        let first: [IpAddr; 3] =
+            ["192.0.2.1", "fd00::1", "10.96.0.1"].map(|text| text.parse().unwrap());
+        assert_eq!(found[..3], first);
+    }
 }

@@ -90,7 +90,15 @@ fn addresses(word: &Token) -> Result<Vec<IpAddr>, ConfigError> {
     if let Ok(address) = word.text.parse() {
         return Ok(vec![address]);
     }
-    let found = crate::interface::addresses(&word.text);
+    let found = crate::interface::addresses(&word.text).map_err(|error| {
+        word.error(
+            format!(
+                "bind: the addresses of {} are not known: {error}",
+                word.text
+            ),
+            "write addresses instead",
+        )
+    })?;
     if !found.is_empty() {
         return Ok(found);
     }
