@@ -24,7 +24,7 @@ pub use error::{BoxError, Error, Status, StatusCause, StatusDetails};
 pub use kubeconfig::KubeconfigError;
 pub use page::{Finding, ListParams, Page};
 pub use path::{Path, Resource};
-pub use request::{Client, PatchKind};
+pub use request::{Client, Observer, PatchKind};
 pub use tls::{Anyone, system_roots};
 pub use transport::RequestBody;
 pub use view::Event;

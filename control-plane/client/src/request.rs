@@ -2,7 +2,7 @@
 
 use std::path::Path as FilePath;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
@@ -30,6 +30,13 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+/// Hears of each exchange with an API server, as metrics want it.
+pub trait Observer: Send + Sync {
+    /// The server of `host` answered a request, or did not where there is no status; of a watch that is its beginning.
+    fn answered(&self, method: &Method, host: &str, status: Option<StatusCode>, took: Duration);
 }
 
 struct Inner {
@@ -193,6 +200,16 @@ impl Client {
                 namespace,
                 discovery: Discovery::default(),
             }),
+            observer: None,
+        }
+    }
+
+    /// The same client, of whose exchanges `observer` hears.
+    #[must_use]
+    pub fn observed(&self, observer: Arc<dyn Observer>) -> Client {
+        Client {
+            inner: Arc::clone(&self.inner),
+            observer: Some(observer),
         }
     }
 
@@ -392,7 +409,15 @@ impl Client {
         loop {
             let login = self.inner.credentials.header()?;
             let request = form(method, path, query, content.as_ref(), login.as_ref())?;
+            let begin = Instant::now();
             let answer = self.inner.transport.call(request).await;
+            if let Some(observer) = &self.observer {
+                let server = &self.inner.server;
+                let host = server.split_once("://").map_or(&**server, |(_, host)| host);
+                let host = host.split_once('/').map_or(host, |(host, _)| host);
+                let status = answer.as_ref().ok().map(Response::status);
+                observer.answered(method, host, status, begin.elapsed());
+            }
             let response = answer.map_err(|source| self.lost(method, path, source))?;
             if response.status().is_success() {
                 return Ok(response);

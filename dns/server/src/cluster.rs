@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use api::selector::LabelSelector;
 use arc_swap::ArcSwap;
@@ -14,9 +14,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use view::{Event, objects};
 use zone::{Options, Snapshot, Store};
 
+use crate::metrics::rest_client::RestClient;
 use crate::metrics::{Kind, Registry, Series};
 
 /// What is followed: two plugins that want the same share it, also across a reload.
@@ -181,6 +183,7 @@ impl Clusters {
             (Server::Own, Some(own)) => own.clone(),
             (Server::Own, None) => Client::in_cluster().map_err(|_| ClusterError::NoServer)?,
         };
+        let client = client.observed(Arc::new(RestClient::new(metrics)));
         let cluster = Arc::new(Cluster {
             shown: Arc::default(),
             latency: latency(metrics),
@@ -334,6 +337,8 @@ async fn run(client: Client, wanted: Wanted, out: Arc<Shown>, latency: Arc<Serie
     let mut synced = false;
     // Times of the changes that are not shown yet.
     let mut changed: Vec<OffsetDateTime> = Vec::new();
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         // Every stream goes on for ever.
         tokio::select! {
@@ -345,6 +350,8 @@ async fn run(client: Client, wanted: Wanted, out: Arc<Shown>, latency: Arc<Serie
             Some(event) = namespaces.next() => store.namespace(event),
             Some(event) = pods.next(), if with_pods => store.pod(event),
             Some(event) = imports.next(), if with_imports => store.import(event),
+            // Nothing more may happen after a second's last change, whose serial is an earlier one's.
+            _ = seconds.tick(), if store.shares_serial() => {}
         }
         for _ in 0..BATCH {
             let mut more = false;
@@ -361,12 +368,12 @@ async fn run(client: Client, wanted: Wanted, out: Arc<Shown>, latency: Arc<Serie
                 break;
             }
         }
-        if !store.changed() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |since| since.as_secs());
+        if !store.due(now) {
             changed.clear();
             continue;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.map_or(0, |since| since.as_secs());
         // A list in progress is not shown: a copy of each intermediate state would cost more than the list.
         if synced || store.synced() {
             let first = !synced;

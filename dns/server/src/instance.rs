@@ -389,7 +389,7 @@ struct Builder<'a> {
 }
 
 /// A block's name in metrics: the address stands in it where `bind` names one.
-fn label(scheme: Scheme, address: IpAddr, port: u16) -> Arc<str> {
+pub(crate) fn label(scheme: Scheme, address: IpAddr, port: u16) -> Arc<str> {
     let scheme = scheme.text();
     Arc::from(match address {
         address if address.is_unspecified() => format!("{scheme}://:{port}"),
@@ -397,16 +397,14 @@ fn label(scheme: Scheme, address: IpAddr, port: u16) -> Arc<str> {
     })
 }
 
-/// The series of `coredns_plugin_enabled` of a block.
-fn enabled(server: &Server, name: &str, zones: &[Name], view: &str) -> Vec<[String; 4]> {
-    let mut series = Vec::new();
-    for line in &server.directives {
-        for zone in zones {
-            let words = [name, &zone.to_string(), view, &line.name.text];
-            series.push(words.map(str::to_owned));
-        }
-    }
-    series
+/// The series of `coredns_plugin_enabled` of a block: its plugins that queries go through.
+fn enabled(server: &Server, name: &str, zone: &Name, view: &str) -> Vec<[String; 4]> {
+    let lines = server.directives.iter().map(|line| &*line.name.text);
+    let handlers = lines.filter(|plugin| !table::SETTINGS.contains(plugin));
+    let zone = zone.to_string();
+    handlers
+        .map(|plugin| [name, &zone, view, plugin].map(str::to_owned))
+        .collect()
 }
 
 impl Builder<'_> {
@@ -434,7 +432,7 @@ impl Builder<'_> {
         for word in &server.keys {
             keys.extend(corefile::key::keys(word, self.environment.port)?);
         }
-        let (Some(first), Some(word)) = (keys.first(), server.keys.first()) else {
+        let Some(word) = server.keys.first() else {
             return Ok(());
         };
         let mut zones: Vec<Name> = Vec::new();
@@ -444,12 +442,11 @@ impl Builder<'_> {
             }
         }
         let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-        let name = label(first.scheme, any, first.port);
         let mut draft = Draft {
             listening: Arc::clone(&self.instance.listening),
             ..Draft::default()
         };
-        let chain = self.chain(server, &keys, &zones, &name, &mut draft)?;
+        let chain = self.chain(server, &keys, &zones, &mut draft)?;
         let _ = draft.chain.set(Arc::downgrade(&chain));
         let (view, filter) = match draft.view.take() {
             Some((view, filter)) => (Arc::from(view), Some(filter)),
@@ -460,11 +457,13 @@ impl Builder<'_> {
         } else {
             draft.bind.clone()
         };
-        self.enabled.extend(enabled(server, &name, &zones, &view));
         for key in &keys {
             for &address in &addresses {
+                let name = label(key.scheme, address, key.port);
+                self.enabled
+                    .extend(enabled(server, &name, &key.zone, &view));
                 let block = Arc::new(Block {
-                    server: label(key.scheme, address, key.port),
+                    server: name,
                     view: Arc::clone(&view),
                     filter: filter.clone(),
                     metadata: draft.metadata.clone(),
@@ -510,7 +509,6 @@ impl Builder<'_> {
         server: &Server,
         keys: &[Key],
         zones: &[Name],
-        name: &Arc<str>,
         draft: &mut Draft,
     ) -> Result<Chain, ConfigError> {
         let mut by_name: HashMap<&str, Vec<&Directive>> = HashMap::new();
@@ -531,11 +529,18 @@ impl Builder<'_> {
             let Some(lines) = by_name.get(plugin) else {
                 continue;
             };
+            // `bind` stands before the plugins that count.
+            let address = draft.bind.first().copied();
+            let address = address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+            let server = keys.first().map_or_else(
+                || Arc::from(""),
+                |first| label(first.scheme, address, first.port),
+            );
             let mut setup = Setup {
                 environment: self.environment,
                 keys,
                 zones,
-                server: name,
+                server: &server,
                 folder: self.folder,
                 draft,
                 routes: &mut self.instance.routes,

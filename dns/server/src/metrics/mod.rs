@@ -1,6 +1,7 @@
 //! Counters, gauges and histograms under CoreDNS's names, and their text for Prometheus.
 
 mod process;
+pub(crate) mod rest_client;
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;

@@ -39,6 +39,8 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// What the probes of a plugin share with it.
 struct State {
     zone: Name,
+    /// The block's name in metrics: probes are counted there as others' questions are.
+    server: Arc<str>,
     probe: Mutex<Name>,
     seen: AtomicU32,
     found: AtomicBool,
@@ -60,6 +62,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     Ok(Some(Arc::new(Loop {
         state: Arc::new(State {
             probe: Mutex::new(random_name(&zone)),
+            server: Arc::clone(setup.server),
             zone,
             seen: AtomicU32::new(0),
             found: AtomicBool::new(false),
@@ -170,6 +173,7 @@ async fn probe(state: &State, chain: &OnceLock<Weak<[Arc<dyn Plugin>]>>) {
     message.add_query(Query::query(name, RecordType::HINFO));
     let here = (std::net::Ipv4Addr::LOCALHOST, 0).into();
     let mut request = Request::new(message, bytes::Bytes::new(), here, here, Transport::Udp);
+    request.server = Arc::clone(&state.server);
     let served = Next::first(&chain).serve(&mut request);
     let _ = tokio::time::timeout(Duration::from_secs(10), served).await;
 }

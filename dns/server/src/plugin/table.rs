@@ -54,6 +54,20 @@ pub const PLUGINS: &[(&str, Make)] = &[
     ("view", super::view::make),
 ];
 
+/// Those of [`PLUGINS`] that queries do not go through, which CoreDNS has no `coredns_plugin_enabled` of.
+pub const SETTINGS: &[&str] = &[
+    "root",
+    "timeouts",
+    "multisocket",
+    "reload",
+    "bind",
+    "debug",
+    "ready",
+    "health",
+    "shed",
+    "tls",
+];
+
 /// All names, for the error about one that is not among them.
 #[must_use]
 pub fn known() -> String {
