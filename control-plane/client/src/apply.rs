@@ -25,13 +25,27 @@ pub enum Applied {
 /// Parameters of a request whose unknown fields are errors.
 const STRICT: &[(&str, &str)] = &[("fieldValidation", "Strict")];
 
+/// What a short manifest may come to by its aliases: nodes, and what the parser says of each.
+const NODES_MIN: usize = 250_000;
+const EVENTS_MIN: usize = 1_000_000;
+
 /// The documents of a YAML (or JSON) manifest, Lists taken apart, empty documents left out. Numbers such as `0644`
 /// are octal, as for kubectl.
 ///
 /// # Errors
 /// [`Error::Yaml`] says where it is no YAML.
 pub fn documents(manifest: &str) -> Result<Vec<Value>, Error> {
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    // Aliases may make more of a text than it holds, which the parser bounds. What it holds is its author's affair:
+    // a document, a node and an event take an octet each at least.
+    let size = manifest.len();
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        budget: serde_saphyr::budget! {
+            max_documents: size,
+            max_nodes: size.max(NODES_MIN),
+            max_events: size.saturating_mul(2).max(EVENTS_MIN),
+        },
+    };
     let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(manifest, options)
         .map_err(|source| Error::Yaml {
             source: Box::new(source),
@@ -268,5 +282,19 @@ mod tests {
         );
         assert_eq!(documents("").unwrap(), Vec::<Value>::new());
         assert!(matches!(documents("a: [1"), Err(Error::Yaml { .. })));
+    }
+
+    #[test]
+    fn manifests_are_as_long_as_they_are() {
+        let manifest =
+            "kind: A\nmetadata: {name: a, labels: {a: b, c: d, e: f}}\n---\n".repeat(20_000);
+        assert_eq!(documents(&manifest).unwrap().len(), 20_000);
+        // Nine levels of nine aliases each are not.
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..9 {
+            let list = format!("*a{}, ", level - 1).repeat(9);
+            bomb += &format!("a{level}: &a{level} [{list}]\n");
+        }
+        assert!(matches!(documents(&bomb), Err(Error::Yaml { .. })));
     }
 }
