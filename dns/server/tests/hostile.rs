@@ -118,9 +118,9 @@ fn table() -> Vec<(Option<u16>, Vec<Case>)> {
 fn code(answer: &[u8]) -> u16 {
     assert_eq!(answer[..2], [0x47, 0x11], "another query's answer");
     assert_eq!(answer[2] & 0x80, 0x80, "no answer");
-    let high = match answer[11] {
-        // The answers with OPT here have nothing else but a header.
-        1 if answer.len() == 23 => u16::from(answer[17]),
+    // An OPT record without options, eleven octets, ends the answer where there is one.
+    let high = match answer.last_chunk::<11>() {
+        Some([0, 0, 41, _, _, high, ..]) if answer[11] == 1 => u16::from(*high),
         _ => 0,
     };
     high << 4 | u16::from(answer[3] & 15)

@@ -101,6 +101,13 @@ pub enum Odd {
     Records,
 }
 
+/// The header and the question of a message that was found odd for what follows them.
+#[must_use]
+pub fn head(message: &[u8]) -> Option<&[u8]> {
+    let (_, _, used) = Question::parse(message.get(HEADER..)?)?;
+    message.get(..HEADER + used)
+}
+
 impl<'m> Query<'m> {
     /// Reads a request.
     ///
@@ -122,6 +129,10 @@ impl<'m> Query<'m> {
             return Err(Odd::Questions(number(4)));
         }
         let (question, class, used) = Question::parse(rest).ok_or(Odd::Malformed)?;
+        // An OPT record speaks of its message: nobody has one to be asked for (RFC 6891 section 6.1.1).
+        if question.qtype == types::OPT {
+            return Err(Odd::Malformed);
+        }
         if number(6) != 0 || number(8) != 0 || number(10) > 1 {
             return Err(Odd::Records);
         }
@@ -351,6 +362,7 @@ mod tests {
             (message(&[], b"\x00\x00\x01\x00"), Odd::Malformed),
             (message(&[], &with(b"x")), Odd::Malformed),
             (message(&[(16, 3)], root), Odd::Class(3)),
+            (message(&[(14, 41)], root), Odd::Malformed),
             (message(&[(7, 1)], root), Odd::Records),
             (message(&[(11, 1)], root), Odd::Malformed),
             (message(&[(11, 1)], &opt(1, b"")), Odd::Version),

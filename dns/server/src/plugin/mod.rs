@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use hickory_proto::op::OpCode;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
@@ -86,6 +87,20 @@ pub trait Plugin: Send + Sync + 'static {
     fn start(&self) {}
 }
 
+/// The plugins that a NOTIFY (RFC 1996) goes through: who counts, who guards, and who has zones of others. It is no
+/// question, so that all others, who would answer one, never see it.
+const NOTIFIED: [&str; 9] = [
+    "prometheus",
+    "errors",
+    "log",
+    "dnstap",
+    "rrl",
+    "tsig",
+    "acl",
+    "header",
+    "secondary",
+];
+
 /// The plugins of a server block, first to last.
 pub type Chain = Arc<[Arc<dyn Plugin>]>;
 
@@ -104,7 +119,13 @@ impl<'a> Next<'a> {
     }
 
     /// Lets the rest of the chain answer. At its end the query is refused: nobody here serves it.
-    pub fn serve(self, request: &'a mut Request) -> BoxFuture<'a, Served> {
+    pub fn serve(mut self, request: &'a mut Request) -> BoxFuture<'a, Served> {
+        if request.message.metadata.op_code == OpCode::Notify {
+            let rest = self.rest().iter();
+            self.index += rest
+                .take_while(|plugin| !NOTIFIED.contains(&plugin.name()))
+                .count();
+        }
         match self.chain.get(self.index) {
             Some(plugin) => plugin.serve(
                 request,

@@ -174,11 +174,18 @@ fn header(octets: &[u8], rcode: u8, buffer: &mut [u8]) -> Option<usize> {
 
 /// RFC 6891 section 6.1.3: BADVERS, 16, whose high part stands in the OPT record.
 fn bad_version(octets: &[u8], buffer: &mut [u8]) -> Option<usize> {
-    let end = header(octets, 0, buffer)?;
+    header(octets, 0, buffer)?;
+    let head = zone::query::head(octets)?;
+    let end = head.len();
+    buffer
+        .get_mut(HEADER..end)?
+        .copy_from_slice(head.get(HEADER..)?);
     let high = u8::try_from(u16::from(ResponseCode::BADVERS) >> 4).unwrap_or(1);
     let [u0, u1] = UDP_SIZE.to_be_bytes();
     let opt = [0, 0, 41, u0, u1, high, 0, 0, 0, 0, 0];
     buffer.get_mut(end..end + opt.len())?.copy_from_slice(&opt);
+    // One question, and one record beside it.
+    buffer[5] = 1;
     buffer[11] = 1;
     Some(end + opt.len())
 }

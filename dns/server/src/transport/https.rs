@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Arrived, Shared, Turn, stream};
+use crate::instance::{Listen, label};
 use crate::message::Transport;
 use crate::metrics::Kind;
 
@@ -90,7 +91,8 @@ fn count(shared: &Shared, status: StatusCode) {
         Kind::Counter,
         &["server", "status"],
     );
-    let server = format!("https://:{}", shared.listen.address.port());
+    let Listen { scheme, address } = &shared.listen;
+    let server = label(*scheme, address.ip(), address.port());
     family.with(&[&server, status.as_str()]).increment();
 }
 
@@ -141,12 +143,16 @@ async fn answer(
 
 /// The query's octets, or the status that says why there are none.
 async fn query(request: Request<Incoming>) -> Result<Bytes, StatusCode> {
-    if request.uri().path() != PATH {
+    let (head, body) = request.into_parts();
+    // The body is read whatever is said to it: with HTTP/2 a client that is cut off while it sends may never see the
+    // status.
+    let body = Limited::new(body, usize::from(u16::MAX)).collect().await;
+    if head.uri.path() != PATH {
         return Err(StatusCode::NOT_FOUND);
     }
-    match *request.method() {
+    match head.method {
         Method::GET => {
-            let query = request.uri().query().unwrap_or_default();
+            let query = head.uri.query().unwrap_or_default();
             let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
             let dns = pairs
                 .filter(|(key, _)| *key == "dns")
@@ -159,15 +165,11 @@ async fn query(request: Request<Incoming>) -> Result<Bytes, StatusCode> {
             Ok(octets.into())
         }
         Method::POST => {
-            let kind = request.headers().get(CONTENT_TYPE);
+            let kind = head.headers.get(CONTENT_TYPE);
             if kind.is_none_or(|kind| kind.as_bytes() != MESSAGE.as_bytes()) {
                 return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
             }
-            let body = Limited::new(request.into_body(), usize::from(u16::MAX));
-            let body = body
-                .collect()
-                .await
-                .map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
+            let body = body.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
             Ok(body.to_bytes())
         }
         _ => Err(StatusCode::METHOD_NOT_ALLOWED),

@@ -17,6 +17,7 @@ use hickory_proto::op::OpCode;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::Name;
 use hickory_proto::rr::RData;
+use hickory_proto::rr::RecordType;
 use tokio::task::JoinHandle;
 
 use self::members::Members;
@@ -143,15 +144,15 @@ impl Plugin for Secondary {
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
         if request.message.metadata.op_code == OpCode::Notify {
             if let Some(primary) = self.members.primary(request.name()) {
-                let known = primary.is(request.client.ip().to_canonical());
-                let code = if known {
+                // What changed is said by the SOA record, and by nothing else yet (RFC 1996 section 3.7).
+                let code = if request.kind() != RecordType::SOA {
+                    ResponseCode::FormErr
+                } else if primary.is(request.client.ip().to_canonical()) {
+                    primary.bell.notify_one();
                     ResponseCode::NoError
                 } else {
                     ResponseCode::Refused
                 };
-                if known {
-                    primary.bell.notify_one();
-                }
                 return Box::pin(
                     async move { Ok(Outcome::answer("secondary", request.reply(code))) },
                 );

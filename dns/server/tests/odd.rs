@@ -1,0 +1,106 @@
+//! Messages that are no ordinary questions, over real sockets: NOTIFY, questions for OPT, versions of EDNS to come.
+
+mod common;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+const OBJECTS: &str = "
+kind: Namespace
+metadata: {name: default}
+---
+kind: Service
+metadata: {name: web, namespace: default}
+spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1]}
+";
+
+const NAME: &[u8] = b"\x03web\x07default\x03svc\x07cluster\x05local\0";
+
+const NOERROR: u8 = 0;
+const FORMERR: u8 = 1;
+const REFUSED: u8 = 5;
+
+/// What it has of each section.
+fn counts(octets: &[u8]) -> [u8; 4] {
+    [octets[5], octets[7], octets[9], octets[11]]
+}
+
+fn message(opcode: u8, kind: u8, opt: &[u8]) -> Vec<u8> {
+    let head = [
+        0,
+        7,
+        opcode << 3,
+        0,
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        u8::from(!opt.is_empty()),
+    ];
+    [&head[..], NAME, &[0, kind, 0, 1], opt].concat()
+}
+
+fn ask(server: SocketAddr, octets: &[u8]) -> Vec<u8> {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    socket.send_to(octets, server).unwrap();
+    let mut buffer = [0; 512];
+    let length = socket.recv(&mut buffer).expect("an answer");
+    buffer[..length].to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_question_gets_no_data() {
+    let text = ". {\n bind 127.0.0.1\n errors\n kubernetes cluster.local\n whoami\n}\n";
+    let server = common::run(text, Some(OBJECTS)).await;
+    let address = server.address;
+    let asked = tokio::task::spawn_blocking(move || {
+        let (a, soa, opt) = (1, 6, 41);
+        let answer = ask(address, &message(0, a, &[]));
+        assert_eq!((answer[3] & 15, counts(&answer)), (NOERROR, [1, 1, 0, 0]));
+        // A NOTIFY: nobody here has the zone from somewhere else.
+        for kind in [a, soa] {
+            let answer = ask(address, &message(4, kind, &[]));
+            assert_eq!(answer[2] >> 3 & 15, 4, "the opcode is repeated");
+            assert_eq!((answer[3] & 15, counts(&answer)), (REFUSED, [1, 0, 0, 0]));
+        }
+        let answer = ask(address, &message(0, opt, &[]));
+        assert_eq!(answer[3] & 15, FORMERR);
+        // EDNS version 1: the question is repeated, BADVERS stands in the OPT record and the version that is known.
+        let version_1 = [0, 0, 41, 4, 208, 0, 1, 0, 0, 0, 0];
+        let query = message(0, a, &version_1);
+        let answer = ask(address, &query);
+        assert_eq!((answer[3] & 15, counts(&answer)), (0, [1, 0, 0, 1]));
+        let question = answer.len() - version_1.len();
+        assert_eq!(answer[12..question], query[12..question]);
+        assert_eq!(answer[question..question + 3], [0, 0, 41]);
+        assert_eq!(answer[question + 5..question + 7], [1, 0]);
+    });
+    asked.await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_soa_record_is_said_to_have_changed() {
+    let text =
+        ". {\n bind 127.0.0.1\n secondary cluster.local {\n  transfer from 127.0.0.1:9\n }\n}\n";
+    let server = common::run(text, None).await;
+    let address = server.address;
+    let asked = tokio::task::spawn_blocking(move || {
+        let notify = |kind| {
+            let mut octets = vec![0, 7, 4 << 3, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+            octets.extend_from_slice(b"\x07cluster\x05local\0");
+            octets.extend_from_slice(&[0, kind, 0, 1]);
+            ask(address, &octets)[3] & 15
+        };
+        assert_eq!(notify(6), NOERROR);
+        assert_eq!(notify(1), FORMERR);
+    });
+    asked.await.unwrap();
+    server.stop().await;
+}
