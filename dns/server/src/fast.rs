@@ -156,7 +156,9 @@ impl Table {
             Outcome::NxDomain(_) if !self.falls_through(&block.source, question) => {
                 rcodes::NXDOMAIN
             }
+            Outcome::Empty if !self.falls_through(&block.source, question) => rcodes::NOERROR,
             Outcome::NxDomain(_)
+            | Outcome::Empty
             | Outcome::Alias(_)
             | Outcome::NotOurs
             | Outcome::Unsynced
@@ -311,6 +313,7 @@ pub fn whole(
         Outcome::NxDomain(_) => rcodes::NXDOMAIN,
         Outcome::Answer
         | Outcome::NoData
+        | Outcome::Empty
         | Outcome::Alias(_)
         | Outcome::NotOurs
         | Outcome::Unsynced

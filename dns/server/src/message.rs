@@ -12,12 +12,13 @@ use hickory_proto::op::Query;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::DNSClass;
 use hickory_proto::rr::Name;
+use hickory_proto::rr::Record;
 use hickory_proto::rr::RecordType;
 
 use crate::instance::Instance;
 
 /// How often an answer may ask the server again for a part of itself (CNAME targets): bounds every chase.
-pub const DEPTH_MAX: u8 = 8;
+pub const DEPTH_MAX: usize = 8;
 
 /// What plugins know of a request, by CoreDNS's labels.
 pub type Metadata = BTreeMap<&'static str, String>;
@@ -81,8 +82,8 @@ pub struct Request {
     pub metadata: Metadata,
     /// True where `metadata` is wanted: plugins that answer add what they find out.
     pub described: bool,
-    /// How deep in chases this request is.
-    pub depth: u8,
+    /// The questions that led to this one, the client's first.
+    pub above: Vec<(Name, RecordType)>,
     /// The key that a TSIG record was verified with, if one was.
     pub tsig: Option<Arc<crate::plugin::tsig::Verified>>,
 }
@@ -117,7 +118,7 @@ impl Request {
             view: Arc::from(""),
             metadata: Metadata::new(),
             described: false,
-            depth: 0,
+            above: Vec::new(),
             tsig: None,
         }
     }
@@ -175,16 +176,23 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// When the chase is too deep.
+    /// When the chase is too deep, or has come back to where it was.
     pub fn ask(&self, name: Name, kind: RecordType) -> Result<Self, Failure> {
-        if self.depth >= DEPTH_MAX {
+        if self.above.len() >= DEPTH_MAX {
             return Err(Failure::new(
                 "server",
                 format!("{name}: a chain of more than {DEPTH_MAX} aliases"),
             ));
         }
+        let present = (self.name().clone(), self.kind());
+        let question = (name, kind);
+        if question == present || self.above.contains(&question) {
+            let (name, _) = question;
+            return Err(Failure::new("server", format!("{name}: aliases in a ring")));
+        }
+        let (name, kind) = question;
         let mut request = self.clone();
-        request.depth += 1;
+        request.above.push(present);
         let mut question = Query::query(name, kind);
         question.set_query_class(self.class());
         request.message.queries = vec![question];
@@ -202,6 +210,24 @@ pub fn reply(query: &Message, code: ResponseCode) -> Message {
     message.metadata.response_code = code;
     message.queries.clone_from(&query.queries);
     message
+}
+
+/// Adds to an answer that ends in an alias what was told of the alias's target: each record once (RFC 2181 section 5),
+/// and where the target is denied, the SOA record that says how long that holds (RFC 2308 section 2).
+pub fn append(message: &mut Message, told: Message) {
+    let is_alias = |record: &Record| record.record_type() == RecordType::CNAME;
+    if told.answers.iter().all(is_alias) {
+        let is_soa = |record: &Record| record.record_type() == RecordType::SOA;
+        let soa = told.authorities.into_iter().find(is_soa);
+        message.authorities.extend(soa);
+    }
+    let known = message.answers.len();
+    for record in told.answers {
+        let same = |other: &Record| other.name == record.name && other.data == record.data;
+        if !message.answers.iter().take(known).any(same) {
+            message.answers.push(record);
+        }
+    }
 }
 
 /// What a chain made of a request.

@@ -23,6 +23,9 @@ pub enum Outcome {
     Alias(Name),
     /// The name exists and has no such records; the zone's SOA was written.
     NoData,
+    /// The name, of a reverse zone, has nothing itself and exists for those below it alone; the zone's SOA was written.
+    /// Another server may have more to say of it: a network's zone begins at such a name.
+    Empty,
     /// There is no such name; the zone's SOA was written.
     NxDomain(Absence),
     /// Not everything that exists has been heard of yet: SERVFAIL.

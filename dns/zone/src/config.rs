@@ -22,7 +22,7 @@ pub struct Config {
     pub ignore_empty_service: bool,
     /// Names of headless endpoints by topology zone.
     pub zonal: bool,
-    /// Names that do not exist below these zones are left to whoever is asked next. Nothing here reads this but
+    /// Names that do not exist below these zones, or only for those below them, are left to whoever is asked next. Nothing here reads this but
     /// who answers.
     pub fallthrough: Vec<Name>,
     /// Addresses of `ns.dns.<zone>`, where no DNS Service of the cluster gives them.

@@ -26,7 +26,10 @@ impl Asked<'_> {
             Spelled::Part(first, last) => {
                 // Names may stand below, and denying this one would deny them (RFC 8020).
                 return match self.snapshot.owners.range(first..=last).next() {
-                    Some(_) => self.no_data(reply),
+                    Some(_) => {
+                        self.no_data(reply);
+                        Outcome::Empty
+                    }
                     None => self.nothing(Absence::Address, reply),
                 };
             }

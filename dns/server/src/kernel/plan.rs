@@ -192,7 +192,7 @@ fn record(source: &Source, snapshot: &Snapshot, name: &[u8], kind: u16) -> Optio
     let mut reply = Reply::new(&mut buffer, &query, UDP_MIN)?;
     let outcome = snapshot.answer(&source.config, &query.question, 0, &mut reply);
     match outcome {
-        Outcome::NoData => return Some(None),
+        Outcome::NoData | Outcome::Empty => return Some(None),
         Outcome::Answer if reply.count(Section::Answer) == 1 && !reply.truncated() => {}
         Outcome::Answer
         | Outcome::NotOurs

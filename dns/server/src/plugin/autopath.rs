@@ -135,20 +135,19 @@ impl Plugin for Autopath {
                 }
                 let served = next.serve(request).await;
                 request.message.clone_from(&original);
-                let found = match &served {
-                    Ok(outcome) => outcome.message().is_some_and(|message| {
-                        message.metadata.response_code == ResponseCode::NoError
-                            && !message.answers.is_empty()
-                    }),
-                    Err(_) => false,
-                };
-                if !found {
+                match &served {
+                    // A name that exists ends the search, whether or not it has such records.
+                    Ok(outcome) if exists(outcome) => {
+                        self.succeeded.with(&[&request.server]).increment();
+                        return served.map(|outcome| behind_alias(request, &name, outcome));
+                    }
+                    // Whether it exists is not known: a denial of the client's name would say that it does not.
+                    Err(failure) if failure.code != ResponseCode::Refused => return served,
                     // What the client asked is what is denied to it, if everything is.
-                    first.get_or_insert(served);
-                    continue;
+                    Ok(_) | Err(_) => {
+                        first.get_or_insert(served);
+                    }
                 }
-                self.succeeded.with(&[&request.server]).increment();
-                return served.map(|outcome| behind_alias(request, &name, outcome));
             }
             match first {
                 Some(served) => served,
@@ -188,6 +187,13 @@ impl Autopath {
     }
 }
 
+fn exists(outcome: &Outcome) -> bool {
+    let code = outcome
+        .message()
+        .map(|message| message.metadata.response_code);
+    code == Some(ResponseCode::NoError)
+}
+
 /// The answer under the name that was asked for, with an alias to the one that was found.
 fn behind_alias(request: &Request, found: &Name, mut outcome: Outcome) -> Outcome {
     let Some(message) = outcome.message_mut() else {
@@ -195,12 +201,8 @@ fn behind_alias(request: &Request, found: &Name, mut outcome: Outcome) -> Outcom
     };
     message.queries.clone_from(&request.message.queries);
     if found != request.name() {
-        let ttl = message
-            .answers
-            .iter()
-            .map(|record| record.ttl)
-            .min()
-            .unwrap_or(0);
+        let records = message.answers.iter().chain(&message.authorities);
+        let ttl = records.map(|record| record.ttl).min().unwrap_or(0);
         let alias = RData::CNAME(CNAME(found.clone()));
         message
             .answers

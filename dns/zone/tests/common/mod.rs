@@ -106,9 +106,11 @@ pub(crate) fn ask(
         Outcome::NxDomain(_) => rcodes::NXDOMAIN,
         Outcome::Unsynced => rcodes::SERVFAIL,
         Outcome::NotOurs => rcodes::REFUSED,
-        Outcome::Answer | Outcome::Alias(_) | Outcome::NoData | Outcome::Transfer => {
-            rcodes::NOERROR
-        }
+        Outcome::Answer
+        | Outcome::Alias(_)
+        | Outcome::NoData
+        | Outcome::Empty
+        | Outcome::Transfer => rcodes::NOERROR,
     };
     let frame = Frame {
         authoritative: true,

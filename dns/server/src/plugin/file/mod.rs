@@ -32,6 +32,7 @@ use crate::message::Failure;
 use crate::message::Outcome;
 use crate::message::Request;
 use crate::message::Served;
+use crate::message::append;
 use crate::names;
 use crate::watch::Watched;
 
@@ -134,7 +135,7 @@ pub(super) async fn follow(
     if let Outcome::Answer(response) = instance.ask(&mut asked).await {
         let code = response.message.metadata.response_code;
         if matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
-            message.answers.extend(response.message.answers);
+            append(message, response.message);
         }
         if code == ResponseCode::NXDomain {
             message.metadata.response_code = code;

@@ -11,7 +11,7 @@ use zone::Outcome as Found;
 use super::{Next, Plugin};
 use crate::cluster::Cluster;
 use crate::fast::{Fast, Source, whole};
-use crate::message::{Failure, Outcome, Request, Response, Served};
+use crate::message::{Failure, Outcome, Request, Response, Served, append};
 
 mod config;
 mod metadata;
@@ -56,10 +56,13 @@ impl Kubernetes {
             return next.serve(request).await;
         };
         match &found {
-            Found::NotOurs if self.is_stray(&query.question) => {
+            Found::NotOurs if let Some(denied) = self.stray(&query.question) => {
                 self.strays.count();
+                let mut message = request.reply(ResponseCode::NXDomain);
+                let soa = neighbours::to_record(&snapshot.soa(config, denied));
+                message.authorities.extend(soa);
                 return Ok(Outcome::Answer(Box::new(Response {
-                    message: request.reply(ResponseCode::NXDomain),
+                    message,
                     plugin: NAME,
                     origin: Some(
                         "a name of the cluster with a suffix of the node's search list".to_owned(),
@@ -67,7 +70,7 @@ impl Kubernetes {
                 })));
             }
             Found::NotOurs => return next.serve(request).await,
-            Found::NxDomain(_) if falls_through(config, &query.question) => {
+            Found::NxDomain(_) | Found::Empty if falls_through(config, &query.question) => {
                 return next.serve(request).await;
             }
             Found::Unsynced => {
@@ -77,7 +80,8 @@ impl Kubernetes {
                 let cause = "zones are transferred by the plugin `transfer`";
                 return Err(Failure::code(NAME, ResponseCode::Refused, cause));
             }
-            Found::Answer | Found::Alias(_) | Found::NoData | Found::NxDomain(_) => {}
+            Found::Answer | Found::Alias(_) | Found::NoData | Found::Empty | Found::NxDomain(_) => {
+            }
         }
         let parsed = Message::from_vec(&octets)
             .map_err(|error| Failure::new(NAME, format!("an answer of our own: {error}")))?;
@@ -100,11 +104,15 @@ impl Kubernetes {
         })))
     }
 
-    fn is_stray(&self, question: &zone::Question) -> bool {
-        self.strays.hold(question) && !falls_through(&self.source.config, question)
+    /// Whose denial a stray name gets; nothing where it is none.
+    fn stray(&self, question: &zone::Question) -> Option<&zone::Name> {
+        let found = self.strays.of(question)?;
+        (!falls_through(&self.source.config, question)).then_some(found)
     }
 
-    /// Appends what the target of an alias leads to. A target that cannot be resolved leaves the alias alone.
+    /// Appends what the target of an alias leads to. A target that cannot be resolved leaves the alias alone, and
+    /// one that does not exist says so by the SOA record alone: as in CoreDNS the code is that of the Service's name,
+    /// which exists (RFC 6604 would have it the target's).
     async fn chase(&self, request: &Request, target: &zone::Name, message: &mut Message) {
         let Some(instance) = request.instance.clone() else {
             return;
@@ -121,7 +129,7 @@ impl Kubernetes {
             if code == ResponseCode::ServFail {
                 message.metadata.response_code = code;
             }
-            message.answers.extend(found.message.answers);
+            append(message, found.message);
         }
     }
 }
@@ -166,8 +174,8 @@ impl Plugin for Kubernetes {
         };
         let snapshot = self.source.cluster.snapshot();
         match snapshot.answer(config, &query.question, 0, &mut reply) {
-            Found::NotOurs => self.is_stray(&query.question),
-            Found::NxDomain(_) => !falls_through(config, &query.question),
+            Found::NotOurs => self.stray(&query.question).is_some(),
+            Found::NxDomain(_) | Found::Empty => !falls_through(config, &query.question),
             Found::Answer | Found::Alias(_) | Found::NoData | Found::Unsynced | Found::Transfer => {
                 true
             }

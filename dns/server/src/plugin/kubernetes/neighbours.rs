@@ -49,7 +49,7 @@ impl SearchPath for Kubernetes {
 }
 
 /// A record of a zone as the library has it.
-fn to_record(record: &zone::Record) -> Option<Record> {
+pub(super) fn to_record(record: &zone::Record) -> Option<Record> {
     let owner = Name::read(&mut BinDecoder::new(&record.owner)).ok()?;
     let rtype = RecordType::from(record.rtype);
     let mut decoder = BinDecoder::new(&record.data);

@@ -5,21 +5,24 @@
 
 use std::sync::Arc;
 
-use hickory_proto::rr::Name;
-use zone::{Config, Question};
+use zone::{Config, Name, Question};
 
 use crate::metrics::{Kind, Registry, Series};
 use crate::names;
 
 /// What stray names end in.
 pub(super) struct Strays {
-    /// In wire form: `svc` or `pod`, the cluster's zone, and a suffix of the node.
-    ends: Vec<Vec<u8>>,
+    /// `svc` or `pod`, the cluster's zone, and a suffix of the node.
+    ends: Vec<Name>,
     denied: Arc<Series>,
 }
 
 impl Strays {
-    pub(super) fn new(config: &Config, node_search: &[Name], metrics: &Registry) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        node_search: &[hickory_proto::rr::Name],
+        metrics: &Registry,
+    ) -> Self {
         let denied = metrics.family(
             "fairlead_dns_search_denied_total",
             "Counter of names of the cluster with a suffix of the node's search list, denied without asking upstream.",
@@ -32,8 +35,9 @@ impl Strays {
             let labels = zone.wire().strip_suffix(&[0]).unwrap_or_default();
             for suffix in node_search.iter().filter(|suffix| !suffix.is_root()) {
                 let suffix = names::wire(suffix);
-                ends.push([b"\x03svc", labels, &*suffix].concat());
-                ends.push([b"\x03pod", labels, &*suffix].concat());
+                for kind in [b"\x03svc", b"\x03pod"] {
+                    ends.extend(Name::from_wire(&[kind, labels, &*suffix].concat()));
+                }
             }
         }
         Self {
@@ -42,10 +46,11 @@ impl Strays {
         }
     }
 
-    /// Whether a name that is in none of the zones is one of them.
-    pub(super) fn hold(&self, question: &Question) -> bool {
+    /// What a name that is in none of the zones ends in, if it is one of them.
+    pub(super) fn of(&self, question: &Question) -> Option<&Name> {
+        let above = |end: &Name| question.labels_above(end.wire());
         let mut ends = self.ends.iter();
-        ends.any(|end| question.labels_above(end).is_some_and(|above| above > 0))
+        ends.find(|end| above(end).is_some_and(|above| above > 0))
     }
 
     pub(super) fn count(&self) {
