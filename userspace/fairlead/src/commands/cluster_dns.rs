@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use client::{Client, PatchKind, Resource};
+use client::{Client, ListParams, PatchKind, Resource};
 use dns_server::corefile::Scheme;
 use dns_server::instance::MayAsk;
 use dns_server::transport::Server;
@@ -23,6 +23,8 @@ use crate::cli::ServerFlags;
 /// What kubeadm calls them.
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "kube-dns";
+/// The EndpointSlice that leads to this host.
+const SLICE: &str = "kube-dns-host";
 
 /// Begins to serve; `addresses` are this host's. The socket is bound to all of them, since pods reach one and this host
 /// another, so that `askers` says who is answered.
@@ -117,6 +119,14 @@ async fn publish(
     create(client, &services, &service)
         .await
         .with_context(|| format!("create the Service {NAMESPACE}/{NAME}"))?;
+    let service: Service = client
+        .get(&Resource::of::<Service>().object(NAMESPACE, NAME))
+        .await
+        .with_context(|| format!("read the Service {NAMESPACE}/{NAME}"))?;
+    // The endpoints go when the Service does.
+    let owners = json!([
+        {"apiVersion": "v1", "kind": "Service", "name": NAME, "uid": service.metadata.uid},
+    ]);
     let v4 = addresses
         .iter()
         .filter(|addr| addr.is_ipv4() == cluster_ip.is_ipv4());
@@ -132,8 +142,9 @@ async fn publish(
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": "kube-dns-host",
+            "name": SLICE,
             "namespace": NAMESPACE,
+            "ownerReferences": owners,
             "labels": {
                 "kubernetes.io/service-name": NAME,
                 "endpointslice.kubernetes.io/managed-by": "fairlead",
@@ -148,12 +159,54 @@ async fn publish(
         .await
         .context("create the endpoints")?
     {
-        let path = slices.object(NAMESPACE, "kube-dns-host");
-        let change = json!({"endpoints": endpoints, "ports": ports});
+        let path = slices.object(NAMESPACE, SLICE);
+        let owned = json!({"ownerReferences": owners});
+        let change = json!({"metadata": owned, "endpoints": endpoints, "ports": ports});
         client
             .patch::<Value>(&path, PatchKind::Merge, &change)
             .await
             .context("bring the endpoints up to date")?;
+    }
+    Ok(())
+}
+
+/// Takes away what an earlier run, with DNS, left: the endpoints that lead to this host, where nobody listens now, and
+/// the Service if nothing else stands behind it. One that somebody has given a selector or endpoints stays.
+pub(crate) async fn withdraw(client: &Client) -> anyhow::Result<()> {
+    let slices = Resource::of::<EndpointSlice>();
+    let of_service = ListParams {
+        label_selector: format!("kubernetes.io/service-name={NAME}"),
+        ..ListParams::default()
+    };
+    let behind = client
+        .list::<EndpointSlice>(&slices.within(NAMESPACE), &of_service)
+        .await
+        .context("list the endpoints of the cluster's DNS")?;
+    let (ours, others): (Vec<_>, Vec<_>) = behind
+        .items
+        .iter()
+        .partition(|slice| slice.metadata.name == SLICE);
+    if ours.is_empty() {
+        return Ok(());
+    }
+    let path = Resource::of::<Service>().object(NAMESPACE, NAME);
+    let selects = match client.get::<Value>(&path).await {
+        Ok(service) => service["spec"]["selector"]
+            .as_object()
+            .is_some_and(|selector| !selector.is_empty()),
+        Err(error) if error.is_not_found() => true,
+        Err(error) => return Err(error).context("read the Service of the cluster's DNS"),
+    };
+    // The endpoints last: as long as they are there, the rest is done again by the next run.
+    let service = (!selects && others.is_empty()).then_some(path);
+    for path in service.into_iter().chain([slices.object(NAMESPACE, SLICE)]) {
+        match client.delete(&path, &Value::Null).await {
+            Ok(_) => {
+                tracing::info!(%path, "left by a run that served the cluster's DNS, and deleted")
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error).with_context(|| format!("delete {path}")),
+        }
     }
     Ok(())
 }
@@ -182,6 +235,55 @@ mod tests {
             let found = tenth(&range.parse().unwrap()).map(|addr| addr.to_string());
             assert_eq!(found.as_deref(), want, "{range}");
         }
+    }
+
+    /// An API server that holds this Service and EndpointSlices of these names; gives the paths that were deleted.
+    async fn withdrawn(service: Option<Value>, slices: &[&str]) -> Vec<String> {
+        let deleted = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let items: Vec<Value> = slices
+            .iter()
+            .map(|name| json!({"metadata": {"name": name, "namespace": NAMESPACE}}))
+            .collect();
+        let list = json!({"metadata": {"resourceVersion": "1"}, "items": items});
+        let told = Arc::clone(&deleted);
+        let api = tower::service_fn(move |request: http::Request<client::RequestBody>| {
+            let path = request.uri().path().to_owned();
+            let (code, body) = match (request.method().as_str(), &service) {
+                ("DELETE", _) => {
+                    told.lock().unwrap().push(path);
+                    (200, json!({"kind": "Status", "status": "Success"}))
+                }
+                _ if path.ends_with("/endpointslices") => (200, list.clone()),
+                (_, Some(service)) => (200, service.clone()),
+                (_, None) => (
+                    404,
+                    json!({"kind": "Status", "code": 404, "reason": "NotFound"}),
+                ),
+            };
+            let body = http_body_util::Full::new(bytes::Bytes::from(body.to_string()));
+            let response = http::Response::builder().status(code).body(body);
+            async move { response }
+        });
+        withdraw(&Client::in_process(api, "")).await.unwrap();
+        let deleted = deleted.lock().unwrap();
+        let names = deleted.iter().filter_map(|path| path.rsplit('/').next());
+        names.map(str::to_owned).collect()
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_run_left_goes_and_what_others_made_stays() {
+        let ours = || Some(json!({"spec": {"clusterIP": "10.96.0.10"}}));
+        let theirs = || Some(json!({"spec": {"selector": {"k8s-app": "kube-dns"}}}));
+        assert_eq!(withdrawn(ours(), &[SLICE]).await, [NAME, SLICE]);
+        // Somebody took the Service over.
+        assert_eq!(withdrawn(theirs(), &[SLICE, "kube-dns-x"]).await, [SLICE]);
+        assert_eq!(withdrawn(ours(), &[SLICE, "by-hand"]).await, [SLICE]);
+        // The Service was deleted by hand.
+        assert_eq!(withdrawn(None, &[SLICE]).await, [SLICE]);
+        let nothing: [&str; 0] = [];
+        assert_eq!(withdrawn(ours(), &["by-hand"]).await, nothing);
+        assert_eq!(withdrawn(theirs(), &[]).await, nothing);
+        assert_eq!(withdrawn(None, &[]).await, nothing);
     }
 
     #[test]

@@ -24,7 +24,11 @@ pub(crate) async fn run(flags: Up) -> anyhow::Result<()> {
     rights::grant(&control_plane.client)
         .await
         .context("let the proxy see policies")?;
-    if !flags.no_cluster_dns {
+    if flags.no_cluster_dns {
+        if let Err(error) = cluster_dns::withdraw(&control_plane.client).await {
+            tracing::error!("the Service of an earlier run's DNS is still there: {error:#}");
+        }
+    } else {
         let addresses = node::own_addresses(&settings.devices).await?;
         let port = flags.cluster_dns_port;
         let askers = Askers::new(&flags.cluster_dns_clients, &settings.devices);
