@@ -24,7 +24,7 @@ use crate::output::Format;
     args_override_self = true
 )]
 pub(crate) struct Cli {
-    /// How logs are written to stderr; `RUST_LOG` chooses what.
+    /// How logs are written to stderr (the text of `dns` is CoreDNS's, on stdout); `RUST_LOG` chooses what.
     #[arg(
         long,
         global = true,

@@ -20,7 +20,8 @@ fn main() -> ExitCode {
         return cni::run(plugin);
     }
     let outcome = cli::parse().and_then(|cli| {
-        logging::init(cli.log_format)?;
+        let like_coredns = matches!(&cli.command, cli::Command::Dns(dns) if dns.command.is_none());
+        logging::init(cli.log_format, like_coredns)?;
         commands::run(cli.command)
     });
     match outcome {

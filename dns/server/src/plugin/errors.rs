@@ -23,6 +23,8 @@ const OPTIONS: &[&str] = &["consolidate", "stacktrace"];
 
 struct Errors {
     rules: Vec<Arc<Rule>>,
+    /// For what is refused because too much is asked at a time: an overload must not become one of the log.
+    refused: Arc<Rule>,
 }
 
 /// `consolidate PERIOD PATTERN [LEVEL] [show_first]`.
@@ -60,7 +62,23 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             _ => return Err(option.unknown("errors", OPTIONS)),
         }
     }
-    Ok(Some(Arc::new(Errors { rules })))
+    let refused = overload().map_err(|error| line.error(error.to_string(), "report this"))?;
+    Ok(Some(Arc::new(Errors {
+        rules,
+        refused: Arc::new(refused),
+    })))
+}
+
+/// `consolidate 1s "^concurrent queries exceeded maximum" show_first`, where no rule of the user's fits before it.
+fn overload() -> Result<Rule, regex::Error> {
+    Ok(Rule {
+        period: Duration::from_secs(1),
+        period_text: "1s".to_owned(),
+        pattern: Regex::new("^concurrent queries exceeded maximum")?,
+        level: Level::Error,
+        show_first: true,
+        seen: AtomicU64::new(0),
+    })
 }
 
 fn rule(option: &Directive) -> Result<Rule, ConfigError> {
@@ -117,7 +135,7 @@ impl Plugin for Errors {
             if let Err(failure) = &served {
                 self.report(
                     failure,
-                    &format!("{} {name} {kind}: {failure}", code(failure)),
+                    &format!("{} {name} {kind}: {}", code(failure), failure.cause),
                 );
             }
             served
@@ -127,15 +145,13 @@ impl Plugin for Errors {
 
 impl Errors {
     fn report(&self, failure: &Failure, text: &str) {
-        // A refusal is the client's affair: it is counted, and would flood the log.
-        if failure.code == ResponseCode::Refused {
-            tracing::debug!("{text}");
-            return;
-        }
         // Patterns are about what failed, not about who asked for what.
         let fits = |rule: &&Arc<Rule>| rule.pattern.is_match(&failure.cause);
-        match self.rules.iter().find(fits) {
+        let mut rules = self.rules.iter().chain([&self.refused]);
+        match rules.find(fits) {
             Some(rule) => rule.count(text),
+            // What nobody here serves is the client's affair: it is counted, and would flood the log.
+            None if failure.code == ResponseCode::Refused => tracing::debug!("{text}"),
             None => tracing::error!("{text}"),
         }
     }
@@ -214,9 +230,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_overload_is_told_once_and_strangers_are_not() {
+        let errors = Errors {
+            rules: Vec::new(),
+            refused: Arc::new(overload().unwrap()),
+        };
+        let refused = |cause: &str| Failure::code("forward", ResponseCode::Refused, cause);
+        for _ in 0..3 {
+            let failure = refused("concurrent queries exceeded maximum 1000");
+            errors.report(&failure, "5 example.org. A: too many");
+        }
+        errors.report(&refused("no next plugin found"), "5 example.org. A: nobody");
+        let line = "3 errors like '^concurrent queries exceeded maximum' occurred in last 1s";
+        assert_eq!(errors.refused.end().as_deref(), Some(line));
+    }
+
+    #[tokio::test]
     async fn patterns_are_about_what_failed() {
         let errors = Errors {
             rules: vec![rule(false)],
+            refused: rule(false),
         };
         let failure = Failure::new("forward", "read udp 192.0.2.1:53: i/o timeout");
         let text = format!("2 example.org. A: {failure}");
