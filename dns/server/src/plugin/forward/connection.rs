@@ -21,8 +21,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
 use tokio::net::UdpSocket;
-use tokio_rustls::TlsConnector;
 
+use super::tls;
 use super::upstream::ExchangeError;
 use super::upstream::Options;
 
@@ -115,10 +115,7 @@ pub(super) async fn connect(
     let stream = tcp(address, source).await?;
     let stream: Box<dyn Stream> = match tls {
         None => Box::new(stream),
-        Some((config, name)) => {
-            let connector = TlsConnector::from(Arc::clone(config));
-            Box::new(connector.connect(name.clone(), stream).await?)
-        }
+        Some((config, name)) => Box::new(tls::secure(config, name, stream).await?),
     };
     let now = Instant::now();
     Ok(Connection {

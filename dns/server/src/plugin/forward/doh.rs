@@ -17,9 +17,9 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::sync::Mutex;
-use tokio_rustls::TlsConnector;
 
 use super::connection;
+use super::tls;
 use super::upstream::ExchangeError;
 
 type Sender = SendRequest<Full<Bytes>>;
@@ -92,7 +92,7 @@ impl Doh {
             return Ok(sender.clone());
         }
         let stream = connection::tcp(address, source).await?;
-        let stream = TlsConnector::from(config).connect(name, stream).await?;
+        let stream = tls::secure(&config, &name, stream).await?;
         let (sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
                 .await

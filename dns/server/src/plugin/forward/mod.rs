@@ -6,6 +6,7 @@ pub(crate) mod connection;
 mod doh;
 mod flight;
 mod hostname;
+mod tls;
 pub(crate) mod upstream;
 
 use std::net::SocketAddr;
