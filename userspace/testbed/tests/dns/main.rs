@@ -5,6 +5,7 @@ mod churn;
 mod differential;
 mod forwarding;
 mod load;
+mod own;
 mod resolvers;
 mod stage;
 mod transfers;
