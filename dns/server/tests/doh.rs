@@ -1,0 +1,118 @@
+//! DNS over HTTPS as clients of HTTP/2 see it.
+
+mod common;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::net::TcpStream;
+
+/// The question for the addresses of `a.`.
+const QUERY: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+
+async fn connect(
+    server: SocketAddr,
+    trusted: &CertificateDer<'static>,
+) -> SendRequest<Full<Bytes>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = TcpStream::connect(server).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connector.connect(name, stream).await.unwrap();
+    let connected = handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (sender, connection) = connected.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_request_has_a_status() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(file("cert.pem"), own.cert.pem()).unwrap();
+    std::fs::write(file("key.pem"), own.signing_key.serialize_pem()).unwrap();
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let (port, shown) = (address.port(), folder.path().display());
+    let text = format!(
+        "https://.:{port} {{\n bind 127.0.0.1\n tls {shown}/cert.pem {shown}/key.pem\n prometheus 127.0.0.1:0\n whoami\n}}\n"
+    );
+    let server = common::run(&text, None).await;
+    let mut sender = connect(address, own.cert.der()).await;
+    let message = "application/dns-message";
+    let long = vec![b'x'; 60_000];
+    let too_long = vec![b'x'; 70_000];
+    for (method, path, kind, body, expected) in [
+        (Method::POST, "/dns-query", message, QUERY, StatusCode::OK),
+        (
+            Method::POST,
+            "/dns-query",
+            "text/plain",
+            QUERY,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ),
+        (
+            Method::POST,
+            "/dns-query",
+            "text/plain",
+            &long,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        ),
+        (
+            Method::POST,
+            "/elsewhere",
+            message,
+            &long,
+            StatusCode::NOT_FOUND,
+        ),
+        (
+            Method::PUT,
+            "/dns-query",
+            message,
+            &long,
+            StatusCode::METHOD_NOT_ALLOWED,
+        ),
+        (
+            Method::POST,
+            "/dns-query",
+            message,
+            &too_long,
+            StatusCode::PAYLOAD_TOO_LARGE,
+        ),
+    ] {
+        let uri = format!("https://localhost:{port}{path}");
+        let request = Request::builder().method(method).uri(uri);
+        let request = request.header("content-type", kind);
+        let request = request
+            .body(Full::new(Bytes::copy_from_slice(body)))
+            .unwrap();
+        sender.ready().await.unwrap();
+        let response = sender.send_request(request).await.expect("a status");
+        assert_eq!(response.status(), expected);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.is_empty(), expected != StatusCode::OK);
+    }
+    let instance = server.reloader.current().load_full();
+    let metrics = instance.environment().metrics.render();
+    let counted = format!(
+        "coredns_dns_https_responses_total{{server=\"https://127.0.0.1:{port}\",status=\"415\"}} 2\n"
+    );
+    assert!(metrics.contains(&counted), "{metrics}");
+    server.stop().await;
+}
