@@ -70,9 +70,15 @@ pub(crate) async fn datagram(
     let socket = UdpSocket::bind(SocketAddr::new(local, 0)).await?;
     socket.connect(address).await?;
     socket.send(octets).await?;
-    let mut buffer = vec![0; size];
     for _ in 0..STRANGERS_MAX {
-        let length = socket.recv(&mut buffer).await?;
+        // Room is made when there is an answer: of the questions that wait, few get theirs now.
+        socket.readable().await?;
+        let mut buffer = vec![0; size];
+        let length = match socket.try_recv(&mut buffer) {
+            Ok(length) => length,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error.into()),
+        };
         let Ok(answer) = Message::from_vec(buffer.get(..length).unwrap_or_default()) else {
             continue;
         };

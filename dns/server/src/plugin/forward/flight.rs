@@ -74,8 +74,12 @@ pub(super) fn key(query: &Message, how: How) -> Option<Key> {
 pub(super) struct Flights(Arc<Mutex<HashMap<Key, Flight>>>);
 
 impl Flights {
-    /// The answer of the flight with this key, begun if there is none.
-    pub(super) async fn join<F>(&self, key: Key, begin: impl FnOnce() -> F) -> Answer
+    /// The answer of the flight with this key, begun if there is none, and if `begin` lets it.
+    pub(super) async fn join<F>(
+        &self,
+        key: Key,
+        begin: impl FnOnce() -> Result<F, Failure>,
+    ) -> Answer
     where
         F: Future<Output = Answer> + Send + 'static,
     {
@@ -85,7 +89,7 @@ impl Flights {
                 Some(flight) => flight.clone(),
                 None => {
                     let table = Arc::clone(&self.0);
-                    let asked = begin();
+                    let asked = begin()?;
                     let landed = key.clone();
                     // A task of its own: the flight goes on when the client that began it gives up.
                     let task = tokio::spawn(async move {

@@ -22,6 +22,7 @@ use hickory_proto::op::Message;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::Name;
 use hickory_proto::rr::rdata::opt::EdnsCode;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 
 use self::flight::Answer;
@@ -146,35 +147,47 @@ impl Group {
         };
         let query = upstream_query(&request.message);
         let client = request.client;
-        let asked = match flight::key(&query, how) {
+        let mut told = match flight::key(&query, how) {
             Some(key) => {
-                let group = Arc::clone(self);
-                let alone = query.clone();
-                self.flights
-                    .join(key, move || async move {
-                        group.exchange(&alone, how, client).await
-                    })
-                    .await
+                let begin = || {
+                    // Before anything is set in motion: what is refused must cost little.
+                    let permit = self.permit()?;
+                    let group = Arc::clone(self);
+                    Ok(async move { group.exchange(&query, how, client, permit).await })
+                };
+                self.flights.join(key, begin).await?
             }
-            None => self.exchange(&query, how, client).await,
+            None => {
+                let permit = self.permit()?;
+                Box::pin(self.exchange(&query, how, client, permit)).await?
+            }
         };
-        let mut told = asked?;
         told.message.metadata.id = request.message.metadata.id;
         // The client's own case, whatever the upstream or an equal question's client wrote.
         told.message.queries.clone_from(&request.message.queries);
         Ok(told)
     }
 
-    async fn exchange(&self, query: &Message, how: How, client: SocketAddr) -> Answer {
-        let Ok(_permit) = self.permits.try_acquire() else {
+    /// A place among the questions upstream.
+    fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
             self.rejected.increment();
             let most = self.max_concurrent.unwrap_or(config::CONCURRENT_MAX);
-            return Err(Failure::code(
+            Failure::code(
                 "forward",
                 ResponseCode::Refused,
                 format!("concurrent queries exceeded maximum {most}"),
-            ));
-        };
+            )
+        })
+    }
+
+    async fn exchange(
+        &self,
+        query: &Message,
+        how: How,
+        client: SocketAddr,
+        _permit: OwnedSemaphorePermit,
+    ) -> Answer {
         let deadline = Instant::now() + DEADLINE;
         let mut cause = "no healthy proxies".to_owned();
         let mut refused = None;
@@ -216,17 +229,16 @@ impl Group {
         how: How,
         left: Duration,
     ) -> Result<Message, upstream::ExchangeError> {
-        let exchange = async {
+        let asking = tokio::time::timeout(left, async {
             let message = upstream.exchange(query, how).await?;
             if message.metadata.truncation && how == How::Datagram && self.prefer_udp {
                 return upstream.exchange(query, How::Stream).await;
             }
             Ok(message)
-        };
-        match tokio::time::timeout(left, exchange).await {
-            Ok(result) => result,
-            Err(_) => Err(upstream::ExchangeError::Timeout),
-        }
+        });
+        asking
+            .await
+            .unwrap_or(Err(upstream::ExchangeError::Timeout))
     }
 
     /// The upstreams to ask, best first: those that are up, in the policy's order. If none is, one at random,
@@ -273,4 +285,32 @@ fn upstream_query(query: &Message) -> Message {
     query.authorities.clear();
     query.additionals.clear();
     query
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F>(_: impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What a question that waits for a silent upstream takes, in octets: thousands may wait.
+    #[test]
+    fn a_question_that_waits_is_small() {
+        type Asked = (&'static Message, How, SocketAddr);
+        let ask =
+            size(|(group, request): (&'static Arc<Group>, &'static Request)| group.ask(request));
+        let exchange = size(
+            |(group, (query, how, client), permit): (
+                &'static Group,
+                Asked,
+                OwnedSemaphorePermit,
+            )| { group.exchange(query, how, client, permit) },
+        );
+        assert!(ask <= 1024, "{ask}");
+        assert!(exchange <= 2048, "{exchange}");
+        let attempt = upstream::size_of_attempt();
+        assert!(attempt.iter().all(|size| *size <= 1024), "{attempt:?}");
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use futures_util::future::BoxFuture;
 use hickory_proto::op::Message;
 use hickory_proto::op::MessageType;
 use hickory_proto::op::Query;
@@ -233,53 +234,62 @@ impl Upstream {
     async fn attempt(&self, query: &Message, how: How) -> Result<Message, ExchangeError> {
         let mut query = query.clone();
         query.metadata.id = connection::random_id();
-        let belongs = |answer: &Message| self.belongs(&query, answer);
-        let octets = query
-            .to_vec()
-            .map_err(|error| ExchangeError::Encode(error.to_string()))?;
-        let exchange = async {
-            match (&self.protocol, how) {
-                (Protocol::Plain, How::Datagram) => {
-                    // Each datagram has a socket of its own, so that its port cannot be guessed.
-                    let labels = ["forward", &*self.text, "udp"];
-                    self.meters.misses.with(&labels).increment();
-                    let size = usize::from(query.max_payload()).max(4096);
-                    connection::datagram(self.address, self.options.source, &octets, size, &belongs)
-                        .await
-                }
-                (Protocol::Plain, How::Stream) => {
-                    let (connection, fresh) = self.connection("tcp", None).await?;
-                    self.pool.ask(connection, fresh, &octets, &belongs).await
-                }
-                (Protocol::Tls(config, name), _) => {
-                    let (connection, fresh) =
-                        self.connection("tcp-tls", Some((config, name))).await?;
-                    self.pool.ask(connection, fresh, &octets, &belongs).await
-                }
-                (Protocol::Https(config, name, uri), _) => {
-                    // The identifier is zero so that caches on the way see equal questions (RFC 8484, 4.1).
-                    let mut zero = query.clone();
-                    zero.metadata.id = 0;
-                    let octets = zero
-                        .to_vec()
-                        .map_err(|error| ExchangeError::Encode(error.to_string()))?;
-                    let source = self.options.source;
-                    let tls = (Arc::clone(config), name.clone());
-                    let method = self.options.doh_method;
-                    let asked = self.doh.ask(self.address, source, tls, uri, method, octets);
-                    let answer = asked.await?;
-                    let fits = self.belongs(&zero, &answer);
-                    if fits {
-                        Ok(answer)
-                    } else {
-                        Err(ExchangeError::Stranger)
-                    }
-                }
+        // Each in a box of its own: a question that waits takes the room of the way that it went, not of the longest.
+        let asking: BoxFuture<'_, _> = match (&self.protocol, how) {
+            (Protocol::Plain, How::Datagram) => Box::pin(self.by_datagram(&query)),
+            (Protocol::Plain, How::Stream) => Box::pin(self.by_stream(&query, "tcp", None)),
+            (Protocol::Tls(config, name), _) => {
+                Box::pin(self.by_stream(&query, "tcp-tls", Some((config, name))))
+            }
+            (Protocol::Https(config, name, uri), _) => {
+                Box::pin(self.by_https(query.clone(), (config, name), uri))
             }
         };
-        tokio::time::timeout(self.options.read_timeout, exchange)
+        tokio::time::timeout(self.options.read_timeout, asking)
             .await
             .unwrap_or(Err(ExchangeError::Timeout))
+    }
+
+    /// Each datagram has a socket of its own, so that its port cannot be guessed.
+    async fn by_datagram(&self, query: &Message) -> Result<Message, ExchangeError> {
+        let labels = ["forward", &*self.text, "udp"];
+        self.meters.misses.with(&labels).increment();
+        let size = usize::from(query.max_payload()).max(4096);
+        let (octets, belongs) = (written(query)?, |answer: &Message| {
+            self.belongs(query, answer)
+        });
+        connection::datagram(self.address, self.options.source, &octets, size, &belongs).await
+    }
+
+    async fn by_stream(
+        &self,
+        query: &Message,
+        proto: &str,
+        tls: Option<(&Arc<ClientConfig>, &ServerName<'static>)>,
+    ) -> Result<Message, ExchangeError> {
+        let octets = written(query)?;
+        let belongs = |answer: &Message| self.belongs(query, answer);
+        let (connection, fresh) = self.connection(proto, tls).await?;
+        self.pool.ask(connection, fresh, &octets, &belongs).await
+    }
+
+    async fn by_https(
+        &self,
+        mut query: Message,
+        (config, name): (&Arc<ClientConfig>, &ServerName<'static>),
+        uri: &str,
+    ) -> Result<Message, ExchangeError> {
+        // The identifier is zero so that caches on the way see equal questions (RFC 8484, 4.1).
+        query.metadata.id = 0;
+        let octets = written(&query)?;
+        let tls = (Arc::clone(config), name.clone());
+        let (source, method) = (self.options.source, self.options.doh_method);
+        let asked = self.doh.ask(self.address, source, tls, uri, method, octets);
+        let answer = asked.await?;
+        match self.belongs(&query, &answer) {
+            true => Ok(answer),
+            false => Err(ExchangeError::Stranger),
+        }
     }
 
     async fn connection(
@@ -364,6 +374,11 @@ impl Upstream {
     }
 }
 
+fn written(query: &Message) -> Result<Vec<u8>, ExchangeError> {
+    let octets = query.to_vec();
+    octets.map_err(|error| ExchangeError::Encode(error.to_string()))
+}
+
 /// The name with each letter in a case drawn at random.
 fn random_case(name: &Name) -> Name {
     let mut bits = connection::random_bits();
@@ -385,4 +400,16 @@ fn random_case(name: &Name) -> Name {
     let mut cased = Name::from_labels(labels).unwrap_or_else(|_| name.clone());
     cased.set_fqdn(true);
     cased
+}
+
+/// Octets of the future of a question by datagram, and of what is around it.
+#[cfg(test)]
+pub(super) fn size_of_attempt() -> [usize; 2] {
+    fn size<F>(_: impl Fn(&'static Upstream, &'static Message) -> F) -> usize {
+        size_of::<F>()
+    }
+    [
+        size(|upstream, query| upstream.by_datagram(query)),
+        size(|upstream, query| upstream.exchange(query, How::Datagram)),
+    ]
 }
