@@ -60,6 +60,16 @@ pub(crate) fn parse() -> anyhow::Result<Cli> {
     Ok(Cli::parse_from(merged))
 }
 
+/// CoreDNS's flags but `-p`, which is like our own.
+const COREDNS_FLAGS: [&str; 6] = [
+    "-conf",
+    "-dns.port",
+    "-pidfile",
+    "-plugins",
+    "-quiet",
+    "-version",
+];
+
 /// Flags of `fairlead dns` that are written with one dash, as CoreDNS's manifests do: `-conf FILE`.
 fn coredns_flags(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
     let mut of_dns = false;
@@ -67,7 +77,7 @@ fn coredns_flags(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = O
         of_dns |= at == 1 && arg == "dns";
         let text = arg.to_str().unwrap_or_default();
         let flag = text.split('=').next().unwrap_or_default();
-        match of_dns && matches!(flag, "-conf" | "-dns.port") {
+        match of_dns && COREDNS_FLAGS.contains(&flag) {
             true => format!("-{text}").into(),
             false => arg,
         }
@@ -492,8 +502,23 @@ pub(crate) struct Dns {
     #[arg(long, value_name = "COREFILE")]
     pub(crate) conf: Option<PathBuf>,
     /// Port where a block of the Corefile names none
-    #[arg(long = "dns.port", value_name = "N", default_value_t = 53)]
+    #[arg(
+        short,
+        long = "dns.port",
+        alias = "p",
+        value_name = "N",
+        default_value_t = 53
+    )]
     pub(crate) port: u16,
+    /// Write the process's number to this file, which is removed at the end
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pidfile: Option<PathBuf>,
+    /// Do not say where is listened
+    #[arg(long)]
+    pub(crate) quiet: bool,
+    /// List the plugins that a Corefile may name, and exit
+    #[arg(long)]
+    pub(crate) plugins: bool,
     #[command(flatten)]
     pub(crate) bpffs: BpffsFlags,
     #[command(flatten)]
@@ -868,6 +893,25 @@ mod tests {
             Some(std::path::Path::new("/etc/coredns/Corefile"))
         );
         assert_eq!(dns.port, 1053);
+        let cli = flags(&[
+            "fairlead", "dns", "-p", "1054", "-pidfile", "/run/x", "-quiet", "-plugins",
+        ]);
+        let Ok(Cli {
+            command: super::Command::Dns(dns),
+            ..
+        }) = cli
+        else {
+            panic!("{cli:?}");
+        };
+        assert_eq!(
+            (dns.port, dns.quiet, dns.plugins),
+            (1054, true, true),
+            "{dns:?}"
+        );
+        assert_eq!(dns.pidfile, Some("/run/x".into()));
+        let version = flags(&["fairlead", "dns", "-version"]).map(|_| ());
+        let version = version.map_err(|told| told.kind());
+        assert_eq!(version, Err(clap::error::ErrorKind::DisplayVersion));
         assert!(flags(&["fairlead", "proxy", "-conf", "x"]).is_err());
     }
 

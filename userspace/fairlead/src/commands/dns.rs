@@ -8,6 +8,7 @@ use client::Client;
 use dns_server::cluster::Clusters;
 use dns_server::instance::{Environment, MayAsk};
 use dns_server::kernel::Kernel;
+use dns_server::plugin::table::PLUGINS;
 use dns_server::reload::Reloader;
 use dns_server::transport::Server;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,6 +26,9 @@ pub(crate) async fn run(flags: Dns) -> anyhow::Result<()> {
     if let Some(crate::cli::DnsCommand::Query(flags)) = &flags.command {
         return query::run(flags).await;
     }
+    if flags.plugins {
+        return output::emit(&plugins());
+    }
     let stopping = shutdown::on_signal()?;
     let client = match &flags.kubeconfig {
         Some(file) => Some(connect(file)?),
@@ -34,10 +38,45 @@ pub(crate) async fn run(flags: Dns) -> anyhow::Result<()> {
     let conf = flags.conf.or_else(|| here.is_file().then_some(here));
     let server = open(client, conf, flags.port, None)?;
     let kernel = node::start(&flags.node, &flags.bpffs.bpffs_root, &server, Vec::new());
-    for (listen, local) in server.local_addresses() {
-        output::emit(&format!("listening {}://{local}\n", listen.scheme.text()))?;
+    let pidfile = flags.pidfile.map(Pidfile::write).transpose()?;
+    if !flags.quiet {
+        for (listen, local) in server.local_addresses() {
+            output::emit(&format!("listening {}://{local}\n", listen.scheme.text()))?;
+        }
     }
-    serve(server, kernel, stopping).await
+    serve(server, kernel, stopping).await?;
+    drop(pidfile);
+    Ok(())
+}
+
+/// What `-plugins` shows, as CoreDNS's users look for it: `dns.forward` and such, a line each.
+fn plugins() -> String {
+    let mut names: Vec<&str> = PLUGINS.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    let names = names.iter().map(|name| format!("  dns.{name}\n"));
+    format!(
+        "Server types:\n  dns\n\nOther plugins:\n{}",
+        names.collect::<String>()
+    )
+}
+
+/// The file with the process's number; removed when this is dropped.
+struct Pidfile(PathBuf);
+
+impl Pidfile {
+    fn write(path: PathBuf) -> anyhow::Result<Self> {
+        std::fs::write(&path, format!("{}\n", std::process::id()))
+            .with_context(|| format!("write the pidfile {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Pidfile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::warn!(%error, file = %self.0.display(), "the pidfile stays");
+        }
+    }
 }
 
 /// Reads the Corefile, opens its sockets, and follows changes of it; `may_ask` says who is answered, if not everybody.
