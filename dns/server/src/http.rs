@@ -20,8 +20,10 @@ use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
+
+use crate::listen;
 
 /// Connections to one address at a time.
 const CONNECTIONS_MAX: usize = 128;
@@ -51,17 +53,12 @@ struct Answers {
 
 type Routes = Arc<ArcSwap<Answers>>;
 
+/// A server. When this is dropped it takes the connections that wait for it, and no others.
 struct Listening {
     routes: Routes,
-    task: JoinHandle<()>,
+    _open: oneshot::Sender<()>,
     /// Where it listens in truth: differs from the key if the port was 0.
     local: SocketAddr,
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// The servers of a process.
@@ -93,7 +90,10 @@ impl Servers {
             .keys()
             .filter(|address| !listening.contains_key(*address))
         {
-            opened.insert(address, listen(address).map_err(|error| (address, error))?);
+            let mut ours = listening.keys().chain(opened.keys());
+            let shares = address.port() != 0 && ours.any(|other| other.port() == address.port());
+            let socket = open(address, shares).map_err(|error| (address, error))?;
+            opened.insert(address, socket);
         }
         listening.extend(opened);
         listening.retain(|address, server| match wanted.remove(address) {
@@ -117,33 +117,38 @@ impl Servers {
     }
 }
 
-fn listen(address: SocketAddr) -> std::io::Result<Listening> {
-    let socket = std::net::TcpListener::bind(address)?;
-    socket.set_nonblocking(true)?;
-    let local = socket.local_addr()?;
-    let listener = TcpListener::from_std(socket)?;
+fn open(address: SocketAddr, shares: bool) -> std::io::Result<Listening> {
+    let listener = listen::tcp(address, shares)?;
+    let local = listener.local_addr()?;
     let routes: Routes = Arc::default();
-    let task = tokio::spawn(accept(listener, Arc::clone(&routes)));
+    let (open, closed) = oneshot::channel();
+    tokio::spawn(accept(listener, Arc::clone(&routes), closed));
     Ok(Listening {
         routes,
-        task,
+        _open: open,
         local,
     })
 }
 
-async fn accept(listener: TcpListener, routes: Routes) {
+async fn accept(listener: TcpListener, routes: Routes, mut closed: oneshot::Receiver<()>) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-            return;
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit, listener.accept().await)
         };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
+        let (permit, stream) = tokio::select! {
+            // Who waits in the kernel's queue is answered before the socket is closed.
+            biased;
+            (permit, accepted) = next => match accepted {
+                Ok((stream, _)) => (permit, stream),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            _ = &mut closed => return,
         };
         let routes = Arc::clone(&routes);
         let tls = routes.load().tls.clone();

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -25,7 +24,6 @@ use crate::corefile::Directive;
 use crate::corefile::Key;
 use crate::corefile::Scheme;
 use crate::corefile::Server;
-use crate::http::Route;
 use crate::http::Servers;
 use crate::message::Outcome;
 use crate::message::Request;
@@ -39,6 +37,7 @@ use crate::plugin::setup::Draft;
 use crate::plugin::setup::Filter;
 use crate::plugin::setup::Setup;
 use crate::plugin::setup::Timeouts;
+use crate::plugin::setup::Whole;
 use crate::plugin::setup::matching;
 use crate::plugin::table;
 
@@ -66,10 +65,6 @@ pub struct Environment {
     pub queries: AtomicUsize,
     /// Set when the process is about to end: `ready` and `health` say so.
     pub ending: AtomicBool,
-    /// How long to go on answering after the end was asked for (`health { lameduck }`).
-    pub lameduck: Mutex<Duration>,
-    /// How often the Corefile is looked at, if `reload` says so.
-    pub reload: Mutex<Option<crate::reload::Interval>>,
     /// The node's own resolver: what it appends to names, pods append after the cluster's suffixes.
     pub resolv_conf: PathBuf,
     /// Reads a variable for `{$NAME}`.
@@ -92,8 +87,6 @@ impl Environment {
             port,
             queries: AtomicUsize::new(0),
             ending: AtomicBool::new(false),
-            lameduck: Mutex::default(),
-            reload: Mutex::default(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             variable: |name| std::env::var(name).ok(),
             may_ask: None,
@@ -114,14 +107,14 @@ pub struct Listen {
 pub struct Instance {
     groups: HashMap<Listen, Group>,
     environment: Arc<Environment>,
-    routes: Vec<Route>,
+    whole: Whole,
     chains: Vec<Chain>,
     /// Turns true when its sockets are open.
     listening: Arc<tokio::sync::watch::Sender<bool>>,
     /// Labels of `coredns_plugin_enabled`.
     enabled: Vec<[String; 4]>,
-    /// Files that the configuration was read from.
-    pub files: Vec<PathBuf>,
+    /// [`Corefile::digest`] of what it was made of.
+    digest: String,
 }
 
 /// The blocks behind one listener.
@@ -166,11 +159,11 @@ impl Instance {
             instance: Self {
                 groups: HashMap::new(),
                 environment: Arc::clone(environment),
-                routes: Vec::new(),
+                whole: Whole::default(),
                 chains: Vec::new(),
                 listening: Arc::default(),
                 enabled: Vec::new(),
-                files: Vec::new(),
+                digest: corefile.digest(),
             },
         };
         builder.file(file, &corefile)?;
@@ -185,7 +178,7 @@ impl Instance {
     ///
     /// When an address of an HTTP server cannot be listened on; the configuration before is still in service.
     pub fn start(&self) -> Result<(), (SocketAddr, std::io::Error)> {
-        self.environment.http.apply(&self.routes)?;
+        self.environment.http.apply(&self.whole.routes)?;
         let family = self.environment.metrics.family(
             "coredns_plugin_enabled",
             "A metric that indicates whether a plugin is enabled on per server and zone basis.",
@@ -217,6 +210,24 @@ impl Instance {
     pub async fn until_ready(&self) {
         let plugins = self.chains.iter().flat_map(|chain| chain.iter());
         futures_util::future::join_all(plugins.map(|plugin| plugin.until_ready())).await;
+    }
+
+    /// How long to go on answering after the end was asked for.
+    #[must_use]
+    pub fn lameduck(&self) -> Duration {
+        self.whole.lameduck
+    }
+
+    /// How often the Corefile is to be looked at, if at all.
+    #[must_use]
+    pub fn reload(&self) -> Option<crate::reload::Interval> {
+        self.whole.reload
+    }
+
+    /// The digest of the Corefile that it was made of: see [`Corefile::digest`].
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// The process's environment.
@@ -417,10 +428,6 @@ impl Builder<'_> {
                 remedy: "write one, as in `. { forward . /etc/resolv.conf }` with each brace ending its line".to_owned(),
             });
         }
-        self.instance.files.push(file.to_path_buf());
-        self.instance
-            .files
-            .extend(corefile.imported.iter().cloned());
         for server in &corefile.servers {
             self.server(server)?;
         }
@@ -543,7 +550,7 @@ impl Builder<'_> {
                 server: &server,
                 folder: self.folder,
                 draft,
-                routes: &mut self.instance.routes,
+                whole: &mut self.instance.whole,
                 lines,
             };
             plugins.extend(make(&mut setup)?);

@@ -15,6 +15,7 @@ pub mod http;
 pub mod instance;
 pub mod interface;
 pub mod kernel;
+mod listen;
 pub mod message;
 pub mod metrics;
 pub mod names;

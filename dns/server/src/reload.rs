@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -15,6 +16,9 @@ use crate::corefile::ConfigError;
 use crate::instance::Environment;
 use crate::instance::Instance;
 use crate::metrics::Kind;
+use crate::transport::Addresses;
+use crate::transport::ListenError;
+use crate::transport::Sockets;
 
 /// How often the Corefile is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +34,9 @@ pub struct Reloader {
     environment: Arc<Environment>,
     file: Option<PathBuf>,
     current: Arc<ArcSwap<Instance>>,
-    /// Told after each change: listeners open and close by it.
+    /// Open sockets, which follow each change, if there are any.
+    sockets: Mutex<Option<Sockets>>,
+    /// Told after each change.
     changed: tokio::sync::watch::Sender<u64>,
 }
 
@@ -46,6 +52,9 @@ pub enum ReloadError {
     /// An HTTP server of `health`, `ready` or `prometheus` cannot listen.
     #[error("cannot listen on {0}; free the address or name another in the Corefile")]
     Listen(std::net::SocketAddr, #[source] std::io::Error),
+    /// An address for queries cannot be listened on.
+    #[error(transparent)]
+    Sockets(#[from] ListenError),
 }
 
 impl Reloader {
@@ -67,6 +76,7 @@ impl Reloader {
             environment,
             file,
             current: Arc::new(ArcSwap::new(instance)),
+            sockets: Mutex::new(None),
             changed: tokio::sync::watch::Sender::new(0),
         });
         reloader.tell_version();
@@ -96,21 +106,53 @@ impl Reloader {
             Ok(()) => tracing::info!("the Corefile was read anew"),
             Err(error) => {
                 self.failed().increment();
-                tracing::error!(%error, "the Corefile is wrong; the one before stays in service");
+                let error = with_causes(error);
+                tracing::error!(%error, "the Corefile cannot be put into service; the one before stays");
             }
         }
         reloaded
     }
 
     fn try_reload(&self) -> Result<(), ReloadError> {
+        // Held to the end: one at a time.
+        let mut sockets = self.sockets();
         let instance = Arc::new(build(&self.environment, self.file.as_deref())?);
+        let bound = match &*sockets {
+            Some(sockets) => Some(sockets.bind(&instance, &self.current)?),
+            None => None,
+        };
         instance
             .start()
             .map_err(|(address, error)| ReloadError::Listen(address, error))?;
-        self.current.store(instance);
+        let before = self.current.swap(Arc::clone(&instance));
+        if let (Some(sockets), Some(bound)) = (&mut *sockets, bound) {
+            sockets.follow(bound, &instance, &before);
+        }
         self.tell_version();
         self.changed.send_modify(|generation| *generation += 1);
         Ok(())
+    }
+
+    /// Opens the sockets of the configuration in service; they follow it until [`Reloader::close`]. Gives where they
+    /// are, at each instant.
+    pub(crate) fn listen(&self) -> Result<Addresses, ListenError> {
+        let mut open = self.sockets();
+        let instance = self.current.load_full();
+        let mut sockets = Sockets::default();
+        let bound = sockets.bind(&instance, &self.current)?;
+        sockets.follow(bound, &instance, &instance);
+        let addresses = Arc::clone(sockets.addresses());
+        *open = Some(sockets);
+        Ok(addresses)
+    }
+
+    /// Closes the sockets.
+    pub(crate) fn close(&self) {
+        drop(self.sockets().take());
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, Option<Sockets>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self) -> Arc<crate::metrics::Series> {
@@ -135,16 +177,17 @@ impl Reloader {
         );
         family.clear();
         family
-            .with(&["sha512", &digest(&self.current.load().files)])
+            .with(&["sha512", self.current.load().digest()])
             .set(1.0);
     }
 
-    /// Looks at the files as often as `reload` says, and reloads when they changed; does not end.
+    /// Looks at the Corefile and what it imports as often as `reload` says, and reloads when they say something else;
+    /// does not end. A wrong one is tried once.
     pub async fn watch(self: Arc<Self>) {
-        let mut before = digest(&self.current.load().files);
+        let mut tried = self.current.load().digest().to_owned();
         let mut changes = self.changes();
         loop {
-            let said = *interval(&self.environment);
+            let said = self.current.load().reload();
             let Some(interval) = said else {
                 // Until somebody reloads by hand, and the new file says how often.
                 if changes.changed().await.is_err() {
@@ -154,66 +197,50 @@ impl Reloader {
             };
             let jitter = interval.jitter.mul_f64(fastrand::f64());
             tokio::time::sleep(interval.every + jitter).await;
-            let files = self.current.load().files.clone();
             let reloader = Arc::clone(&self);
-            let old = before.clone();
+            let before = tried.clone();
             // Files may be on slow disks and a configuration may name great zones: not on a thread that answers.
             let looked = tokio::task::spawn_blocking(move || {
-                let now = digest(&files);
-                if now != old {
+                let now = digest(&reloader.environment, reloader.file.as_deref());
+                if now != before && now != reloader.current.load().digest() {
                     let _ = reloader.reload();
                 }
                 now
             });
             if let Ok(now) = looked.await {
-                before = now;
+                tried = now;
             }
         }
     }
 }
 
 fn build(environment: &Arc<Environment>, file: Option<&Path>) -> Result<Instance, ReloadError> {
-    // Said anew by the file; a file that no longer says it switches it off. A wrong file changes nothing.
-    let before = interval(environment).take();
-    let built = build_from(environment, file);
-    if built.is_err() {
-        *interval(environment) = before;
-    }
-    built
-}
-
-fn interval(environment: &Environment) -> MutexGuard<'_, Option<Interval>> {
-    environment
-        .reload
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-}
-
-fn build_from(
-    environment: &Arc<Environment>,
-    file: Option<&Path>,
-) -> Result<Instance, ReloadError> {
-    let (file, text) = match file {
-        Some(file) => (
-            file,
-            std::fs::read_to_string(file)
-                .map_err(|error| ReloadError::Read(file.to_path_buf(), error))?,
-        ),
-        None => (Path::new("Corefile"), corefile::DEFAULT.to_owned()),
-    };
+    let (file, text) = text(file)?;
     Ok(Instance::build(environment, file, &text)?)
 }
 
-/// One digest over the files' contents, in hexadecimal. A file that cannot be read counts as empty.
-fn digest(files: &[PathBuf]) -> String {
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA512);
-    for file in files {
-        context.update(&std::fs::read(file).unwrap_or_default());
+/// The digest of what the Corefile says, or where it is wrong, of what is wrong with it.
+fn digest(environment: &Environment, file: Option<&Path>) -> String {
+    let read = text(file).and_then(|(file, text)| {
+        let corefile = corefile::read(file, &text, &environment.variable)?;
+        Ok(corefile.digest())
+    });
+    read.unwrap_or_else(|error| corefile::digest::of_text(&with_causes(&error)))
+}
+
+fn text(file: Option<&Path>) -> Result<(&Path, String), ReloadError> {
+    match file {
+        Some(file) => match std::fs::read_to_string(file) {
+            Ok(text) => Ok((file, text)),
+            Err(error) => Err(ReloadError::Read(file.to_path_buf(), error)),
+        },
+        None => Ok((Path::new("Corefile"), corefile::DEFAULT.to_owned())),
     }
-    let octets = context.finish();
-    octets
-        .as_ref()
-        .iter()
-        .map(|octet| format!("{octet:02x}"))
-        .collect()
+}
+
+/// An error and what lies behind it, in one line.
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    causes.join(": ")
 }

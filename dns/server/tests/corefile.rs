@@ -115,7 +115,23 @@ fn imports_of_files() {
         shown(&found),
         r#"example.org: log "x" | .: log "y"; errors; whoami"#
     );
-    assert_eq!(found.imported.len(), 5);
+    // What a pattern matches counts as soon as it is there, and where words stand does not.
+    let text = ". {\n import more/*.conf\n}";
+    let before = read(text).unwrap().digest();
+    assert_eq!(
+        read(". { # none\n\n import more/*.conf\n}")
+            .unwrap()
+            .digest(),
+        before
+    );
+    std::fs::create_dir(folder.path().join("more")).unwrap();
+    write("more/x.conf", "# empty\n");
+    assert_eq!(read(text).unwrap().digest(), before);
+    write("more/x.conf", "log x\n");
+    let after = read(text).unwrap().digest();
+    assert_ne!(after, before);
+    write("more/x.conf", "log\nx\n");
+    assert_ne!(read(text).unwrap().digest(), after);
     let error = read("import circle\n").unwrap_err().to_string();
     assert!(error.contains("more than 16 imports deep"), "{error}");
     let error = read(". {\n import a.conf x\n import gone\n}").unwrap_err();
@@ -139,6 +155,12 @@ const WRONG: &[(&str, u32, &str, &str)] = &[
         "before the brace",
     ),
     (". {\n log \"a\n}", 2, "a quote is opened", "close it"),
+    (
+        ". {\n {$NOPE}\n}",
+        2,
+        "{$NOPE} is empty",
+        "set the environment variable",
+    ),
     (
         ". {\n forward . 1.1.1.1 { tls }\n}",
         2,

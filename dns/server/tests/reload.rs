@@ -168,3 +168,197 @@ async fn an_address_in_use_keeps_the_configuration_before() {
     assert_eq!(ask(&reloader).await, "v0");
     assert!(get(port, "/health").await.ends_with("OK"));
 }
+
+/// Sockets beside a configuration that changes how they are bound.
+struct Bound {
+    file: std::path::PathBuf,
+    reloader: Arc<Reloader>,
+    server: dns_server::transport::Server,
+    _folder: tempfile::TempDir,
+}
+
+impl Bound {
+    fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("Corefile");
+        std::fs::write(&file, text).unwrap();
+        let reloader = start(&file);
+        let server = dns_server::transport::Server::open(Arc::clone(&reloader)).unwrap();
+        Self {
+            file,
+            reloader,
+            server,
+            _folder: folder,
+        }
+    }
+
+    fn change(&self, text: &str) -> Result<(), String> {
+        std::fs::write(&self.file, text).unwrap();
+        self.reloader.reload().map_err(|error| error.to_string())
+    }
+
+    fn listens(&self) -> Vec<String> {
+        let listens = self.server.local_addresses().into_iter();
+        let shown = listens.map(|(of, local)| format!("{}://{local}", of.scheme.text()));
+        shown.collect()
+    }
+}
+
+/// The octets of an answer by datagram and by stream, if they are answers at all.
+async fn answered(server: &str) -> bool {
+    let query = b"\x47\x11\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+    let patience = Duration::from_secs(2);
+    let socket = tokio::net::UdpSocket::bind("0.0.0.0:0").await.unwrap();
+    let mut answer = [0; 512];
+    let by_datagram = async {
+        socket.connect(server).await?;
+        socket.send(query).await?;
+        socket.recv(&mut answer).await
+    };
+    let datagram = tokio::time::timeout(patience, by_datagram).await;
+    let by_stream = async {
+        let mut stream = tokio::net::TcpStream::connect(server).await?;
+        stream.write_u16(query.len() as u16).await?;
+        stream.write_all(query).await?;
+        stream.read_u16().await
+    };
+    let stream = tokio::time::timeout(patience, by_stream).await;
+    matches!((datagram, stream), (Ok(Ok(_)), Ok(Ok(_))))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_changes_how_it_is_bound() {
+    let port = free_port();
+    let block = |bind: &str| format!(".:{port} {{\n {bind}\n whoami\n}}\n");
+    let server = Bound::new(&block("bind 127.0.0.1"));
+    assert!(answered(&format!("127.0.0.1:{port}")).await);
+    for (bind, listens, addresses) in [
+        ("# every", vec!["[::]"], vec!["127.0.0.1", "127.0.0.9"]),
+        (
+            "bind 127.0.0.1 127.0.0.9",
+            vec!["127.0.0.1", "127.0.0.9"],
+            vec!["127.0.0.1", "127.0.0.9"],
+        ),
+        ("bind 0.0.0.0", vec!["0.0.0.0"], vec!["127.0.0.2"]),
+        ("bind 127.0.0.9", vec!["127.0.0.9"], vec!["127.0.0.9"]),
+    ] {
+        server.change(&block(bind)).unwrap();
+        let listens: Vec<String> = listens
+            .iter()
+            .map(|address| format!("dns://{address}:{port}"))
+            .collect();
+        assert_eq!(server.listens(), listens, "{bind}");
+        for address in addresses {
+            assert!(
+                answered(&format!("{address}:{port}")).await,
+                "{bind} {address}"
+            );
+        }
+    }
+    assert!(!answered(&format!("127.0.0.1:{port}")).await, "closed");
+    // A second process is told so, and nothing of this one changes.
+    let other = std::net::TcpListener::bind(("127.0.0.3", 0)).unwrap();
+    let taken = other.local_addr().unwrap().port();
+    let text = format!(
+        "{}.:{taken} {{\n bind 127.0.0.3\n whoami\n}}\n",
+        block("# every")
+    );
+    let error = server.change(&text).unwrap_err();
+    assert!(
+        error.contains(&format!("listen on dns://127.0.0.3:{taken}")),
+        "{error}"
+    );
+    assert_eq!(server.listens(), [format!("dns://127.0.0.9:{port}")]);
+    assert!(answered(&format!("127.0.0.9:{port}")).await);
+    let metrics = server
+        .reloader
+        .current()
+        .load()
+        .environment()
+        .metrics
+        .render();
+    assert!(
+        metrics.contains("coredns_reload_failed_total 1"),
+        "{metrics}"
+    );
+    drop(server);
+    assert!(!answered(&format!("127.0.0.9:{port}")).await, "closed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_http_port_changes_how_it_is_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("Corefile");
+    let port = free_port();
+    let write = |address: &str| {
+        let text = format!(". {{\n whoami\n health {address}:{port} {{\n lameduck 6s\n }}\n}}\n");
+        std::fs::write(&file, text).unwrap();
+    };
+    write("");
+    let reloader = start(&file);
+    for address in ["127.0.0.1", "", "127.0.0.1"] {
+        write(address);
+        reloader.reload().unwrap();
+        assert!(get(port, "/health").await.ends_with("OK"));
+    }
+}
+
+/// What a file says holds while it is in service, and nothing of a file that never was.
+#[tokio::test]
+async fn a_lameduck_ends_with_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("Corefile");
+    let port = free_port();
+    let text = |options: &str| {
+        format!(". {{\n whoami\n health 127.0.0.1:{port} {options}\n reload 2s\n}}\n")
+    };
+    std::fs::write(&file, text("{\n lameduck 6s\n }")).unwrap();
+    let reloader = start(&file);
+    assert_eq!(reloader.current().load().lameduck(), Duration::from_secs(6));
+    let wrong = format!("{} a {{\n nothing\n}}\n", text("{\n lameduck 60s\n }"));
+    std::fs::write(&file, wrong).unwrap();
+    reloader.reload().unwrap_err();
+    assert_eq!(reloader.current().load().lameduck(), Duration::from_secs(6));
+    std::fs::write(&file, text("")).unwrap();
+    reloader.reload().unwrap();
+    assert_eq!(reloader.current().load().lameduck(), Duration::ZERO);
+    assert!(reloader.current().load().reload().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_a_pattern_newly_matches_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("Corefile");
+    let text = "import custom/*.server\n. {\n whoami\n reload 2s 1s\n}\n";
+    std::fs::write(&file, text).unwrap();
+    std::fs::create_dir(folder.path().join("custom")).unwrap();
+    let reloader = start(&file);
+    let watching = tokio::spawn(Arc::clone(&reloader).watch());
+    let mut changes = reloader.changes();
+    let answer = "example {\n template IN TXT {\n  answer \"{{ .Name }} 1 IN TXT new\"\n }\n}\n";
+    std::fs::write(folder.path().join("custom/a.server"), answer).unwrap();
+    let changed = tokio::time::timeout(Duration::from_secs(20), changes.changed()).await;
+    changed.expect("it is seen").unwrap();
+    assert_eq!(ask(&reloader).await, "new");
+    watching.abort();
+}
+
+/// Each block with `ready` counts, whichever of their addresses is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ready_tells_of_every_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("Corefile");
+    let (port, other) = (free_port(), free_port());
+    let text = format!(
+        "cluster.local {{\n kubernetes {{\n endpoint http://127.0.0.1:1\n }}\n ready 127.0.0.1:{port}\n}}\n\
+         . {{\n whoami\n ready 127.0.0.1:{port}\n}}\n\
+         example {{\n whoami\n ready 127.0.0.1:{other}\n}}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let _reloader = start(&file);
+    for port in [port, other] {
+        let told = get(port, "/ready").await;
+        assert!(told.starts_with("HTTP/1.1 503"), "{told}");
+        assert!(told.ends_with("kubernetes"), "{told}");
+    }
+}

@@ -19,7 +19,7 @@ const FILES_MAX: usize = 1024;
 /// Snippets by name, as words.
 pub(super) type Snippets = BTreeMap<String, Vec<Token>>;
 
-/// The words that stand for the line `import ARGS`. Files that were read are added to `imported`.
+/// The words that stand for the line `import ARGS`.
 ///
 /// # Errors
 ///
@@ -29,7 +29,6 @@ pub(super) fn import(
     args: &[Token],
     snippets: &Snippets,
     folder: &Path,
-    imported: &mut Vec<PathBuf>,
 ) -> Result<Vec<Token>, ConfigError> {
     let Some((target, args)) = args.split_first() else {
         return Err(line.error(
@@ -85,7 +84,6 @@ pub(super) fn import(
             text: fill_args(&token.text, args),
             ..token
         }));
-        imported.push(file);
     }
     Ok(tokens)
 }

@@ -9,6 +9,7 @@
 //! import    = "import" (GLOB | SNIPPET { ARG })    arguments are used as {args[0]}
 //! ```
 
+pub mod digest;
 pub mod error;
 pub mod import;
 pub mod key;
@@ -33,8 +34,6 @@ pub const OCTETS_MAX: usize = 16 << 20;
 pub struct Corefile {
     /// The server blocks.
     pub servers: Vec<Server>,
-    /// Files that were imported, to be watched with the Corefile itself.
-    pub imported: Vec<std::path::PathBuf>,
 }
 
 /// A server block: where it listens and for which zones, and what its lines say.

@@ -1,7 +1,6 @@
 //! Words to server blocks.
 
 use std::path::Path;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Corefile;
@@ -42,14 +41,10 @@ pub(super) fn parse(
         folder: file.parent().unwrap_or(Path::new("")),
         environment,
         snippets: Snippets::new(),
-        imported: Vec::new(),
         seen: 0,
     };
     let servers = parser.file()?;
-    Ok(Corefile {
-        servers,
-        imported: parser.imported,
-    })
+    Ok(Corefile { servers })
 }
 
 struct Parser<'a> {
@@ -58,7 +53,6 @@ struct Parser<'a> {
     folder: &'a Path,
     environment: &'a dyn Fn(&str) -> Option<String>,
     snippets: Snippets,
-    imported: Vec<PathBuf>,
     /// Words read so far.
     seen: usize,
 }
@@ -244,10 +238,17 @@ impl Parser<'_> {
                 ));
             }
         }
+        let written = words.first().map(|name| name.text.clone());
         for word in &mut words {
             self.fill(word);
         }
         let name = words.remove(0);
+        if let Some(written) = written.filter(|_| name.text.is_empty() && !name.quoted) {
+            return Err(name.error(
+                format!("{written} is empty where a name should stand"),
+                "set the environment variable, or write the name",
+            ));
+        }
         let block = match opens {
             true if nesting >= NESTING_MAX => {
                 return Err(name.error(
@@ -294,13 +295,7 @@ impl Parser<'_> {
             self.fill(word);
         }
         let line = words.remove(0);
-        let tokens = import::import(
-            &line,
-            &words,
-            &self.snippets,
-            self.folder,
-            &mut self.imported,
-        )?;
+        let tokens = import::import(&line, &words, &self.snippets, self.folder)?;
         if self.rest.len() + tokens.len() > TOKENS_MAX {
             return Err(line.error(
                 format!("more than {TOKENS_MAX} words with all imports"),

@@ -40,18 +40,14 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
         match option.name.text.as_str() {
             "lameduck" => {
                 let [time] = option.exactly()?;
-                let time = time.duration()?;
-                let mut lameduck = setup
-                    .environment
-                    .lameduck
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                *lameduck = (*lameduck).max(time).min(Duration::from_secs(3600));
+                let time = time.duration()?.min(LAMEDUCK_MAX);
+                // Several blocks may say it: the longest holds.
+                setup.whole.lameduck = setup.whole.lameduck.max(time);
             }
             _ => return Err(option.unknown("health", &["lameduck"])),
         }
     }
-    setup.routes.push(Route {
+    setup.whole.routes.push(Route {
         address,
         path: "/health",
         handler: Arc::new(|| (StatusCode::OK, "OK".to_owned())),
@@ -86,6 +82,9 @@ const HEALTH_SECONDS: &[f64] = &[0.000_25, 0.002_5, 0.025, 0.25, 2.5];
 /// How often the process asks itself, and how long it waits.
 const EVERY: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Nobody waits longer for a process to end.
+const LAMEDUCK_MAX: Duration = Duration::from_secs(3600);
 
 struct Health {
     address: SocketAddr,

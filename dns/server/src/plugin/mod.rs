@@ -36,7 +36,7 @@ mod looping;
 mod minimal;
 mod nsid;
 pub mod prometheus;
-mod ready;
+pub mod ready;
 mod reload;
 mod rewrite;
 mod rrl;

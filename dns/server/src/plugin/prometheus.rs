@@ -235,7 +235,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     // A counter that has not counted yet is shown, so that alerts on it can be written.
     families.panics.with(&[]).add(0);
     let environment: std::sync::Weak<Environment> = Arc::downgrade(setup.environment);
-    setup.routes.push(Route {
+    setup.whole.routes.push(Route {
         address,
         path: "/metrics",
         handler: Arc::new(move || match environment.upgrade() {

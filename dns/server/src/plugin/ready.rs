@@ -1,11 +1,18 @@
 //! `ready`: `/ready` says OK once every plugin can answer, and names those that cannot.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::OnceLock;
+use std::sync::PoisonError;
+use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 use hyper::StatusCode;
 
+use super::Plugin;
 use super::setup::Made;
 use super::setup::Setup;
 use crate::http::Route;
@@ -36,10 +43,13 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             _ => return Err(option.unknown("ready", &["monitor"])),
         }
     }
-    let chain = Arc::clone(&setup.draft.chain);
+    let watched = Arc::clone(&setup.whole.watched);
+    watched.add(Arc::clone(&setup.draft.chain));
+    if continuously {
+        watched.continuously.store(true, Ordering::Relaxed);
+    }
     let environment = Arc::downgrade(setup.environment);
-    let was_ready = AtomicBool::new(false);
-    setup.routes.push(Route {
+    setup.whole.routes.push(Route {
         address,
         path: "/ready",
         handler: Arc::new(move || {
@@ -49,25 +59,57 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             if ending {
                 return (StatusCode::SERVICE_UNAVAILABLE, "ending".to_owned());
             }
-            if was_ready.load(Ordering::Relaxed) && !continuously {
-                return (StatusCode::OK, "OK".to_owned());
-            }
-            let plugins = chain.get().and_then(std::sync::Weak::upgrade);
-            let mut unready: Vec<&str> = plugins
-                .iter()
-                .flat_map(|plugins| plugins.iter())
-                .filter(|plugin| !plugin.ready())
-                .map(|plugin| plugin.name())
-                .collect();
-            unready.sort_unstable();
-            unready.dedup();
+            let unready = watched.unready();
             if unready.is_empty() {
-                was_ready.store(true, Ordering::Relaxed);
                 return (StatusCode::OK, "OK".to_owned());
             }
+            let unready: Vec<&str> = unready.into_iter().collect();
             (StatusCode::SERVICE_UNAVAILABLE, unready.join(","))
         }),
         tls: None,
     });
     Ok(None)
+}
+
+type Place = Arc<OnceLock<Weak<[Arc<dyn Plugin>]>>>;
+
+/// The plugins of all blocks with `ready`: whichever address is asked tells of all of them, as CoreDNS does.
+#[derive(Default)]
+pub struct Watched {
+    /// With each chain the plugins of it that were ready once, by their place in it.
+    chains: Mutex<Vec<(Place, BTreeSet<usize>)>>,
+    /// Ask also those that were ready once.
+    continuously: AtomicBool,
+}
+
+impl Watched {
+    fn chains(&self) -> MutexGuard<'_, Vec<(Place, BTreeSet<usize>)>> {
+        self.chains.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, chain: Place) {
+        self.chains().push((chain, BTreeSet::new()));
+    }
+
+    /// Names of plugins that cannot answer yet.
+    fn unready(&self) -> BTreeSet<&'static str> {
+        let continuously = self.continuously.load(Ordering::Relaxed);
+        let mut unready = BTreeSet::new();
+        for (chain, done) in self.chains().iter_mut() {
+            let Some(plugins) = chain.get().and_then(Weak::upgrade) else {
+                continue;
+            };
+            for (at, plugin) in plugins.iter().enumerate() {
+                if !continuously && done.contains(&at) {
+                    continue;
+                }
+                if plugin.ready() {
+                    done.insert(at);
+                } else {
+                    unready.insert(plugin.name());
+                }
+            }
+        }
+        unready
+    }
 }

@@ -1,6 +1,5 @@
 //! `reload`: how often the Corefile is looked at. What happens then is in [`crate::reload`].
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::setup::Made;
@@ -32,11 +31,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     if every.is_zero() {
         return Ok(None);
     }
-    let mut wanted = setup
-        .environment
-        .reload
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let wanted = &mut setup.whole.reload;
     // Several blocks may say it: the shortest holds.
     if wanted.is_none_or(|other| every < other.every) {
         *wanted = Some(Interval { every, jitter });

@@ -92,6 +92,19 @@ impl Default for Timeouts {
     }
 }
 
+/// What plugins of all blocks leave for the configuration. It takes effect when the configuration is put into service.
+#[derive(Default)]
+pub struct Whole {
+    /// What HTTP servers answer.
+    pub routes: Vec<Route>,
+    /// Whose readiness `ready` tells.
+    pub watched: Arc<super::ready::Watched>,
+    /// How long to go on answering after the end was asked for (`health { lameduck }`).
+    pub lameduck: Duration,
+    /// How often the Corefile is looked at, if `reload` says so.
+    pub reload: Option<crate::reload::Interval>,
+}
+
 /// The surroundings of a plugin while it is set up.
 pub struct Setup<'a> {
     /// What lives as long as the process.
@@ -106,8 +119,8 @@ pub struct Setup<'a> {
     pub folder: &'a Path,
     /// What is left for others of the block.
     pub draft: &'a mut Draft,
-    /// What is left for the whole instance.
-    pub routes: &'a mut Vec<Route>,
+    /// What is left for the whole configuration.
+    pub whole: &'a mut Whole,
     /// The plugin's lines in this block: at least one.
     pub lines: &'a [&'a Directive],
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,11 +16,11 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::task::JoinHandle;
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Arrived, Shared, Turn, stream};
+use super::{Arrived, Shared, Turn, seats};
 use crate::instance::{Listen, label};
 use crate::message::Transport;
 use crate::metrics::Kind;
@@ -33,54 +34,57 @@ const MESSAGE: &str = "application/dns-message";
 /// Requests of one connection at a time.
 const STREAMS_MAX: u32 = 64;
 
-/// Listens.
-pub(super) fn open(
-    shared: &Arc<Shared>,
-    address: SocketAddr,
-    tls: Option<Arc<rustls::ServerConfig>>,
-) -> std::io::Result<JoinHandle<()>> {
-    let listener = stream::listen(address)?;
-    let shared = Arc::clone(shared);
-    Ok(tokio::spawn(async move {
-        stream::accept(&listener, |stream, peer, local| {
-            let shared = Arc::clone(&shared);
-            let tls = shared.current.load().tls(&shared.listen).or(tls.clone());
-            async move {
-                let Some(tls) = tls else { return };
-                let mut tls = (*tls).clone();
-                tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-                let limits = shared.current.load().timeouts(&shared.listen);
-                let accepting = TlsAcceptor::from(Arc::new(tls)).accept(stream);
-                let Ok(Ok(stream)) = timeout(limits.read, accepting).await else {
-                    return;
-                };
-                let service = service_fn(move |request| {
-                    let shared = Arc::clone(&shared);
-                    async move {
-                        let response = answer(&shared, request, peer, local).await;
-                        count(&shared, response.status());
-                        Ok::<_, Infallible>(response)
-                    }
-                });
-                let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                server
-                    .http1()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(limits.read);
-                server
-                    .http2()
-                    .timer(TokioTimer::new())
-                    .max_concurrent_streams(STREAMS_MAX)
-                    .keep_alive_interval(Some(limits.idle));
-                let connection = server.serve_connection(TokioIo::new(stream), service);
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection ended");
+/// Takes connections until the address is closed.
+pub(super) async fn run(shared: &Arc<Shared>, listener: TcpListener) {
+    seats::accept(shared, listener, |stream, [peer, local], seat| {
+        let shared = Arc::clone(shared);
+        async move {
+            let Some(tls) = shared.instance().tls(&shared.listen) else {
+                return;
+            };
+            let mut tls = (*tls).clone();
+            tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            let limits = shared.instance().timeouts(&shared.listen);
+            let accepting = TlsAcceptor::from(Arc::new(tls)).accept(stream);
+            let Ok(Ok(stream)) = timeout(limits.read, accepting).await else {
+                return;
+            };
+            let listener = Arc::clone(&shared);
+            let service = service_fn(move |request| {
+                let (shared, asking) = (Arc::clone(&shared), seat.ask());
+                async move {
+                    let _asking = asking;
+                    let response = answer(&shared, request, peer, local).await;
+                    count(&shared, response.status());
+                    Ok::<_, Infallible>(response)
                 }
+            });
+            let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            server
+                .http1()
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits.read);
+            server
+                .http2()
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(STREAMS_MAX)
+                .keep_alive_interval(Some(limits.idle));
+            let connection = server.serve_connection(TokioIo::new(stream), service);
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = listener.closed() => {
+                    connection.as_mut().graceful_shutdown();
+                    timeout(limits.idle, connection).await.unwrap_or(Ok(()))
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended");
             }
-            .boxed()
-        })
-        .await;
-    }))
+        }
+        .boxed()
+    })
+    .await;
 }
 
 fn count(shared: &Shared, status: StatusCode) {

@@ -3,56 +3,58 @@
 //! A query about the cluster is answered where it was read ([`crate::fast`]); the others go down a chain on the
 //! runtime, as many at a time as [`SLOW_MAX`]. What is more is shed, and counted.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hickory_proto::op::Message;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
 use zone::Query;
 
-use crate::corefile::Scheme;
 use crate::fast::{Arrival, Table};
 use crate::instance::{Instance, Listen};
 use crate::message::{Outcome, Request, Transport};
-use crate::metrics::{Family, Kind};
+use crate::metrics::Family;
 use crate::plugin::tsig::Verified;
 use crate::reload::Reloader;
 
 mod cookie;
 mod encode;
 mod https;
+mod seats;
+mod sockets;
 mod stream;
 mod udp;
 
 use cookie::Cookies;
+pub use sockets::ListenError;
+pub(crate) use sockets::{Addresses, Sockets};
 
 /// Queries of one listener that are on their way down a chain at a time.
 const SLOW_MAX: usize = 4096;
 
-/// Why sockets are not open.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "listen on {scheme}://{address}: free the address, or choose another with --dns.port or `bind`"
-)]
-pub struct ListenError {
-    scheme: &'static str,
-    address: SocketAddr,
-    #[source]
-    source: std::io::Error,
-}
+/// Why a query or a connection is shed here.
+const SHED_REASONS: [&str; 5] = [
+    "too_many",
+    "cut_off",
+    "stranger",
+    "connection_closed",
+    "connection_refused",
+];
 
 /// What the sockets of one address share.
 pub(crate) struct Shared {
     listen: Listen,
     current: Arc<ArcSwap<Instance>>,
+    /// The last configuration that wanted this, once one does not: connections that are open end by it.
+    last: OnceLock<Arc<Instance>>,
     fast: ArcSwap<Table>,
-    stop: AtomicBool,
+    /// Turns true when `current` is the configuration that this was opened for.
+    serving: AtomicBool,
+    stop: watch::Sender<bool>,
     slow: Arc<Semaphore>,
     sheds: Arc<Family>,
     cookies: Cookies,
@@ -60,44 +62,29 @@ pub(crate) struct Shared {
     runtime: tokio::runtime::Handle,
 }
 
-/// An open address. Dropping it closes its sockets.
-struct Listener {
-    shared: Arc<Shared>,
-    threads: Vec<std::thread::JoinHandle<()>>,
-    tasks: Vec<JoinHandle<()>>,
-    /// What was bound, which tells the port where 0 was asked for.
-    local: SocketAddr,
-}
-
-/// The sockets of a process, which follow its configuration.
+/// A server on the sockets that its configuration names. Dropping it closes them.
 pub struct Server {
     reloader: Arc<Reloader>,
-    listeners: BTreeMap<Listen, Listener>,
-    addresses: Arc<ArcSwap<Vec<(Listen, SocketAddr)>>>,
+    addresses: Addresses,
 }
 
 impl Server {
-    /// Opens the sockets of the configuration in service. Call it inside the runtime.
+    /// Opens the sockets of the configuration in service; they follow it from now on. Call it inside the runtime.
     ///
     /// # Errors
     /// When an address cannot be listened on.
     pub fn open(reloader: Arc<Reloader>) -> Result<Self, ListenError> {
-        let mut server = Server {
+        let addresses = reloader.listen()?;
+        Ok(Server {
             reloader,
-            listeners: BTreeMap::new(),
-            addresses: Arc::default(),
-        };
-        server.apply()?;
-        Ok(server)
+            addresses,
+        })
     }
 
     /// Where plain DNS is listened on in truth.
     #[must_use]
     pub fn local_addresses(&self) -> Vec<(Listen, SocketAddr)> {
-        let listeners = self.listeners.iter();
-        listeners
-            .map(|(listen, open)| (listen.clone(), open.local))
-            .collect()
+        self.addresses.load().to_vec()
     }
 
     /// As [`Server::local_addresses`], at each instant.
@@ -112,132 +99,24 @@ impl Server {
         &self.reloader
     }
 
-    /// Follows the configuration until `stopping` turns true; sockets that stay wanted are never closed.
-    pub async fn run(mut self, mut stopping: watch::Receiver<bool>) {
-        let mut changes = self.reloader.changes();
-        loop {
-            tokio::select! {
-                changed = changes.changed() => {
-                    if changed.is_err() {
-                        break;
-                    }
-                    if let Err(error) = self.apply() {
-                        let cause = std::error::Error::source(&error).map(ToString::to_string);
-                        tracing::error!(%error, cause, "a new address is not served");
-                    }
-                }
-                _ = stopping.wait_for(|stop| *stop) => break,
-            }
-        }
+    /// Serves until `stopping` turns true, and as much longer as `health` says.
+    pub async fn run(self, mut stopping: watch::Receiver<bool>) {
+        // Whoever could stop it is gone: so is the reason to go on.
+        let _ = stopping.wait_for(|stop| *stop).await;
         let lameduck = {
             let current = self.reloader.current().load();
-            let environment = current.environment();
-            environment.ending.store(true, Ordering::Relaxed);
-            *environment
-                .lameduck
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
+            current.environment().ending.store(true, Ordering::Relaxed);
+            current.lameduck()
         };
         tokio::time::sleep(lameduck).await;
         let closing = tokio::task::spawn_blocking(move || drop(self));
         let _ = closing.await;
     }
-
-    /// Opens what is newly wanted, closes what no longer is, and shows every listener the new configuration.
-    fn apply(&mut self) -> Result<(), ListenError> {
-        let instance = self.reloader.current().load_full();
-        let wanted = instance.listens();
-        let mut failed = Ok(());
-        for listen in &wanted {
-            if let Some(open) = self.listeners.get(listen) {
-                open.shared
-                    .fast
-                    .store(Arc::new(Table::new(&instance, listen)));
-                continue;
-            }
-            match Listener::open(listen, &instance, self.reloader.current()) {
-                Ok(open) => {
-                    self.listeners.insert(listen.clone(), open);
-                }
-                Err(source) => {
-                    failed = Err(ListenError {
-                        scheme: listen.scheme.text(),
-                        address: listen.address,
-                        source,
-                    });
-                }
-            }
-        }
-        self.listeners.retain(|listen, _| wanted.contains(listen));
-        self.addresses.store(Arc::new(self.local_addresses()));
-        instance.listening();
-        failed
-    }
 }
 
-impl Listener {
-    fn open(
-        listen: &Listen,
-        instance: &Instance,
-        current: &Arc<ArcSwap<Instance>>,
-    ) -> std::io::Result<Self> {
-        let metrics = &instance.environment().metrics;
-        let shared = Arc::new(Shared {
-            listen: listen.clone(),
-            current: Arc::clone(current),
-            fast: ArcSwap::from_pointee(Table::new(instance, listen)),
-            stop: AtomicBool::new(false),
-            slow: Arc::new(Semaphore::new(SLOW_MAX)),
-            sheds: metrics.family(
-                "coredns_shed_dropped_total",
-                "Counter of the number of queries that were dropped, by reason.",
-                Kind::Counter,
-                &["reason"],
-            ),
-            cookies: Cookies::new()?,
-            turn: AtomicUsize::new(fastrand::usize(..)),
-            runtime: tokio::runtime::Handle::current(),
-        });
-        for reason in ["too_many", "cut_off", "stranger"] {
-            shared.sheds.with(&[reason]).add(0);
-        }
-        let mut listener = Listener {
-            shared: Arc::clone(&shared),
-            threads: Vec::new(),
-            tasks: Vec::new(),
-            local: listen.address,
-        };
-        match listen.scheme {
-            Scheme::Dns => {
-                let cores = std::thread::available_parallelism().map_or(1, usize::from);
-                listener.threads = udp::open(&shared, cores, &mut listener.local)?;
-                listener
-                    .tasks
-                    .push(stream::open(&shared, listener.local, None)?);
-            }
-            Scheme::Tls | Scheme::Https => {
-                let tls = instance.tls(listen);
-                let open = match listen.scheme {
-                    Scheme::Https => https::open,
-                    Scheme::Tls | Scheme::Dns => stream::open,
-                };
-                listener.tasks.push(open(&shared, listen.address, tls)?);
-            }
-        }
-        Ok(listener)
-    }
-}
-
-impl Drop for Listener {
+impl Drop for Server {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        for task in &self.tasks {
-            task.abort();
-        }
-        for thread in self.threads.drain(..) {
-            // A thread looks at `stop` several times a second; it does not panic.
-            let _ = thread.join();
-        }
+        self.reloader.close();
     }
 }
 
@@ -292,7 +171,7 @@ impl Shared {
         let asked = message.clone();
         let mut request = Request::new(message, octets, at.peer, at.local, at.transport);
         request.arrived = at.when;
-        let instance = self.current.load_full();
+        let instance = self.instance();
         let frame = encode::Frame {
             asked: &asked,
             transport: at.transport,
@@ -334,8 +213,24 @@ impl Shared {
         self.sheds.with(&[reason]).increment();
     }
 
+    fn serving(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
+    }
+
     fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        *self.stop.borrow()
+    }
+
+    /// Ends when the address is closed.
+    async fn closed(&self) {
+        let mut stop = self.stop.subscribe();
+        let _ = stop.wait_for(|stop| *stop).await.map(drop);
+    }
+
+    /// The configuration that answers.
+    fn instance(&self) -> Arc<Instance> {
+        let last = self.last.get();
+        last.map_or_else(|| self.current.load_full(), Arc::clone)
     }
 }
 

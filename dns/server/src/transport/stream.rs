@@ -1,6 +1,9 @@
 //! DNS on streams: TCP (RFC 7766) and TLS (RFC 7858). Queries of one connection are answered as they are ready.
+//!
+//! A connection holds at most [`Out`]'s 80 kB of answers, a message of 64 kB that has not arrived in full, and the
+//! [`PIPELINE_MAX`] queries that are on their way down a chain: a client that asks and does not read is not read
+//! either.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,132 +12,56 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::seats::{self, Seat};
 use super::{Arrived, Shared, Turn};
+use crate::corefile::Scheme;
 use crate::message::Transport;
-
-/// Connections to one address at a time; further ones wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 2048;
 
 /// Queries of one connection that are on their way down a chain; further ones wait to be read.
 const PIPELINE_MAX: usize = 64;
 
-/// Connections that the kernel keeps for us.
-const BACKLOG: u32 = 1024;
-
 /// Octets that are read at a time.
 const CHUNK: usize = 8 * 1024;
 
-/// Listens; with certificates, for TLS.
-pub(super) fn open(
-    shared: &Arc<Shared>,
-    address: SocketAddr,
-    tls: Option<Arc<rustls::ServerConfig>>,
-) -> std::io::Result<JoinHandle<()>> {
-    let listener = listen(address)?;
-    let shared = Arc::clone(shared);
-    let transport = if tls.is_some() {
-        Transport::Tls
-    } else {
-        Transport::Tcp
-    };
-    Ok(tokio::spawn(async move {
-        accept(&listener, |stream, peer, local| {
-            let shared = Arc::clone(&shared);
+/// Octets of answers that are written before more queries are answered.
+const WRITE_AT: usize = 16 * 1024;
+
+/// The longest message.
+const MESSAGE_MAX: usize = u16::MAX as usize;
+
+type Slow<'a> = FuturesUnordered<BoxFuture<'a, Vec<Vec<u8>>>>;
+
+/// Takes connections until the address is closed.
+pub(super) async fn run(shared: &Arc<Shared>, listener: TcpListener) {
+    seats::accept(shared, listener, |stream, [peer, local], seat| {
+        let shared = Arc::clone(shared);
+        let arrived = move |transport| Arrived {
+            peer,
+            local,
+            transport,
+            when: Instant::now(),
+        };
+        async move {
+            if shared.listen.scheme == Scheme::Dns {
+                return serve(&shared, stream, arrived(Transport::Tcp), &seat).await;
+            }
             // Certificates may have changed with the configuration.
-            let tls = shared.current.load().tls(&shared.listen).or(tls.clone());
-            async move {
-                let at = Arrived {
-                    peer,
-                    local,
-                    transport,
-                    when: Instant::now(),
-                };
-                let limits = shared.current.load().timeouts(&shared.listen);
-                match tls.filter(|_| transport == Transport::Tls) {
-                    None => serve(&shared, stream, at).await,
-                    Some(tls) => {
-                        let accepting = TlsAcceptor::from(tls).accept(stream);
-                        if let Ok(Ok(stream)) = timeout(limits.read, accepting).await {
-                            serve(&shared, stream, at).await;
-                        }
-                    }
-                }
-            }
-            .boxed()
-        })
-        .await;
-    }))
-}
-
-/// A socket that listens. The unspecified IPv6 address means every address of both families.
-pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let bind = |address: SocketAddr| {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        socket.set_reuseaddr(true)?;
-        if address.is_ipv6() {
-            let only = !address.ip().is_unspecified();
-            rustix::net::sockopt::set_ipv6_v6only(&socket, only)?;
-        }
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    match bind(address) {
-        Err(error) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
-            let no_v6 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
-            let none = rustix::io::Errno::ADDRNOTAVAIL.raw_os_error();
-            match error.raw_os_error() {
-                Some(code) if code == no_v6 || code == none => bind(SocketAddr::new(
-                    Ipv4Addr::UNSPECIFIED.into(),
-                    address.port(),
-                )),
-                _ => Err(error),
+            let Some(tls) = shared.instance().tls(&shared.listen) else {
+                return;
+            };
+            let limits = shared.instance().timeouts(&shared.listen);
+            let accepting = TlsAcceptor::from(tls).accept(stream);
+            if let Ok(Ok(stream)) = timeout(limits.read, accepting).await {
+                serve(&shared, stream, arrived(Transport::Tls), &seat).await;
             }
         }
-        bound => bound,
-    }
-}
-
-/// Takes connections for ever, a bounded number at a time. They end with the task that this runs in.
-pub(super) async fn accept(
-    listener: &TcpListener,
-    serve: impl Fn(TcpStream, SocketAddr, SocketAddr) -> BoxFuture<'static, ()>,
-) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = tokio::task::JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        let Ok(slot) = Semaphore::acquire_owned(Arc::clone(&slots)).await else {
-            return;
-        };
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let Ok(local) = stream.local_addr() else {
-            continue;
-        };
-        let _ = stream.set_nodelay(true);
-        let plain =
-            |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-        let connection = serve(stream, plain(peer), plain(local));
-        connections.spawn(async move {
-            connection.await;
-            drop(slot);
-        });
-    }
+        .boxed()
+    })
+    .await;
 }
 
 /// Answers the queries of one connection until it ends, goes quiet or breaks the rules.
@@ -142,16 +69,17 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Arc<Shared>,
     mut stream: S,
     at: Arrived,
+    seat: &Seat,
 ) {
-    let limits = shared.current.load().timeouts(&shared.listen);
+    let limits = shared.instance().timeouts(&shared.listen);
     let mut read = BytesMut::with_capacity(CHUNK);
-    let mut buffer = vec![0; usize::from(u16::MAX)];
-    let mut out: Vec<u8> = Vec::new();
-    let mut slow: FuturesUnordered<BoxFuture<'_, Vec<Vec<u8>>>> = FuturesUnordered::new();
+    let mut out = Out::new(limits.write);
+    let mut slow = Slow::new();
     let most = limits.queries.unwrap_or(usize::MAX);
     let mut taken = 0;
     loop {
-        while slow.len() < PIPELINE_MAX
+        while !out.is_full()
+            && slow.len() < PIPELINE_MAX
             && taken < most
             && let Some(octets) = message(&mut read)
         {
@@ -161,8 +89,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 ..at
             };
             let table = shared.fast.load_full();
-            match shared.quick(&octets, &at, &table, &mut buffer) {
-                Turn::Answered(length) => append(&mut out, &buffer[..length]),
+            match shared.quick(&octets, &at, &table, out.room()) {
+                Turn::Answered(length) => out.take(length),
                 Turn::Silence => {}
                 Turn::Slow => match Arc::clone(&shared.slow).try_acquire_owned() {
                     Ok(permit) => slow.push(
@@ -177,17 +105,17 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 },
             }
         }
-        if !out.is_empty() {
-            match timeout(limits.write, stream.write_all(&out)).await {
-                Ok(Ok(())) => out.clear(),
-                Ok(Err(_)) | Err(_) => return,
-            }
-            if timeout(limits.write, stream.flush()).await.is_err() {
-                return;
-            }
+        seat.set_asked(slow.len());
+        // Where it was full, there may be more whole queries to answer before anything is read.
+        let more = out.is_full();
+        if !out.write(&mut stream).await {
+            return;
+        }
+        if more {
+            continue;
         }
         if taken >= most {
-            finish(&mut stream, slow, limits.write).await;
+            finish(&mut stream, slow, out).await;
             return;
         }
         // A query that has begun to arrive must end soon.
@@ -198,38 +126,113 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         };
         let may_read = slow.len() < PIPELINE_MAX;
         let waiting = !slow.is_empty();
+        let idle = !waiting && read.is_empty();
         tokio::select! {
+            biased;
             Some(answers) = slow.next(), if waiting => {
-                answers.iter().for_each(|answer| append(&mut out, answer));
+                if !out.write_all(&mut stream, &answers).await {
+                    return;
+                }
             }
             got = timeout(patience, stream.read_buf(&mut read)), if may_read => match got {
                 Ok(Ok(0) | Err(_)) => {
-                    finish(&mut stream, slow, limits.write).await;
+                    finish(&mut stream, slow, out).await;
                     return;
                 }
-                Ok(Ok(_)) => {}
+                Ok(Ok(_)) => seat.hear(),
                 // Quiet, but answers are still on their way.
                 Err(_) if waiting && read.is_empty() => {}
                 Err(_) => return,
             },
+            // After the read, so that a query that is there is answered; who has just come has come to ask.
+            () = shared.closed(), if idle && taken > 0 => {
+                finish(&mut stream, slow, out).await;
+                return;
+            }
         }
     }
 }
 
 /// A client may close its side once it has asked; it still hears the answers.
-async fn finish<S: AsyncWrite + Unpin>(
-    stream: &mut S,
-    mut slow: FuturesUnordered<BoxFuture<'_, Vec<Vec<u8>>>>,
-    patience: Duration,
-) {
+async fn finish<S: AsyncWrite + Unpin>(stream: &mut S, mut slow: Slow<'_>, mut out: Out) {
     while let Some(answers) = slow.next().await {
-        let mut out = Vec::new();
-        answers.iter().for_each(|answer| append(&mut out, answer));
-        if !matches!(timeout(patience, stream.write_all(&out)).await, Ok(Ok(()))) {
+        if !out.write_all(stream, &answers).await || !out.write(stream).await {
             return;
         }
     }
-    let _ = timeout(patience, stream.shutdown()).await;
+    let _ = timeout(out.patience, stream.shutdown()).await;
+}
+
+/// Answers that are to be written, each behind its length: those of many queries leave together.
+struct Out {
+    /// Room for what is written at a time, and one message more. Pages of it that were never used take no memory.
+    octets: Vec<u8>,
+    used: usize,
+    /// How long the client may take to read what is written at a time.
+    patience: Duration,
+}
+
+impl Out {
+    fn new(patience: Duration) -> Self {
+        Self {
+            octets: vec![0; WRITE_AT + 2 + MESSAGE_MAX],
+            used: 0,
+            patience,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.used >= WRITE_AT
+    }
+
+    /// Room for the longest message, unless it is full.
+    fn room(&mut self) -> &mut [u8] {
+        self.octets.get_mut(self.used + 2..).unwrap_or_default()
+    }
+
+    /// Adds the message of this length that was put into the room.
+    fn take(&mut self, length: usize) {
+        let Ok(prefix) = u16::try_from(length) else {
+            return;
+        };
+        if let Some(place) = self.octets.get_mut(self.used..self.used + 2) {
+            place.copy_from_slice(&prefix.to_be_bytes());
+            self.used += 2 + length;
+        }
+    }
+
+    /// Adds messages, and writes whenever it is full. False when the client is gone or does not read.
+    async fn write_all<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        messages: &[Vec<u8>],
+    ) -> bool {
+        for message in messages {
+            if self.is_full() && !self.write(stream).await {
+                return false;
+            }
+            if let Some(place) = self.room().get_mut(..message.len()) {
+                place.copy_from_slice(message);
+                self.take(message.len());
+            }
+        }
+        true
+    }
+
+    /// Writes what was added. False when the client is gone or does not read.
+    async fn write<S: AsyncWrite + Unpin>(&mut self, stream: &mut S) -> bool {
+        let octets = self.octets.get(..self.used).unwrap_or_default();
+        if octets.is_empty() {
+            return true;
+        }
+        let writing = async {
+            stream.write_all(octets).await?;
+            stream.flush().await
+        };
+        let written = matches!(timeout(self.patience, writing).await, Ok(Ok(())));
+        self.used = 0;
+        written
+    }
 }
 
 /// Takes the next whole message off what was read.
@@ -242,12 +245,4 @@ fn message(read: &mut BytesMut) -> Option<Bytes> {
     }
     read.advance(2);
     Some(read.split_to(length).freeze())
-}
-
-fn append(out: &mut Vec<u8>, answer: &[u8]) {
-    let Ok(length) = u16::try_from(answer.len()) else {
-        return;
-    };
-    out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(answer);
 }

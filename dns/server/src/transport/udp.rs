@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// How long a thread wants to run at a time.
 const SLICE: Duration = Duration::from_micros(500);
 
-/// Opens the sockets; `local` becomes what was bound.
+/// Opens the sockets; `local` becomes what was bound. Their threads are parked until the address is served.
 pub(super) fn open(
     shared: &Arc<Shared>,
     cores: usize,
@@ -49,6 +49,9 @@ fn serve(shared: &Arc<Shared>, socket: &Arc<Datagrams>) {
         tracing::debug!(%error, "the scheduler's usual slices stay");
     }
     let mut batch = Batch::new();
+    while !shared.serving() && !shared.stopping() {
+        std::thread::park();
+    }
     while !shared.stopping() {
         let count = match socket.receive(&mut batch) {
             Ok(count) => count,
