@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `fairlead.io/balancing` | Service | `random` (the default), `maglev` or `least-connection` |
 //! | `fairlead.io/weights` | Service | `web-0=3,10.244.0.7=0`: by the name of an endpoint's Pod or by address |
+//! | `fairlead.io/flows-max` | Service | how many flows it may have at most, on each node |
 //! | `fairlead.io/weight` | EndpointSlice | the weight of each of its endpoints of which the Service says nothing |
 //!
 //! A weight is a whole number up to [`WEIGHT_MAX`]; who is not named has one. An endpoint of weight zero gets no new
@@ -19,6 +20,7 @@ use crate::objects::ObjectMeta;
 const BALANCING: &str = "fairlead.io/balancing";
 const WEIGHTS: &str = "fairlead.io/weights";
 const WEIGHT: &str = "fairlead.io/weight";
+const FLOWS_MAX: &str = "fairlead.io/flows-max";
 
 /// The largest weight: a table with a hundred places for each backend tells weights further apart hardly from none.
 const WEIGHT_MAX: u16 = 100;
@@ -39,6 +41,24 @@ pub(crate) fn choice(meta: &ObjectMeta, findings: &mut Vec<Finding>) -> Choice {
                 expected: "not random, maglev or least-connection; random holds",
             });
             Choice::Random
+        }
+    }
+}
+
+/// Reads how many flows a Service may have at most; zero where it does not say.
+pub(crate) fn flows_max(meta: &ObjectMeta, findings: &mut Vec<Finding>) -> u32 {
+    let Some(text) = meta.annotations.get(FLOWS_MAX) else {
+        return 0;
+    };
+    match text.trim().parse() {
+        Ok(number) if number > 0 => number,
+        Ok(_) | Err(_) => {
+            findings.push(Finding::Annotation {
+                at: FLOWS_MAX.to_owned(),
+                value: text.clone(),
+                expected: "not a whole number of flows above zero; there is no bound of its own",
+            });
+            0
         }
     }
 }
@@ -86,4 +106,31 @@ pub(crate) fn weight(meta: &ObjectMeta, findings: &mut Vec<Finding>) -> Option<u
 fn weight_of(text: &str) -> Option<u16> {
     let weight: u16 = text.trim().parse().ok()?;
     (weight <= WEIGHT_MAX).then_some(weight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_a_whole_number_above_zero() {
+        for (text, expected) in [
+            (None, Some(0)),
+            (Some("70"), Some(70)),
+            (Some(" 1\n"), Some(1)),
+            (Some("0"), None),
+            (Some("-1"), None),
+            (Some("many"), None),
+            (Some("4294967296"), None),
+        ] {
+            let mut meta = ObjectMeta::default();
+            if let Some(text) = text {
+                meta.annotations.insert(FLOWS_MAX.into(), text.into());
+            }
+            let mut findings = Vec::new();
+            let bound = flows_max(&meta, &mut findings);
+            assert_eq!(bound, expected.unwrap_or(0), "{text:?}");
+            assert_eq!(findings.is_empty(), expected.is_some(), "{text:?}");
+        }
+    }
 }

@@ -96,6 +96,7 @@ impl HostPorts {
         ports.retain(|port| !port.frontends.is_empty());
         Service {
             created: self.created,
+            flows_max: 0,
             ports,
         }
     }

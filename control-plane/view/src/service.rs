@@ -30,6 +30,8 @@ pub(crate) struct Declared {
     pub(crate) health_check_port: Option<u16>,
     /// How backends are chosen.
     pub(crate) choice: Choice,
+    /// How many flows it may have at most; zero where it does not say.
+    pub(crate) flows_max: u32,
     /// What it says of its endpoints' weights.
     pub(crate) weights: Weights,
     pub(crate) findings: Vec<Finding>,
@@ -70,6 +72,7 @@ impl Declared {
         let mut findings = Vec::new();
         let mut declared = Declared {
             choice: annotations::choice(&service.metadata, &mut findings),
+            flows_max: annotations::flows_max(&service.metadata, &mut findings),
             weights: annotations::weights(&service.metadata, &mut findings),
             created: moment(service.metadata.creation_timestamp.as_deref()),
             cluster_ips: Vec::new(),

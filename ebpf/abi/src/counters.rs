@@ -98,6 +98,8 @@ labelled! {
         /// A new flow should have gone to the backend's node as it came (`dsr`), and got this node's source instead: the
         /// backend is on no node of the cluster, or the client in the cluster.
         SnatInstead = 38, "snat_instead_of_dsr";
+        /// Dropped: the Service, or its namespace, has as many flows as it may have.
+        DropQuota = 39, "drop_quota";
         /// Dropped: the policies of the pod that it is for do not let it in.
         DropPolicyIngress = 40, "drop_policy_ingress";
         /// Dropped: the policies of the pod that it is from do not let it out.

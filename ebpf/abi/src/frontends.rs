@@ -118,6 +118,8 @@ pub mod flags {
     pub const LEAST: u32 = 1 << 6;
     /// What comes from outside for a backend that [`crate::backends::flags::TUNNELS`] goes there as it came.
     pub const DSR: u32 = 1 << 7;
+    /// New flows are counted against bounds ([`crate::quotas`]).
+    pub const LIMITED: u32 = 1 << 8;
 }
 
 /// Port and protocol of an entry that says: this address is a service's alone (a ClusterIP, never a node's own).

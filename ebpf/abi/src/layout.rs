@@ -9,8 +9,8 @@ use crate::{
     FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host,
     HostRouting, InsideKey, Limit, Load, Masquerade, Member, MemberKey, NodeConfig, PolicyControl,
     PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyPeerKey, PolicyPortKey,
-    PolicyVerdictKey, ReverseSocket, ReverseSocketKey, RingSlot, Source, SourceKey, SpreadWord,
-    Watcher, Watchers, policy,
+    PolicyVerdictKey, Quota, ReverseSocket, ReverseSocketKey, RingSlot, Source, SourceKey,
+    SpreadWord, Watcher, Watchers, policy,
 };
 
 /// FNV-1a over the bytes of a word and a number.
@@ -87,7 +87,7 @@ const COUNTERS: usize = 21;
 /// What came to this version since: tables by name, with a fingerprint of what they hold. A table that is added
 /// changes none that is there: an older process leaves it alone, a newer one makes it where it is not pinned yet,
 /// and the programs of both run on the same tables. So the version stays, and flows live on.
-pub const ADDED: [(&str, u64); 32] = [
+pub const ADDED: [(&str, u64); 33] = [
     (
         crate::endpoints::NAME4,
         fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } },
@@ -206,6 +206,10 @@ pub const ADDED: [(&str, u64); 32] = [
         },
     ),
     (crate::balancing::NAME, fingerprint! { Balancing { mode } }),
+    (
+        crate::quotas::NAME,
+        fingerprint! { Quota { groups, flows_max, flows, refused } },
+    ),
 ];
 
 const EVENT: u64 = fingerprint! {
@@ -270,6 +274,7 @@ mod tests {
         ("LIMITING", 4),
         ("MEMBERS", 16_286_154_081_561_788_476),
         ("BALANCING", 17_023_286_758_200_864_463),
+        ("QUOTAS", 8_401_377_514_075_658_912),
     ];
 
     #[test]

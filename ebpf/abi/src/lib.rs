@@ -31,6 +31,7 @@ pub mod loads;
 pub mod masquerade;
 pub mod members;
 pub mod policy;
+pub mod quotas;
 pub mod reverse_sockets;
 pub mod rings;
 pub mod sources;
@@ -58,6 +59,7 @@ pub use policy::{
     Conversation, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey,
     PolicyPeerKey, PolicyPortKey, PolicyVerdictKey,
 };
+pub use quotas::Quota;
 pub use reverse_sockets::{ReverseSocket, ReverseSocketKey};
 pub use rings::RingSlot;
 pub use sources::{Source, SourceKey};

@@ -5,7 +5,7 @@ pub mod masquerade;
 pub mod tunnel;
 
 use abi::flows::flags::{self, CHECKED_AT, TUNNELLED};
-use abi::frontends::flags::{CHECK_SOURCE, DROP, DSR, HASHED, HOST_ONLY, LEAST};
+use abi::frontends::flags::{CHECK_SOURCE, DROP, DSR, HASHED, HOST_ONLY, LEAST, LIMITED};
 use abi::{
     AffinityKey, BackendId, Counter, FragmentKey, FragmentPorts, Frontend, Scope, ServiceId,
     affinity, backends,
@@ -160,10 +160,12 @@ pub fn balance<F: Family, T: Tables<F>>(
         sent: Sent::FromClient,
         nested: false,
         opens: headers.transport == Transport::Tcp && opens(headers),
+        limited: false,
     };
     let begun = match found {
         Some(frontend) => {
             beginning.service = frontend.service;
+            beginning.limited = frontend.flags & LIMITED != 0;
             beginning.now_secs = tables.now_secs();
             tables.choose(frontend, &headers.tuple, &mut beginning, to)
         }
@@ -435,6 +437,8 @@ pub struct Beginning {
     sent: Sent,
     nested: bool,
     opens: bool,
+    /// Its service has a bound.
+    limited: bool,
 }
 
 /// How a flow's packets get to the backend.
@@ -553,6 +557,9 @@ pub fn begin<F: Family, T: Tables<F>>(
     beginning: &Beginning,
     to: &mut F::Flow,
 ) -> Decision {
+    if beginning.limited && !tables.takes_flow(beginning.service) {
+        return Decision::Drop(Counter::DropQuota);
+    }
     if beginning.sent == Sent::Tunnelled {
         return tunnel::begin(tables, tuple, beginning, to);
     }

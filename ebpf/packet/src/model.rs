@@ -27,6 +27,8 @@ pub(crate) struct Model {
     pub(crate) inside: Vec<(InsideKey, u32)>,
     pub(crate) members: BTreeMap<MemberKey, Member>,
     pub(crate) node: NodeConfig,
+    /// How many flows may begin; `None` for any number.
+    pub(crate) room: Cell<Option<u32>>,
     pub(crate) xdp: bool,
     pub(crate) dns: Option<DnsControl>,
     pub(crate) dns_answers: Cell<bool>,
@@ -78,6 +80,17 @@ impl Shared for Model {
         };
         let found = self.inside.iter().find(|(range, _)| holds(range));
         found.map(|(_, flags)| *flags)
+    }
+
+    fn takes_flow(&self, _service: abi::ServiceId) -> bool {
+        match self.room.get() {
+            None => true,
+            Some(0) => false,
+            Some(room) => {
+                self.room.set(Some(room - 1));
+                true
+            }
+        }
     }
 
     /// Of whole addresses.

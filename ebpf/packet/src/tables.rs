@@ -2,7 +2,7 @@
 
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, FragmentKey, FragmentPorts, Frontend,
-    InsideKey, Member, MemberKey, NodeConfig, SourceKey, SpreadWord,
+    InsideKey, Member, MemberKey, NodeConfig, ServiceId, SourceKey, SpreadWord,
 };
 
 use crate::balance::{self, Beginning};
@@ -26,6 +26,8 @@ pub trait Shared {
     fn admits(&self, key: &SourceKey) -> bool;
     /// What is known of the longest range of the cluster's that holds an address; `None` where none does.
     fn inside(&self, key: &InsideKey) -> Option<u32>;
+    /// Counts a new flow of a service against its bounds; false where it has as many as it may have.
+    fn takes_flow(&self, service: ServiceId) -> bool;
     /// What is known of an address of the cluster's own; `None` of any other.
     fn member(&self, key: &MemberKey) -> Option<Member>;
     /// The ports of a fragmented packet.

@@ -31,6 +31,7 @@ mod pins;
 mod pod_links;
 mod policy;
 mod probe;
+mod quotas;
 mod show;
 mod sockets;
 mod spec;
@@ -55,6 +56,7 @@ pub use pass::XdpPass;
 pub use pod_links::PodLinks;
 pub use policy::PolicyTable;
 pub use probe::Probe;
+pub use quotas::{Quotas, keep_quotas};
 pub use spec::Capacities;
 pub use status::{
     DnsStatus, HostRoutingStatus, LinkStatus, MasqueradeStatus, Place, ProgramStatus, RoutingMode,

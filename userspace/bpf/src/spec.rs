@@ -105,6 +105,7 @@ specs! {
     CONNECTIONS = abi::loads::CONNECTIONS, u32 => abi::Connection, "", None;
     HOST = abi::host::NAME, u32 => abi::Host, "", None;
     MEMBERS = abi::members::NAME, abi::MemberKey => abi::Member, "", None;
+    QUOTAS = abi::quotas::NAME, u32 => abi::Quota, "", None;
     BALANCING = abi::balancing::NAME, u32 => abi::Balancing, "", None;
     HOST_ROUTING = abi::host_routing::NAME, u32 => abi::HostRouting, "", None;
     DNS_NAMES = abi::dns::NAMES, abi::DnsName => abi::DnsAnswer, "", None;

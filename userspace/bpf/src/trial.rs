@@ -15,7 +15,7 @@ use crate::table::Hash;
 use crate::{Error, Flow, TestRun, View, spec, sys};
 
 /// The tables that programs write, of which a trial has its own.
-const WRITTEN: [&str; 12] = [
+const WRITTEN: [&str; 13] = [
     abi::affinity::NAME,
     abi::flows::NAME4,
     abi::flows::NAME6,
@@ -25,6 +25,7 @@ const WRITTEN: [&str; 12] = [
     abi::reverse_sockets::NAME,
     abi::dns::SCRATCH,
     abi::limits::NAME,
+    abi::quotas::NAME,
     abi::counters::NAME,
     // Nobody watches a trial.
     abi::events::SWITCHES,
@@ -32,11 +33,12 @@ const WRITTEN: [&str; 12] = [
 ];
 
 /// Those of them whose length is part of the layout, and more than is needed here.
-const LONG: [&str; 4] = [
+const LONG: [&str; 5] = [
     abi::policy::FLOWS4,
     abi::policy::FLOWS6,
     abi::fragments::NAME,
     abi::limits::NAME,
+    abi::quotas::NAME,
 ];
 
 /// Entries of the tables of its own, at most.

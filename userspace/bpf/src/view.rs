@@ -10,7 +10,7 @@ use abi::{
     Affinity, AffinityKey, Backend, BackendId, Balancing, Counter, CounterValue, Device, DnsAnswer,
     DnsControl, DnsName, Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
     FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Limit, Load, Member,
-    MemberKey, NodeConfig, ReverseSocket, ReverseSocketKey, RingSlot, Source, SourceKey,
+    MemberKey, NodeConfig, Quota, ReverseSocket, ReverseSocketKey, RingSlot, Source, SourceKey,
     SpreadWord,
 };
 use plan::{FrontendKey, Tables};
@@ -67,6 +67,7 @@ pub struct View {
     pub(crate) endpoints6: Hash<[u8; 16], Endpoint>,
     pub(crate) sources: Hash<SourceKey, Source>,
     pub(crate) members: Hash<MemberKey, Member>,
+    quotas: Hash<u32, Quota>,
     balancing: OwnedFd,
     host: OwnedFd,
     host_routing: OwnedFd,
@@ -111,6 +112,7 @@ impl View {
             endpoints6: Hash::open(&pins, spec::ENDPOINTS6, read_only)?,
             sources: Hash::open(&pins, spec::SOURCES, read_only)?,
             members: Hash::open(&pins, spec::MEMBERS, read_only)?,
+            quotas: Hash::open(&pins, spec::QUOTAS, true)?,
             balancing: open_pinned(&pins, &spec::BALANCING, read_only)?.0,
             host: open_pinned(&pins, &spec::HOST, read_only)?.0,
             host_routing: open_pinned(&pins, &spec::HOST_ROUTING, read_only)?.0,
@@ -282,6 +284,15 @@ impl View {
         Ok(self.members.entries(usize::MAX)?.into_iter().collect())
     }
 
+    /// Bounds on flows, and which of them hold for a service.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn quotas(&self) -> Result<Vec<(u32, Quota)>, Error> {
+        self.quotas.entries(usize::MAX)
+    }
+
     /// How external traffic gets to backends of other nodes, as the agent was told.
     ///
     /// # Errors
@@ -407,6 +418,7 @@ impl View {
                 self.masquerading.inside.capacity(),
             ),
             hash!(MEMBERS, members),
+            hash!(QUOTAS, quotas),
         ];
         fills.extend(self.policies.fill()?);
         Ok(fills)

@@ -260,6 +260,13 @@ pub(crate) struct DatapathFlags {
     /// another node. Every node must run Fairlead for any but `snat`, and the network let the answers pass
     #[arg(long, value_enum, default_value_t)]
     pub(crate) load_balancing_mode: LoadBalancing,
+    /// How many flows a Service may have on this node at most, where its annotation fairlead.io/flows-max does not say; 0
+    /// for any number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) service_flows_max: u32,
+    /// How many flows the Services of a namespace may have together on this node at most; 0 for any number
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) namespace_flows_max: u32,
     /// Which addresses of the node serve NodePorts: ranges, or `primary` for the first of each family that the Node
     /// object names; all unless given
     #[arg(long, value_name = "CIDRS", default_value = "")]

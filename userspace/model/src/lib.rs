@@ -16,6 +16,8 @@ pub struct Service {
     /// Any number that grows with the time of creation: of two services that claim one frontend, the lower
     /// one has it.
     pub created: u64,
+    /// How many flows it may have at most; zero where it does not say.
+    pub flows_max: u32,
     /// Ports, one for each pair of port and family. Empty when there is nothing to balance.
     pub ports: Vec<ServicePort>,
 }

@@ -36,14 +36,19 @@ impl LeadsTo {
 
 /// By port, the entries that it wants, what matters most first. An entry that two ports name is the first
 /// one's.
-pub(crate) fn entries(service: &Service, mode: Mode) -> Vec<Vec<Wanted>> {
+pub(crate) fn entries(service: &Service, mode: Mode, limits: bool) -> Vec<Vec<Wanted>> {
     let mut seen = BTreeSet::new();
+    let limited = if limits || service.flows_max != 0 {
+        frontends::flags::LIMITED
+    } else {
+        0
+    };
     let mut of_port = |port: &ServicePort| {
         let proto = port.protocol.number();
         let ports = port.frontends.iter().map(|f| Wanted {
             key: frontend_key(f.addr, f.port, proto, scope(f.clients)),
             leads_to: LeadsTo::Ring {
-                flags: flags(port, f, mode),
+                flags: flags(port, f, mode) | limited,
             },
         });
         let own = port

@@ -37,6 +37,10 @@ pub struct Planner {
     waiting: BTreeSet<ServiceKey>,
     epoch: Epoch,
     mode: Mode,
+    /// Every service has a bound on its flows.
+    limits: bool,
+    /// Those that name one.
+    bounded: BTreeSet<ServiceKey>,
 }
 
 /// Numbers the turns of a planner.
@@ -158,6 +162,8 @@ impl Planner {
             waiting: BTreeSet::new(),
             epoch: 0,
             mode: Mode::Snat,
+            limits: false,
+            bounded: BTreeSet::new(),
         }
     }
 
@@ -168,6 +174,24 @@ impl Planner {
         self.mode = mode;
         self.holdings.tunnels = mode != Mode::Snat;
         self
+    }
+
+    /// Says whether every service has a bound on its flows, as [`Planner::with_mode`] says its way.
+    #[must_use]
+    pub fn with_limits(mut self, limits: bool) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Every service that has a bound on its flows, with its identifiers and the bound that it names; zero where it
+    /// names none.
+    pub fn bounded(&self) -> impl Iterator<Item = (&ServiceKey, &[ServiceId], u32)> {
+        let every = self.services.iter().filter(|_| self.limits);
+        let some = self.bounded.iter().filter(|_| !self.limits);
+        let some = some.filter_map(|key| self.services.get_key_value(key));
+        every
+            .chain(some)
+            .map(|(key, planned)| (key, &*planned.ids, planned.service.flows_max))
     }
 
     /// Plans changed services; `None` means that nothing is wanted of it any more. What the kernel held
@@ -296,6 +320,11 @@ impl Planner {
             turn,
         );
         let (ids, problems) = old.map_or_else(Default::default, |old| (old.ids, old.problems));
+        if service.as_ref().is_some_and(|it| it.flows_max != 0) {
+            self.bounded.insert(key.clone());
+        } else {
+            self.bounded.remove(key);
+        }
         if let Some(service) = service {
             let planned = Planned {
                 service,
@@ -339,7 +368,11 @@ impl Planner {
             turn.touched.insert(*id);
         }
         let (mut ids, mut problems) = (Vec::new(), Vec::new());
-        for (port, wanted) in service.ports.iter().zip(entries(&service, self.mode)) {
+        for (port, wanted) in service
+            .ports
+            .iter()
+            .zip(entries(&service, self.mode, self.limits))
+        {
             let mut granted = Vec::with_capacity(wanted.len());
             for wanted in wanted {
                 match &self.frontends[&wanted.key].owner {

@@ -156,6 +156,7 @@ impl fmt::Display for Tables {
                 (frontends::flags::HASHED, " hashed"),
                 (frontends::flags::LEAST, " least-connection"),
                 (frontends::flags::DSR, " dsr"),
+                (frontends::flags::LIMITED, " limited"),
             ] {
                 if frontend.flags & flag != 0 {
                     f.write_str(word)?;

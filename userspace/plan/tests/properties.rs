@@ -402,8 +402,11 @@ fn port(hosts: u8) -> impl Strategy<Value = ServicePort> {
 }
 
 fn service(hosts: u8) -> impl Strategy<Value = Service> {
-    (0..3u64, prop::collection::vec(port(hosts), 0..3))
-        .prop_map(|(created, ports)| Service { created, ports })
+    (0..3u64, prop::collection::vec(port(hosts), 0..3)).prop_map(|(created, ports)| Service {
+        created,
+        flows_max: 0,
+        ports,
+    })
 }
 
 fn key() -> impl Strategy<Value = ServiceKey> {
@@ -611,7 +614,11 @@ fn many(n: u32) -> Vec<(ServiceKey, Service)> {
         let ports = vec![port];
         (
             ServiceKey::new("default", &format!("s{i}")),
-            Service { created: 0, ports },
+            Service {
+                created: 0,
+                flows_max: 0,
+                ports,
+            },
         )
     };
     (0..n).map(service).collect()

@@ -23,6 +23,7 @@ pub struct Balancer {
     health_checked: BTreeSet<ServiceKey>,
     unserved: BTreeMap<ServiceKey, NoLocalEndpoints>,
     mode: Mode,
+    limits: bool,
 }
 
 /// What is wrong with a service, by who found it.
@@ -64,6 +65,7 @@ impl Balancer {
             health_checked: BTreeSet::new(),
             unserved: BTreeMap::new(),
             mode: Mode::Snat,
+            limits: false,
         }
     }
 
@@ -72,6 +74,14 @@ impl Balancer {
     pub fn with_mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self.planner = self.planner.with_mode(mode);
+        self
+    }
+
+    /// Says whether every Service has a bound on its flows; without, those have one that say so.
+    #[must_use]
+    pub fn with_limits(mut self, limits: bool) -> Self {
+        self.limits = limits;
+        self.planner = self.planner.with_limits(limits);
         self
     }
 
@@ -228,7 +238,9 @@ impl Balancer {
 
     /// Starts again from what the kernel really holds: a step failed, or somebody else wrote there.
     pub fn start_over(&mut self, kernel: &Tables, capacities: Capacities, named: Named) {
-        self.planner = Planner::restore(kernel, capacities, named).with_mode(self.mode);
+        self.planner = Planner::restore(kernel, capacities, named)
+            .with_mode(self.mode)
+            .with_limits(self.limits);
         self.complete = false;
         for (key, troubled) in &mut self.troubled {
             if !troubled.problems.is_empty() || !troubled.refused.is_empty() {

@@ -8,6 +8,7 @@ use abi::NodeConfig;
 use bpf::{Datapath, Fill, Flow};
 use client::Client;
 use futures_util::{FutureExt, StreamExt};
+use model::ServiceKey;
 use plan::{Capacities, Epoch, Named, Step, Store, Table};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -28,7 +29,7 @@ use crate::policy::PolicyTask;
 use crate::vanished::Vanishing;
 use crate::{
     Balancer, Error, Settings, Trouble, apply, crowd, grace, inputs, members, metrics, policy,
-    takeover,
+    quotas, takeover,
 };
 
 /// Follows the API server and keeps the kernel's tables right, until `shutdown` turns true; with
@@ -48,6 +49,7 @@ pub async fn run(
     loop {
         let again = proxy.again;
         let pods_due = proxy.pods_due;
+        let bounds_due = proxy.bounds_due;
         let release = proxy.cooling.front().map(|(when, _)| *when);
         let vanishing = proxy.vanishing.due();
         let held_until = proxy.held_until;
@@ -85,9 +87,14 @@ pub async fn run(
                     proxy.program(Instant::now())?;
                 }
             }
+            () = sleep_until(bounds_due.unwrap_or_else(Instant::now)), if bounds_due.is_some() => {
+                proxy.bounds_due = None;
+                proxy.set_bounds();
+            }
             () = sleep_until(release.unwrap_or_else(Instant::now)), if release.is_some() => {
                 proxy.release()?;
             }
+            Some(refused) = proxy.refusals.recv() => proxy.tell_refusals(refused),
             Some(crowd) = proxy.crowd.recv() => {
                 proxy.make_room_for_clients(&crowd);
             }
@@ -144,6 +151,12 @@ struct Proxy {
     balancer: Balancer,
     capacities: Capacities,
     node: Option<NodeConfig>,
+    groups: quotas::Groups,
+    /// When the bounds on flows are to be gone through again.
+    bounds_due: Option<Instant>,
+    quotas: quotas::Keeper,
+    /// Tells whose new flows found no room.
+    refusals: mpsc::Receiver<Vec<(ServiceKey, String)>>,
     nodes: PodRanges,
     /// The Nodes have other addresses than the programs know.
     nodes_moved: bool,
@@ -232,6 +245,7 @@ impl Proxy {
         }
         let takes_over = settings.take_over_kube_proxy;
         let root = settings.datapath.bpffs_root.clone();
+        let (quotas, refusals) = quotas::Keeper::start(root.clone());
         let leaving = Leaving::start(settings.datapath.bpffs_root.clone());
         if !settings.masquerade {
             let table = bpf::Masquerading::open(&settings.datapath.bpffs_root)?;
@@ -249,13 +263,18 @@ impl Proxy {
         };
         let proxy = Proxy {
             balancer: Balancer::new(services, &kernel, capacities, named)
-                .with_mode(settings.load_balancing),
+                .with_mode(settings.load_balancing)
+                .with_limits(settings.flow_limits.any()),
             events: Events::start(client.clone(), &settings.node_name, About::Service),
             settings,
             datapath,
             attachments,
             capacities,
             node: None,
+            groups: quotas::Groups::default(),
+            bounds_due: None,
+            quotas,
+            refusals,
             nodes: PodRanges::default(),
             nodes_moved: false,
             grace: None,
@@ -318,6 +337,13 @@ impl Proxy {
             }
         }
         self.leaving.tell(&turn.left);
+        if self.settings.flow_limits.any() && !first {
+            // All of them are gone through, which would take longer than a turn.
+            self.bounds_due
+                .get_or_insert_with(|| Instant::now() + quotas::WAIT);
+        } else {
+            self.set_bounds();
+        }
         if self.settings.reset_dead_backends {
             self.vanishing.note(&turn.left);
         }
@@ -694,6 +720,23 @@ impl Proxy {
 
     fn fold(&mut self, input: Input) {
         self.nodes_moved |= input.fold(self.balancer.services_mut(), &mut self.nodes);
+    }
+
+    /// Says who may have how many flows.
+    fn set_bounds(&mut self) {
+        let services = self.balancer.planner().bounded();
+        let bounds = self.groups.bounds(services, self.settings.flow_limits);
+        self.quotas.set(bounds);
+    }
+
+    /// Says of Services that new flows of theirs found no room.
+    fn tell_refusals(&self, refused: Vec<(ServiceKey, String)>) {
+        for (key, message) in refused {
+            let service = key.to_string();
+            warn!(service, message, "is at its bound");
+            let reason = "FlowQuota";
+            self.events.tell(&key, &[Trouble { reason, message }]);
+        }
     }
 
     /// Tells the programs which addresses are the cluster's own.

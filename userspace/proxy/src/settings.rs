@@ -7,6 +7,7 @@ use abi::balancing::Mode;
 use tokio::sync::watch;
 use view::NodePortAddresses;
 
+use crate::quotas::FlowLimits;
 use crate::routing::HostRouting;
 use crate::status::Status;
 
@@ -25,6 +26,8 @@ pub struct Settings {
     pub pod_links: bool,
     /// How XDP is attached to the devices.
     pub xdp: bpf::XdpMode,
+    /// How many flows a Service, and a namespace, may have.
+    pub flow_limits: FlowLimits,
     /// How external traffic gets to backends of other nodes.
     pub load_balancing: Mode,
     /// Which way packets for pods of this node take.
@@ -66,6 +69,7 @@ impl Settings {
             devices: Vec::new(),
             pod_links: true,
             xdp: bpf::XdpMode::Auto,
+            flow_limits: FlowLimits::default(),
             load_balancing: Mode::Snat,
             host_routing: HostRouting::Auto,
             node_port_addresses: NodePortAddresses::All,

@@ -32,6 +32,8 @@ pub struct Start {
     pub connections: HashMap<BackendId, u64>,
     /// The node.
     pub node: NodeConfig,
+    /// Bounds on flows.
+    pub quotas: BTreeMap<u32, abi::Quota>,
     /// The cluster's own addresses.
     pub members: BTreeMap<MemberKey, Member>,
     /// What the holder of the DNS zone says of this node's instance, where it ever said anything, and whether that
@@ -60,6 +62,8 @@ pub struct Memory {
     /// Numbers that stand in for chance, before those of the generator.
     chances: RefCell<VecDeque<u32>>,
     seed: Cell<u64>,
+    /// How many flows groups have by now.
+    began: RefCell<HashMap<u32, u32>>,
     /// What was counted while a flow began.
     pub(crate) counted: RefCell<Vec<Counter>>,
 }
@@ -177,6 +181,21 @@ impl Shared for Memory {
             .filter(|(range, _)| holds(range))
             .max_by_key(|(range, _)| range.prefix_len);
         longest.map(|(_, flags)| *flags)
+    }
+
+    fn takes_flow(&self, service: abi::ServiceId) -> bool {
+        let quotas = &self.start.quotas;
+        let groups = quotas.get(&service).map_or([0; 2], |quota| quota.groups);
+        let mut began = self.began.borrow_mut();
+        groups.iter().filter(|group| **group != 0).all(|group| {
+            let Some(quota) = quotas.get(group) else {
+                return true;
+            };
+            let count = began.entry(*group).or_insert(quota.flows);
+            let takes = *count < quota.flows_max;
+            *count += u32::from(takes);
+            takes
+        })
     }
 
     fn member(&self, key: &MemberKey) -> Option<Member> {

@@ -60,6 +60,7 @@ impl Services {
         }
         model::Service {
             created: declared.created,
+            flows_max: declared.flows_max,
             ports,
         }
     }

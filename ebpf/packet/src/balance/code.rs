@@ -57,6 +57,7 @@ pub const fn beginning(code: u32) -> Decision {
     const SNAT_EXHAUSTED: u32 = DROP + Counter::DropSnatExhausted as u32;
     const NO_LOCAL_ENDPOINT: u32 = DROP + Counter::DropNoLocalEndpoint as u32;
     const SOURCE: u32 = DROP + Counter::DropSource as u32;
+    const QUOTA: u32 = DROP + Counter::DropQuota as u32;
     match code {
         PASS => Decision::Pass,
         NEW => Decision::Rewrite(Kind::New),
@@ -67,6 +68,7 @@ pub const fn beginning(code: u32) -> Decision {
         SNAT_EXHAUSTED => Decision::Drop(Counter::DropSnatExhausted),
         NO_LOCAL_ENDPOINT => Decision::Drop(Counter::DropNoLocalEndpoint),
         SOURCE => Decision::Drop(Counter::DropSource),
+        QUOTA => Decision::Drop(Counter::DropQuota),
         _ => Decision::Drop(Counter::DropNoBackend),
     }
 }

@@ -127,6 +127,7 @@ pub fn leave<F: Family, T: Tables<F>>(
         sent: Sent::FromNode,
         nested,
         opens: false,
+        limited: false,
     };
     let mut round = 0;
     loop {

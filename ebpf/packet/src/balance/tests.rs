@@ -81,6 +81,29 @@ fn tuple(client: u8, sport: u16, service: u8) -> Flow4 {
     )
 }
 
+#[test]
+fn a_service_at_its_bound_begins_no_flow_and_keeps_those_that_it_has() {
+    let mut model = model(0);
+    for frontend in model.frontends.values_mut().take(1) {
+        frontend.flags = LIMITED;
+    }
+    model.room.set(Some(2));
+    let new = Decision::Rewrite(Kind::New);
+    let full = Decision::Drop(Counter::DropQuota);
+    for (sport, expected) in [(1, new), (2, new), (3, full)] {
+        let tuple = tuple(9, sport, 1);
+        assert_eq!(
+            send(&model, Place::Pod, tuple, tcp::SYN).0,
+            expected,
+            "{sport}"
+        );
+    }
+    let known = send(&model, Place::Pod, tuple(9, 1, 1), tcp::ACK).0;
+    assert_eq!(known, Decision::Rewrite(Kind::Forward));
+    let other = send(&model, Place::Pod, tuple(9, 3, 2), tcp::SYN).0;
+    assert_eq!(other, new, "another service has no bound");
+}
+
 fn send(model: &Model, place: Place, tuple: Flow4, flags: u8) -> (Decision, Flow4) {
     let mut to = tuple;
     let decision = balance(model, place, IFINDEX, &mut headers(tuple, flags), &mut to);

@@ -7,7 +7,7 @@
 //! the flow label. The backend's node chooses nothing: it takes the header off, and begins an ordinary flow to the backend
 //! that it was told.
 
-use abi::frontends::flags::HOST_ONLY;
+use abi::frontends::flags::{HOST_ONLY, LIMITED};
 use abi::members::flags::{HERE, KNOWN, NODE};
 use abi::{Backend, Counter, Frontend, MemberKey, Scope, backends};
 use zerocopy::network_endian::U16;
@@ -224,6 +224,7 @@ pub fn arrive<F: Family, T: Tables<F>>(
         sent: Sent::FromClient,
         nested: false,
         opens: begins && headers.transport == Transport::Tcp,
+        limited: frontend.flags & LIMITED != 0,
     };
     let tuple = &headers.tuple;
     *to = F::Flow::new(tuple.saddr(), backend, tuple.sport(), port, tuple.proto());

@@ -14,9 +14,10 @@ use abi::{
     DnsAnswer, DnsControl, DnsName, Endpoint, Event, Flow4, Flow6, FlowState4, FlowState6,
     FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Limit,
     Load, Masquerade, Member, NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink,
-    PolicyLinkKey, PolicyVerdictKey, ReverseSocket, ReverseSocketKey, RingSlot, Source, SpreadWord,
-    Watchers, affinity, backends, counters, devices, dns, endpoints, events, flows, fragments,
-    frontends, limits, masquerade, members, policy, reverse_sockets, rings, sources, spreads,
+    PolicyLinkKey, PolicyVerdictKey, Quota, ReverseSocket, ReverseSocketKey, RingSlot, Source,
+    SpreadWord, Watchers, affinity, backends, counters, devices, dns, endpoints, events, flows,
+    fragments, frontends, limits, masquerade, members, policy, quotas, reverse_sockets, rings,
+    sources, spreads,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{
@@ -135,6 +136,12 @@ pub(crate) static SOURCES: LpmTrie<[u32; 5], Source, { sources::CAPACITY as usiz
 #[btf_map]
 pub(crate) static MEMBERS: LpmTrie<[u32; 4], Member, { members::CAPACITY as usize }> =
     LpmTrie::new();
+
+/// Replaced whole by the agent; in between the programs count on any CPU, in single words, and a lost count is made up
+/// when the agent counts.
+#[btf_map]
+pub(crate) static QUOTAS: HashMap<u32, Quota, { quotas::CAPACITY as usize }, NO_PREALLOC> =
+    HashMap::new();
 
 /// The agent's own.
 #[btf_map]

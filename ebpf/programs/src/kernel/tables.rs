@@ -4,7 +4,7 @@ use abi::flows::flags::CLOSING;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, Endpoint, Flow4, Flow6, FlowState4,
     FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, InsideKey,
-    Member, MemberKey, NodeConfig, SourceKey, SpreadWord, devices,
+    Member, MemberKey, NodeConfig, ServiceId, SourceKey, SpreadWord, devices,
 };
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
@@ -14,7 +14,8 @@ use packet::{Address as _, Decision, Family, Inserted, Shared, Tables, V4, V6};
 
 use super::maps::{
     AFFINITY, BACKENDS, CONFIG, DEVICES, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRAGMENTS,
-    FRONTENDS4, FRONTENDS6, HOST, HOST_ROUTING, INSIDE, LOADS, MEMBERS, RINGS, SOURCES, SPREADS,
+    FRONTENDS4, FRONTENDS6, HOST, HOST_ROUTING, INSIDE, LOADS, MEMBERS, QUOTAS, RINGS, SOURCES,
+    SPREADS,
 };
 use super::{dns, outlined};
 
@@ -74,6 +75,15 @@ impl Shared for Maps {
     }
 
     #[inline(always)]
+    fn takes_flow(&self, service: ServiceId) -> bool {
+        // SAFETY: the entry is copied out before anything else touches the map.
+        let Some(groups) = unsafe { QUOTAS.get(service) }.map(|quota| quota.groups) else {
+            return true;
+        };
+        has_room(groups[0]) && has_room(groups[1])
+    }
+
+    #[inline(always)]
     fn member(&self, key: &MemberKey) -> Option<Member> {
         let words: [u32; 5] = zerocopy::transmute!(*key);
         let [prefix_len, data @ ..] = words;
@@ -123,6 +133,28 @@ impl Shared for Maps {
         // SAFETY: the helper takes nothing and cannot fail. Kernel 5.11 (d05512618056); a clock that advances
         // once a tick is enough for seconds, and reading it costs no more than memory.
         (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
+    }
+}
+
+/// Counts a new flow of a group; false where that has as many as it may have.
+#[inline(always)]
+fn has_room(group: u32) -> bool {
+    if group == 0 {
+        return true;
+    }
+    let Some(quota) = QUOTAS.get_ptr_mut(group) else {
+        return true;
+    };
+    // SAFETY: the pointer comes from the kernel and its element stays mapped until the program ends. Each word is aligned
+    // and written whole; two CPUs that count at once may lose one.
+    unsafe {
+        let takes = (*quota).flows < (*quota).flows_max;
+        if takes {
+            (*quota).flows += 1;
+        } else {
+            (*quota).refused += 1;
+        }
+        takes
     }
 }
 

@@ -46,6 +46,10 @@ pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<prox
             Xdp::Generic => bpf::XdpMode::Generic,
             Xdp::Off => bpf::XdpMode::Off,
         },
+        flow_limits: proxy::FlowLimits {
+            service: flags.service_flows_max,
+            namespace: flags.namespace_flows_max,
+        },
         load_balancing: match flags.load_balancing_mode {
             LoadBalancing::Snat => Mode::Snat,
             LoadBalancing::Dsr => Mode::Dsr,

@@ -26,8 +26,8 @@ impl Planner {
         turn: &mut Turn,
     ) {
         let keys = |service: Option<&Service>| -> BTreeSet<FrontendKey> {
-            // The keys do not depend on the mode.
-            let entries = service.map_or(Vec::new(), |service| entries(service, Mode::Snat));
+            // The keys depend on neither mode nor bounds.
+            let entries = service.map_or(Vec::new(), |service| entries(service, Mode::Snat, false));
             entries
                 .into_iter()
                 .flatten()

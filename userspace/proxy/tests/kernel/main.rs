@@ -8,6 +8,7 @@ mod growth;
 mod leaving;
 mod pod_network;
 mod policy;
+mod quotas;
 mod recovery;
 mod routing;
 mod support;

@@ -14,6 +14,7 @@ mod kernel;
 mod limit;
 mod masquerade;
 mod policy;
+mod quota;
 mod refusing;
 mod tunnel;
 mod weight;

@@ -23,10 +23,10 @@ const BOUNDS: [(&str, u32); 14] = [
     ("getpeername6", 300),
     ("sock_release", 50),
     ("pod_egress", 16_500),
-    ("device_egress", 19_300),
-    ("pod_ingress", 58_600),
+    ("device_egress", 19_400),
+    ("pod_ingress", 58_700),
     ("device_ingress", 68_900),
-    ("device_xdp", 35_700),
+    ("device_xdp", 36_100),
 ];
 
 #[test]

@@ -165,6 +165,7 @@ fn what_cannot_go_so_gets_the_node_s_source() {
             sent: Sent::FromClient,
             nested: false,
             opens: true,
+            limited: false,
         };
         let key = V4::frontend_key(VIP, 80.into(), 6, Scope::Any);
         let frontend = *Tables::<V4>::frontend(&model, &key).expect("it is there");
