@@ -155,21 +155,33 @@ impl Listener {
         for reason in super::SHED_REASONS {
             shared.sheds.with(&[reason]).add(0);
         }
-        let mut listener = Listener {
-            shared: Arc::clone(&shared),
-            threads: Vec::new(),
-            waiting: None,
-            accepting: None,
-            local: listen.address,
+        let mut tries = if listen.address.port() == 0 { 8 } else { 1 };
+        let (tcp, local, threads) = loop {
+            let tcp = listen::tcp(listen.address, shares)?;
+            let port = tcp.local_addr()?.port();
+            let local = SocketAddr::new(listen.address.ip(), port);
+            if listen.scheme != Scheme::Dns {
+                break (tcp, local, Vec::new());
+            }
+            tries -= 1;
+            match udp::open(&shared, local) {
+                Ok(threads) => break (tcp, local, threads),
+                // Any port will do, and this one is free for streams alone.
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries > 0 => {}
+                Err(error) => {
+                    // For threads that were begun.
+                    shared.stop.send_replace(true);
+                    return Err(error);
+                }
+            }
         };
-        if listen.scheme == Scheme::Dns {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            listener.threads = udp::open(&shared, cores, &mut listener.local)?;
-        }
-        let tcp = listen::tcp(listener.local, shares)?;
-        listener.local.set_port(tcp.local_addr()?.port());
-        listener.waiting = Some(tcp);
-        Ok(listener)
+        Ok(Listener {
+            shared,
+            threads,
+            waiting: Some(tcp),
+            accepting: None,
+            local,
+        })
     }
 
     /// Begins to take queries.

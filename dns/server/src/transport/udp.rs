@@ -18,18 +18,15 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// How long a thread wants to run at a time.
 const SLICE: Duration = Duration::from_micros(500);
 
-/// Opens the sockets; `local` becomes what was bound. Their threads are parked until the address is served.
+/// Opens the sockets. Their threads are parked until the address is served.
 pub(super) fn open(
     shared: &Arc<Shared>,
-    cores: usize,
-    local: &mut SocketAddr,
+    local: SocketAddr,
 ) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut sockets = Vec::with_capacity(cores);
     for _ in 0..cores {
-        let socket = Datagrams::bind(*local, PATIENCE)?;
-        // The others must have the port that the first was given.
-        local.set_port(socket.local_addr().port());
-        sockets.push(Arc::new(socket));
+        sockets.push(Arc::new(Datagrams::bind(local, PATIENCE)?));
     }
     sockets
         .into_iter()
@@ -50,7 +47,7 @@ fn serve(shared: &Arc<Shared>, socket: &Arc<Datagrams>) {
     }
     let mut batch = Batch::new();
     while !shared.serving() && !shared.stopping() {
-        std::thread::park();
+        std::thread::park_timeout(PATIENCE);
     }
     while !shared.stopping() {
         let count = match socket.receive(&mut batch) {
