@@ -124,9 +124,12 @@ impl Reloader {
         instance
             .start()
             .map_err(|(address, error)| ReloadError::Listen(address, error))?;
-        let before = self.current.swap(Arc::clone(&instance));
+        if let Some(sockets) = &*sockets {
+            sockets.part(&instance, &self.current.load_full());
+        }
+        self.current.store(Arc::clone(&instance));
         if let (Some(sockets), Some(bound)) = (&mut *sockets, bound) {
-            sockets.follow(bound, &instance, &before);
+            sockets.follow(bound, &instance);
         }
         self.tell_version();
         self.changed.send_modify(|generation| *generation += 1);
@@ -140,7 +143,7 @@ impl Reloader {
         let instance = self.current.load_full();
         let mut sockets = Sockets::default();
         let bound = sockets.bind(&instance, &self.current)?;
-        sockets.follow(bound, &instance, &instance);
+        sockets.follow(bound, &instance);
         let addresses = Arc::clone(sockets.addresses());
         *open = Some(sockets);
         Ok(addresses)

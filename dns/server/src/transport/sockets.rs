@@ -94,30 +94,38 @@ impl Sockets {
         Ok(Bound(bound))
     }
 
+    /// Has what the next configuration does not want answer by the one `before` it to the end.
+    pub(crate) fn part(&self, next: &Instance, before: &Arc<Instance>) {
+        let wanted = next.listens();
+        for (listen, listener) in &self.listeners {
+            if !wanted.contains(listen) {
+                // Set once: nobody wants it again.
+                let _ = listener.shared.last.set(Arc::clone(before));
+            }
+        }
+    }
+
     /// Follows a configuration that is in service from now on: serves what was bound for it, closes what it does not
-    /// want, and shows it to the others. Sockets that stay wanted are never closed.
-    ///
-    /// Connections to what is closed end once their queries are answered, by the configuration `before`.
-    pub(crate) fn follow(
-        &mut self,
-        Bound(bound): Bound,
-        instance: &Instance,
-        before: &Arc<Instance>,
-    ) {
+    /// want, and shows it to the others. Sockets that stay wanted are never closed, and who is connected to those that
+    /// are still gets answers.
+    pub(crate) fn follow(&mut self, Bound(bound): Bound, instance: &Instance) {
+        let wanted = instance.listens();
         for (listen, open) in &self.listeners {
-            let table = Table::new(instance, listen);
-            open.shared.fast.store(Arc::new(table));
+            if wanted.contains(listen) {
+                let table = Table::new(instance, listen);
+                open.shared.fast.store(Arc::new(table));
+            }
         }
         for (listen, mut listener) in bound {
             listener.serve();
             self.listeners.insert(listen, listener);
         }
-        let wanted = instance.listens();
         let unwanted = self
             .listeners
             .extract_if(.., |listen, _| !wanted.contains(listen));
-        for (_, listener) in unwanted {
-            listener.retire(before);
+        for (_, mut listener) in unwanted {
+            // Not aborted with the rest: it ends by itself, when its connections have ended.
+            drop(listener.accepting.take());
         }
         let open = self.listeners.iter();
         let local = open.map(|(listen, open)| (listen.clone(), open.local));
@@ -200,13 +208,6 @@ impl Listener {
                 Scheme::Dns | Scheme::Tls => stream::run(&shared, tcp).await,
             }
         }));
-    }
-
-    /// Takes no more queries. Who is connected still gets answers, by the configuration that this was open for.
-    fn retire(mut self, last: &Arc<Instance>) {
-        let _ = self.shared.last.set(Arc::clone(last));
-        // Not aborted: it ends by itself.
-        drop(self.accepting.take());
     }
 }
 
