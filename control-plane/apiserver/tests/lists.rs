@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::{Value, json};
 use support::Server;
 
@@ -223,4 +226,32 @@ async fn forms_follow_the_accept_header() {
             .refused(406)
             .starts_with("406: Not Acceptable\n\nAvailable representations: application/json")
     );
+}
+
+/// On one thread: whoever waits gets on while a server looks into many objects, and while it writes them.
+#[tokio::test]
+async fn a_long_list_lets_others_have_their_turn() {
+    let server = Server::new().await;
+    fill(&server, 3_000).await;
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counted = turns.clone();
+    let other = tokio::spawn(async move {
+        loop {
+            counted.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    for (query, accept, found) in [
+        ("labelSelector=parity%3Dodd", "application/json", 1_500),
+        ("labelSelector=parity", table, 3_000),
+    ] {
+        let before = turns.load(Ordering::Relaxed);
+        let list = server.get_as(&format!("{MAPS}?{query}"), accept).await.ok();
+        let items = list.get("rows").unwrap_or(&list["items"]);
+        assert_eq!(items.as_array().unwrap().len(), found);
+        let got = turns.load(Ordering::Relaxed) - before;
+        assert!(got > 5, "{got} turns during {query} as {accept}");
+    }
+    other.abort();
 }

@@ -16,7 +16,8 @@ use crate::object;
 use crate::options::{ListOptions, Match};
 use crate::respond::{self, Answer, ListHead};
 
-/// How many keys are read at once while a selector picks from them.
+/// How many keys are read at once while a selector picks from them, and about how many objects are looked at, or
+/// written, on a thread that other requests wait for.
 const CHUNK: usize = 500;
 
 /// Which objects of a resource are meant.
@@ -70,13 +71,17 @@ impl Filter {
 pub(crate) async fn list(call: &Call) -> Result<Answer, Status> {
     let options = ListOptions::parse(&call.query)?;
     match page(call, &options).await? {
-        Page::Items(head, items) => Ok(respond::list(
-            call.row,
-            call.accepted,
-            call.include,
-            &head,
-            items,
-        )),
+        Page::Items(head, items) => {
+            let (row, accepted, include) = (call.row, call.accepted, call.include);
+            let many = items.len() > CHUNK;
+            let write = move || respond::list(row, accepted, include, &head, items);
+            if many {
+                let written = tokio::task::spawn_blocking(write).await;
+                written.map_err(Status::internal)
+            } else {
+                Ok(write())
+            }
+        }
         Page::Expired(answer) => Ok(answer),
     }
 }
@@ -195,7 +200,7 @@ async fn read(
 ) -> Result<Read, Failed> {
     let prefix = filter.prefix.clone();
     if filter.takes_all() || limit == 0 {
-        let mut page = app
+        let page = app
             .storage
             .list(Range {
                 prefix,
@@ -209,9 +214,9 @@ async fn read(
         } else {
             None
         };
-        page.entries = conversion::entries(app, filter.row, page.entries).await?;
-        page.entries.retain(|entry| filter.takes(entry));
-        return Ok((page.revision, page.entries, next, page.remaining));
+        let entries = conversion::entries(app, filter.row, page.entries).await?;
+        let entries = taken(filter, entries).await;
+        return Ok((page.revision, entries, next, page.remaining));
     }
     let mut taken = Vec::new();
     let mut range = Range {
@@ -240,6 +245,23 @@ async fn read(
         }
         range.at = Some(page.revision);
     }
+}
+
+/// The entries that a filter takes. Where it has to look into many, others have their turn in between.
+async fn taken(filter: &Filter, entries: Vec<Entry>) -> Vec<Entry> {
+    if filter.takes_all() {
+        return entries;
+    }
+    let mut taken = Vec::new();
+    for (count, entry) in (1..).zip(entries) {
+        if filter.takes(&entry) {
+            taken.push(entry);
+        }
+        if usize::is_multiple_of(count, CHUNK) {
+            tokio::task::yield_now().await;
+        }
+    }
+    taken
 }
 
 /// The smallest key that is greater.
