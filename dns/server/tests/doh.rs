@@ -13,26 +13,36 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 /// The question for the addresses of `a.`.
 const QUERY: &[u8] = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
 
-async fn connect(
+async fn secured(
     server: SocketAddr,
     trusted: &CertificateDer<'static>,
-) -> SendRequest<Full<Bytes>> {
+    protocol: &str,
+) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap();
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
     let stream = TcpStream::connect(server).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let stream = connector.connect(name, stream).await.unwrap();
+    connector.connect(name, stream).await.unwrap()
+}
+
+async fn connect(
+    server: SocketAddr,
+    trusted: &CertificateDer<'static>,
+) -> SendRequest<Full<Bytes>> {
+    let stream = secured(server, trusted, "h2").await;
     let connected = handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
     let (sender, connection) = connected.unwrap();
     tokio::spawn(connection);
@@ -51,7 +61,7 @@ async fn every_request_has_a_status() {
     drop(free);
     let (port, shown) = (address.port(), folder.path().display());
     let text = format!(
-        "https://.:{port} {{\n bind 127.0.0.1\n tls {shown}/cert.pem {shown}/key.pem\n prometheus 127.0.0.1:0\n whoami\n}}\n"
+        "https://.:{port} {{\n bind 127.0.0.1\n timeouts {{\n  read 1s\n }}\n tls {shown}/cert.pem {shown}/key.pem\n prometheus 127.0.0.1:0\n whoami\n}}\n"
     );
     let server = common::run(&text, None).await;
     let mut sender = connect(address, own.cert.der()).await;
@@ -108,6 +118,13 @@ async fn every_request_has_a_status() {
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body.is_empty(), expected != StatusCode::OK);
     }
+    // Who announces a body and does not send it is not waited for.
+    let mut stream = secured(address, own.cert.der(), "http/1.1").await;
+    let head = "POST /dns-query HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/dns-message\r\nContent-Length: 100\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 408");
     let instance = server.reloader.current().load_full();
     let metrics = instance.environment().metrics.render();
     let counted = format!(

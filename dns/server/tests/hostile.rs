@@ -216,10 +216,11 @@ async fn a_flood_is_shed_and_counted() {
     let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let text = format!(
         ". {{\n bind 127.0.0.1\n hosts /nonexistent {{\n  192.0.2.9 known.example\n  fallthrough\n }}\n \
-         forward . {} {{\n  max_fails 0\n  read_timeout 4s\n }}\n}}\n",
+         kubernetes cluster.local\n forward . {} {{\n  max_fails 0\n  read_timeout 4s\n }}\n}}\n",
         silent.local_addr().unwrap()
     );
-    let server = common::run(&text, None).await;
+    let objects = BIG.to_owned() + "- addresses: [172.0.0.1]\n";
+    let server = common::run(&text, Some(&objects)).await;
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     client.connect(server.address).await.unwrap();
     let before = resident_kib();

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -54,7 +54,7 @@ pub(super) async fn run(shared: &Arc<Shared>, listener: TcpListener) {
                 let (shared, asking) = (Arc::clone(&shared), seat.ask());
                 async move {
                     let _asking = asking;
-                    let response = answer(&shared, request, peer, local).await;
+                    let response = answer(&shared, request, [peer, local], limits.read).await;
                     count(&shared, response.status());
                     Ok::<_, Infallible>(response)
                 }
@@ -103,12 +103,13 @@ fn count(shared: &Shared, status: StatusCode) {
 async fn answer(
     shared: &Arc<Shared>,
     request: Request<Incoming>,
-    peer: SocketAddr,
-    local: SocketAddr,
+    [peer, local]: [SocketAddr; 2],
+    patience: Duration,
 ) -> Response<Full<Bytes>> {
-    let octets = match query(request).await {
-        Ok(octets) => octets,
-        Err(status) => return plain(status),
+    let octets = match timeout(patience, query(request)).await {
+        Ok(Ok(octets)) => octets,
+        Ok(Err(status)) => return plain(status),
+        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT),
     };
     let at = Arrived {
         peer,

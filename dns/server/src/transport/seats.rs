@@ -10,13 +10,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use super::Shared;
 
-/// Connections to one address at a time.
+/// Connections to one address at a time, where the process may have so many files.
 const CONNECTIONS_MAX: usize = 2048;
+/// Of the files that a process may have, an address takes one of so many: others and upstreams need some too.
+const OF_FILES: u64 = 4;
+
+/// How many connections an address takes. The process's files are raised to the hard limit first.
+fn connections_max() -> usize {
+    let mut files = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: files.maximum,
+        maximum: files.maximum,
+    };
+    if setrlimit(Resource::Nofile, raised.clone()).is_ok() {
+        files = raised;
+    }
+    let share = files.current.map_or(u64::MAX, |files| files / OF_FILES);
+    usize::try_from(share)
+        .unwrap_or(usize::MAX)
+        .clamp(1, CONNECTIONS_MAX)
+}
 
 /// A connection's place.
 pub(super) struct Seat {
@@ -160,7 +179,7 @@ pub(super) async fn accept(
     listener: TcpListener,
     serve: impl Fn(TcpStream, [SocketAddr; 2], Arc<Seat>) -> BoxFuture<'static, ()>,
 ) {
-    let began = Instant::now();
+    let (began, most) = (Instant::now(), connections_max());
     let seats = Arc::new(Seats::default());
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -184,7 +203,7 @@ pub(super) async fn accept(
         let _ = stream.set_nodelay(true);
         let ends = [peer, local].map(|end| SocketAddr::new(end.ip().to_canonical(), end.port()));
         let [client, _] = ends.map(|end| end.ip());
-        let taken = match seats.take(client, began, CONNECTIONS_MAX) {
+        let taken = match seats.take(client, began, most) {
             Place::Free(taken) => taken,
             Place::Cleared(taken) => {
                 shared.shed("connection_closed");

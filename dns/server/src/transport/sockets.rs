@@ -78,7 +78,7 @@ impl Sockets {
             // Two schemes on one address would get each other's clients.
             let rival =
                 |other: &Listen| other.address == listen.address && other.scheme != listen.scheme;
-            let ours = |other: &Listen| other.address.port() == listen.address.port();
+            let ours = |other: &Listen| overlap(other.address, listen.address);
             let shares = listen.address.port() != 0
                 && !wanted.iter().any(rival)
                 && self.listeners.keys().chain(bound.keys()).any(ours);
@@ -132,6 +132,16 @@ impl Sockets {
         self.addresses.store(Arc::new(local.collect()));
         instance.listening();
     }
+}
+
+/// Whether sockets at two addresses would get each other's queries: the unspecified address stands for all of its
+/// family, and that of IPv6 for those of IPv4 too.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |all: SocketAddr, part: SocketAddr| {
+        all.ip().is_unspecified() && (all.is_ipv6() || part.is_ipv4())
+    };
+    one.port() == other.port()
+        && (one.ip() == other.ip() || covers(one, other) || covers(other, one))
 }
 
 impl Listener {
@@ -221,6 +231,28 @@ impl Drop for Listener {
             thread.thread().unpark();
             // A thread looks at `stop` several times a second; it does not panic.
             let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::overlap;
+
+    #[test]
+    fn addresses_that_share_a_port() {
+        for (one, other, shared) in [
+            ("127.0.0.1:53", "127.0.0.1:53", true),
+            ("127.0.0.1:53", "127.0.0.2:53", false),
+            ("127.0.0.1:53", "127.0.0.1:54", false),
+            ("0.0.0.0:53", "127.0.0.1:53", true),
+            ("0.0.0.0:53", "[::1]:53", false),
+            ("[::]:53", "127.0.0.1:53", true),
+            ("[::]:53", "[::1]:53", true),
+        ] {
+            let [one, other] = [one, other].map(|text| text.parse().unwrap());
+            assert_eq!(overlap(one, other), shared, "{one} {other}");
+            assert_eq!(overlap(other, one), shared, "{other} {one}");
         }
     }
 }

@@ -69,8 +69,13 @@ impl Kubernetes {
                     ),
                 })));
             }
-            Found::NotOurs => return next.serve(request).await,
+            // What was made for an answer is not kept while others look for one.
+            Found::NotOurs => {
+                drop((octets, snapshot));
+                return next.serve(request).await;
+            }
             Found::NxDomain(_) | Found::Empty if falls_through(config, &query.question) => {
+                drop((octets, snapshot));
                 return next.serve(request).await;
             }
             Found::Unsynced => {
@@ -85,6 +90,7 @@ impl Kubernetes {
         }
         let parsed = Message::from_vec(&octets)
             .map_err(|error| Failure::new(NAME, format!("an answer of our own: {error}")))?;
+        drop((octets, snapshot));
         let mut message = request.reply(parsed.metadata.response_code);
         message.metadata.authoritative = true;
         message.answers = parsed.answers;
