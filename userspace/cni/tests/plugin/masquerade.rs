@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -65,6 +65,9 @@ fn stage() -> (Node, Netns) {
         address(&node.netns, "up0", mine);
         address(&outside, "eth0", theirs);
     }
+    for far in OUTSIDE {
+        until_there(&node.netns, &outside, far.parse().unwrap());
+    }
     for v6 in [false, true] {
         node.netns.run(|| net::forward(v6)).unwrap().unwrap();
     }
@@ -94,6 +97,26 @@ fn stage() -> (Node, Netns) {
     let table = bpf::Masquerading::open(&node.bpffs_root()).unwrap();
     table.set(&ranges, how).unwrap();
     (node, outside)
+}
+
+/// Waits for a new link to carry packets: the kernel lets it a while after both ends are up, and who looks for a
+/// neighbour before that finds none.
+fn until_there(from: &Netns, to: &Netns, addr: IpAddr) {
+    let to = to.run(|| UdpSocket::bind(SocketAddr::new(addr, 0)));
+    let to = to.unwrap().unwrap();
+    to.set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    let mut anywhere = to.local_addr().unwrap();
+    anywhere.set_ip(match addr {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    });
+    let from = from.run(|| UdpSocket::bind(anywhere)).unwrap().unwrap();
+    let came = (0..300).any(|_| {
+        let sent = from.send_to(b"word", to.local_addr().unwrap());
+        sent.is_ok() && to.recv(&mut [0; 4]).is_ok()
+    });
+    assert!(came, "{addr} is not there after half a minute");
 }
 
 /// A datagram there and back; whom the other side saw, and whether the answer came.
