@@ -38,7 +38,7 @@ const PRIVILEGED: [(&str, &str); 5] = [
 ];
 
 /// So many of them there are at least. Raised as tests are added; lowered only by who removes one.
-const PRIVILEGED_MIN: usize = 215;
+const PRIVILEGED_MIN: usize = 240;
 
 /// Runs the tests. With no filter it asserts that the privileged ones have run.
 ///
