@@ -1,10 +1,10 @@
 //! Which entries of the frontends tables a service wants.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use abi::balancing::Mode;
-use abi::{FrontendKey4, FrontendKey6, Scope, frontends};
+use abi::{Scope, frontends};
 use model::{Choice, Clients, Frontend, FrontendKind, Protocol, Service, ServicePort};
 
 use crate::FrontendKey;
@@ -46,7 +46,7 @@ pub(crate) fn entries(service: &Service, mode: Mode, limits: bool) -> Vec<Vec<Wa
     let mut of_port = |port: &ServicePort| {
         let proto = port.protocol.number();
         let ports = port.frontends.iter().map(|f| Wanted {
-            key: frontend_key(f.addr, f.port, proto, scope(f.clients)),
+            key: FrontendKey::new(SocketAddr::new(f.addr, f.port), proto, scope(f.clients)),
             leads_to: LeadsTo::Ring {
                 flags: flags(port, f, mode) | limited,
             },
@@ -57,31 +57,13 @@ pub(crate) fn entries(service: &Service, mode: Mode, limits: bool) -> Vec<Vec<Wa
             .filter(|f| f.kind == FrontendKind::ClusterIp);
         let none = frontends::WHOLE_ADDRESS;
         let addresses = own.map(|f| Wanted {
-            key: frontend_key(f.addr, none.into(), none, Scope::Any),
+            key: FrontendKey::new(SocketAddr::new(f.addr, none.into()), none, Scope::Any),
             leads_to: LeadsTo::Nothing,
         });
         let wanted = ports.chain(addresses);
         wanted.filter(|wanted| seen.insert(wanted.key)).collect()
     };
     service.ports.iter().map(&mut of_port).collect()
-}
-
-fn frontend_key(addr: IpAddr, port: u16, proto: u8, scope: Scope) -> FrontendKey {
-    let scope = scope as u8;
-    match addr {
-        IpAddr::V4(addr) => FrontendKey::V4(FrontendKey4 {
-            addr: addr.octets(),
-            port: port.into(),
-            proto,
-            scope,
-        }),
-        IpAddr::V6(addr) => FrontendKey::V6(FrontendKey6 {
-            addr: addr.octets(),
-            port: port.into(),
-            proto,
-            scope,
-        }),
-    }
 }
 
 fn scope(clients: Clients) -> Scope {

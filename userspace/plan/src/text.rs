@@ -4,11 +4,34 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use abi::{Backend, Frontend, Scope, SourceKey, backends, family, frontends, protocol, sources};
+use abi::{
+    Backend, Frontend, FrontendKey4, FrontendKey6, Scope, SourceKey, backends, family, frontends,
+    protocol, sources,
+};
 
 use crate::{FrontendKey, Step, Tables};
 
 impl FrontendKey {
+    /// Of an address and port, an IP protocol number, and who it is for.
+    #[must_use]
+    pub fn new(at: SocketAddr, proto: u8, scope: Scope) -> Self {
+        let (port, scope) = (at.port().into(), scope as u8);
+        match at.ip() {
+            IpAddr::V4(addr) => FrontendKey::V4(FrontendKey4 {
+                addr: addr.octets(),
+                port,
+                proto,
+                scope,
+            }),
+            IpAddr::V6(addr) => FrontendKey::V6(FrontendKey6 {
+                addr: addr.octets(),
+                port,
+                proto,
+                scope,
+            }),
+        }
+    }
+
     /// Address and port.
     #[must_use]
     pub fn socket_addr(&self) -> SocketAddr {

@@ -5,8 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use abi::frontends::flags::NODE_PORT;
 use abi::{
-    Backend, BackendId, Endpoint, Frontend, FrontendKey4, FrontendKey6, HostRouting, NodeConfig,
-    Scope, endpoints, family,
+    Backend, BackendId, Endpoint, Frontend, HostRouting, NodeConfig, Scope, endpoints, family,
 };
 use anyhow::{Context as _, Result};
 use bpf::{Datapath, DeviceReport, Settings, XdpMode};
@@ -265,21 +264,7 @@ fn ethernet(link: &Link) -> Result<[u8; 6]> {
 }
 
 fn key(address: SocketAddr, proto: u8) -> FrontendKey {
-    let (port, scope) = (address.port().into(), Scope::Any as u8);
-    match address.ip() {
-        IpAddr::V4(addr) => FrontendKey::V4(FrontendKey4 {
-            addr: addr.octets(),
-            port,
-            proto,
-            scope,
-        }),
-        IpAddr::V6(addr) => FrontendKey::V6(FrontendKey6 {
-            addr: addr.octets(),
-            port,
-            proto,
-            scope,
-        }),
-    }
+    FrontendKey::new(address, proto, Scope::Any)
 }
 
 fn backend(address: SocketAddr, service: u32) -> Backend {

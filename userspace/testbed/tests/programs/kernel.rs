@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use abi::{
-    Backend, Counter, Endpoint, Frontend, FrontendKey4, FrontendKey6, HostRouting, NodeConfig,
-    Scope, endpoints, family,
+    Backend, Counter, Endpoint, Frontend, HostRouting, NodeConfig, Scope, endpoints, family,
 };
 use anyhow::Result;
 use bpf::{Capacities, Datapath, DnsTable, Settings};
@@ -343,21 +342,7 @@ pub(crate) fn endpoint(ifindex: u32) -> Endpoint {
 }
 
 pub(crate) fn key(at: SocketAddr, proto: u8) -> FrontendKey {
-    let (port, scope) = (at.port().into(), Scope::Any as u8);
-    match at.ip() {
-        IpAddr::V4(addr) => FrontendKey::V4(FrontendKey4 {
-            addr: addr.octets(),
-            port,
-            proto,
-            scope,
-        }),
-        IpAddr::V6(addr) => FrontendKey::V6(FrontendKey6 {
-            addr: addr.octets(),
-            port,
-            proto,
-            scope,
-        }),
-    }
+    FrontendKey::new(at, proto, Scope::Any)
 }
 
 pub(crate) fn backend(service: u32, at: SocketAddr, local: bool) -> Backend {

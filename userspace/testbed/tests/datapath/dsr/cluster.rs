@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use abi::members::flags::{HERE, KNOWN, NODE};
 use abi::protocol::{TCP, UDP as UDP_PROTOCOL};
 use abi::{
-    Backend, Counter, Frontend, FrontendKey4, FrontendKey6, Member, MemberKey, NodeConfig, Scope,
-    backends, devices, family, frontends,
+    Backend, Counter, Frontend, Member, MemberKey, NodeConfig, Scope, backends, devices, family,
+    frontends,
 };
 use anyhow::{Context as _, Result};
 use bpf::{Capacities, Datapath, Settings, XdpMode, XdpPass};
@@ -235,21 +235,7 @@ fn steps(here: u8) -> Vec<Step> {
 }
 
 fn key(at: SocketAddr, proto: u8) -> FrontendKey {
-    let (port, scope) = (at.port().into(), Scope::Any as u8);
-    match at.ip() {
-        IpAddr::V4(addr) => FrontendKey::V4(FrontendKey4 {
-            addr: addr.octets(),
-            port,
-            proto,
-            scope,
-        }),
-        IpAddr::V6(addr) => FrontendKey::V6(FrontendKey6 {
-            addr: addr.octets(),
-            port,
-            proto,
-            scope,
-        }),
-    }
+    FrontendKey::new(at, proto, Scope::Any)
 }
 
 impl Cluster {
