@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use model::Protocol;
-use model::policy::{Labels, Pod, PodKey, Policy, PolicyKey, World};
+use model::policy::{HostPod, Pod, PodKey, Policy, PolicyKey, World};
 
 use crate::event::{Event, Listing};
 use crate::finding::{port_number, usable};
@@ -28,8 +28,6 @@ pub struct Policies {
     /// Nobody serves ClusterNetworkPolicies.
     no_cluster: bool,
     pods: Listing<PodKey>,
-    /// Pods of this node that use its network, by their labels: no policy holds for them.
-    host_pods: BTreeMap<PodKey, Labels>,
     namespaces: Listing<Arc<str>>,
 }
 
@@ -115,7 +113,7 @@ impl Policies {
     pub fn pod(&mut self, event: Event<objects::Pod>) {
         match event {
             Event::Restarted => {
-                let known = self.world.pods.keys().chain(self.host_pods.keys());
+                let known = self.world.pods.keys().chain(self.world.host_pods.keys());
                 self.pods.restart(known.cloned());
             }
             Event::Applied(object) => {
@@ -140,13 +138,13 @@ impl Policies {
                     name: name.into(),
                 };
                 self.pods.mention(&key);
-                self.changed |= self.host_pods.remove(&key).is_some();
+                self.changed |= self.world.host_pods.remove(&key).is_some();
                 self.forget_pod(&key);
             }
             Event::Synced => {
                 self.changed |= !self.pods.complete_once();
                 for key in self.pods.finish() {
-                    self.changed |= self.host_pods.remove(&key).is_some();
+                    self.changed |= self.world.host_pods.remove(&key).is_some();
                     self.forget_pod(&key);
                 }
             }
@@ -218,26 +216,29 @@ impl Policies {
         &self.findings
     }
 
-    /// Pods of this node that a policy selects and that use the node's network: it does not hold for them, since they
-    /// have the node's own addresses, by which nobody can tell them apart.
-    pub fn unheld<'a>(&'a self, policy: &'a Policy) -> impl Iterator<Item = &'a PodKey> {
-        let none = const { &Labels::new() };
-        let selected = self.host_pods.iter().filter(move |(key, labels)| {
-            let namespace = self.world.namespaces.get(&key.namespace).unwrap_or(none);
-            policy.subject.matches(&key.namespace, namespace, labels)
-        });
-        selected.map(|(key, _)| key)
+    /// Pods of this node that a policy selects and that use the node's network.
+    pub fn host_pods<'a>(
+        &'a self,
+        policy: &'a Policy,
+    ) -> impl Iterator<Item = (&'a PodKey, &'a HostPod)> {
+        let world = &self.world;
+        let host_pods = world.host_pods.iter();
+        host_pods.filter(move |(key, host)| world.selects(policy, key, &host.pod))
     }
 
     fn note_host_pod(&mut self, key: &PodKey, object: &objects::Pod) {
         let ended = matches!(object.status.phase.as_str(), "Succeeded" | "Failed");
         let is_one = object.spec.host_network && !ended && object.spec.node_name == self.node_name;
-        let before = self.host_pods.get(key);
         if !is_one {
-            self.changed |= self.host_pods.remove(key).is_some();
-        } else if before != Some(&object.metadata.labels) {
-            let labels = object.metadata.labels.clone();
-            self.host_pods.insert(key.clone(), labels);
+            self.changed |= self.world.host_pods.remove(key).is_some();
+            return;
+        }
+        let host = HostPod {
+            uid: cgroup_uid(object).to_owned(),
+            pod: read_pod(object, &self.node_name),
+        };
+        if self.world.host_pods.get(key) != Some(&host) {
+            self.world.host_pods.insert(key.clone(), host);
             self.changed = true;
         }
     }
@@ -279,6 +280,14 @@ fn pod(object: &objects::Pod, node_name: &str) -> Option<Pod> {
             addresses.push(addr);
         }
     }
+    (!addresses.is_empty()).then(|| Pod {
+        addresses,
+        ..read_pod(object, node_name)
+    })
+}
+
+/// Reads what a pod has whose addresses are its own or not.
+fn read_pod(object: &objects::Pod, node_name: &str) -> Pod {
     let sidecars = object.spec.init_containers.iter();
     let sidecars = sidecars.filter(|container| container.restart_policy == "Always");
     let containers = object.spec.containers.iter().chain(sidecars);
@@ -289,13 +298,24 @@ fn pod(object: &objects::Pod, node_name: &str) -> Option<Pod> {
             let number = port_number(port.container_port)?;
             Some((port.name.as_str().into(), protocol(&port.protocol)?, number))
         });
-    (!addresses.is_empty()).then(|| Pod {
+    Pod {
         created: moment(object.metadata.creation_timestamp.as_deref()),
         labels: object.metadata.labels.clone(),
-        addresses,
+        addresses: Vec::new(),
         local: object.spec.node_name == node_name,
         named_ports: named.collect(),
-    })
+    }
+}
+
+/// The identifier that kubelet names a pod's cgroup after. Of a pod that it knows from elsewhere than the API server,
+/// what stands there is a mirror with an identifier of its own.
+#[must_use]
+pub fn cgroup_uid(object: &objects::Pod) -> &str {
+    let annotations = &object.metadata.annotations;
+    match annotations.get("kubernetes.io/config.mirror") {
+        Some(uid) => uid,
+        None => &object.metadata.uid,
+    }
 }
 
 /// Reads a protocol that policies know.

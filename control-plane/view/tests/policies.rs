@@ -206,7 +206,7 @@ fn watches_are_folded() {
     folded.namespace(Event::Restarted);
     let pod = |name: &str, host: bool, phase: &str| -> objects::Pod {
         object(json!({
-            "metadata": {"name": name, "namespace": "ns"},
+            "metadata": {"name": name, "namespace": "ns", "uid": "uid"},
             "spec": {"nodeName": "node-a", "hostNetwork": host, "containers": [{"ports": [{"name": "http", "containerPort": 80}]}]},
             "status": {"phase": phase, "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]},
         }))
@@ -227,6 +227,21 @@ fn watches_are_folded() {
         .map(ToString::to_string)
         .collect();
     assert_eq!(pods, ["ns/a"]);
+    let host_pods = |folded: &Policies| -> Vec<String> {
+        let host_pods = folded.world().host_pods.iter();
+        host_pods
+            .map(|(key, host)| format!("{key} {} {:?}", host.uid, host.pod.named_ports))
+            .collect()
+    };
+    assert_eq!(host_pods(&folded), [r#"ns/host uid [("http", Tcp, 80)]"#]);
+    // What kubelet knows from a file has a cgroup of another name.
+    let mut mirror = pod("host", true, "Running");
+    let annotation = ("kubernetes.io/config.mirror".to_owned(), "hash".to_owned());
+    mirror.metadata.annotations.extend([annotation]);
+    folded.pod(Event::Applied(mirror));
+    assert_eq!(host_pods(&folded), [r#"ns/host hash [("http", Tcp, 80)]"#]);
+    folded.pod(Event::Applied(pod("host", true, "Failed")));
+    assert!(host_pods(&folded).is_empty());
     let read = folded.world().pods.values().next().unwrap();
     assert!(read.local && read.addresses.len() == 2 && read.named_ports.len() == 1);
     folded.pod(Event::Applied(pod("a", false, "Failed")));

@@ -8,7 +8,7 @@ use crate::{
     CounterValue, Device, DnsAnswer, DnsControl, DnsName, Endpoint, Event, Flow4, Flow6,
     FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host,
     HostRouting, InsideKey, Limit, Load, Masquerade, Member, MemberKey, NodeConfig, PolicyControl,
-    PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyPeerKey, PolicyPortKey,
+    PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyPeerKey, PolicyPod, PolicyPortKey,
     PolicyVerdictKey, Quota, ReverseSocket, ReverseSocketKey, RingSlot, Source, SourceKey,
     SpreadWord, Watcher, Watchers, policy,
 };
@@ -87,7 +87,7 @@ const COUNTERS: usize = 21;
 /// What came to this version since: tables by name, with a fingerprint of what they hold. A table that is added
 /// changes none that is there: an older process leaves it alone, a newer one makes it where it is not pinned yet,
 /// and the programs of both run on the same tables. So the version stays, and flows live on.
-pub const ADDED: [(&str, u64); 33] = [
+pub const ADDED: [(&str, u64); 35] = [
     (
         crate::endpoints::NAME4,
         fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } },
@@ -210,6 +210,8 @@ pub const ADDED: [(&str, u64); 33] = [
         crate::quotas::NAME,
         fingerprint! { Quota { groups, flows_max, flows, refused } },
     ),
+    (policy::CGROUPS, size_of::<u32>() as u64),
+    (policy::PODS, fingerprint! { PolicyPod { cgroup, uid } }),
 ];
 
 const EVENT: u64 = fingerprint! {
@@ -275,6 +277,8 @@ mod tests {
         ("MEMBERS", 16_286_154_081_561_788_476),
         ("BALANCING", 17_023_286_758_200_864_463),
         ("QUOTAS", 8_401_377_514_075_658_912),
+        ("POLICY_CGROUPS", 4),
+        ("POLICY_PODS", 11_892_805_909_457_229_536),
     ];
 
     #[test]

@@ -57,7 +57,7 @@ pub use masquerade::{InsideKey, Masquerade};
 pub use members::{Member, MemberKey};
 pub use policy::{
     Conversation, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey,
-    PolicyPeerKey, PolicyPortKey, PolicyVerdictKey,
+    PolicyPeerKey, PolicyPod, PolicyPortKey, PolicyVerdictKey,
 };
 pub use quotas::Quota;
 pub use reverse_sockets::{ReverseSocket, ReverseSocketKey};

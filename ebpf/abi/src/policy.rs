@@ -27,6 +27,12 @@ pub const FLOWS6: &str = "POLICY_FLOWS6";
 /// Table of what holds where, for people: hash, [`PolicyHeldKey`] to [`PolicyHeld`]. No program reads it.
 pub const HELD: &str = "POLICY_HELD";
 
+/// Table of the cgroups of pods that use the node's network and have policies: hash, a cgroup's identifier (`u64`) to the
+/// number that stands for the index of a link of the pod (`u32`), see [`CGROUP_LINK`].
+pub const CGROUPS: &str = "POLICY_CGROUPS";
+/// Table of those pods, for people and for an agent that starts: hash, that number to [`PolicyPod`]. No program reads it.
+pub const PODS: &str = "POLICY_PODS";
+
 /// Links, of two epochs.
 pub const LINKS_CAPACITY: u32 = 8_192;
 /// Prefixes, of two epochs.
@@ -37,8 +43,27 @@ pub const VERDICTS_CAPACITY: u32 = 524_288;
 pub const PORTS_CAPACITY: u32 = 65_536;
 /// Conversations of each family; the least recently used give way, and are judged anew when they go on.
 pub const FLOWS_CAPACITY: u32 = 65_536;
+/// Pods that use the node's network and have policies.
+pub const CGROUPS_CAPACITY: u32 = 4_096;
 /// Pairs of policy and pod.
 pub const HELD_CAPACITY: u32 = 65_536;
+
+/// A bit of numbers that stand for the index of a pod's link where the pod has none: no device's index has it.
+pub const CGROUP_LINK: u32 = 1 << 31;
+/// Cgroups above a process, of which one may be its pod's: deeper ones are not looked at.
+pub const CGROUP_LEVELS: u32 = 16;
+/// Octets of the longest identifier of a pod.
+pub const POD_UID_LEN: usize = 64;
+
+/// A pod that uses the node's network and has policies.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PolicyPod {
+    /// The identifier of its cgroup; zero where it was not found, and no policy holds.
+    pub cgroup: u64,
+    /// The identifier that its cgroup is named after, zeros behind.
+    pub uid: [u8; POD_UID_LEN],
+}
 
 /// What holds at this moment.
 #[repr(C)]

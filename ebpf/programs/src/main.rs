@@ -32,6 +32,7 @@ mod kernel {
     mod masquerade;
     mod mem;
     mod outlined;
+    mod pod_cgroup;
     mod pod_egress;
     mod pod_ingress;
     mod policy;

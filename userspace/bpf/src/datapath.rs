@@ -611,6 +611,9 @@ fn remove_all(root: &Path) -> Result<(), Error> {
         for pin in attacher.device_pins()? {
             attacher.remove(&pin)?;
         }
+        for pin in attacher.cgroup_pins()? {
+            crate::link::remove_link(&pins.link(&pin.to_string()))?;
+        }
         attacher.no_cgroup()?;
         pins.remove()?;
     }

@@ -23,6 +23,8 @@ static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("FAIRLEAD_BPF_OBJE
 pub(crate) enum Hook {
     /// A cgroup, at this attach type.
     Cgroup(u32),
+    /// The cgroup of a pod that uses the node's network, at this attach type.
+    PodCgroup(u32),
     /// A classifier of packets.
     Tc,
     /// A device driver's receive path.
@@ -40,6 +42,14 @@ pub(crate) const PROGRAMS: &[(&str, Hook)] = &[
     ("getpeername4", Hook::Cgroup(sys::attach::INET4_GETPEERNAME)),
     ("getpeername6", Hook::Cgroup(sys::attach::INET6_GETPEERNAME)),
     ("sock_release", Hook::Cgroup(sys::attach::INET_SOCK_RELEASE)),
+    (
+        "cgroup_ingress",
+        Hook::PodCgroup(sys::attach::CGROUP_INET_INGRESS),
+    ),
+    (
+        "cgroup_egress",
+        Hook::PodCgroup(sys::attach::CGROUP_INET_EGRESS),
+    ),
     ("pod_ingress", Hook::Tc),
     ("pod_egress", Hook::Tc),
     ("device_ingress", Hook::Tc),
@@ -186,6 +196,10 @@ fn load_one(name: &'static str, program: &mut Program) -> Result<OwnedFd, Error>
 fn load_program(program: &mut Program) -> Result<Option<&ProgramFd>, ProgramError> {
     match program {
         Program::CgroupSockAddr(program) => {
+            program.load()?;
+            program.fd().map(Some)
+        }
+        Program::CgroupSkb(program) => {
             program.load()?;
             program.fd().map(Some)
         }

@@ -8,6 +8,7 @@ use plan::policy::{ACCEPTED, PolicyStep, PolicyTables};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use crate::pins::Pins;
+use crate::pod_cgroups::PodCgroups;
 use crate::table::{Hash, open_pinned};
 use crate::view::Fill;
 use crate::{Error, spec, sys};
@@ -16,11 +17,17 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 /// The agent's hold on the tables of policies. What it wrote outlives it.
 #[derive(Debug)]
-pub struct PolicyTable(Policies);
+pub struct PolicyTable {
+    policies: Policies,
+    cgroups: PodCgroups,
+}
 
 impl PolicyTable {
     pub(crate) fn open(pins: &Pins) -> Result<Self, Error> {
-        Policies::open(pins, false).map(PolicyTable)
+        Ok(PolicyTable {
+            policies: Policies::open(pins, false)?,
+            cgroups: PodCgroups::open(pins, false)?,
+        })
     }
 
     /// What the kernel holds.
@@ -29,7 +36,13 @@ impl PolicyTable {
     ///
     /// [`Error::Table`] if the kernel refuses.
     pub fn tables(&self) -> Result<PolicyTables, Error> {
-        self.0.tables()
+        self.policies.tables()
+    }
+
+    /// The cgroups of pods that use the node's network.
+    #[must_use]
+    pub fn cgroups(&self) -> &PodCgroups {
+        &self.cgroups
     }
 
     /// Carries out steps, in order.
@@ -38,7 +51,7 @@ impl PolicyTable {
     ///
     /// [`Error::Full`], [`Error::Table`]: steps before the one that the kernel refused are done.
     pub fn apply(&self, steps: &[PolicyStep]) -> Result<(), Error> {
-        self.0.apply(steps)
+        self.policies.apply(steps)
     }
 }
 

@@ -171,6 +171,12 @@ impl Show for abi::DnsName {
     }
 }
 
+impl Show for u64 {
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Show for u32 {
     fn show(&self) -> String {
         self.to_string()

@@ -120,6 +120,8 @@ specs! {
     POLICY_FLOWS4 = abi::policy::FLOWS4, abi::Flow4 => abi::Conversation, "", None;
     POLICY_FLOWS6 = abi::policy::FLOWS6, abi::Flow6 => abi::Conversation, "", None;
     POLICY_HELD = abi::policy::HELD, abi::PolicyHeldKey => abi::PolicyHeld, "", None;
+    POLICY_CGROUPS = abi::policy::CGROUPS, u64 => u32, "", None;
+    POLICY_PODS = abi::policy::PODS, u32 => abi::PolicyPod, "", None;
     SWITCHES = abi::events::SWITCHES, u32 => abi::Watchers, "", None;
     EVENTS_LOST = abi::events::LOST, u32 => u64, "", None;
     INSIDE = abi::masquerade::INSIDE, abi::InsideKey => u32, "", None;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::link::{DevicePin, Way};
+use crate::link::{CgroupPin, DevicePin, Way};
 use crate::object::{Hook, PROGRAMS};
 use crate::pins::{self, Pins};
 use crate::sys::{self, Target};
@@ -189,7 +189,7 @@ pub struct ProgramStatus {
 pub struct LinkStatus {
     /// The kernel's identifier of the link; `None` for a tc filter, which has none.
     pub id: Option<u32>,
-    /// How it is attached: `cgroup`, `tcx_ingress`, `tcx_egress`, `clsact_ingress`, `clsact_egress`,
+    /// How it is attached: `cgroup`, `pod_cgroup`, `tcx_ingress`, `tcx_egress`, `clsact_ingress`, `clsact_egress`,
     /// `xdp_native` or `xdp_generic`.
     pub hook: &'static str,
     /// Name of the program.
@@ -277,7 +277,18 @@ pub(crate) fn links(pins: &Pins) -> Result<Vec<LinkStatus>, Error> {
             .and_then(|fd| sys::program_info(fd.as_fd()))
             .map(|info| info.name)
             .unwrap_or_default();
+        let of_pod = CgroupPin::parse(&name).map(|pin| pin.cgroup);
         let (hook, on) = match (pin, info.target) {
+            (None, Target::Cgroup(id)) if of_pod == Some(id) => {
+                let path = cgroup_directory(id);
+                (CgroupPin::LABEL, Place::Cgroup { id, path })
+            }
+            (None, _) if of_pod.is_some() => (
+                CgroupPin::LABEL,
+                Place::Gone {
+                    was: "cgroup".to_owned(),
+                },
+            ),
             (Some(pin), Target::Device(ifindex)) if ifindex == pin.ifindex => {
                 (pin.way.label(), device(&pin))
             }

@@ -19,6 +19,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::masquerade::Masquerading;
 use crate::pins::{self, Pins};
+use crate::pod_cgroups::PodCgroups;
 use crate::policy::Policies;
 use crate::status::{self, Status};
 use crate::table::{Array, Hash, open_pinned};
@@ -74,6 +75,7 @@ pub struct View {
     dns_names: Hash<DnsName, DnsAnswer>,
     dns_control: Array<DnsControl>,
     pub(crate) policies: Policies,
+    pod_cgroups: PodCgroups,
     pub(crate) limits: Hash<u32, Limit>,
     masquerading: Masquerading,
     config: OwnedFd,
@@ -119,6 +121,7 @@ impl View {
             dns_names: Hash::open(&pins, spec::DNS_NAMES, true)?,
             dns_control: Array::open(&pins, spec::DNS_CONTROL, true)?,
             policies: Policies::open(&pins, read_only)?,
+            pod_cgroups: PodCgroups::open(&pins, read_only)?,
             limits: Hash::open(&pins, spec::LIMITS, read_only)?,
             masquerading: Masquerading::open_pins(&pins, read_only)?,
             config: open_pinned(&pins, &spec::CONFIG, read_only)?.0,
@@ -368,6 +371,15 @@ impl View {
         self.policies.tables()
     }
 
+    /// The pods that use the node's network and have policies, by the numbers that stand for the indexes of their links.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn policy_pods(&self) -> Result<BTreeMap<u32, abi::PolicyPod>, Error> {
+        self.pod_cgroups.pods()
+    }
+
     /// How full each table is. Costs a walk through the hashes: for people and for metrics, not for a hot path.
     ///
     /// # Errors
@@ -468,7 +480,7 @@ impl View {
                 }
                 Place::Cgroup {
                     path: Some(path), ..
-                } => {
+                } if link.hook == "cgroup" => {
                     cgroups.insert(path.as_path());
                 }
                 Place::Device { .. } | Place::Cgroup { .. } | Place::Gone { .. } => {}

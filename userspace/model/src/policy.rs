@@ -239,6 +239,15 @@ pub struct Pod {
     pub named_ports: Vec<(Arc<str>, Protocol, u16)>,
 }
 
+/// A pod of this node that uses the node's network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HostPod {
+    /// The identifier that its cgroup is named after.
+    pub uid: String,
+    /// What policies go by; without addresses.
+    pub pod: Pod,
+}
+
 /// All that policies are decided on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct World {
@@ -246,6 +255,8 @@ pub struct World {
     pub policies: BTreeMap<PolicyKey, Policy>,
     /// Every pod with addresses of its own.
     pub pods: BTreeMap<PodKey, Pod>,
+    /// Pods of this node that use the node's network.
+    pub host_pods: BTreeMap<PodKey, HostPod>,
     /// Labels of every namespace.
     pub namespaces: BTreeMap<Arc<str>, Labels>,
 }
@@ -256,5 +267,12 @@ impl World {
     pub fn namespace(&self, name: &str) -> &Labels {
         static NONE: Labels = Labels::new();
         self.namespaces.get(name).unwrap_or(&NONE)
+    }
+
+    /// Whether a policy selects a pod.
+    #[must_use]
+    pub fn selects(&self, policy: &Policy, key: &PodKey, pod: &Pod) -> bool {
+        let labels = self.namespace(&key.namespace);
+        policy.subject.matches(&key.namespace, labels, &pod.labels)
     }
 }

@@ -16,6 +16,7 @@ mod events;
 mod expiry;
 mod grace;
 mod healthz;
+mod host_pods;
 mod inputs;
 mod kube_proxy;
 mod leaving;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,6 +24,7 @@ use tracing::{debug, error, info, warn};
 use view::{Event, Policies, objects};
 
 use crate::events::{About, Events};
+use crate::host_pods::HostPods;
 use crate::status::Status;
 use crate::{Error, Settings, Trouble, grace};
 
@@ -57,6 +59,8 @@ pub struct PolicyStatus {
     pub troubles: BTreeMap<String, Vec<String>>,
     /// Links behind a bridge, where no policy holds.
     pub unenforced_links: BTreeSet<u32>,
+    /// Pods that a policy selects, that use the node's network and that it does not hold for, with the reason.
+    pub unheld_pods: BTreeMap<String, String>,
 }
 
 /// Keeps the kernel's tables of policies right, until dropped. What they hold stays.
@@ -75,10 +79,16 @@ impl PolicyTask {
     ) -> Result<Self, Error> {
         let (whereabouts, heard) = watch::channel(whereabouts);
         let planner = PolicyPlanner::new(table.tables()?, PolicyLimits::default());
+        let cgroups = match &settings.datapath.cgroup_root {
+            Some(root) => root.clone(),
+            None => net::cgroup2_mount().unwrap_or_else(|_| PathBuf::from("/sys/fs/cgroup")),
+        };
+        let host_pods = HostPods::new(&cgroups, table.cgroups())?;
         let keeper = Keeper {
             client: client.clone(),
             policies: Some(Policies::new(&settings.node_name)),
             planner: Some(planner),
+            host_pods: Some(host_pods),
             table: Arc::new(table),
             whereabouts: heard,
             status: settings.status.clone(),
@@ -111,12 +121,16 @@ pub(crate) fn switch_off(table: &PolicyTable) -> Result<(), bpf::Error> {
     let plan = planner.plan(&Inputs {
         world: &World::default(),
         links: &BTreeMap::new(),
+        host_links: &BTreeMap::new(),
         open: &BTreeSet::new(),
         node: &[],
         now_secs: 0,
         unix_secs: 0,
     });
     table.apply(&plan.steps)?;
+    for link in table.cgroups().pods()?.into_keys() {
+        table.cgroups().release(link)?;
+    }
     table.apply(&planner.garbage())
 }
 
@@ -156,12 +170,19 @@ const LISTED_BY: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often it is asked whether ClusterNetworkPolicies are served, while they are not.
 const ASK_SERVED: Duration = Duration::from_secs(30);
+/// How often the cgroups of pods that use the node's network are looked for: those that are there, or have been missing
+/// for long, and new ones.
+const LOOK: Duration = Duration::from_secs(2);
+const LOOK_SOON: Duration = Duration::from_millis(50);
+/// How long a pod is a new one: its cgroup is made when its node begins with it.
+const SOON: Duration = Duration::from_secs(30);
 
 struct Keeper {
     client: Client,
     /// `None` only while something is decided.
     policies: Option<Policies>,
     planner: Option<PolicyPlanner>,
+    host_pods: Option<HostPods>,
     table: Arc<PolicyTable>,
     whereabouts: watch::Receiver<Whereabouts>,
     status: Arc<watch::Sender<Status>>,
@@ -179,6 +200,8 @@ impl Keeper {
         let mut ask_served = Some(Instant::now());
         let mut warn_at = Some(Instant::now() + LISTED_BY);
         let mut due: Option<Instant> = None;
+        let mut look_at: Option<Instant> = None;
+        let mut missing_since: Option<Instant> = None;
         loop {
             tokio::select! {
                 Some(input) = self.inputs.next() => {
@@ -204,6 +227,12 @@ impl Keeper {
                         warn!("policies are as they were: NetworkPolicies, Pods or Namespaces could not be listed yet; may this user list and watch them?");
                     }
                 }
+                () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {
+                    if self.look_for_pods() {
+                        due = due.or(Some(Instant::now()));
+                    }
+                    look_at = self.look_next(&mut missing_since);
+                }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     due = None;
                     let started = Instant::now();
@@ -219,6 +248,7 @@ impl Keeper {
                             due = Some(started + AGAIN);
                         }
                     }
+                    look_at = self.look_next(&mut missing_since);
                     tokio::time::sleep(EVERY.max(started.elapsed())).await;
                     continue;
                 }
@@ -268,24 +298,56 @@ impl Keeper {
         None
     }
 
+    /// Looks for the cgroups of pods that use the node's network; says whether there is something to decide.
+    fn look_for_pods(&mut self) -> bool {
+        let (Some(policies), Some(host_pods)) = (&self.policies, &mut self.host_pods) else {
+            return false;
+        };
+        host_pods.look(&on_host(policies)) || host_pods.refuses()
+    }
+
+    /// When to look again. A pod that was just bound to this node gets its cgroup soon.
+    fn look_next(&self, missing_since: &mut Option<Instant>) -> Option<Instant> {
+        let host_pods = self.host_pods.as_ref().filter(|pods| !pods.is_empty())?;
+        if !host_pods.misses() {
+            *missing_since = None;
+            return Some(Instant::now() + LOOK);
+        }
+        let since = *missing_since.get_or_insert_with(Instant::now);
+        let wait = if since.elapsed() < SOON {
+            LOOK_SOON
+        } else {
+            LOOK
+        };
+        Some(Instant::now() + wait)
+    }
+
     /// Decides what should hold, and makes it so.
     async fn decide(&mut self) -> Result<(), Box<dyn StdError + Send + Sync>> {
-        let (Some(policies), Some(mut planner)) = (self.policies.take(), self.planner.take())
-        else {
+        let held = (
+            self.policies.take(),
+            self.planner.take(),
+            self.host_pods.take(),
+        );
+        let (Some(policies), Some(mut planner), Some(mut host_pods)) = held else {
             return Err("something was decided twice at once".into());
         };
         if !policies.synced() {
             self.policies = Some(policies);
             self.planner = Some(planner);
+            self.host_pods = Some(host_pods);
             return Ok(());
         }
         let started = Instant::now();
         let whereabouts = self.whereabouts.borrow_and_update().clone();
         let table = self.table.clone();
-        let (policies, planner, plan) = spawn_blocking(move || {
+        let (policies, planner, host_pods, plan) = spawn_blocking(move || {
+            host_pods.look(&on_host(&policies));
+            let released = host_pods.release(table.cgroups());
             let plan = planner.plan(&Inputs {
                 world: policies.world(),
                 links: &whereabouts.pods,
+                host_links: &host_pods.links(),
                 open: &whereabouts.bridged,
                 node: &whereabouts.node,
                 now_secs: bpf::now_secs(),
@@ -293,13 +355,17 @@ impl Keeper {
                     .duration_since(UNIX_EPOCH)
                     .map_or(0, |since| since.as_secs()),
             });
-            let applied = table.apply(&plan.steps).map(|()| plan);
-            (policies, planner, applied)
+            let applied = released.and_then(|()| table.apply(&plan.steps));
+            if applied.is_ok() {
+                host_pods.hold(table.cgroups());
+            }
+            (policies, planner, host_pods, applied.map(|()| plan))
         })
         .await?;
         let count = policies.world().policies.len();
         self.policies = Some(policies);
         self.planner = Some(planner);
+        self.host_pods = Some(host_pods);
         let plan = plan?;
         let took = started.elapsed();
         if !plan.steps.is_empty() {
@@ -346,13 +412,18 @@ impl Keeper {
                 }));
             }
         }
-        if let Some(policies) = &self.policies {
+        let mut unheld_pods = BTreeMap::new();
+        if let (Some(policies), Some(host_pods)) = (&self.policies, &self.host_pods) {
             for (key, policy) in &policies.world().policies {
-                let unheld: Vec<String> = policies.unheld(policy).map(PodKey::to_string).collect();
+                let unheld: Vec<(String, String)> = policies
+                    .host_pods(policy)
+                    .filter_map(|(pod, _)| Some((pod.to_string(), host_pods.trouble(pod)?)))
+                    .collect();
                 if !unheld.is_empty() {
                     let of_policy = troubles.entry(key.clone()).or_default();
                     of_policy.push(not_for(&unheld));
                 }
+                unheld_pods.extend(unheld);
             }
         }
         let gone = self.told.keys().filter(|key| !troubles.contains_key(*key));
@@ -383,6 +454,7 @@ impl Keeper {
             of.pods = plan.selected;
             of.changes += u64::from(!plan.steps.is_empty());
             of.last_change_secs = took.as_secs_f64();
+            of.unheld_pods = unheld_pods;
             of.unenforced_links = if count == 0 { BTreeSet::new() } else { bridged };
             of.troubles = troubles
                 .iter()
@@ -401,9 +473,11 @@ impl Keeper {
 /// Pods that are named at most where a policy does not hold for some.
 const NAMED_MAX: usize = 5;
 
-/// That a policy does not hold for pods that use the node's network.
-fn not_for(pods: &[String]) -> Trouble {
-    let named = pods[..pods.len().min(NAMED_MAX)].join(", ");
+/// That a policy does not hold for pods that use the node's network, each with the reason.
+fn not_for(pods: &[(String, String)]) -> Trouble {
+    let named = pods[..pods.len().min(NAMED_MAX)].iter();
+    let named: Vec<String> = named.map(|(pod, why)| format!("{pod} ({why})")).collect();
+    let named = named.join(", ");
     let more = match pods.len().saturating_sub(NAMED_MAX) {
         0 => String::new(),
         more => format!(" and {more} more"),
@@ -411,9 +485,19 @@ fn not_for(pods: &[String]) -> Trouble {
     Trouble {
         reason: "HostNetworkPods",
         message: format!(
-            "it does not hold for pods of this node that use the node's network, and so its addresses: {named}{more}"
+            "it does not hold for pods of this node that use the node's network: {named}{more}"
         ),
     }
+}
+
+/// The pods of this node that a policy selects and that use the node's network, with the identifiers that their cgroups
+/// are named after.
+fn on_host(policies: &Policies) -> BTreeMap<PodKey, String> {
+    let all = policies.world().policies.values();
+    let selected = all.flat_map(|policy| policies.host_pods(policy));
+    selected
+        .map(|(key, host)| (key.clone(), host.uid.clone()))
+        .collect()
 }
 
 impl From<&PolicyProblem> for Trouble {

@@ -45,6 +45,11 @@ pub enum Program {
     DeviceEgress(u32),
     /// `device_xdp`.
     Xdp,
+    /// `cgroup_ingress`: a packet of another device than the loopback, from its IP header on. In the index of the device
+    /// stands the number of the pod whose cgroup it is.
+    CgroupIngress,
+    /// `cgroup_egress`, as that.
+    CgroupEgress,
 }
 
 /// What became of a frame.
@@ -69,10 +74,17 @@ impl Memory {
             frame: frame.to_vec(),
             counted: Vec::new(),
         };
-        let verdict = match parse::link(frame) {
-            Link::V4(l3) => run.at::<V4>(program, l3),
-            Link::V6(l3) => run.at::<V6>(program, l3),
-            Link::Other => Ok(Verdict::Next),
+        let side = match program {
+            Program::CgroupIngress => Some(Side::Ingress),
+            Program::CgroupEgress => Some(Side::Egress),
+            _ => None,
+        };
+        let verdict = match (parse::link(frame), side) {
+            (Link::V4(ETHERNET_LEN), Some(side)) => run.at_cgroup::<V4>(side),
+            (Link::V6(ETHERNET_LEN), Some(side)) => run.at_cgroup::<V6>(side),
+            (Link::V4(l3), None) => run.at::<V4>(program, l3),
+            (Link::V6(l3), None) => run.at::<V6>(program, l3),
+            (_, Some(_)) | (Link::Other, None) => Ok(Verdict::Next),
         };
         let verdict = verdict.unwrap_or_else(|counter| {
             run.counted.push(counter);
@@ -108,6 +120,7 @@ impl Run<'_> {
             Program::PodEgress(_) | Program::DeviceEgress(_) => {
                 return self.leave(program, headers);
             }
+            Program::CgroupIngress | Program::CgroupEgress => return Ok(Verdict::Next),
         };
         if is_icmp
             && program != Program::Xdp
@@ -162,6 +175,22 @@ impl Run<'_> {
             }
             Decision::Rewrite(kind) => self.carry(place, &headers, &to, kind),
         }
+    }
+
+    /// Of a packet at the cgroup of a pod.
+    fn at_cgroup<F: Family>(&mut self, side: Side) -> Result<Verdict, Counter>
+    where
+        Memory: Tables<F> + Policies<F>,
+    {
+        // What is in front of the IP header is not there for its programs.
+        let link = self
+            .frame
+            .drain(..ETHERNET_LEN as usize)
+            .collect::<Vec<u8>>();
+        let headers = F::headers(self.frame.as_slice(), 0);
+        let judged = self.judge(side, &headers, &headers.tuple, &headers.tuple);
+        self.frame.splice(..0, link);
+        judged.map(|()| Verdict::Next)
     }
 
     /// Of a packet that leaves.

@@ -14,10 +14,10 @@ use abi::{
     DnsAnswer, DnsControl, DnsName, Endpoint, Event, Flow4, Flow6, FlowState4, FlowState6,
     FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Limit,
     Load, Masquerade, Member, NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink,
-    PolicyLinkKey, PolicyVerdictKey, Quota, ReverseSocket, ReverseSocketKey, RingSlot, Source,
-    SpreadWord, Watchers, affinity, backends, counters, devices, dns, endpoints, events, flows,
-    fragments, frontends, limits, masquerade, members, policy, quotas, reverse_sockets, rings,
-    sources, spreads,
+    PolicyLinkKey, PolicyPod, PolicyVerdictKey, Quota, ReverseSocket, ReverseSocketKey, RingSlot,
+    Source, SpreadWord, Watchers, affinity, backends, counters, devices, dns, endpoints, events,
+    flows, fragments, frontends, limits, masquerade, members, policy, quotas, reverse_sockets,
+    rings, sources, spreads,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{
@@ -228,6 +228,24 @@ pub(crate) static POLICY_HELD: HashMap<
     PolicyHeldKey,
     PolicyHeld,
     { policy::HELD_CAPACITY as usize },
+    NO_PREALLOC,
+> = HashMap::new();
+
+/// Entries come and go one at a time, each before its cgroup gets the programs and after it lost them.
+#[btf_map]
+pub(crate) static POLICY_CGROUPS: HashMap<
+    u64,
+    u32,
+    { policy::CGROUPS_CAPACITY as usize },
+    NO_PREALLOC,
+> = HashMap::new();
+
+/// The agent's own.
+#[btf_map]
+pub(crate) static POLICY_PODS: HashMap<
+    u32,
+    PolicyPod,
+    { policy::CGROUPS_CAPACITY as usize },
     NO_PREALLOC,
 > = HashMap::new();
 

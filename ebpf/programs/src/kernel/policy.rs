@@ -10,7 +10,7 @@ use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use packet::balance::{self, bounces};
 use packet::policy::{self, Passed, Policies, Side};
-use packet::{Family, Flow as _, Fragment, Shared as _, Tables, Transport, V4, V6, hop};
+use packet::{Bytes, Family, Flow as _, Fragment, Shared as _, Tables, Transport, V4, V6, hop};
 
 use super::events;
 use super::maps::{
@@ -18,7 +18,6 @@ use super::maps::{
     POLICY_VERDICTS,
 };
 use super::outlined::{Plan, Told};
-use super::skb::Skb;
 use super::tables::{Maps, endpoint};
 
 /// How a packet is to be judged, as a number: the side, and whether it is judged by what it becomes.
@@ -79,13 +78,13 @@ pub(crate) fn straight_to<F: Family>(to: &F::Flow, ifindex: u32) -> u32 {
 
 /// Judges a packet at a pod's link: zero, or its counter and one.
 #[inline(always)]
-pub(crate) fn judge<F: Told>(skb: Skb, plan: &Plan<F>, ifindex: u32, how: u32) -> u32
+pub(crate) fn judge<F: Told, B: Bytes>(bytes: &B, plan: &Plan<F>, ifindex: u32, how: u32) -> u32
 where
     Maps: Policies<F> + Tables<F>,
 {
     let headers = &plan.headers;
     // A pod may always speak with itself.
-    if bounces::<F>(&headers.tuple, &plan.to) || policy::is_exempt(&skb, headers) {
+    if bounces::<F>(&headers.tuple, &plan.to) || policy::is_exempt(bytes, headers) {
         return 0;
     }
     let side = if how & how::EGRESS != 0 {

@@ -16,7 +16,7 @@ use crate::{Error, netlink};
 
 pub(crate) use device::{Device, netns};
 pub use mode::{DeviceReport, XdpMode};
-pub(crate) use pin::{DevicePin, Direction, Way};
+pub(crate) use pin::{CGROUP_PROGRAMS, CgroupPin, DevicePin, Direction, Way};
 
 /// Attaches and replaces; everything it makes is pinned.
 pub(crate) struct Attacher<'a> {
@@ -66,9 +66,22 @@ impl Attacher<'_> {
             .try_for_each(|(program, _)| remove_link(&self.pins.link(program)))
     }
 
-    /// Puts today's programs into every attachment to a device that an earlier process left, and forgets
-    /// devices that are gone.
+    /// Puts today's programs into every attachment to a device or to a pod's cgroup that an earlier process left, and
+    /// forgets those that are gone.
     pub(crate) fn refresh(&self) -> Result<(), Error> {
+        for pin in self.cgroup_pins()? {
+            let path = self.pins.link(&pin.to_string());
+            let Some(link) = pins::open(&path)? else {
+                continue;
+            };
+            let info = sys::link_info(link.as_fd());
+            match info.map_err(Error::path("look at the link", &path))?.target {
+                Target::Cgroup(id) if id == pin.cgroup => {
+                    self.put(&link, pin.program, "a pod's cgroup")?;
+                }
+                _ => pins::unpin(&path)?,
+            }
+        }
         let here = netns()?;
         for pin in self.device_pins()? {
             let path = self.pins.link(&pin.to_string());
@@ -194,6 +207,15 @@ impl Attacher<'_> {
             .links()?
             .iter()
             .filter_map(|name| DevicePin::parse(name))
+            .collect())
+    }
+
+    /// Every pinned attachment to the cgroup of a pod.
+    pub(crate) fn cgroup_pins(&self) -> Result<Vec<CgroupPin>, Error> {
+        let names = self.pins.links()?;
+        Ok(names
+            .iter()
+            .filter_map(|name| CgroupPin::parse(name))
             .collect())
     }
 

@@ -2,6 +2,14 @@
 
 use std::fmt;
 
+use crate::sys;
+
+/// The programs of pods' cgroups, with their attach types.
+pub(crate) const CGROUP_PROGRAMS: [(&str, u32); 2] = [
+    ("cgroup_ingress", sys::attach::CGROUP_INET_INGRESS),
+    ("cgroup_egress", sys::attach::CGROUP_INET_EGRESS),
+];
+
 /// A direction of TC, seen from the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Direction {
@@ -80,6 +88,34 @@ impl DevicePin {
     }
 }
 
+/// Name of the pin of an attachment to the cgroup of a pod.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CgroupPin {
+    pub(crate) program: &'static str,
+    /// The cgroup's identifier.
+    pub(crate) cgroup: u64,
+}
+
+impl fmt::Display for CgroupPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.program, self.cgroup)
+    }
+}
+
+impl CgroupPin {
+    /// The label of these attachments.
+    pub(crate) const LABEL: &'static str = "pod_cgroup";
+
+    pub(crate) fn parse(name: &str) -> Option<CgroupPin> {
+        let (program, cgroup) = name.split_once('-')?;
+        let mut ours = CGROUP_PROGRAMS.into_iter();
+        Some(CgroupPin {
+            program: ours.find(|(ours, _)| *ours == program)?.0,
+            cgroup: cgroup.parse().ok()?,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,7 +133,16 @@ mod tests {
                 let name = pin.to_string();
                 assert!(!name.contains(['.', '~', '/']), "{name}");
                 assert_eq!(DevicePin::parse(&name), Some(pin));
+                assert_eq!(CgroupPin::parse(&name), None);
             }
+        }
+        for (program, _) in CGROUP_PROGRAMS {
+            let pin = CgroupPin {
+                program,
+                cgroup: 1 << 33,
+            };
+            assert_eq!(CgroupPin::parse(&pin.to_string()), Some(pin));
+            assert_eq!(DevicePin::parse(&pin.to_string()), None);
         }
     }
 
@@ -111,6 +156,7 @@ mod tests {
             "",
         ] {
             assert_eq!(DevicePin::parse(name), None, "{name}");
+            assert_eq!(CgroupPin::parse(name), None, "{name}");
         }
     }
 }

@@ -9,6 +9,8 @@ use super::{Command, IdAttr, address_mut, bpf, info, owned};
 
 /// Attach types, `enum bpf_attach_type` of linux/bpf.h.
 pub(crate) mod attach {
+    pub(crate) const CGROUP_INET_INGRESS: u32 = 0;
+    pub(crate) const CGROUP_INET_EGRESS: u32 = 1;
     pub(crate) const INET4_CONNECT: u32 = 10;
     pub(crate) const INET6_CONNECT: u32 = 11;
     pub(crate) const UDP4_SENDMSG: u32 = 14;

@@ -11,7 +11,7 @@ use proxy::listing::{self, PolicyRow};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use view::objects::{ClusterNetworkPolicy, NetworkPolicy, Pod};
-use view::policies::{cluster_network_policy, network_policy};
+use view::policies::{cgroup_uid, cluster_network_policy, network_policy};
 
 use crate::cli::Listing;
 use crate::output::{self, Row};
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) fn list(flags: &Listing) -> anyhow::Result<()> {
     let view = Datapath::inspect(&flags.bpffs.bpffs_root)?;
-    let rows = listing::policies(&view.policies()?, &view.endpoints()?);
+    let rows = listing::policies(&view.policies()?, &view.endpoints()?, &view.policy_pods()?);
     let names = match flags.kubeconfig.as_deref().map(names) {
         None => Names::default(),
         Some(Ok(names)) => names,
@@ -57,10 +57,18 @@ impl Row for NamedPolicy {
                 .clone()
                 .unwrap_or_else(|| format!("{:016x}", row.mark)),
             self.kind.unwrap_or("-").to_owned(),
-            self.pod.clone().unwrap_or_else(|| addresses.join(",")),
-            row.ifindex.to_string(),
+            self.pod.clone().unwrap_or_else(|| match &row.uid {
+                Some(uid) => format!("pod {uid}"),
+                None => addresses.join(","),
+            }),
+            match &row.uid {
+                Some(_) => "cgroup".to_owned(),
+                None => row.ifindex.to_string(),
+            },
             row.since.clone(),
-            if row.closed {
+            if row.open {
+                "open: no cgroup"
+            } else if row.closed {
                 "closed: no room"
             } else {
                 "holds"
@@ -74,12 +82,18 @@ impl Row for NamedPolicy {
 struct Names {
     policies: BTreeMap<u64, (&'static str, String)>,
     pods: BTreeMap<IpAddr, String>,
+    host_pods: BTreeMap<String, String>,
 }
 
 impl Names {
     fn of(&self, row: PolicyRow) -> NamedPolicy {
         let policy = self.policies.get(&row.mark);
-        let mut pods = row.addresses.iter().filter_map(|addr| self.pods.get(addr));
+        let of_host = row.uid.iter().filter_map(|uid| self.host_pods.get(uid));
+        let mut pods = row
+            .addresses
+            .iter()
+            .filter_map(|addr| self.pods.get(addr))
+            .chain(of_host);
         NamedPolicy {
             kind: policy.map(|(kind, _)| *kind),
             policy: policy.map(|(_, name)| name.clone()),
@@ -116,10 +130,14 @@ async fn ask(client: &Client) -> anyhow::Result<Names> {
         names.policies.insert(policy.mark, name);
     }
     for pod in items::<Pod>(client).await? {
-        if pod.spec.host_network || matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
+        if matches!(pod.status.phase.as_str(), "Succeeded" | "Failed") {
             continue;
         }
         let name = format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
+        if pod.spec.host_network {
+            names.host_pods.insert(cgroup_uid(&pod).to_owned(), name);
+            continue;
+        }
         let addresses = pod.status.pod_ips.iter().map(|ip| ip.ip.as_str());
         for addr in addresses.chain([pod.status.pod_ip.as_str()]) {
             if let Ok(addr) = addr.parse() {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use abi::policy::{FIRST_ID, NODE, flags};
+use abi::policy::{CGROUP_LINK, FIRST_ID, NODE, flags};
 use abi::{PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey};
-use model::policy::{Direction, PodKey, PolicyKey, Tier, World};
+use model::policy::{Direction, Pod, PodKey, PolicyKey, Tier, World};
 
 use super::compile::{self, Assigned, Ids, Wanted};
 use super::sets::SetKey;
@@ -25,6 +25,8 @@ pub struct Inputs<'a> {
     pub world: &'a World,
     /// Where addresses of this node's pods are: the index of the host's side of the link.
     pub links: &'a BTreeMap<IpAddr, u32>,
+    /// The numbers that stand for the links of pods of this node that use the node's network.
+    pub host_links: &'a BTreeMap<PodKey, u32>,
     /// Links where nothing is judged.
     pub open: &'a BTreeSet<u32>,
     /// This node's own addresses.
@@ -297,8 +299,8 @@ impl PolicyPlanner {
         let adopt_until_secs = match self.told.links.get(&key) {
             _ if ingress == 0 && egress == 0 => 0,
             Some(link) if on && (link.ingress != 0 || link.egress != 0) => link.adopt_until_secs,
-            // A pod that comes while policies hold has said nothing before.
-            None if on => 0,
+            // A pod that comes while policies hold has said nothing before, where its link came before it.
+            None if on && ifindex & CGROUP_LINK == 0 => 0,
             Some(_) | None => now_secs.saturating_add(ADOPT_SECS),
         };
         PolicyLink {
@@ -441,6 +443,19 @@ impl Pods {
                 _ => anywhere.push(key),
             }
         }
+        let sets = |key: &PodKey, pod: &Pod| {
+            let own = within.get(&*key.namespace).into_iter().flatten();
+            let selecting: Vec<&PolicyKey> = anywhere
+                .iter()
+                .chain(own)
+                .filter(|policy| {
+                    let policy = world.policies.get(**policy);
+                    policy.is_some_and(|policy| world.selects(policy, key, pod))
+                })
+                .copied()
+                .collect();
+            Direction::BOTH.map(|direction| SetKey::of(world, pod, &selecting, direction))
+        };
         let mut links = BTreeMap::new();
         for (ifindex, pods) in behind {
             // Whoever shares a link cannot be told apart on it: it is one for which nothing is known.
@@ -451,20 +466,12 @@ impl Pods {
             let Some(pod) = world.pods.get(key) else {
                 continue;
             };
-            let labels = world.namespace(&key.namespace);
-            let own = within.get(&*key.namespace).into_iter().flatten();
-            let selecting: Vec<&PolicyKey> = anywhere
-                .iter()
-                .chain(own)
-                .filter(|policy| {
-                    world.policies.get(**policy).is_some_and(|policy| {
-                        policy.subject.matches(&key.namespace, labels, &pod.labels)
-                    })
-                })
-                .copied()
-                .collect();
-            let set = |direction| SetKey::of(world, pod, &selecting, direction);
-            links.insert(ifindex, Direction::BOTH.map(set));
+            links.insert(ifindex, sets(key, pod));
+        }
+        for (key, link) in inputs.host_links {
+            if let Some(host) = world.host_pods.get(key) {
+                links.insert(*link, sets(key, &host.pod));
+            }
         }
         Pods { links }
     }

@@ -1,9 +1,11 @@
 //! What is worth a name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::Protocol;
-use model::policy::{Action, Direction, Namespaces, Peer, Peers, Port, Ports, Rule, World};
+use model::policy::{
+    Action, Direction, HostPod, Namespaces, Peer, Peers, Pod, Port, Ports, Rule, World,
+};
 use plan::policy::{ADOPT_SECS, Inputs, PolicyLimits, PolicyPlanner, PolicyStep, PolicyTables};
 
 use super::worlds::{addr, labels, links, of_x, pod_key, range, selection, world};
@@ -23,6 +25,7 @@ fn plan(planner: &mut PolicyPlanner, world: &World, now_secs: u32) -> Vec<Policy
         .plan(&Inputs {
             world,
             links: &links,
+            host_links: &BTreeMap::new(),
             open: &BTreeSet::from([99]),
             node: &node,
             now_secs,
@@ -198,4 +201,54 @@ fn a_change_of_one_pod_is_few_steps() {
         3,
         "two addresses and the generation: {steps:?}"
     );
+}
+
+/// A pod of the node's network is held like any other, by the number that stands for its link, and is nobody's peer.
+#[test]
+fn a_pod_of_the_nodes_network_has_sets_of_its_own() {
+    let mut world = world();
+    let key = pod_key("x", "a");
+    let pod = world.pods.remove(&key).unwrap();
+    let block = Peer::Block {
+        range: range("192.0.2.0/24"),
+        except: Vec::new(),
+    };
+    let ports = Ports::Some(vec![Port::Named(None, "http".into())]);
+    let (of, policy) = of_x(
+        "p",
+        &[],
+        Some(vec![rule(Peers::Some(vec![block]), ports)]),
+        None,
+    );
+    world.policies = BTreeMap::from([(of, policy)]);
+    let host_pod = HostPod {
+        uid: "1".to_owned(),
+        pod: Pod {
+            addresses: Vec::new(),
+            ..pod
+        },
+    };
+    world.host_pods.insert(key.clone(), host_pod);
+    let number = abi::policy::CGROUP_LINK | 1;
+    let host_links = BTreeMap::from([(key, number)]);
+    let mut planner = PolicyPlanner::new(PolicyTables::default(), PolicyLimits::default());
+    let plan = planner.plan(&Inputs {
+        world: &world,
+        links: &BTreeMap::new(),
+        host_links: &host_links,
+        open: &BTreeSet::new(),
+        node: &[],
+        now_secs: 5,
+        unix_secs: 0,
+    });
+    assert_eq!(plan.selected, 1);
+    let tables = planner.told();
+    let asks = |from: &str, port| {
+        let from = from.parse().unwrap();
+        tables.lets_begin(number, Direction::Ingress, from, 6, port)
+    };
+    assert!(asks("192.0.2.7", 80) && !asks("192.0.2.7", 81) && !asks("198.51.100.1", 80));
+    // What it said before its cgroup was found goes on.
+    let link = tables.links.values().next().unwrap();
+    assert_eq!(link.adopt_until_secs, 5 + ADOPT_SECS);
 }

@@ -142,6 +142,7 @@ fn run(changes: &[Change], limits: PolicyLimits, exact: bool) {
         let inputs = Inputs {
             world: &world,
             links: &links,
+            host_links: &BTreeMap::new(),
             open: &BTreeSet::new(),
             node: &node,
             now_secs: turn as u32,

@@ -548,6 +548,7 @@ fn kubernetes_own_assertions_hold() {
         planner.plan(&Inputs {
             world,
             links: &links,
+            host_links: &BTreeMap::new(),
             open: &BTreeSet::new(),
             node: &[],
             now_secs: 0,

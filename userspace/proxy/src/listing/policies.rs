@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use abi::Endpoint;
+use abi::{Endpoint, PolicyPod};
 use plan::policy::PolicyTables;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -17,33 +17,46 @@ pub struct PolicyRow {
     pub mark: u64,
     /// Index of the host's side of the pod's link.
     pub ifindex: u32,
-    /// The pod's addresses.
+    /// The pod's addresses; none where it uses the node's network.
     pub addresses: Vec<IpAddr>,
+    /// Of a pod that uses the node's network, the identifier that its cgroup is named after; the number of the link stands
+    /// for none then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
     /// Since when it holds there, RFC 3339.
     pub since: String,
     /// It found no room in a table: nothing passes in its direction.
     pub closed: bool,
+    /// The pod uses the node's network and its cgroup is not found: the policy does not hold.
+    pub open: bool,
 }
 
 /// Every policy that holds, with every pod for which it does; none where nothing is enforced.
 #[must_use]
-pub fn policies(tables: &PolicyTables, endpoints: &BTreeMap<IpAddr, Endpoint>) -> Vec<PolicyRow> {
+pub fn policies(
+    tables: &PolicyTables,
+    endpoints: &BTreeMap<IpAddr, Endpoint>,
+    host_pods: &BTreeMap<u32, PolicyPod>,
+) -> Vec<PolicyRow> {
     if tables.control.flags & abi::policy::flags::ENFORCED == 0 {
         return Vec::new();
     }
     let held = tables.held.iter();
     held.map(|(key, held)| {
         let here = endpoints.iter().filter(|(_, of)| of.ifindex == key.ifindex);
+        let host_pod = host_pods.get(&key.ifindex);
         let since = i64::try_from(whole(held.since_secs)).unwrap_or(i64::MAX);
         let since = OffsetDateTime::from_unix_timestamp(since).ok();
         PolicyRow {
             mark: whole(key.policy),
             ifindex: key.ifindex,
             addresses: here.map(|(addr, _)| *addr).collect(),
+            uid: host_pod.map(bpf::pod_uid),
             since: since
                 .and_then(|since| since.format(&Rfc3339).ok())
                 .unwrap_or_default(),
             closed: held.closed != 0,
+            open: host_pod.is_some_and(|pod| pod.cgroup == 0),
         }
     })
     .collect()
@@ -79,15 +92,36 @@ mod tests {
         };
         let addr = |n| IpAddr::from([10, 0, 0, n]);
         let endpoints = BTreeMap::from([(addr(1), at(7)), (addr(2), at(8))]);
-        assert_eq!(policies(&tables, &endpoints), [], "nothing is enforced");
+        assert_eq!(
+            policies(&tables, &endpoints, &BTreeMap::new()),
+            [],
+            "nothing is enforced"
+        );
         tables.control.flags = abi::policy::flags::ENFORCED;
         let row = PolicyRow {
             mark: 0x1234_5678_9abc_def0,
             ifindex: 7,
             addresses: vec![addr(1)],
             since: "2001-09-09T01:46:40Z".to_owned(),
+            uid: None,
             closed: false,
+            open: false,
         };
-        assert_eq!(policies(&tables, &endpoints), [row]);
+        assert_eq!(
+            policies(&tables, &endpoints, &BTreeMap::new()),
+            [row.clone()]
+        );
+        let mut pod = PolicyPod {
+            cgroup: 0,
+            uid: [0; abi::policy::POD_UID_LEN],
+        };
+        pod.uid[..3].copy_from_slice(b"a-b");
+        let row = PolicyRow {
+            uid: Some("a-b".to_owned()),
+            open: true,
+            ..row
+        };
+        let host_pods = BTreeMap::from([(7, pod)]);
+        assert_eq!(policies(&tables, &endpoints, &host_pods), [row]);
     }
 }

@@ -5,6 +5,7 @@
 
 mod dsr;
 mod growth;
+mod host_pods;
 mod leaving;
 mod pod_network;
 mod policy;

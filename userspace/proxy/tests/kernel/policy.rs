@@ -103,7 +103,11 @@ async fn story(ground: &Ground, inside: &Netns) {
             && !asks(&held, "8.8.8.8", 5432)
     );
     let view = Datapath::inspect(&ground.root()).unwrap();
-    let rows = proxy::listing::policies(&held, &view.endpoints().unwrap());
+    let rows = proxy::listing::policies(
+        &held,
+        &view.endpoints().unwrap(),
+        &view.policy_pods().unwrap(),
+    );
     assert_eq!(rows.len(), 1);
     assert_eq!(
         rows[0].addresses,
@@ -122,10 +126,11 @@ async fn story(ground: &Ground, inside: &Netns) {
         &["ingress[0]: a peer is left out: \"nonsense\" is not a range of addresses"]
     );
     assert!(!asks(&tables(ground), "10.244.1.2", 5432));
-    // A pod with the node's own addresses cannot be told from it, and the policy says so while there is one.
+    // A pod of the node's network whose cgroup is nowhere is not held to it, and the policy says so while there is one.
     let mut of_host = pod("db", "192.0.2.1", "node-a");
     of_host["metadata"]["name"] = json!("db-on-host");
     of_host["spec"]["hostNetwork"] = json!(true);
+    of_host["metadata"]["uid"] = json!("0123-4567");
     let mut elsewhere = of_host.clone();
     elsewhere["metadata"]["name"] = json!("db-elsewhere");
     elsewhere["spec"]["nodeName"] = json!("node-b");
@@ -135,7 +140,7 @@ async fn story(ground: &Ground, inside: &Netns) {
     let said = until(&mut status, two).await;
     let words = &said.policies.troubles["default/db"][1];
     assert!(
-        words.ends_with("and so its addresses: default/db-on-host"),
+        words.contains("network: default/db-on-host (no cgroup of a pod 0123-4567 is below "),
         "{words}"
     );
     of_host["status"]["phase"] = json!("Succeeded");

@@ -75,6 +75,7 @@ impl Enforced {
         let plan = self.planner.plan(&Inputs {
             world: &self.world,
             links: &self.links,
+            host_links: &BTreeMap::new(),
             open: &BTreeSet::new(),
             node: &node,
             now_secs: bpf::now_secs(),

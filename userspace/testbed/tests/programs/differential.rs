@@ -25,7 +25,7 @@ const HISTORY: u64 = 200;
 /// Histories over one kernel's flows: more of those would fill its table, and the least recently used give way.
 const HISTORIES: u64 = 6;
 
-const PROGRAMS: [(&str, Program); 7] = [
+const PROGRAMS: [(&str, Program); 9] = [
     ("pod_ingress", Program::PodIngress),
     ("device_ingress", Program::DeviceIngress),
     ("pod_egress", Program::PodEgress(VETH)),
@@ -33,6 +33,8 @@ const PROGRAMS: [(&str, Program); 7] = [
     ("device_egress", Program::DeviceEgress(VETH)),
     ("device_egress", Program::DeviceEgress(0)),
     ("device_xdp", Program::Xdp),
+    ("cgroup_ingress", Program::CgroupIngress),
+    ("cgroup_egress", Program::CgroupEgress),
 ];
 
 fn variable(name: &str, default: u64) -> u64 {

@@ -9,6 +9,7 @@ mod errors;
 mod events;
 mod flood;
 mod fragments;
+mod host_pods;
 mod hostile;
 mod kernel;
 mod limit;

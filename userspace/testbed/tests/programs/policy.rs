@@ -14,10 +14,10 @@ use testbed::packet::{Packet, SENDER, Transport, tcp};
 use crate::kernel::{Kernel, LOOPBACK, NEXT, Net, REDIRECT, SCTP, SHOT, TCP, UDP, VETH, nets};
 
 const EPOCH: u32 = 5;
-const CLIENTS: u32 = 20;
-const SERVERS: u32 = 21;
-const CLIENT: u32 = 30;
-const SERVER: u32 = 31;
+pub(crate) const CLIENTS: u32 = 20;
+pub(crate) const SERVERS: u32 = 21;
+pub(crate) const CLIENT: u32 = 30;
+pub(crate) const SERVER: u32 = 31;
 const PROFILE: u32 = 40;
 
 fn peer(addr: IpAddr, identity: u32) -> PolicyStep {
@@ -33,7 +33,7 @@ fn peer(addr: IpAddr, identity: u32) -> PolicyStep {
     PolicyStep::PutPeer(key, identity)
 }
 
-fn link(ifindex: u32, ingress: u32, egress: u32) -> PolicyStep {
+pub(crate) fn link(ifindex: u32, ingress: u32, egress: u32) -> PolicyStep {
     let link = PolicyLink {
         ingress,
         ingress_default: REFUSE,
@@ -50,7 +50,7 @@ fn link(ifindex: u32, ingress: u32, egress: u32) -> PolicyStep {
     )
 }
 
-fn control(flags: u32, generation: u32) -> PolicyStep {
+pub(crate) fn control(flags: u32, generation: u32) -> PolicyStep {
     PolicyStep::Control(PolicyControl {
         flags,
         epoch: EPOCH,
@@ -60,7 +60,7 @@ fn control(flags: u32, generation: u32) -> PolicyStep {
 }
 
 /// The backend's port by TCP and UDP is open from the client to the backend, and nothing else is.
-fn rules(net: &Net) -> Vec<PolicyStep> {
+pub(crate) fn rules(net: &Net) -> Vec<PolicyStep> {
     let port = |proto| {
         PolicyStep::PutPort(PolicyPortKey {
             prefix_len: PORT_AT + 16,
@@ -84,7 +84,7 @@ fn rules(net: &Net) -> Vec<PolicyStep> {
     ]
 }
 
-fn set(kernel: &Kernel, steps: &[PolicyStep]) -> Result<()> {
+pub(crate) fn set(kernel: &Kernel, steps: &[PolicyStep]) -> Result<()> {
     Ok(kernel.datapath.policy_table()?.apply(steps)?)
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn arrived(from: u32) -> Vec<u8> {
     context
 }
 
-fn counts(counted: &[(Counter, u64)], counter: Counter) -> bool {
+pub(crate) fn counts(counted: &[(Counter, u64)], counter: Counter) -> bool {
     counted.iter().any(|(of, _)| *of == counter)
 }
 

@@ -12,7 +12,7 @@ use crate::policy;
 
 /// Instructions walked by the verifier, at most: what is walked today and a little more, so that growth is noticed. The
 /// kernel's own limit is a million. Both families are in every packet program.
-const BOUNDS: [(&str, u32); 14] = [
+const BOUNDS: [(&str, u32); 16] = [
     ("connect4", 5_050),
     ("connect6", 10_300),
     ("sendmsg4", 3_500),
@@ -22,6 +22,8 @@ const BOUNDS: [(&str, u32); 14] = [
     ("getpeername4", 150),
     ("getpeername6", 300),
     ("sock_release", 50),
+    ("cgroup_ingress", 8_600),
+    ("cgroup_egress", 8_600),
     ("pod_egress", 16_500),
     ("device_egress", 19_400),
     ("pod_ingress", 58_700),

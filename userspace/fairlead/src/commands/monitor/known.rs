@@ -11,6 +11,7 @@ use abi::{Event, ServiceId};
 use bpf::Datapath;
 use net::{Netns, Rtnl};
 use time::OffsetDateTime;
+use view::policies::cgroup_uid;
 
 use super::line::{Line, Source, Told};
 use crate::commands::cluster::{Cluster, Names};
@@ -22,6 +23,8 @@ pub(super) struct Known {
     pub(super) names: Names,
     pub(super) services: BTreeMap<(SocketAddr, u8), ServiceId>,
     pub(super) host: Host,
+    /// Pods that use the node's network, by the numbers that stand for the indexes of their links.
+    pub(super) host_pods: BTreeMap<u32, String>,
     /// Nanoseconds that the wall clock is ahead of `CLOCK_MONOTONIC`.
     pub(super) epoch_ns: i128,
     /// Whether a client was refused, or sent on, at an address that no service is known to have.
@@ -41,7 +44,17 @@ impl Known {
     }
 
     fn of(root: &Path, cluster: &Cluster) -> anyhow::Result<Known> {
-        let tables = Datapath::inspect(root)?.observe()?;
+        let view = Datapath::inspect(root)?;
+        let tables = view.observe()?;
+        let host_pods = view.policy_pods()?.into_iter().map(|(link, pod)| {
+            let uid = bpf::pod_uid(&pod);
+            let named = cluster.pods.iter().find(|pod| cgroup_uid(pod) == uid);
+            let name = named.map(|pod| &pod.metadata).map_or_else(
+                || format!("pod {uid}"),
+                |of| format!("{}/{}", of.namespace, of.name),
+            );
+            (link, name)
+        });
         let ports = tables.frontends.iter();
         let ports = ports.filter(|(key, _)| !key.is_whole_address());
         Ok(Known {
@@ -49,6 +62,7 @@ impl Known {
                 .map(|(key, frontend)| ((key.socket_addr(), key.proto()), frontend.service))
                 .collect(),
             names: cluster.names(&tables),
+            host_pods: host_pods.collect(),
             host: Host::default(),
             epoch_ns: OffsetDateTime::now_utc().unix_timestamp_nanos() - i128::from(bpf::now_ns()),
             missed: Cell::new(false),
@@ -108,12 +122,28 @@ impl Known {
             becomes_source,
             backend,
             backend_name: backend.and_then(|backend| name(backend.ip())),
-            device: (!is_call).then(|| self.host.device(event.ifindex)),
+            device: (!is_call).then(|| self.device(event.ifindex)),
             netns_cookie: is_call.then_some(event.netns_cookie),
             pid: is_call.then_some(event.pid),
             process: is_call.then(|| comm(&event.comm)),
             bytes: event.bytes,
             protocol: event.proto,
+        }
+    }
+}
+
+impl Known {
+    /// Where a packet was seen: a device's name, or whose cgroup.
+    fn device(&mut self, ifindex: u32) -> String {
+        if ifindex & abi::policy::CGROUP_LINK == 0 {
+            return self.host.device(ifindex);
+        }
+        match self.host_pods.get(&ifindex) {
+            Some(name) => format!("cgroup of {name}"),
+            None => {
+                self.missed.set(true);
+                "cgroup of a pod".to_owned()
+            }
         }
     }
 }

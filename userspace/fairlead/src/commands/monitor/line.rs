@@ -232,6 +232,7 @@ mod tests {
                 clients: BTreeMap::from([(5, vec!["10.244.0.9".parse().unwrap()])]),
                 ..Host::default()
             },
+            host_pods: BTreeMap::from([(1 << 31 | 1, "default/db".to_owned())]),
             epoch_ns: 0,
             missed: Cell::new(false),
         }

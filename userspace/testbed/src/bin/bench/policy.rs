@@ -68,6 +68,7 @@ pub(crate) fn hold(balancer: &Balancer, node: &Node, pods: &[&Pod], port: u16) -
     let plan = planner.plan(&Inputs {
         world: &world,
         links: &links,
+        host_links: &BTreeMap::new(),
         open: &BTreeSet::new(),
         node: &[],
         now_secs: bpf::now_secs(),

@@ -11,7 +11,8 @@ use simulator::{Memory, Program, Ran, Start, Verdict};
 use zerocopy::FromZeros as _;
 
 use super::worlds::{self, PLACES, RING};
-use crate::kernel::{Kernel, LOOPBACK, NEXT, REDIRECT, SHOT, XDP_DROP, XDP_PASS};
+use crate::host_pods::{HOST_POD, InCgroup, seen_at};
+use crate::kernel::{Kernel, LOOPBACK, NEXT, REDIRECT, SHOT, VETH, XDP_DROP, XDP_PASS};
 use crate::policy::arrived;
 
 /// Ports that translated sources may have.
@@ -20,8 +21,10 @@ const PORTS: u32 = 4;
 const WITHIN: [f64; 4] = [0.02, 0.3, 0.55, 0.8];
 
 pub(super) struct Pair {
+    // Before what it hangs on goes.
     kernel: Kernel,
     twin: Twin,
+    _inside: InCgroup,
 }
 
 /// What is compared with the kernel.
@@ -42,6 +45,7 @@ pub(super) struct Inside<'a> {
 impl Pair {
     pub(super) fn new() -> Result<Pair> {
         let kernel = Kernel::new()?;
+        let inside = InCgroup::held(&kernel)?;
         let start = Start {
             node: kernel.datapath.node()?,
             ..Start::default()
@@ -54,12 +58,16 @@ impl Pair {
             counted: BTreeMap::new(),
             before,
         };
-        Ok(Pair { kernel, twin })
+        Ok(Pair {
+            kernel,
+            twin,
+            _inside: inside,
+        })
     }
 
     /// Other services and policies in the place of those that are there.
     pub(super) fn tables(&mut self, random: &mut fastrand::Rng) -> Result<()> {
-        let Pair { kernel, twin } = self;
+        let Pair { kernel, twin, .. } = self;
         let steps = worlds::services(&twin.tables, random);
         kernel.datapath.apply(&steps)?;
         twin.tables
@@ -103,7 +111,7 @@ impl Pair {
         &mut self,
         work: impl FnOnce(&mut Inside<'_>) -> Result<()> + Send,
     ) -> Result<()> {
-        let Pair { kernel, twin } = self;
+        let Pair { kernel, twin, .. } = self;
         let kernel = &*kernel;
         kernel.netns().run(|| work(&mut Inside { kernel, twin }))
     }
@@ -153,6 +161,7 @@ impl Inside<'_> {
     ) -> Result<()> {
         let context = match program {
             Program::PodEgress(from) | Program::DeviceEgress(from) => arrived(from),
+            Program::CgroupIngress | Program::CgroupEgress => seen_at(VETH),
             _ => Vec::new(),
         };
         let datapath = &self.kernel.datapath;
@@ -160,7 +169,15 @@ impl Inside<'_> {
         let Ok(ran) = datapath.test_run(name, frame, &context, 1) else {
             return Ok(());
         };
+        let at_cgroup = matches!(program, Program::CgroupIngress | Program::CgroupEgress);
+        // Its programs see no link header, and the test run gives none back.
+        let from = if at_cgroup { 14 } else { 0 };
+        let ifindex = if at_cgroup { HOST_POD } else { LOOPBACK };
         let verdict = match (program, ran.verdict) {
+            _ if at_cgroup && ran.verdict <= 1 => match ran.verdict {
+                0 => Verdict::Dropped,
+                _ => Verdict::Next,
+            },
             (Program::Xdp, XDP_PASS) | (_, NEXT) => Verdict::Next,
             (Program::Xdp, XDP_DROP) | (_, SHOT) => Verdict::Dropped,
             (_, REDIRECT) => Verdict::Sent,
@@ -177,10 +194,10 @@ impl Inside<'_> {
         for chances in chances() {
             let mut memory = twin.memory.copy();
             memory.set_chances(chances);
-            let native = memory.run(program, frame, LOOPBACK);
+            let native = memory.run(program, frame, ifindex);
             let known = tuple.as_ref().and_then(|tuple| find(&mut memory, tuple));
             if native.verdict == verdict
-                && native.frame == ran.packet
+                && native.frame.get(from..) == ran.packet.get(from..)
                 && known.map(timeless) == flow
             {
                 for counter in &native.counted {

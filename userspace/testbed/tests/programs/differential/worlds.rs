@@ -13,6 +13,7 @@ use plan::policy::PolicyStep;
 use plan::{Step, Tables};
 
 use super::frames::{behind, client};
+use crate::host_pods::HOST_POD;
 use crate::kernel::{LOOPBACK, SCTP, TCP, UDP, backend, key, nets};
 use crate::tunnel::{member, other};
 
@@ -174,13 +175,12 @@ pub(super) fn policies(generation: u32, random: &mut fastrand::Rng) -> Vec<Polic
             port: (port & u16::MAX.checked_shl(16 - bits).unwrap_or(0)).into(),
         }));
     }
-    let key = PolicyLinkKey {
-        ifindex: LOOPBACK,
-        epoch,
-    };
-    steps.push(if random.u8(0..5) == 0 {
-        PolicyStep::RemoveLink(key)
-    } else {
+    for ifindex in [LOOPBACK, HOST_POD] {
+        let key = PolicyLinkKey { ifindex, epoch };
+        if random.u8(0..5) == 0 {
+            steps.push(PolicyStep::RemoveLink(key));
+            continue;
+        }
         let mut set = || [0, CLOSED, SET, SET + 1][random.usize(0..4)];
         let (ingress, egress) = (set(), set());
         let mut usual = || [REFUSE, ACCEPT, PROFILE][random.usize(0..3)];
@@ -191,8 +191,8 @@ pub(super) fn policies(generation: u32, random: &mut fastrand::Rng) -> Vec<Polic
             egress_default: usual(),
             adopt_until_secs: [0, u32::MAX][random.usize(0..2)],
         };
-        PolicyStep::PutLink(key, link)
-    });
+        steps.push(PolicyStep::PutLink(key, link));
+    }
     let on = flags::ENFORCED | flags::UNKNOWN_CLOSED;
     steps.push(PolicyStep::Control(PolicyControl {
         flags: [0, flags::ENFORCED, on, on][random.usize(0..4)],
