@@ -152,6 +152,11 @@ pub struct Resource {
     /// Everything wrong with going from `old` to `new`, metadata apart. Includes [`Resource::validate`] where that
     /// holds for updates.
     pub validate_update: fn(&Value, &Value) -> Vec<FieldError>,
+    /// What a writer of a good object should hear: `old` is `None` for a new one. Asked after validation; subresources
+    /// are not asked about.
+    pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
+    /// What everybody who asks for this resource hears, as `v1 Endpoints is deprecated in v1.33+`; empty: nothing.
+    pub deprecation: &'static str,
     /// From the stored form to this version's, and back, where two versions share one storage.
     pub conversion: Option<Conversion>,
     /// Where its replicas stand, where it has the subresource `scale`.
@@ -376,6 +381,8 @@ pub const BASE: Resource = Resource {
     prepare_update: |_, _| {},
     validate: |_| Vec::new(),
     validate_update: |_, _| Vec::new(),
+    warnings: |_, _| Vec::new(),
+    deprecation: "",
     conversion: None,
     scale: None,
     custom: None,

@@ -226,6 +226,7 @@ async fn resource(
     let accepted = negotiate::negotiate(&parts.headers, &query, row.custom.is_none())?;
     let headers = parts.headers.clone();
     let warnings = Arc::<Mutex<Vec<String>>>::default();
+    let deprecated = Some(row.deprecation).filter(|words| !words.is_empty());
     let mut call = Call {
         app: state,
         user,
@@ -246,13 +247,21 @@ async fn resource(
         if !call.row.verbs.contains(&"watch") {
             return Err(Status::method_not_allowed());
         }
-        return handlers::watch::watch(&call).await;
+        let answer = handlers::watch::watch(&call).await;
+        return match deprecated {
+            Some(words) => answer.map(|answer| respond::warn(answer, &[words.to_owned()])),
+            None => answer,
+        };
     }
     let method = parts.method.clone();
     let served = call.row.custom.and_then(|_| {
         let row = call.row;
         call.app.registry.custom(row.group, row.version, row.plural)
     });
+    let deprecated = served
+        .as_ref()
+        .and_then(|served| served.deprecation.clone())
+        .or(deprecated.map(str::to_owned));
     if verb == "create" && served.as_ref().is_some_and(|served| served.terminating) {
         return Err(Status::new(
             405,
@@ -271,7 +280,7 @@ async fn resource(
         }
     };
     let answer = match tokio::time::timeout(TIMEOUT, whole).await {
-        Ok(answer) => match served.and_then(|served| served.deprecation) {
+        Ok(answer) => match deprecated {
             Some(words) => answer.map(|answer| respond::warn(answer, &[words])),
             None => answer,
         },

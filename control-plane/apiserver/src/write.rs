@@ -135,6 +135,9 @@ async fn prepare(
     write::check_changed(row, &mut new, current, part)?;
     access::check_grant(call, &new, Some(current))?;
     admit::validate(call, admitted, &new, Some(current)).await?;
+    if part == Part::Main {
+        call.warn((row.warnings)(&new, Some(current)));
+    }
     if write::is_done(row, &new) {
         Ok(Next::Remove)
     } else {

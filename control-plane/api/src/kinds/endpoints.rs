@@ -19,6 +19,7 @@ pub(crate) static ENDPOINTS: Resource = Resource {
     short_names: &["ep"],
     storage_prefix: "/registry/services/endpoints",
     definition: "io.k8s.api.core.v1.Endpoints",
+    deprecation: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     create_on_update: true,
     columns: &[
         NAME,

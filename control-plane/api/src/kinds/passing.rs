@@ -31,6 +31,7 @@ pub(crate) static COMPONENT_STATUSES: Resource = Resource {
     verbs: &["get", "list"],
     storage_prefix: "",
     definition: "io.k8s.api.core.v1.ComponentStatus",
+    deprecation: "v1 ComponentStatus is deprecated in v1.19+",
     columns: &[
         NAME,
         column("Status", "Whether it is well."),

@@ -79,6 +79,7 @@ pub(crate) async fn insert(
         api::write::check_new(call.row, &mut new)?;
         access::check_grant(call, &new, None)?;
         admit::validate(call, asked, &new, None).await?;
+        call.warn((call.row.warnings)(&new, None));
         meta::name(&new).clone_into(&mut taken);
         if let Some(written) = store(call, new, dry_run).await? {
             return Ok(written);
