@@ -4,6 +4,7 @@
 mod custom;
 mod parse;
 mod syntax;
+mod times;
 mod types;
 
 pub use custom::prune_metadata;

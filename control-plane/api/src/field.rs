@@ -20,7 +20,7 @@ pub struct FieldError {
 pub enum Fault {
     /// Absent or empty.
     Required,
-    /// Not a permitted value.
+    /// Not a permitted value; empty where the value is not shown.
     Invalid(String),
     /// A value of another type.
     TypeInvalid(String),
@@ -47,6 +47,11 @@ impl FieldError {
     /// `value` is not permitted here.
     pub fn invalid(field: impl Into<String>, value: &Value, detail: impl Into<String>) -> Self {
         Self::new(field, Fault::Invalid(value.to_string()), detail)
+    }
+
+    /// As [`FieldError::invalid`], of a field whose value is not shown.
+    pub fn invalid_unshown(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(field, Fault::Invalid(String::new()), detail)
     }
 
     /// As [`FieldError::invalid`], for a text.
@@ -134,6 +139,7 @@ impl FieldError {
     pub fn body(&self) -> String {
         let head = match &self.fault {
             Fault::Required => "Required value".to_owned(),
+            Fault::Invalid(value) if value.is_empty() => "Invalid value".to_owned(),
             Fault::Invalid(value) | Fault::TypeInvalid(value) => format!("Invalid value: {value}"),
             Fault::NotSupported(value) => format!("Unsupported value: {value}"),
             Fault::Duplicate(value) => format!("Duplicate value: {value}"),

@@ -157,6 +157,9 @@ pub struct Resource {
     pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
     /// What everybody who asks for this resource hears, as `v1 Endpoints is deprecated in v1.33+`; empty: nothing.
     pub deprecation: &'static str,
+    /// Everything wrong with a write of the status, metadata apart, from `old` to `new`. Without it
+    /// [`Resource::validate_update`] looks at those writes too.
+    pub validate_status: Option<fn(&Value, &Value) -> Vec<FieldError>>,
     /// From the stored form to this version's, and back, where two versions share one storage.
     pub conversion: Option<Conversion>,
     /// Where its replicas stand, where it has the subresource `scale`.
@@ -383,6 +386,7 @@ pub const BASE: Resource = Resource {
     validate_update: |_, _| Vec::new(),
     warnings: |_, _| Vec::new(),
     deprecation: "",
+    validate_status: None,
     conversion: None,
     scale: None,
     custom: None,

@@ -88,6 +88,16 @@ pub fn set_default(value: &mut Value, key: &str, default: impl Into<Value>) {
     }
 }
 
+/// Makes `key` null where it is absent or an empty list: Go sends a list that nobody filled as null.
+pub fn null_if_empty(value: &mut Value, key: &str) {
+    if let Some(map) = value.as_object_mut() {
+        let slot = map.entry(key).or_insert(Value::Null);
+        if slot.as_array().is_some_and(Vec::is_empty) {
+            *slot = Value::Null;
+        }
+    }
+}
+
 /// Sets `key`.
 pub fn set(value: &mut Value, key: &str, new: impl Into<Value>) {
     if let Some(map) = value.as_object_mut() {

@@ -198,9 +198,8 @@ pub fn check_changed(
     wrong.extend(match part {
         Part::Ephemeral => pod_parts::validate_ephemeral(new, old),
         Part::Resize => pod_parts::validate_resize(new, old),
-        Part::Main | Part::Status | Part::Finalize | Part::Approval => {
-            (resource.validate_update)(new, old)
-        }
+        Part::Status => resource.validate_status.unwrap_or(resource.validate_update)(new, old),
+        Part::Main | Part::Finalize | Part::Approval => (resource.validate_update)(new, old),
     });
     if let Some(rules) = resource.rules() {
         wrong.extend(rules.validate(new, Some(old), part));

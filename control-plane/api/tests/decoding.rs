@@ -211,6 +211,46 @@ fn absent_and_null_are_the_same() {
     );
 }
 
+#[test]
+fn values_have_one_spelling() {
+    for (plural, sent, stored) in [
+        (
+            "secrets",
+            json!({"data": {"a": "YQ==\n", "b": "YR==", "c": "YWI=", "d": ""}}),
+            json!({"data": {"a": "YQ==", "b": "YQ==", "c": "YWI=", "d": ""}}),
+        ),
+        (
+            "configmaps",
+            json!({"metadata": {"labels": {"a": null}}, "data": {"x": null}}),
+            json!({"metadata": {"labels": {"a": ""}}, "data": {"x": ""}}),
+        ),
+        (
+            "leases",
+            json!({"spec": {"renewTime": "2020-01-01T02:00:00.123456+02:00"}}),
+            json!({"spec": {"renewTime": "2020-01-01T00:00:00.123456Z"}}),
+        ),
+        (
+            "pods",
+            json!({"spec": {"containers": [{"args": ["a", null], "resources": {"limits": {"cpu": null}}}]},
+                "status": {"startTime": "2020-01-01T02:00:00.5+02:00"}}),
+            json!({"spec": {"containers": [{"args": ["a", ""], "resources": {"limits": {"cpu": "0"}}}]},
+                "status": {"startTime": "2020-01-01T00:00:00Z"}}),
+        ),
+    ] {
+        let read = decode::check(row(plural), sent.clone(), FieldValidation::Strict).unwrap();
+        let mut met = read.object;
+        let map = met.as_object_mut().unwrap();
+        map.retain(|key, _| !matches!(key.as_str(), "apiVersion" | "kind"));
+        assert_eq!(met, stored, "{sent}");
+    }
+    let micro = json!({"spec": {"acquireTime": "2020-01-01T00:00:00Z"}});
+    let refused = decode::check(row("leases"), micro, FieldValidation::Ignore).unwrap_err();
+    assert!(
+        refused.message.ends_with("cannot parse \"Z\" as \".000000\""),
+        "{refused}"
+    );
+}
+
 fn json_values() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::parse::Path;
-use crate::duration::parse_time;
+use super::times;
 use crate::quantity::Quantity;
 use crate::schema::{Field, Keep, Schema, Shape};
 
@@ -17,7 +17,8 @@ pub(super) fn mismatch(schema: &'static Schema, object: &Value) -> Option<String
 }
 
 /// Gives values the one spelling in which they are stored: known fields that are null are absent, as are those that
-/// Kubernetes does not tell from absent ones; quantities are canonical. What the schema does not know is left as it is.
+/// Kubernetes does not tell from absent ones; quantities, times and base64 are canonical; null in a map or list is the
+/// zero value of its items. What the schema does not know is left as it is.
 pub(super) fn normalise(shape: &Shape, value: &mut Value) {
     match (shape.resolve().1, &mut *value) {
         (Shape::Struct(fields), Value::Object(map)) => {
@@ -33,11 +34,23 @@ pub(super) fn normalise(shape: &Shape, value: &mut Value) {
             }
         }
         (Shape::Map(values), Value::Object(map)) => {
-            map.values_mut().for_each(|v| normalise(values, v));
+            for value in map.values_mut() {
+                fill_null(values, value);
+                normalise(values, value);
+            }
         }
         (Shape::List(items), Value::Array(list)) => {
-            list.iter_mut().for_each(|v| normalise(items, v));
+            for item in list {
+                fill_null(items, item);
+                normalise(items, item);
+            }
         }
+        (Shape::Time { micro }, Value::String(text)) => {
+            if let Ok(time) = times::canonical(text, *micro) {
+                *text = time;
+            }
+        }
+        (Shape::Text { bytes: true }, Value::String(text)) => encode_anew(text),
         (Shape::Quantity, Value::String(text)) => {
             if let Ok(quantity) = Quantity::parse(text) {
                 *text = quantity.to_string();
@@ -50,6 +63,21 @@ pub(super) fn normalise(shape: &Shape, value: &mut Value) {
         }
         _ => {}
     }
+}
+
+/// Puts the zero value of Go's type in the place of null, where JSON can tell the two apart.
+fn fill_null(shape: &Shape, value: &mut Value) {
+    if !value.is_null() {
+        return;
+    }
+    *value = match shape.resolve().1 {
+        Shape::Text { bytes: false } => "".into(),
+        Shape::Quantity => "0".into(),
+        Shape::Integer { .. } => 0.into(),
+        Shape::Flag => false.into(),
+        Shape::Struct(_) => Value::Object(serde_json::Map::new()),
+        _ => return,
+    };
 }
 
 /// Whether Kubernetes leaves the field out of JSON: nothing in a field that is neither a pointer nor required.
@@ -170,7 +198,7 @@ impl<'a> Walk<'a> {
             (Shape::Text { bytes: false }, Value::String(_))
             | (Shape::Flag, Value::Bool(_))
             | (Shape::Number, Value::Number(_)) => None,
-            (Shape::Text { bytes: true }, Value::String(text)) => bad_base64(text),
+            (Shape::Text { bytes: true }, Value::String(text)) => decode_base64(text).err(),
             (Shape::Integer { bits }, Value::Number(number)) => match number.as_i64() {
                 Some(n) if *bits == 64 || i32::try_from(n).is_ok() => None,
                 _ => Some(self.cannot(&format!("number {number}"), resolved, schema)),
@@ -193,7 +221,7 @@ impl<'a> Walk<'a> {
                 "json: cannot unmarshal {} into Go value of type int32",
                 kind_of(other)
             )),
-            (Shape::Time { .. }, Value::String(text)) => bad_time(text, resolved),
+            (Shape::Time { micro }, Value::String(text)) => times::canonical(text, *micro).err(),
             (Shape::Time { .. }, other) => Some(format!(
                 "json: cannot unmarshal {} into Go value of type string",
                 kind_of(other)
@@ -225,38 +253,37 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn bad_base64(text: &str) -> Option<String> {
+/// Base64 as Go decodes it: line breaks are skipped, and bits that stand for nothing at the end are let be.
+fn decode_base64(text: &str) -> Result<Vec<u8>, String> {
     use base64::Engine as _;
     use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
-    // As Go decodes: bits that stand for nothing at the end are let be.
     const STANDARD: GeneralPurpose = GeneralPurpose::new(
         &base64::alphabet::STANDARD,
         GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
     );
     let plain: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
-    match STANDARD.decode(&plain) {
-        Ok(_) => None,
-        Err(
-            base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _),
-        ) => Some(format!("illegal base64 data at input byte {at}")),
-        Err(base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding) => Some(
-            format!("illegal base64 data at input byte {}", plain.len() / 4 * 4),
-        ),
-    }
+    STANDARD.decode(&plain).map_err(|why| {
+        let place = match why {
+            base64::DecodeError::InvalidByte(at, _)
+            | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+            base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
+                plain.len() / 4 * 4
+            }
+        };
+        format!("illegal base64 data at input byte {place}")
+    })
 }
 
-fn bad_time(text: &str, shape: &Shape) -> Option<String> {
-    if parse_time(text).is_some() {
-        return None;
+/// Gives base64 the spelling of an encoder. Only line breaks and the last four letters can be spelled otherwise.
+fn encode_anew(text: &mut String) {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let tail = &text.as_bytes()[text.len().saturating_sub(4)..];
+    if text.contains(['\r', '\n']) || STANDARD.decode(tail).is_err() {
+        if let Ok(bytes) = decode_base64(text) {
+            *text = STANDARD.encode(bytes);
+        }
     }
-    let layout = match shape {
-        Shape::Time { micro: true } => "2006-01-02T15:04:05.000000Z07:00",
-        _ => "2006-01-02T15:04:05Z07:00",
-    };
-    let quoted = crate::field::quoted(text);
-    Some(format!(
-        "parsing time {quoted} as \"{layout}\": cannot parse {quoted} as \"2006\""
-    ))
 }
 
 fn go_type(shape: &Shape, schema: Option<&'static Schema>) -> String {

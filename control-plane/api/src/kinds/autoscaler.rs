@@ -69,6 +69,7 @@ const BOTH: Resource = Resource {
     storage_prefix: "/registry/horizontalpodautoscalers",
     columns: COLUMNS,
     cells,
+    validate_status: Some(super::workload_status::autoscaler),
     ..BASE
 };
 

@@ -1,5 +1,7 @@
 //! CronJob.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 use time::OffsetDateTime;
 
@@ -106,8 +108,11 @@ fn default(object: &mut Value) {
     set_default(spec, "suspend", false);
     set_default(spec, "successfulJobsHistoryLimit", 3);
     set_default(spec, "failedJobsHistoryLimit", 1);
-    if let Some(job) = spec.get_mut("jobTemplate").and_then(|t| t.get_mut("spec")) {
-        default_template(job, "template");
+    if let Some(template) = object_mut(spec, "jobTemplate") {
+        object_mut(template, "metadata");
+        if let Some(job) = template.get_mut("spec") {
+            default_template(job, "template");
+        }
     }
 }
 
@@ -153,7 +158,14 @@ fn validate(object: &Value) -> Vec<FieldError> {
     wrong
 }
 
-/// What is wrong with the name of a time zone. Whether there is one of that name, only the node that runs it can say.
+/// The time zones of the IANA database, links included, sorted.
+static ZONES: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    include_str!("../../schema/time_zones.txt")
+        .lines()
+        .collect()
+});
+
+/// What is wrong with the name of a time zone.
 fn bad_zone(zone: &str) -> Option<String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+');
     let parts = |part: &str| {
@@ -166,7 +178,7 @@ fn bad_zone(zone: &str) -> Option<String> {
             "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
                 .to_owned(),
         )
-    } else if !zone.split('/').all(parts) {
+    } else if !zone.split('/').all(parts) || ZONES.binary_search(&zone).is_err() {
         Some(format!("unknown time zone {zone}"))
     } else {
         None

@@ -173,6 +173,11 @@ pub(crate) static CSI_NODES: Resource = Resource {
             now,
         )
     },
+    default: |object| {
+        if let Some(spec) = value::object_mut(object, "spec") {
+            value::null_if_empty(spec, "drivers");
+        }
+    },
     validate: validate_csi_node,
     validate_update: |new, _| validate_csi_node(new),
     ..STORAGE

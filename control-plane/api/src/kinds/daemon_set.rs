@@ -37,6 +37,7 @@ pub(crate) static DAEMON_SETS: Resource = Resource {
         wrong.extend(bad_change(new, old, &["spec", "selector"], "spec.selector"));
         wrong
     },
+    validate_status: Some(super::workload_status::daemon_set),
     ..BASE
 };
 

@@ -34,6 +34,7 @@ pub(crate) static DEPLOYMENTS: Resource = Resource {
     validate,
     validate_update,
     scale: Some(&Scale::WORKLOAD),
+    validate_status: Some(super::workload_status::deployment),
     ..BASE
 };
 

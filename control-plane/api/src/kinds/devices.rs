@@ -29,6 +29,9 @@ pub(crate) static DEVICE_CLASSES: Resource = Resource {
     definition: "io.k8s.api.resource.v1.DeviceClass",
     columns: NAME_AGE,
     cells: |object, now| named_cells(object, [], now),
+    default: |object| {
+        value::object_mut(object, "spec");
+    },
     validate: |object| bad_selectors("spec.selectors", at(object, &["spec", "selectors"])),
     validate_update: |new, _| bad_selectors("spec.selectors", at(new, &["spec", "selectors"])),
     ..DEVICES

@@ -55,6 +55,7 @@ pub(crate) static DISRUPTION_BUDGETS: Resource = Resource {
     },
     validate,
     validate_update: |new, _| validate(new),
+    validate_status: Some(super::workload_status::disruption_budget),
     ..BASE
 };
 

@@ -43,6 +43,8 @@ pub(crate) static ENDPOINT_SLICES: Resource = Resource {
             value::set_default(port, "name", "");
             value::set_default(port, "protocol", "TCP");
         }
+        value::null_if_empty(object, "endpoints");
+        value::null_if_empty(object, "ports");
     },
     validate,
     validate_update: |new, old| {

@@ -23,6 +23,7 @@ pub(crate) static CORE_EVENTS: Resource = Resource {
     columns: COLUMNS,
     cells,
     fields: CORE_FIELDS,
+    default: |object| zero_values(object, |core, _| core),
     validate: validate_core,
     validate_update: |new, _| validate_core(new),
     ..BASE
@@ -46,6 +47,7 @@ pub(crate) static EVENTS: Resource = Resource {
         cells(&stored, now)
     },
     fields: NEW_FIELDS,
+    default: |object| zero_values(object, |_, new| new),
     validate: validate_new,
     validate_update: |new, old| {
         let mut wrong = validate_new(new);
@@ -138,6 +140,28 @@ const NEW_FIELDS: &[Field] = text_fields! {
     "type" => &["type"],
 };
 
+/// What is sent even where it holds nothing, by the name that `pick` takes of the core group's and the newer group's.
+fn zero_values(object: &mut Value, pick: fn(&'static str, &'static str) -> &'static str) {
+    let Some(map) = object.as_object_mut() else {
+        return;
+    };
+    let empty = || Value::Object(serde_json::Map::new());
+    for (core, new) in RENAMED {
+        let zero = match *core {
+            "involvedObject" | "source" => empty(),
+            "firstTimestamp" | "lastTimestamp" => Value::Null,
+            // The newer group leaves it out.
+            "reportingComponent" if pick(core, new) == *core => "".into(),
+            _ => continue,
+        };
+        map.entry(pick(core, new)).or_insert(zero);
+    }
+    map.entry("eventTime").or_insert(Value::Null);
+    if pick("core", "new") == "core" {
+        map.entry("reportingInstance").or_insert("".into());
+    }
+}
+
 fn stored_name(key: &str) -> &str {
     RENAMED
         .iter()
@@ -158,6 +182,11 @@ fn from_core(object: &mut Value) {
     for (core, new) in RENAMED {
         if let Some(moved) = value::remove(object, core) {
             value::set(object, new, moved);
+        }
+    }
+    for key in ["reportingController", "reportingInstance"] {
+        if text(object, &[key]).is_empty() {
+            value::remove(object, key);
         }
     }
     value::set(object, "apiVersion", "events.k8s.io/v1");

@@ -35,6 +35,7 @@ pub(crate) static JOBS: Resource = Resource {
     prepare_create,
     validate,
     validate_update,
+    validate_status: Some(super::job_status::validate),
     ..BASE
 };
 

@@ -3,12 +3,15 @@
 use serde_json::Value;
 
 use super::job::{NAME_LABELS, UID_LABELS};
+use super::job_policies::{bad_failure_policy, bad_success_policy};
 use super::workload::{
     IMMUTABLE, bad_change, bad_match, bad_negatives, bad_selector, bad_template,
 };
 use crate::field::FieldError;
 use crate::meta;
-use crate::value::{at, flag, keep, list, number, object_mut, text};
+use crate::names;
+use crate::selector::LabelSelector;
+use crate::value::{at, flag, keep, number, object_mut, text};
 
 /// The most Pods that an indexed Job runs at once, and the most completions with a limit of failures per index.
 const PARALLELISM_MAX: i64 = 100_000;
@@ -47,6 +50,18 @@ fn bad_generated_selector(object: &Value) -> Vec<FieldError> {
             }
         }
     }
+    let mut made = serde_json::Map::new();
+    for (keys, value) in [
+        (UID_LABELS, meta::uid(object)),
+        (NAME_LABELS, meta::name(object)),
+    ] {
+        made.extend(keys.map(|key| (key.to_owned(), value.into())));
+    }
+    let selector = at(spec, &["selector"]);
+    if LabelSelector::from_object(selector).is_some_and(|s| !s.matches(&made.into())) {
+        let why = "`selector` not auto-generated";
+        wrong.push(FieldError::invalid("spec.selector", selector, why));
+    }
     wrong
 }
 
@@ -62,6 +77,14 @@ pub(super) fn bad_spec(spec: &Value, field: &str, made_by_cron: bool) -> Vec<Fie
         "maxFailedIndexes",
     ];
     let mut wrong = bad_negatives(spec, field, &keys);
+    if !at(spec, &["maxFailedIndexes"]).is_null() && at(spec, &["backoffLimitPerIndex"]).is_null() {
+        let why = "when maxFailedIndexes is specified";
+        wrong.push(FieldError::required(
+            format!("{field}.backoffLimitPerIndex"),
+            why,
+        ));
+    }
+    wrong.extend(bad_manager(spec, field));
     let indexed = text(spec, &["completionMode"]) == "Indexed";
     match text(spec, &["completionMode"]) {
         "Indexed" => {
@@ -80,6 +103,7 @@ pub(super) fn bad_spec(spec: &Value, field: &str, made_by_cron: bool) -> Vec<Fie
                     why,
                 ));
             }
+            wrong.extend(bad_failed_indexes(spec, field));
         }
         "NonIndexed" | "" => {}
         other => wrong.push(FieldError::not_supported(
@@ -98,13 +122,8 @@ pub(super) fn bad_spec(spec: &Value, field: &str, made_by_cron: bool) -> Vec<Fie
             ));
         }
     }
-    if !at(spec, &["maxFailedIndexes"]).is_null() && at(spec, &["backoffLimitPerIndex"]).is_null() {
-        let why = "when maxFailedIndexes is specified";
-        wrong.push(FieldError::required(
-            format!("{field}.backoffLimitPerIndex"),
-            why,
-        ));
-    }
+    wrong.extend(bad_failure_policy(spec, field));
+    wrong.extend(bad_success_policy(spec, field));
     match text(spec, &["podReplacementPolicy"]) {
         "" | "Failed" => {}
         "TerminatingOrFailed" if at(spec, &["podFailurePolicy"]).is_null() => {}
@@ -118,85 +137,127 @@ pub(super) fn bad_spec(spec: &Value, field: &str, made_by_cron: bool) -> Vec<Fie
             },
         )),
     }
-    if made_by_cron && flag(spec, &["manualSelector"]) {
-        let field = format!("{field}.manualSelector");
-        wrong.push(FieldError::not_supported_shown(
-            field,
-            "true".to_owned(),
-            &["nil", "false"],
-        ));
-    }
     let template = at(spec, &["template"]);
     let path = format!("{field}.template");
     wrong.extend(bad_template(template, &path));
     let policy_field = format!("{path}.spec.restartPolicy");
     wrong.retain(|e| e.field != policy_field);
     match text(template, &["spec", "restartPolicy"]) {
-        "OnFailure" | "Never" => {}
         "" | "Always" => {
             let why = "valid values: \"OnFailure\", \"Never\"";
             wrong.push(FieldError::required(policy_field, why));
         }
+        "OnFailure" if !at(spec, &["podFailurePolicy"]).is_null() => {
+            let why = "only \"Never\" is supported when podFailurePolicy is specified";
+            wrong.push(FieldError::invalid_text(policy_field, "OnFailure", why));
+        }
+        "OnFailure" | "Never" => {}
         other => wrong.push(FieldError::not_supported(
             policy_field,
             other,
             &["OnFailure", "Never"],
         )),
     }
-    wrong.extend(bad_failure_policy(spec, field));
+    if made_by_cron {
+        wrong.extend(bad_cron_selector(spec, field));
+    }
     wrong
 }
 
-fn bad_failure_policy(spec: &Value, field: &str) -> Vec<FieldError> {
-    let policy = at(spec, &["podFailurePolicy"]);
+/// Jobs that a CronJob makes get their selector from the server.
+fn bad_cron_selector(spec: &Value, field: &str) -> Vec<FieldError> {
     let mut wrong = Vec::new();
-    if policy.is_null() {
-        return wrong;
-    }
-    let restart = text(spec, &["template", "spec", "restartPolicy"]);
-    if restart != "Never" {
-        wrong.push(FieldError::invalid_text(
-            format!("{field}.template.spec.restartPolicy"),
-            restart,
-            "only \"Never\" is supported when podFailurePolicy is specified",
+    let selector = at(spec, &["selector"]);
+    if !selector.is_null() {
+        let why = "`selector` will be auto-generated";
+        wrong.push(FieldError::invalid(
+            format!("{field}.selector"),
+            selector,
+            why,
         ));
     }
-    for (i, rule) in list(policy, &["rules"]).iter().enumerate() {
-        let field = format!("{field}.podFailurePolicy.rules[{i}]");
-        let actions = ["Count", "FailIndex", "FailJob", "Ignore"];
-        match text(rule, &["action"]) {
-            "" => wrong.push(FieldError::required(
-                format!("{field}.action"),
-                format!("valid values: {actions:?}"),
-            )),
-            action if actions.contains(&action) => {}
-            other => wrong.push(FieldError::not_supported(
-                format!("{field}.action"),
-                other,
-                &actions,
-            )),
-        }
-        let codes = at(rule, &["onExitCodes"]);
-        let conditions = list(rule, &["onPodConditions"]);
-        match (codes.is_null(), conditions.is_empty()) {
-            (true, true) => {
-                let why = "specifying one of OnExitCodes and OnPodConditions is required";
-                wrong.push(FieldError::invalid(field, &Value::Null, why));
+    if flag(spec, &["manualSelector"]) {
+        wrong.push(FieldError::not_supported_shown(
+            format!("{field}.manualSelector"),
+            "true".to_owned(),
+            &["nil", "false"],
+        ));
+    }
+    wrong
+}
+
+/// The most bytes in `managedBy`.
+const MANAGER_MAX: usize = 63;
+
+/// Another controller than the server's own is named as `example.com/name`.
+fn bad_manager(spec: &Value, field: &str) -> Vec<FieldError> {
+    let field = format!("{field}.managedBy");
+    let mut wrong = Vec::new();
+    let Some(manager) = at(spec, &["managedBy"]).as_str() else {
+        return wrong;
+    };
+    match manager.split_once('/') {
+        _ if manager.is_empty() => wrong.push(FieldError::required(field.clone(), "")),
+        Some((host, path)) if !host.is_empty() && !path.is_empty() => {
+            for why in names::subdomain(host) {
+                wrong.push(FieldError::invalid_text(field.clone(), host, why));
             }
-            (false, false) => {
-                let why = "specifying both OnExitCodes and OnPodConditions is not supported";
-                wrong.push(FieldError::invalid(field, &Value::Null, why));
-            }
-            (false, true) => match text(codes, &["operator"]) {
-                "In" | "NotIn" => {}
-                other => wrong.push(FieldError::not_supported(
-                    format!("{field}.onExitCodes.operator"),
-                    other,
-                    &["In", "NotIn"],
-                )),
-            },
-            (true, false) => {}
         }
+        _ => wrong.push(FieldError::invalid_text(
+            field.clone(),
+            manager,
+            "must be a domain-prefixed path (such as \"acme.io/foo\")",
+        )),
+    }
+    if manager.len() > MANAGER_MAX {
+        wrong.push(FieldError::too_long(field, MANAGER_MAX));
+    }
+    wrong
+}
+
+/// Limits of an indexed Job with very many completions, each of which has its own limit of failures.
+const COMPLETIONS_SOFT_MAX: i64 = 100_000;
+const MANY_AT_ONCE_MAX: i64 = 10_000;
+
+fn bad_failed_indexes(spec: &Value, field: &str) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let given = |key: &str| at(spec, &[key]).as_i64();
+    let mut invalid = |key: &str, why: String| {
+        wrong.push(FieldError::invalid(
+            format!("{field}.{key}"),
+            at(spec, &[key]),
+            why,
+        ));
+    };
+    let (completions, failed) = (given("completions"), given("maxFailedIndexes"));
+    if let (Some(completions), Some(failed)) = (completions, failed)
+        && failed > completions
+    {
+        let why = "must be less than or equal to completions";
+        invalid("maxFailedIndexes", why.to_owned());
+    }
+    if failed.is_some_and(|failed| failed > PARALLELISM_MAX) {
+        let why = format!("must be less than or equal to {PARALLELISM_MAX}");
+        invalid("maxFailedIndexes", why);
+    }
+    let many = completions.is_some_and(|completions| completions > COMPLETIONS_SOFT_MAX);
+    if !many || given("backoffLimitPerIndex").is_none() {
+        return wrong;
+    }
+    for key in ["parallelism", "maxFailedIndexes"] {
+        if given(key).is_some_and(|n| n > MANY_AT_ONCE_MAX) {
+            let why = format!(
+                "must be less than or equal to {MANY_AT_ONCE_MAX} when completions are above {COMPLETIONS_SOFT_MAX} and used with backoff limit per index"
+            );
+            invalid(key, why);
+        }
+    }
+    if failed.is_none() {
+        let why = format!("must be specified when completions is above {COMPLETIONS_SOFT_MAX}");
+        wrong.push(FieldError::required(
+            format!("{field}.maxFailedIndexes"),
+            why,
+        ));
     }
     wrong
 }

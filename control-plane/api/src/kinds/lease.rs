@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::duration::age;
 use crate::field::FieldError;
 use crate::table::{AGE, BASE, NAME, Resource, column};
-use crate::value::{at, number, text};
+use crate::value::{self, at, number, text};
 
 /// Leases.
 pub(crate) static LEASES: Resource = Resource {
@@ -25,6 +25,9 @@ pub(crate) static LEASES: Resource = Resource {
             text(object, &["spec", "holderIdentity"]).into(),
             age(at(object, &["metadata", "creationTimestamp"]), now).into(),
         ]
+    },
+    default: |object| {
+        value::object_mut(object, "spec");
     },
     validate,
     validate_update: |new, _| validate(new),

@@ -32,9 +32,10 @@ pub(crate) static LIMIT_RANGES: Resource = Resource {
 /// A container gets as its default limit the most that it may take, and asks by default for its default limit, or
 /// for the least that it may.
 fn default_limits(object: &mut Value) {
-    let Some(spec) = object.get_mut("spec") else {
+    let Some(spec) = value::object_mut(object, "spec") else {
         return;
     };
+    value::null_if_empty(spec, "limits");
     for limit in value::items_mut(spec, "limits") {
         if text(limit, &["type"]) != "Container" {
             continue;
@@ -192,6 +193,9 @@ pub(crate) static RESOURCE_QUOTAS: Resource = Resource {
             [requests.join(", ").into(), limits.join(", ").into()],
             now,
         )
+    },
+    default: |object| {
+        value::object_mut(object, "spec");
     },
     prepare_create: |object| value::set(object, "status", json!({})),
     validate: validate_quota,

@@ -27,6 +27,8 @@ pub(crate) mod event;
 pub(crate) mod flow_control;
 pub(crate) mod ingress;
 pub(crate) mod job;
+mod job_policies;
+mod job_status;
 mod job_validation;
 pub(crate) mod label_selector;
 pub(crate) mod lease;
@@ -56,6 +58,7 @@ pub(crate) mod stateful_set;
 pub(crate) mod storage_class;
 pub(crate) mod webhooks;
 mod workload;
+mod workload_status;
 
 /// Protocols of ports, in the order in which refusals list them.
 pub(crate) const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];

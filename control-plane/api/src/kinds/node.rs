@@ -111,8 +111,9 @@ fn roles(object: &Value) -> String {
     }
 }
 
-/// The single and the plural form of the address range say the same.
+/// The single and the plural form of the address range say the same; what the status holds by value is always there.
 fn default(object: &mut Value) {
+    zero_status(object);
     let Some(spec) = value::object_mut(object, "spec") else {
         return;
     };
@@ -124,6 +125,33 @@ fn default(object: &mut Value) {
         value::set(spec, "podCIDRs", json!([one]));
     } else if let (true, Some(first)) = (one.is_empty(), many.first()) {
         value::set(spec, "podCIDR", first.clone());
+    }
+}
+
+fn zero_status(object: &mut Value) {
+    let Some(status) = value::object_mut(object, "status") else {
+        return;
+    };
+    if let Some(daemons) = value::object_mut(status, "daemonEndpoints")
+        && let Some(kubelet) = value::object_mut(daemons, "kubeletEndpoint")
+    {
+        value::set_default(kubelet, "Port", 0);
+    }
+    if let Some(info) = value::object_mut(status, "nodeInfo") {
+        for key in [
+            "machineID",
+            "systemUUID",
+            "bootID",
+            "kernelVersion",
+            "osImage",
+            "containerRuntimeVersion",
+            "kubeletVersion",
+            "kubeProxyVersion",
+            "operatingSystem",
+            "architecture",
+        ] {
+            value::set_default(info, key, "");
+        }
     }
 }
 

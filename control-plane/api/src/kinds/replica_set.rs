@@ -44,6 +44,7 @@ pub(crate) static REPLICA_SETS: Resource = Resource {
         wrong
     },
     scale: Some(&Scale::WORKLOAD),
+    validate_status: Some(super::workload_status::replicas),
     ..BASE
 };
 
@@ -67,6 +68,7 @@ pub(crate) static REPLICATION_CONTROLLERS: Resource = Resource {
     validate: validate_controller,
     validate_update: |new, _| validate_controller(new),
     scale: Some(&Scale::WORKLOAD),
+    validate_status: Some(super::workload_status::replicas),
     ..BASE
 };
 

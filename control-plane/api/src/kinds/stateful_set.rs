@@ -46,6 +46,7 @@ pub(crate) static STATEFUL_SETS: Resource = Resource {
     validate,
     validate_update,
     scale: Some(&Scale::WORKLOAD),
+    validate_status: Some(super::workload_status::stateful_set),
     ..BASE
 };
 
@@ -155,7 +156,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
             ));
         }
     }
-    let keys = ["replicas", "minReadySeconds", "revisionHistoryLimit"];
+    let keys = ["replicas", "minReadySeconds"];
     wrong.extend(bad_negatives(spec, "spec", &keys));
     wrong.extend(bad_negatives(
         at(spec, &["ordinals"]),

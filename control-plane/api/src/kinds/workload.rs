@@ -27,6 +27,7 @@ const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 /// Fills the Pod template at `key` of `spec`.
 pub(super) fn default_template(spec: &mut Value, key: &str) {
     if let Some(template) = spec.get_mut(key).filter(|t| t.is_object()) {
+        crate::value::object_mut(template, "metadata");
         pod_defaults::default_template(template);
     }
 }
