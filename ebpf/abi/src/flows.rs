@@ -82,14 +82,19 @@ pub mod flags {
     /// that node is told, and the answers do not come this way, so that there is no entry for them.
     pub const TUNNELLED: u32 = 1 << 7;
 
+    /// A packet of this direction passed that only goes on with what had begun: of TCP and SCTP one that neither opens nor
+    /// refuses a connection, of other protocols any but the first. A flow without it in both of its entries is *young*,
+    /// see [`crate::openings`].
+    pub const GOES_ON: u32 = 1 << 31;
+
     /// The bits that hold the index of the device where packets of the client arrive, if it was asked once whether the
     /// way back to the client is the way that its packets come. Zero otherwise.
-    pub const CHECKED_AT: u32 = 0xffff_ff00;
+    pub const CHECKED_AT: u32 = 0x7fff_ff00;
 
     /// [`CHECKED_AT`] of a device.
     #[must_use]
     pub const fn checked_at(ifindex: u32) -> u32 {
         // No host counts so far; one that did would ask with each packet.
-        if ifindex < 1 << 24 { ifindex << 8 } else { 0 }
+        if ifindex < 1 << 23 { ifindex << 8 } else { 0 }
     }
 }

@@ -87,7 +87,7 @@ const COUNTERS: usize = 21;
 /// What came to this version since: tables by name, with a fingerprint of what they hold. A table that is added
 /// changes none that is there: an older process leaves it alone, a newer one makes it where it is not pinned yet,
 /// and the programs of both run on the same tables. So the version stays, and flows live on.
-pub const ADDED: [(&str, u64); 35] = [
+pub const ADDED: [(&str, u64); 37] = [
     (
         crate::endpoints::NAME4,
         fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } },
@@ -212,6 +212,8 @@ pub const ADDED: [(&str, u64); 35] = [
     ),
     (policy::CGROUPS, size_of::<u32>() as u64),
     (policy::PODS, fingerprint! { PolicyPod { cgroup, uid } }),
+    (crate::openings::NAME4, size_of::<Flow4>() as u64),
+    (crate::openings::NAME6, size_of::<Flow6>() as u64),
 ];
 
 const EVENT: u64 = fingerprint! {
@@ -279,6 +281,8 @@ mod tests {
         ("QUOTAS", 8_401_377_514_075_658_912),
         ("POLICY_CGROUPS", 4),
         ("POLICY_PODS", 11_892_805_909_457_229_536),
+        ("OPENINGS4", 16),
+        ("OPENINGS6", 40),
     ];
 
     #[test]

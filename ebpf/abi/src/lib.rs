@@ -30,6 +30,7 @@ pub mod limits;
 pub mod loads;
 pub mod masquerade;
 pub mod members;
+pub mod openings;
 pub mod policy;
 pub mod quotas;
 pub mod reverse_sockets;

@@ -103,8 +103,7 @@ pub fn balance<F: Family, T: Tables<F>>(
     // Behind XDP a packet for a backend is one that XDP has just translated, or left alone for good reason.
     let behind_xdp = || place == Place::Device && tables.runs_xdp(ifindex);
     let mut was_direct = false;
-    let closing = headers.tcp_flags & (tcp::FIN | tcp::RST) != 0;
-    if let Some(state) = tables.flow(&headers.tuple, closing) {
+    if let Some(state) = tables.flow(&headers.tuple, passing(headers)) {
         if state.flags() & flags::REPLY != 0 {
             if !is_answer(tables, headers, state) {
                 return Decision::Pass;
@@ -205,8 +204,7 @@ pub fn reply<F: Family, T: Tables<F>>(
         // On the way out an unknown fragment is a matter of whoever sent it.
         Ports::None | Ports::Lost => return Decision::Pass,
     }
-    let closing = headers.tcp_flags & (tcp::FIN | tcp::RST) != 0;
-    match tables.flow(&headers.tuple, closing) {
+    match tables.flow(&headers.tuple, passing(headers)) {
         Some(state) if state.flags() & flags::REPLY != 0 && is_answer(tables, headers, state) => {
             *to = *state.to();
             rewrite(tables, headers, to, Kind::Reply)
@@ -270,8 +268,8 @@ fn find_fragment<F: Family, T: Tables<F>>(tables: &T, headers: &mut Headers<F>) 
     }
 }
 
-/// Remembers the ports of a packet's first fragment for the later ones.
-#[inline(never)]
+/// Remembers the ports of a packet's first fragment for the later ones. Called through [`Tables::keep_first`].
+#[inline(always)]
 pub fn keep_fragment<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>) {
     tables.keep_fragment(
         &fragment_key(headers),
@@ -316,9 +314,26 @@ fn rewrite<F: Family, T: Tables<F>>(
         if headers.transport == Transport::Sctp && headers.tuple.ports() != to.ports() {
             return Decision::Drop(Counter::DropFragment);
         }
-        keep_fragment(tables, headers);
+        tables.keep_first(headers);
     }
     Decision::Rewrite(kind)
+}
+
+/// What a packet that passes says of the direction of the flow that it is of, as bits of [`flags`]. Without a branch, as
+/// every packet is asked.
+#[inline(always)]
+pub fn passing<F: Family>(headers: &Headers<F>) -> u32 {
+    const { assert!(tcp::FIN << 2 == tcp::RST && flags::CLOSING == tcp::RST as u32) };
+    const { assert!((tcp::SYN as u32) << 30 == flags::GOES_ON) };
+    let bits = u32::from(headers.tcp_flags);
+    (bits | bits << 2) & flags::CLOSING | !(bits << 30 | bits << 29) & flags::GOES_ON
+}
+
+/// Whether a flow whose entries have these flags is young: nothing is known of it but what began it.
+#[inline(always)]
+#[must_use]
+pub const fn is_young(entry: u32) -> bool {
+    entry & flags::GOES_ON == 0
 }
 
 /// Whether a packet asks for a new connection.
@@ -360,7 +375,7 @@ fn stays<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>, state: &F::S
         !opens(headers)
             || state.flags() & flags::CLOSING == 0
                 && serves(tables, state)
-                && (state.flags() & TUNNELLED != 0 || hears(tables, &headers.tuple, state))
+                && (state.flags() & TUNNELLED != 0 || tables.hears(&headers.tuple, state))
     } else {
         serves(tables, state)
     }
@@ -380,7 +395,7 @@ fn begins<F: Family>(headers: &Headers<F>) -> bool {
 #[inline(always)]
 fn mixes<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>) -> bool {
     begins(headers)
-        && match tables.flow(&headers.tuple.reversed(), false) {
+        && match tables.known(&headers.tuple.reversed()) {
             Some(state) => {
                 state.flags() & (flags::REPLY | flags::SNAT | flags::TAKEN) == flags::REPLY
             }
@@ -388,10 +403,10 @@ fn mixes<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>) -> bool {
         }
 }
 
-/// Whether the answers of a flow still come back to it.
-#[inline(never)]
-fn hears<F: Family, T: Tables<F>>(tables: &T, tuple: &F::Flow, state: &F::State) -> bool {
-    match tables.flow(&state.to().reversed(), false) {
+/// Whether the answers of a flow still come back to it. Called through [`Tables::hears`].
+#[inline(always)]
+pub fn hears<F: Family, T: Tables<F>>(tables: &T, tuple: &F::Flow, state: &F::State) -> bool {
+    match tables.known(&state.to().reversed()) {
         Some(answer) => answer.to().is(&tuple.reversed()) && answer.flags() & flags::TAKEN == 0,
         None => false,
     }
@@ -607,7 +622,7 @@ pub fn begin<F: Family, T: Tables<F>>(
 #[inline(always)]
 pub fn claim<F: Family, T: Tables<F>>(tables: &T, answer: &F::Flow, state: &F::State) -> Inserted {
     match tables.claim_flow(answer, state) {
-        Inserted::Taken => match tables.flow(answer, false) {
+        Inserted::Taken => match tables.known(answer) {
             Some(other)
                 if other.flags() & flags::CLOSING != 0
                     || other.to().is(state.to()) && other.flags() & flags::TAKEN == 0 =>

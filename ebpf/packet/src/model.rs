@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use abi::flows::flags::CLOSING;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, Flow4, FlowState4, FragmentKey,
     FragmentPorts, Frontend, FrontendKey4, InsideKey, Member, MemberKey, NodeConfig, SourceKey,
@@ -143,16 +142,18 @@ impl Tables<V4> for Model {
         false
     }
 
-    fn flow(&self, key: &Flow4, closing: bool) -> Option<&FlowState4> {
+    fn flow(&self, key: &Flow4, marks: u32) -> Option<&FlowState4> {
         let mut flows = self.flows.borrow_mut();
         let state = flows.get_mut(&bytes(key))?;
         let mut seen = **state;
         seen.last_seen_secs = self.now_secs();
-        if closing {
-            seen.flags |= CLOSING;
-        }
+        seen.flags |= marks;
         *state = Box::leak(Box::new(seen));
         Some(*state)
+    }
+
+    fn known(&self, key: &Flow4) -> Option<&FlowState4> {
+        self.flows.borrow().get(&bytes(key)).copied()
     }
 
     fn mark_flow(&self, key: &Flow4, flags: u32) {
@@ -175,4 +176,7 @@ impl Tables<V4> for Model {
         self.flows.borrow_mut().insert(bytes(key), state);
         Inserted::Done
     }
+
+    /// As if there were room for all.
+    fn take_place(&self, _tuple: &Flow4) {}
 }

@@ -136,7 +136,7 @@ pub fn mend<F: Family, T: Tables<F>>(
     if !headers.tuple.daddr().is(quoted.saddr()) {
         return None;
     }
-    let state = tables.flow(&quoted.reversed(), false)?;
+    let state = tables.known(&quoted.reversed())?;
     // About what a client sent, the error gets to the client by this node's routing, and like the answers of the flow
     // it must not carry a service's address before that; unless it was for the client's translated source.
     let leaves = state.flags() & (flags::REPLY | flags::SNAT) == flags::REPLY;

@@ -6,7 +6,7 @@ use abi::{
 };
 
 use crate::balance::{self, Beginning};
-use crate::{Decision, Family};
+use crate::{Decision, Family, Headers};
 
 /// What both families share.
 pub trait Shared {
@@ -54,15 +54,20 @@ pub trait Tables<F: Family>: Shared {
     fn frontend(&self, key: &F::FrontendKey) -> Option<&Frontend>;
     /// Whether a pod of this node has an address.
     fn has_pod(&self, addr: F::Address) -> bool;
-    /// An entry of the flows table, as a packet of it passes: the entry's time becomes now, and with `closing` it
-    /// is marked [`abi::flows::flags::CLOSING`].
-    fn flow(&self, key: &F::Flow, closing: bool) -> Option<&F::State>;
+    /// An entry of the flows table, as a packet of it passes: the entry's time becomes now, and it gets these of
+    /// [`abi::flows::flags`], see [`balance::passing`].
+    fn flow(&self, key: &F::Flow, marks: u32) -> Option<&F::State>;
+    /// An entry of the flows table, as it is.
+    fn known(&self, key: &F::Flow) -> Option<&F::State>;
     /// Adds bits of [`abi::flows::flags`] to an entry of the flows table, if it is there.
     fn mark_flow(&self, key: &F::Flow, flags: u32);
     /// Writes a flow whose tuple no other flow may have.
     fn claim_flow(&self, key: &F::Flow, state: &F::State) -> Inserted;
     /// Writes a flow over whatever is there.
     fn put_flow(&self, key: &F::Flow, state: &F::State) -> Inserted;
+    /// Takes the next place in the ring of flows that began, for one that begins with a packet of this tuple, and lets the flow
+    /// that had it go if that is young ([`balance::is_young`]), see [`abi::openings`].
+    fn take_place(&self, tuple: &F::Flow);
 
     // The parts of beginning a flow. The kernel programs make each a function of its own that the verifier walks once,
     // whatever led there, and whose stack does not lie there for every packet: a program has 512 bytes.
@@ -81,6 +86,22 @@ pub trait Tables<F: Family>: Shared {
         balance::choose(self, frontend, tuple, beginning, to)
     }
 
+    /// [`balance::keep_fragment`].
+    fn keep_first(&self, headers: &Headers<F>)
+    where
+        Self: Sized,
+    {
+        balance::keep_fragment(self, headers);
+    }
+
+    /// [`balance::hears`].
+    fn hears(&self, tuple: &F::Flow, state: &F::State) -> bool
+    where
+        Self: Sized,
+    {
+        balance::hears(self, tuple, state)
+    }
+
     /// [`balance::claim`].
     fn claim(&self, answer: &F::Flow, state: &F::State) -> Inserted
     where
@@ -89,11 +110,12 @@ pub trait Tables<F: Family>: Shared {
         balance::claim(self, answer, state)
     }
 
-    /// [`balance::begin`].
+    /// [`balance::begin`], of what has taken its place.
     fn begin(&self, tuple: &F::Flow, beginning: &Beginning, to: &mut F::Flow) -> Decision
     where
         Self: Sized,
     {
+        self.take_place(tuple);
         balance::begin(self, tuple, beginning, to)
     }
 }

@@ -31,6 +31,7 @@ mod kernel {
     mod maps;
     mod masquerade;
     mod mem;
+    mod openings;
     mod outlined;
     mod pod_cgroup;
     mod pod_egress;

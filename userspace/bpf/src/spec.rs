@@ -93,6 +93,8 @@ specs! {
     AFFINITY = abi::affinity::NAME, abi::AffinityKey => abi::Affinity, "--affinity-max", Some(|c| c.affinity);
     FLOWS4 = abi::flows::NAME4, abi::Flow4 => abi::FlowState4, "--flows-max", Some(|c| c.flows);
     FLOWS6 = abi::flows::NAME6, abi::Flow6 => abi::FlowState6, "--flows-max", Some(|c| c.flows);
+    OPENINGS4 = abi::openings::NAME4, u32 => abi::Flow4, "--flows-max", Some(|c| abi::openings::capacity(c.flows));
+    OPENINGS6 = abi::openings::NAME6, u32 => abi::Flow6, "--flows-max", Some(|c| abi::openings::capacity(c.flows));
     REVERSE_SOCKETS = abi::reverse_sockets::NAME, abi::ReverseSocketKey => abi::ReverseSocket, "--sockets-max", Some(|c| c.reverse_sockets);
     FRAGMENTS = abi::fragments::NAME, abi::FragmentKey => abi::FragmentPorts, "", None;
     DEVICES = abi::devices::NAME, u32 => abi::Device, "", None;

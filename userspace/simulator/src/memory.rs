@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use abi::flows::flags::CLOSING;
 use abi::masquerade::FAMILY_BITS;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, Conversation, Counter, DnsControl, Flow4, Flow6,
@@ -11,7 +10,7 @@ use abi::{
     InsideKey, Masquerade, Member, MemberKey, NodeConfig, SourceKey, SpreadWord,
 };
 use packet::balance::{self, Beginning};
-use packet::{Decision, Inserted, Shared, Tables, V4, V6};
+use packet::{Decision, Flow as _, Inserted, Shared, Tables, V4, V6};
 use plan::FrontendKey;
 use plan::policy::PolicyTables;
 
@@ -41,6 +40,8 @@ pub struct Start {
     pub dns: Option<(DnsControl, bool)>,
     /// Devices where our XDP program runs.
     pub xdp_devices: BTreeSet<u32>,
+    /// Places in the rings of flows that began; zero where there is room for all.
+    pub places: usize,
     /// Seconds of `CLOCK_MONOTONIC`.
     pub now_secs: u32,
 }
@@ -55,6 +56,8 @@ pub struct Memory {
     fragments: RefCell<HashMap<FragmentKey, FragmentPorts>>,
     flows4: RefCell<HashMap<Flow4, FlowState4>>,
     flows6: RefCell<HashMap<Flow6, FlowState6>>,
+    places4: RefCell<Places<Flow4>>,
+    places6: RefCell<Places<Flow6>>,
     pub(crate) conversations4: RefCell<HashMap<Flow4, Conversation>>,
     pub(crate) conversations6: RefCell<HashMap<Flow6, Conversation>>,
     lent4: Slots<FlowState4>,
@@ -66,6 +69,22 @@ pub struct Memory {
     began: RefCell<HashMap<u32, u32>>,
     /// What was counted while a flow began.
     pub(crate) counted: RefCell<Vec<Counter>>,
+}
+
+/// A ring of flows that began, by the tuples of what began them.
+#[derive(Clone, Debug)]
+struct Places<F> {
+    next: usize,
+    taken: HashMap<usize, F>,
+}
+
+impl<F> Default for Places<F> {
+    fn default() -> Self {
+        Places {
+            next: 0,
+            taken: HashMap::new(),
+        }
+    }
 }
 
 impl Memory {
@@ -120,6 +139,8 @@ impl Memory {
             fragments: self.fragments.clone(),
             flows4: self.flows4.clone(),
             flows6: self.flows6.clone(),
+            places4: self.places4.clone(),
+            places6: self.places6.clone(),
             conversations4: self.conversations4.clone(),
             conversations6: self.conversations6.clone(),
             chances: self.chances.clone(),
@@ -265,7 +286,7 @@ fn holds(range: &SourceKey, key: &SourceKey) -> bool {
 }
 
 macro_rules! tables {
-    ($family:ty, $variant:ident, $flows:ident, $lent:ident, $key:ty, $flow:ty, $state:ty) => {
+    ($family:ty, $variant:ident, $flows:ident, $lent:ident, $places:ident, $key:ty, $flow:ty, $state:ty) => {
         impl Tables<$family> for Memory {
             fn frontend(&self, key: &$key) -> Option<&Frontend> {
                 self.start
@@ -292,14 +313,16 @@ macro_rules! tables {
                 chosen
             }
 
-            fn flow(&self, key: &$flow, closing: bool) -> Option<&$state> {
+            fn flow(&self, key: &$flow, marks: u32) -> Option<&$state> {
                 let mut flows = self.$flows.borrow_mut();
                 let state = flows.get_mut(key)?;
                 state.last_seen_secs = self.start.now_secs;
-                if closing {
-                    state.flags |= CLOSING;
-                }
+                state.flags |= marks;
                 self.$lent.lend(*state)
+            }
+
+            fn known(&self, key: &$flow) -> Option<&$state> {
+                self.$lent.lend(*self.$flows.borrow().get(key)?)
             }
 
             fn mark_flow(&self, key: &$flow, flags: u32) {
@@ -321,12 +344,55 @@ macro_rules! tables {
                 self.$flows.borrow_mut().insert(*key, *state);
                 Inserted::Done
             }
+
+            fn take_place(&self, tuple: &$flow) {
+                let mut places = self.$places.borrow_mut();
+                if self.start.places == 0 {
+                    return;
+                }
+                // As in the kernel: who comes at the end of the ring has no place.
+                let at = places.next;
+                places.next = if at < self.start.places { at + 1 } else { 0 };
+                if at == self.start.places {
+                    return;
+                }
+                let Some(before) = places.taken.insert(at, *tuple) else {
+                    return;
+                };
+                let mut flows = self.$flows.borrow_mut();
+                let young = |state: &&$state| balance::is_young(state.flags);
+                if let Some(state) = flows.get(&before).filter(young) {
+                    let answer = state.to.reversed();
+                    if flows.get(&answer).is_none_or(|state| young(&state)) {
+                        flows.remove(&before);
+                        flows.remove(&answer);
+                    }
+                }
+            }
         }
     };
 }
 
-tables!(V4, V4, flows4, lent4, FrontendKey4, Flow4, FlowState4);
-tables!(V6, V6, flows6, lent6, FrontendKey6, Flow6, FlowState6);
+tables!(
+    V4,
+    V4,
+    flows4,
+    lent4,
+    places4,
+    FrontendKey4,
+    Flow4,
+    FlowState4
+);
+tables!(
+    V6,
+    V6,
+    flows6,
+    lent6,
+    places6,
+    FrontendKey6,
+    Flow6,
+    FlowState6
+);
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ use abi::flows::flags;
 use abi::masquerade::{FAMILY_BITS, flags::PODS_HERE};
 use abi::{Counter, InsideKey};
 
-use super::{Beginning, DIRECT, Decision, Kind, Place, Sent, hears, opens, rewrite};
+use super::{Beginning, DIRECT, Decision, Kind, Place, Sent, opens, passing, rewrite};
 use crate::parse::tcp;
 use crate::{
     Address as _, Bytes, Family, Fault, Flow as _, Headers, Shared, State as _, Tables, Transport,
@@ -58,7 +58,7 @@ pub(super) fn goes_on<F: Family, T: Tables<F>>(
 ) -> bool {
     is(state)
         && (!opens(headers)
-            || state.flags() & flags::CLOSING == 0 && hears(tables, &headers.tuple, state))
+            || state.flags() & flags::CLOSING == 0 && tables.hears(&headers.tuple, state))
 }
 
 /// Decides on a packet that leaves by a node device and that [`super::reply`] has left alone; `to` is written where it gets
@@ -86,8 +86,7 @@ pub fn leave<F: Family, T: Tables<F>>(
         // Later fragments are of a conversation that began with a first one.
         Transport::Icmp | Transport::Elsewhere | Transport::Other => return Decision::Pass,
     }
-    let closing = headers.tcp_flags & (tcp::FIN | tcp::RST) != 0;
-    if let Some(state) = tables.flow(tuple, closing) {
+    if let Some(state) = tables.flow(tuple, passing(headers)) {
         if goes_on(tables, headers, state) {
             *to = *state.to();
             return rewrite(tables, headers, to, Kind::Forward);
@@ -115,7 +114,7 @@ pub fn leave<F: Family, T: Tables<F>>(
         tuple.dport(),
         tuple.proto(),
     );
-    let nested = match tables.flow(&tuple.reversed(), false) {
+    let nested = match tables.known(&tuple.reversed()) {
         Some(answers) => answers.flags() & (flags::REPLY | flags::SNAT) == flags::REPLY,
         None => false,
     };
@@ -156,7 +155,7 @@ pub fn arrive<F: Family, T: Tables<F>>(
     headers: &Headers<F>,
     to: &mut F::Flow,
 ) -> Decision {
-    match tables.flow(&headers.tuple, false) {
+    match tables.flow(&headers.tuple, passing(headers)) {
         Some(state)
             if state.flags() & (flags::REPLY | flags::SNAT) == flags::REPLY | flags::SNAT =>
         {

@@ -334,8 +334,7 @@ fn a_port_that_was_used_directly_serves_a_service_again() {
 }
 
 fn hears_model(model: &Model, tuple: Flow4, to: Flow4) -> bool {
-    Tables::<V4>::flow(model, &to.reversed(), false)
-        .is_some_and(|answer| answer.to == tuple.reversed())
+    Tables::<V4>::flow(model, &to.reversed(), 0).is_some_and(|answer| answer.to == tuple.reversed())
 }
 
 /// A connection with the backend itself has no entry. The backend answers a SYN of the same ports with an ACK.

@@ -13,10 +13,10 @@ use abi::{Backend, Counter, Frontend, MemberKey, Scope, backends};
 use zerocopy::network_endian::U16;
 
 use super::{
-    Beginning, DIRECT, Decision, Kind, Place, Ports, Sent, find_ports, hears, opens, rewrite,
+    Beginning, DIRECT, Decision, Kind, Place, Ports, Sent, find_ports, opens, passing, rewrite,
 };
 use crate::{
-    Address as _, Bytes, Family, Fault, Flow as _, Fragment, Headers, Inserted, State as _, Tables,
+    Address as _, Bytes, Family, Fault, Flow as _, Fragment, Headers, State as _, Tables,
     Transport, refuse,
 };
 use abi::flows::flags;
@@ -154,10 +154,9 @@ pub(super) fn begin<F: Family, T: Tables<F>>(
         beginning.now_secs,
         flags::TUNNELLED,
     );
-    match tables.put_flow(tuple, &state) {
-        Inserted::Done | Inserted::Taken => Decision::Rewrite(Kind::TunnelNew),
-        Inserted::Full => Decision::Drop(Counter::DropFlowsFull),
-    }
+    // Without an entry the next packet's backend is computed as this one's was, and no answer comes this way.
+    tables.put_flow(tuple, &state);
+    Decision::Rewrite(Kind::TunnelNew)
 }
 
 /// Decides on a packet that arrived in another one at the device with index `ifindex`. `to` is what [`told`] made of that
@@ -184,8 +183,7 @@ pub fn arrive<F: Family, T: Tables<F>>(
         return Decision::Pass;
     }
     let begins = opens(headers);
-    let closing = headers.tcp_flags & (crate::parse::tcp::FIN | crate::parse::tcp::RST) != 0;
-    if let Some(state) = tables.flow(&headers.tuple, closing)
+    if let Some(state) = tables.flow(&headers.tuple, passing(headers))
         && state.flags() & (flags::REPLY | flags::SNAT | flags::TUNNELLED) == 0
         && state.service() != DIRECT
     {
@@ -194,7 +192,7 @@ pub fn arrive<F: Family, T: Tables<F>>(
         let stays = match headers.transport {
             Transport::Tcp | Transport::Sctp if !begins => true,
             Transport::Tcp | Transport::Sctp => {
-                same && state.flags() & flags::CLOSING == 0 && hears(tables, &headers.tuple, state)
+                same && state.flags() & flags::CLOSING == 0 && tables.hears(&headers.tuple, state)
             }
             _ => same,
         };
@@ -325,7 +323,7 @@ pub mod error {
             return None;
         }
         let tuple = quote::quoted::<F, B>(bytes, outer + len)?.tuple;
-        let state = tables.flow(&tuple, false)?;
+        let state = tables.flow(&tuple, 0)?;
         if state.flags() & flags::TUNNELLED == 0 {
             return None;
         }

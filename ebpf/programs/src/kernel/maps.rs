@@ -16,8 +16,8 @@ use abi::{
     Load, Masquerade, Member, NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink,
     PolicyLinkKey, PolicyPod, PolicyVerdictKey, Quota, ReverseSocket, ReverseSocketKey, RingSlot,
     Source, SpreadWord, Watchers, affinity, backends, counters, devices, dns, endpoints, events,
-    flows, fragments, frontends, limits, masquerade, members, policy, quotas, reverse_sockets,
-    rings, sources, spreads,
+    flows, fragments, frontends, limits, masquerade, members, openings, policy, quotas,
+    reverse_sockets, rings, sources, spreads,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{
@@ -84,6 +84,22 @@ pub(crate) static FLOWS4: LruHashMap<Flow4, FlowState4, { flows::CAPACITY as usi
 #[btf_map]
 pub(crate) static FLOWS6: LruHashMap<Flow6, FlowState6, { flows::CAPACITY as usize }> =
     LruHashMap::new();
+
+/// The first element counts in single atomic additions; each of the others is written by whoever got its number.
+#[btf_map]
+pub(crate) static OPENINGS4: Array<
+    Flow4,
+    { openings::capacity(flows::CAPACITY) as usize },
+    MMAPABLE,
+> = Array::new();
+
+/// As OPENINGS4.
+#[btf_map]
+pub(crate) static OPENINGS6: Array<
+    Flow6,
+    { openings::capacity(flows::CAPACITY) as usize },
+    MMAPABLE,
+> = Array::new();
 
 /// Written by the first fragment of a packet; the later ones read it on any CPU.
 #[btf_map]

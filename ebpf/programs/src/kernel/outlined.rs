@@ -77,7 +77,7 @@ pub(crate) fn sctp_len<F: Family>(headers: &Headers<F>) -> u32 {
 macro_rules! outlined {
     ($family:ty, $flow:ty, $state:ty, $choose:ident, $claim:ident, $begin:ident, $read:ident, $read_frame:ident, $decide:ident,
      $answers:ident, $carry:ident, $answer:ident, $refuse:ident, $mend:ident, $forward:ident,
-     $skb_dns:ident, $xdp_dns:ident, $judge:ident, $tell:ident, $masquerade:ident, $echo:ident) => {
+     $skb_dns:ident, $xdp_dns:ident, $judge:ident, $tell:ident, $masquerade:ident, $echo:ident, $keep_first:ident, $hears:ident) => {
         /// [`events::tell_packet`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -122,6 +122,30 @@ macro_rules! outlined {
                 count(Counter::SnatInstead, 0);
             }
             code::of(chosen)
+        }
+
+        /// [`balance::keep_fragment`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $keep_first(headers: *const Headers<$family>) -> u32 {
+            // SAFETY: as above.
+            if let Some(headers) = unsafe { headers.as_ref() } {
+                balance::keep_fragment::<$family, _>(&Maps, headers);
+            }
+            0
+        }
+
+        /// [`balance::hears`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $hears(tuple: *const $flow, state: *const $state) -> u32 {
+            // SAFETY: as above.
+            match unsafe { (tuple.as_ref(), state.as_ref()) } {
+                (Some(tuple), Some(state)) => {
+                    balance::hears::<$family, _>(&Maps, tuple, state).into()
+                }
+                _ => 0,
+            }
         }
 
         /// [`balance::claim`]; an [`Inserted`] as a number.
@@ -365,7 +389,9 @@ outlined!(
     skb_judge4,
     tell4,
     skb_masquerade4,
-    skb_echo4
+    skb_echo4,
+    keep_first4,
+    hears4
 );
 outlined!(
     V6,
@@ -388,5 +414,7 @@ outlined!(
     skb_judge6,
     tell6,
     skb_masquerade6,
-    skb_echo6
+    skb_echo6,
+    keep_first6,
+    hears6
 );

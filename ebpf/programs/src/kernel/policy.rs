@@ -8,7 +8,7 @@ use abi::{
 };
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use packet::balance::{self, bounces};
+use packet::balance::bounces;
 use packet::policy::{self, Passed, Policies, Side};
 use packet::{Bytes, Family, Flow as _, Fragment, Shared as _, Tables, Transport, V4, V6, hop};
 
@@ -101,7 +101,7 @@ where
         Ok(passed) => {
             tell_passed(plan, passed, ifindex);
             if headers.fragment == Fragment::First {
-                balance::keep_fragment::<F, _>(&Maps, headers);
+                Maps.keep_first(headers);
             }
             0
         }

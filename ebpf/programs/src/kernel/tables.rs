@@ -1,6 +1,5 @@
 //! The maps as the tables that [`packet`] decides on.
 
-use abi::flows::flags::CLOSING;
 use abi::{
     Affinity, AffinityKey, Backend, BackendId, DnsControl, Endpoint, Flow4, Flow6, FlowState4,
     FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, InsideKey,
@@ -10,14 +9,14 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns};
 use packet::balance::{Beginning, code};
-use packet::{Address as _, Decision, Family, Inserted, Shared, Tables, V4, V6};
+use packet::{Address as _, Decision, Family, Headers, Inserted, Shared, Tables, V4, V6};
 
 use super::maps::{
     AFFINITY, BACKENDS, CONFIG, DEVICES, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRAGMENTS,
     FRONTENDS4, FRONTENDS6, HOST, HOST_ROUTING, INSIDE, LOADS, MEMBERS, QUOTAS, RINGS, SOURCES,
     SPREADS,
 };
-use super::{dns, outlined};
+use super::{dns, openings, outlined};
 
 /// The kernel's maps.
 pub(crate) struct Maps;
@@ -213,7 +212,7 @@ pub(crate) fn routes_here<F: Family>() -> bool {
 }
 
 macro_rules! tables {
-    ($family:ty, $frontends:ident, $flows:ident, $key:ty, $flow:ty, $state:ty, $choose:path, $claim:path, $begin:path) => {
+    ($family:ty, $frontends:ident, $flows:ident, $key:ty, $flow:ty, $state:ty, $choose:path, $claim:path, $begin:path, $take_place:path, $keep_first:path, $hears:path) => {
         impl Tables<$family> for Maps {
             #[inline(always)]
             fn frontend(&self, key: &$key) -> Option<&Frontend> {
@@ -228,7 +227,7 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn flow(&self, key: &$flow, closing: bool) -> Option<&$state> {
+            fn flow(&self, key: &$flow, marks: u32) -> Option<&$state> {
                 let state = $flows.get_ptr_mut(key)?;
                 let now_secs = self.now_secs();
                 // SAFETY: the pointer comes from the kernel and its element stays mapped until the program ends.
@@ -238,11 +237,22 @@ macro_rules! tables {
                     if (*state).last_seen_secs != now_secs {
                         (*state).last_seen_secs = now_secs;
                     }
-                    if closing {
-                        (*state).flags |= CLOSING;
+                    if marks & !(*state).flags != 0 {
+                        (*state).flags |= marks;
                     }
                     Some(&*state)
                 }
+            }
+
+            #[inline(always)]
+            fn known(&self, key: &$flow) -> Option<&$state> {
+                // SAFETY: as above.
+                unsafe { $flows.get(key) }
+            }
+
+            #[inline(always)]
+            fn take_place(&self, tuple: &$flow) {
+                $take_place(tuple);
             }
 
             #[inline(always)]
@@ -274,6 +284,16 @@ macro_rules! tables {
             }
 
             #[inline(always)]
+            fn keep_first(&self, headers: &Headers<$family>) {
+                $keep_first(headers);
+            }
+
+            #[inline(always)]
+            fn hears(&self, tuple: &$flow, state: &$state) -> bool {
+                $hears(tuple, state) != 0
+            }
+
+            #[inline(always)]
             fn claim(&self, answer: &$flow, state: &$state) -> Inserted {
                 const DONE: u32 = Inserted::Done as u32;
                 const TAKEN: u32 = Inserted::Taken as u32;
@@ -286,6 +306,7 @@ macro_rules! tables {
 
             #[inline(always)]
             fn begin(&self, tuple: &$flow, beginning: &Beginning, to: &mut $flow) -> Decision {
+                $take_place(tuple);
                 code::beginning($begin(tuple, beginning, to))
             }
 
@@ -309,7 +330,10 @@ tables!(
     FlowState4,
     outlined::choose4,
     outlined::claim4,
-    outlined::begin4
+    outlined::begin4,
+    openings::take_place4,
+    outlined::keep_first4,
+    outlined::hears4
 );
 tables!(
     V6,
@@ -320,5 +344,8 @@ tables!(
     FlowState6,
     outlined::choose6,
     outlined::claim6,
-    outlined::begin6
+    outlined::begin6,
+    openings::take_place6,
+    outlined::keep_first6,
+    outlined::hears6
 );

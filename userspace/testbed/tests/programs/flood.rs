@@ -1,17 +1,21 @@
 //! More new flows than the table holds.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use abi::Counter;
 use abi::frontends::flags::SPREAD;
 use anyhow::Result;
+use bpf::Flow;
 use testbed::packet::{Packet, Transport, tcp};
 
-use crate::kernel::{Kernel, NEXT, SCTP, TCP, UDP, nets};
+use crate::kernel::{FLOWS, Kernel, NEXT, SCTP, TCP, UDP, nets};
 
 /// Flows that send now and then, and those that begin meanwhile. The tests' tables hold entries of 512 flows.
 const USED: u16 = 16;
 const NEW: u16 = 6_000;
+/// Flows by each protocol that were answered and are silent.
+const STANDING: u16 = 32;
 
 /// An address of a client beside those that the tests use.
 fn other(addr: IpAddr, host: u8) -> IpAddr {
@@ -112,6 +116,80 @@ fn a_flood_ends_no_flow_that_is_used_and_refuses_none() -> Result<()> {
         for fill in flows {
             assert!(fill.used <= fill.capacity, "{fill:?}");
         }
+    }
+    Ok(())
+}
+
+/// What the client and the backend said once stays, though nobody says anything more while others knock.
+#[test]
+fn a_flood_ends_no_flow_that_was_answered_however_silent() -> Result<()> {
+    for net in nets() {
+        let mut kernel = Kernel::new()?;
+        for (id, proto) in [(1, TCP), (2, UDP)] {
+            kernel.service(id, net.service, proto, Some(net.backend), true)?;
+        }
+        let run = |program: &str, packet: &Packet| -> Result<()> {
+            let bytes = packet.bytes();
+            let ran = kernel.datapath.test_run(program, &bytes, &[], 1)?;
+            assert_ne!(ran.packet, bytes, "{program} translates");
+            Ok(())
+        };
+        let keys = || -> Result<BTreeSet<String>> {
+            let mut keys = BTreeSet::new();
+            kernel.datapath.walk_flows(|flows| {
+                keys.extend(flows.map(|flow| match flow {
+                    Flow::V4(key, _) => format!("{key:?}"),
+                    Flow::V6(key, _) => format!("{key:?}"),
+                }));
+                true
+            })?;
+            Ok(keys)
+        };
+        let standing = kernel.netns().run(|| {
+            for port in 1_000..1_000 + STANDING {
+                let client = SocketAddr::new(net.client.ip(), port);
+                run("pod_ingress", &Packet::tcp(client, net.service, tcp::SYN))?;
+                let accepts = Packet::tcp(net.backend, client, tcp::SYN | tcp::ACK);
+                run("pod_egress", &accepts)?;
+                run("pod_ingress", &Packet::tcp(client, net.service, tcp::ACK))?;
+                run("pod_ingress", &Packet::udp(client, net.service))?;
+                run("pod_egress", &Packet::udp(net.backend, client))?;
+            }
+            keys()
+        })?;
+        assert_eq!(standing.len(), usize::from(STANDING) * 4);
+        kernel.netns().run(|| {
+            for n in 0..NEW {
+                let client = SocketAddr::new(other(net.client.ip(), n as u8), 10_000 + n);
+                match n % 3 {
+                    0 => run("pod_ingress", &Packet::udp(client, net.service))?,
+                    1 => run("pod_ingress", &Packet::tcp(client, net.service, tcp::SYN))?,
+                    // The backend answers whoever asks, but nobody is there.
+                    _ => {
+                        run("pod_ingress", &Packet::tcp(client, net.service, tcp::SYN))?;
+                        let accepts = Packet::tcp(net.backend, client, tcp::SYN | tcp::ACK);
+                        run("pod_egress", &accepts)?;
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        let now = keys()?;
+        let lost: Vec<&String> = standing.difference(&now).collect();
+        assert!(
+            lost.is_empty(),
+            "{} of {}: {lost:?}",
+            lost.len(),
+            standing.len()
+        );
+        // Of the flood there is at most a ring, and those that had no place where it ended.
+        let places = abi::openings::capacity(FLOWS) as usize - 1;
+        let without = usize::from(NEW) / places;
+        assert!(
+            now.len() - standing.len() <= 2 * (places + without),
+            "{}",
+            now.len()
+        );
     }
     Ok(())
 }

@@ -30,6 +30,8 @@ pub(crate) const NEXT_HOP: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
 /// Link addresses of a pod and of the host's side of its link.
 pub(crate) const POD_LINK: [u8; 6] = [2, 0, 0, 0, 1, 0x0b];
 pub(crate) const HOST_LINK: [u8; 6] = [2, 0, 0, 0, 1, 0x0a];
+/// Entries of each table of flows.
+pub(crate) const FLOWS: u32 = 1024;
 /// Index of the loopback device, where packets of a test run arrive.
 pub(crate) const LOOPBACK: u32 = 1;
 /// Index of one end of the namespace's only veth pair.
@@ -117,7 +119,7 @@ impl Kernel {
                     sources: 64,
                     spreads: 1_024,
                     affinity: 1024,
-                    flows: 1024,
+                    flows: FLOWS,
                     reverse_sockets: 64,
                 },
                 tcx: true,

@@ -127,7 +127,7 @@ fn a_flow_to_another_node_s_backend_keeps_its_source_and_its_backend() {
     assert_eq!(send(&model, tuple, tcp::ACK), (known, given(4000)));
     let all = flows(&model);
     assert_eq!(all.len(), 1, "the answers do not come this way");
-    assert_eq!(all[0].flags, flags::TUNNELLED);
+    assert_eq!(all[0].flags, flags::TUNNELLED | flags::GOES_ON);
     // The same port again, once the connection before has ended.
     send(&model, tuple, tcp::FIN | tcp::ACK);
     assert_eq!(send(&model, tuple, tcp::SYN), (new, given(4000)));

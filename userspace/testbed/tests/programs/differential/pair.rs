@@ -12,7 +12,7 @@ use zerocopy::FromZeros as _;
 
 use super::worlds::{self, PLACES, RING};
 use crate::host_pods::{HOST_POD, InCgroup, seen_at};
-use crate::kernel::{Kernel, LOOPBACK, NEXT, REDIRECT, SHOT, VETH, XDP_DROP, XDP_PASS};
+use crate::kernel::{FLOWS, Kernel, LOOPBACK, NEXT, REDIRECT, SHOT, VETH, XDP_DROP, XDP_PASS};
 use crate::policy::arrived;
 
 /// Ports that translated sources may have.
@@ -48,6 +48,7 @@ impl Pair {
         let inside = InCgroup::held(&kernel)?;
         let start = Start {
             node: kernel.datapath.node()?,
+            places: abi::openings::capacity(FLOWS) as usize - 1,
             ..Start::default()
         };
         let before = counters(&kernel)?;
