@@ -5,7 +5,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use abi::{Affinity, AffinityKey, Counter, CounterValue, Flow4, Flow6, FlowState4, FlowState6};
+use abi::{
+    Affinity, AffinityKey, Counter, CounterValue, Flow4, Flow6, FlowState4, FlowState6, Quota,
+};
 use aya::maps::{Map, MapData};
 use zerocopy::IntoBytes as _;
 
@@ -15,10 +17,12 @@ use crate::table::Hash;
 use crate::{Error, Flow, TestRun, View, spec, sys};
 
 /// The tables that programs write, of which a trial has its own.
-const WRITTEN: [&str; 13] = [
+const WRITTEN: [&str; 15] = [
     abi::affinity::NAME,
     abi::flows::NAME4,
     abi::flows::NAME6,
+    abi::openings::NAME4,
+    abi::openings::NAME6,
     abi::policy::FLOWS4,
     abi::policy::FLOWS6,
     abi::fragments::NAME,
@@ -52,6 +56,7 @@ pub struct Trial {
     flows4: Hash<Flow4, FlowState4>,
     flows6: Hash<Flow6, FlowState6>,
     affinity: Hash<AffinityKey, Affinity>,
+    quotas: Hash<u32, Quota>,
     counters: OwnedFd,
     cpus: usize,
 }
@@ -83,6 +88,7 @@ impl Trial {
             flows4: Hash::of(table(abi::flows::NAME4)?, spec::FLOWS4)?,
             flows6: Hash::of(table(abi::flows::NAME6)?, spec::FLOWS6)?,
             affinity: Hash::of(table(abi::affinity::NAME)?, spec::AFFINITY)?,
+            quotas: Hash::of(table(abi::quotas::NAME)?, spec::QUOTAS)?,
             counters: table(abi::counters::NAME)?,
             programs,
             pins,
@@ -90,8 +96,8 @@ impl Trial {
         })
     }
 
-    /// Copies what the live tables know of a conversation that a packet of this tuple begins: its flow, and where the
-    /// client was sent before.
+    /// Copies what the live tables know of a conversation that a packet of this tuple begins: its flow, where the client was
+    /// sent before, and the bounds of the service.
     ///
     /// # Errors
     ///
@@ -123,6 +129,16 @@ impl Trial {
         if let Some(affinity) = live.affinity.get(client)? {
             self.affinity
                 .insert(&[*client], &[affinity])
+                .map_err(|(_, error)| error)?;
+        }
+        if let Some(quota) = live.quotas.get(&client.service)? {
+            let mut quotas = vec![(client.service, quota)];
+            for group in quota.groups {
+                quotas.extend(live.quotas.get(&group)?.map(|bound| (group, bound)));
+            }
+            let (keys, quotas): (Vec<u32>, Vec<Quota>) = quotas.into_iter().unzip();
+            self.quotas
+                .insert(&keys, &quotas)
                 .map_err(|(_, error)| error)?;
         }
         Ok(())
@@ -190,7 +206,7 @@ impl Trial {
 
 fn data(map: &Map) -> Option<&MapData> {
     match map {
-        Map::LruHashMap(data) | Map::PerCpuArray(data) => Some(data),
+        Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data) => Some(data),
         _ => None,
     }
 }

@@ -10,8 +10,8 @@ use abi::{
     Affinity, AffinityKey, Backend, BackendId, Balancing, Counter, CounterValue, Device, DnsAnswer,
     DnsControl, DnsName, Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
     FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Limit, Load, Member,
-    MemberKey, NodeConfig, Quota, ReverseSocket, ReverseSocketKey, RingSlot, Source, SourceKey,
-    SpreadWord,
+    MemberKey, NodeConfig, Quota, ReverseSocket, ReverseSocketKey, RingSlot, ServiceId, Source,
+    SourceKey, SpreadWord,
 };
 use plan::{FrontendKey, Tables};
 use serde::Serialize;
@@ -68,7 +68,7 @@ pub struct View {
     pub(crate) endpoints6: Hash<[u8; 16], Endpoint>,
     pub(crate) sources: Hash<SourceKey, Source>,
     pub(crate) members: Hash<MemberKey, Member>,
-    quotas: Hash<u32, Quota>,
+    pub(crate) quotas: Hash<u32, Quota>,
     balancing: OwnedFd,
     host: OwnedFd,
     host_routing: OwnedFd,
@@ -294,6 +294,21 @@ impl View {
     /// [`Error::Table`] if the kernel refuses.
     pub fn quotas(&self) -> Result<Vec<(u32, Quota)>, Error> {
         self.quotas.entries(usize::MAX)
+    }
+
+    /// The bounds on the flows of a service: its own, and that of all in its namespace; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn bounds(&self, service: ServiceId) -> Result<[Option<Quota>; 2], Error> {
+        let groups = self.quotas.get(&service)?.map_or([0; 2], |it| it.groups);
+        let bound = |group: u32| match group {
+            0 => Ok(None),
+            group => self.quotas.get(&group),
+        };
+        let [own, namespace] = groups;
+        Ok([bound(own)?, bound(namespace)?])
     }
 
     /// How external traffic gets to backends of other nodes, as the agent was told.

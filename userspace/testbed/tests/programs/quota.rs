@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use abi::quotas::GROUP;
-use abi::{Counter, Frontend, frontends};
+use abi::{AffinityKey, Counter, Frontend, frontends};
 use anyhow::Result;
-use bpf::{Quotas, keep_quotas};
+use bpf::{Quotas, Trial, keep_quotas};
 use plan::{Step, Store as _};
 use testbed::packet::{Packet, tcp};
 
@@ -127,5 +127,42 @@ fn what_is_more_than_may_be_is_refused_and_the_rest_goes_on() -> Result<()> {
             assert_eq!(begun(&kernel, program, &net, 1, 10..20)?, 10, "{program}");
         }
     }
+    Ok(())
+}
+
+#[test]
+fn a_trial_is_refused_as_the_next_flow_would_be() -> Result<()> {
+    let net = &nets()[0];
+    let kernel = kernel(net)?;
+    let wanted = Quotas {
+        groups: [(OWN, 2), (NAMESPACE, 9)].into(),
+        services: [(1, [OWN, NAMESPACE]), (2, [0, NAMESPACE])].into(),
+    };
+    keep_quotas(&kernel.root(), &wanted)?;
+    let tried = |id: u32| -> Result<Vec<Counter>> {
+        let trial = Trial::over(&kernel.root())?;
+        let client = AffinityKey {
+            client: [0; 16],
+            service: id,
+            client_kind: 0,
+        };
+        trial.copy_from(&kernel.datapath, &[], &client)?;
+        let from = SocketAddr::new(net.client.ip(), 50_000);
+        let packet = Packet::tcp(from, at(net, id), tcp::SYN).bytes();
+        let ran = kernel
+            .netns()
+            .run(|| Ok(trial.run("pod_ingress", &packet, &[])?))?;
+        Ok(ran.1)
+    };
+    assert_eq!(begun(&kernel, "pod_ingress", net, 1, 1..2)?, 1);
+    assert_eq!(tried(1)?, [Counter::TcNewFlow]);
+    assert_eq!(begun(&kernel, "pod_ingress", net, 1, 2..3)?, 1);
+    // It was tried, and nothing was counted for it.
+    assert_eq!(tried(1)?, [Counter::DropQuota]);
+    assert_eq!(tried(2)?, [Counter::TcNewFlow]);
+    let bounds = kernel.datapath.bounds(1)?;
+    let said = bounds.map(|bound| bound.map(|it| (it.flows, it.flows_max)));
+    assert_eq!(said, [Some((2, 2)), Some((2, 9))]);
+    assert_eq!(kernel.datapath.bounds(3)?, [None, None]);
     Ok(())
 }

@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use abi::affinity::client;
 use abi::frontends::flags::{LEAST, SPREAD};
-use abi::{AffinityKey, BackendId, Counter, Flow4, Flow6, FlowState4, FlowState6, ServiceId};
+use abi::{
+    AffinityKey, BackendId, Counter, Flow4, Flow6, FlowState4, FlowState6, Quota, ServiceId,
+};
 use bpf::{Flow, Trial, View};
 use net::{Link, Netns};
 use packet::socket::{self, Sent};
@@ -56,6 +58,12 @@ impl Way<'_> {
         let mut notes = Vec::new();
         let ended = self.walk(&mut steps, &mut notes)?;
         let service = self.service_of(self.to);
+        if let Some(service) = service {
+            let whose = ["the Service", "its namespace"];
+            for (whose, bound) in whose.into_iter().zip(self.view.bounds(service)?) {
+                notes.extend(bound.map(|bound| bound_note(whose, &bound)));
+            }
+        }
         Ok(Explanation {
             client: named(self.from(), self.names),
             to: self.to,
@@ -569,6 +577,21 @@ impl Way<'_> {
         let link = self.links.iter().find(|link| link.ifindex == ifindex);
         link.map_or_else(|| format!("device {ifindex}"), |link| link.name.clone())
     }
+}
+
+/// What a bound on flows says, and how near it is.
+fn bound_note(whose: &str, bound: &Quota) -> String {
+    let Quota {
+        flows, flows_max, ..
+    } = *bound;
+    let room = if flows < flows_max {
+        ""
+    } else {
+        "; another one that packets begin is dropped"
+    };
+    format!(
+        "{whose} may have {flows_max} flows that packets begin on this node, and has {flows}{room}"
+    )
 }
 
 /// What became of a call.
