@@ -231,6 +231,10 @@ impl Call<'_> {
     }
 
     fn comparison(&self, a: &Known, b: &Known) -> Known {
+        if let (Type::Opaque(_), Type::Opaque(_)) = (&a.of, &b.of) {
+            // Addresses, quantities and the like are small, whatever they were read from.
+            return Known::new(Type::Bool, Some(Range::ONE), self.spent.plus(Range::ONE));
+        }
         let smallest = a.size_or_unknown().max.min(b.size_or_unknown().max);
         let range = Range {
             min: u64::from(smallest > 0),
@@ -349,14 +353,11 @@ impl Call<'_> {
                 if self.member(&list_of_texts(), &[]) || self.member(&list_of_texts(), &[Text]) =>
             {
                 let each = self.target.map(Known::element)?.size_or_unknown();
-                let most = whole
-                    .max
-                    .saturating_mul(each.max.saturating_add(self.size(0).max));
-                let most = if self.args.is_empty() {
-                    whole.max.saturating_mul(each.max)
-                } else {
-                    most
-                };
+                let mut most = whole.max.saturating_mul(each.max);
+                if !self.args.is_empty() {
+                    let between = whole.max.saturating_sub(1);
+                    most = most.saturating_add(self.size(0).max.saturating_mul(between));
+                }
                 self.sized(
                     Text,
                     Range::up_to(most),
