@@ -3,9 +3,9 @@
 use crate::snapshot::{Name, Snapshot};
 use crate::write::{Origin, Write};
 
-/// A pod that is deleted waits for its node to say that it stopped. Where there is no such node, or one that never
-/// reported whether it is ready, nobody would ever say so, and the pod goes at once: the part of Kubernetes' pod
-/// garbage collector that deletion depends on.
+/// A pod that is deleted waits for its node to say that it stopped. Where there is no such node, or one that was
+/// registered as having no agent, nobody would ever say so, and the pod goes at once: the part of Kubernetes' pod garbage
+/// collector that deletion depends on. On any other node it waits, even if that never reports: its agent may be late.
 pub(crate) fn reconcile(name: &Name, snapshot: &Snapshot) -> Vec<Write> {
     let Some(pod) = snapshot.pod(name) else {
         return Vec::new();

@@ -169,14 +169,14 @@ impl Snapshot {
         keys
     }
 
-    /// Folds Nodes. Only their zone matters, and whether they report at all.
+    /// Folds Nodes. Only their zone matters, and whether they are there and attended.
     pub fn fold_nodes(&mut self, event: Event<Node>) -> Vec<Key> {
         let mut changed = BTreeSet::new();
         let event = slim(event, |node| &mut node.metadata);
         for (name, before) in self.nodes.fold(event, &mut self.graph) {
             let before = before.as_ref();
             let moved = before.and_then(zone_label) != self.zone(&name.name);
-            if moved || before.is_some_and(reports) != self.is_attended(&name.name) {
+            if moved || before.is_some_and(attended) != self.is_attended(&name.name) {
                 changed.insert(name.name);
             }
         }
@@ -309,9 +309,9 @@ impl Snapshot {
         self.pods.get(name)
     }
 
-    /// Whether somebody runs the node: it is there, and has said whether it is ready.
+    /// Whether the node is there, and has or may get an agent.
     pub(crate) fn is_attended(&self, node: &str) -> bool {
-        self.nodes.get(&Name::new("", node)).is_some_and(reports)
+        self.nodes.get(&Name::new("", node)).is_some_and(attended)
     }
 
     /// The zone of a node, where it is known.
@@ -406,10 +406,10 @@ fn first_pair(service: &Service) -> Option<(&String, &String)> {
     service.spec.selector.first_key_value()
 }
 
-/// Whether an agent speaks for the node. Where Fairlead registers a host without one, the condition says so.
-fn reports(node: &Node) -> bool {
+/// Whether the node has or may get an agent. Where Fairlead registers a host that has none, the condition says so.
+fn attended(node: &Node) -> bool {
     let mut conditions = node.status.conditions.iter();
-    conditions.any(|condition| condition.type_ == "Ready" && condition.reason != "NoNodeAgent")
+    !conditions.any(|condition| condition.type_ == "Ready" && condition.reason == "NoNodeAgent")
 }
 
 fn zone_label(node: &Node) -> Option<&str> {
