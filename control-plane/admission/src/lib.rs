@@ -19,7 +19,7 @@ use authorization::User;
 use serde_json::Value;
 
 pub use pod::account_name;
-pub use security::{Level, evaluate};
+pub use security::{Level, evaluate, namespace as pod_security};
 
 /// What is done to an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

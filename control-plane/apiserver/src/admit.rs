@@ -143,7 +143,31 @@ pub(crate) async fn validate(
 ) -> Result<(), Status> {
     hooks::check(call, new, old)?;
     look(call, asked.operation, new, old)?;
+    if let Some(old) = old {
+        Box::pin(held_anew(call, new, old)).await?;
+    }
     hooks::validate(call, asked, Some(new), old).await
+}
+
+/// Warns whoever holds the Pods of a namespace to a stricter level of those that would not be let in any more.
+async fn held_anew(call: &Call, new: &Value, old: &Value) -> Result<(), Status> {
+    let is_namespace = call.row.group.is_empty() && call.row.plural == "namespaces";
+    if !is_namespace || !call.app.admission.runs("PodSecurity") {
+        return Ok(());
+    }
+    let Some(tightened) = admission::pod_security::Tightened::of(new, old) else {
+        return Ok(());
+    };
+    let pods = api::table::find("", "v1", "pods").ok_or_else(Status::unknown_resource)?;
+    let range = Range {
+        prefix: pods.key_prefix(meta::name(new)),
+        ..Range::default()
+    };
+    let page = call.app.storage.list(range).await;
+    let page = page.map_err(|error| storage_failure(&error))?;
+    let pods = page.entries.iter().map(|entry| object::decode(pods, entry));
+    call.warn(tightened.warnings(meta::name(new), page.entries.len(), pods));
+    Ok(())
 }
 
 /// Lets plugins, policies and webhooks look at what is to be deleted.

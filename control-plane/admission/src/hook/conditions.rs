@@ -27,8 +27,8 @@ pub fn hold(
             Ok(true) => {}
             Ok(false) => return Ok(false),
             Err(why) => failed.push(format!(
-                "match condition {} failed: {why}",
-                api::field::quoted(text(condition, &["name"]))
+                "expression '{}' resulted in error: {why}",
+                text(condition, &["expression"])
             )),
         }
     }

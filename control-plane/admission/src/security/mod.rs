@@ -4,6 +4,7 @@
 //! a level and, in a second label, the version of the standards; they are applied as of the newest version.
 
 mod baseline;
+pub mod namespace;
 mod restricted;
 
 use std::collections::BTreeSet;
@@ -73,6 +74,17 @@ type Check = fn(&Value, &Value) -> Option<Finding>;
 
 /// Everything in a Pod that the level does not allow, as it is told: empty where the Pod is fine.
 pub fn evaluate(level: Level, metadata: &Value, spec: &Value) -> String {
+    let told: Vec<String> = findings(level, metadata, spec)
+        .into_iter()
+        .map(|(reason, detail)| match detail.as_str() {
+            "" => reason,
+            detail => format!("{reason} ({detail})"),
+        })
+        .collect();
+    told.join(", ")
+}
+
+fn findings(level: Level, metadata: &Value, spec: &Value) -> Vec<Finding> {
     let checks: &[&[Check]] = match level {
         Level::Privileged => &[],
         Level::Baseline => &[baseline::FIRST, baseline::REPLACED, baseline::REST],
@@ -86,14 +98,7 @@ pub fn evaluate(level: Level, metadata: &Value, spec: &Value) -> String {
     if level == Level::Baseline {
         found.sort_by_key(|(reason, _)| baseline::place(reason));
     }
-    let told: Vec<String> = found
-        .into_iter()
-        .map(|(reason, detail)| match detail.as_str() {
-            "" => reason,
-            detail => format!("{reason} ({detail})"),
-        })
-        .collect();
-    told.join(", ")
+    found
 }
 
 /// Level and version in the labels of a namespace, for `enforce`, `warn` or `audit`. What is not set allows all; what
