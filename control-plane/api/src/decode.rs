@@ -3,11 +3,14 @@
 
 mod custom;
 mod parse;
+mod surrogates;
 mod syntax;
 mod times;
 mod types;
+mod yaml;
 
 pub use custom::prune_metadata;
+pub use types::kind_of;
 
 use serde_json::Value;
 
@@ -59,6 +62,16 @@ pub fn json(
     bytes: &[u8],
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
+    from_json(resource, bytes, validation, None)
+}
+
+/// `twice`: what was found already, in the text that the JSON was made of.
+fn from_json(
+    resource: &Resource,
+    bytes: &[u8],
+    validation: FieldValidation,
+    twice: Option<String>,
+) -> Result<Decoded, Status> {
     let schema = schema::of(resource);
     let findings = validation != FieldValidation::Ignore;
     let read = if resource.custom.is_some() && findings {
@@ -66,7 +79,7 @@ pub fn json(
     } else {
         parse::json(bytes, schema.filter(|_| findings))
     };
-    let (object, found) = read.map_err(|_| {
+    let (object, mut found) = read.map_err(|_| {
         unrecognized(
             resource,
             &format!("json parse error: {}", syntax::describe(bytes)),
@@ -81,7 +94,11 @@ pub fn json(
         );
         return Err(unrecognized(resource, &why, bytes));
     }
-    finish(resource, schema, object, found, validation)
+    found.splice(0..0, twice.filter(|_| findings));
+    finish(resource, schema, object, found, validation).map_err(|mut refusal| {
+        types::show_numbers(bytes, &mut refusal.message);
+        refusal
+    })
 }
 
 /// Reads an object of `resource` from YAML.
@@ -93,16 +110,16 @@ pub fn yaml(
     bytes: &[u8],
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
-    let object = untyped_yaml(bytes).map_err(|why| {
-        let why = format!("couldn't get version/kind; {}", why.message);
+    let (object, twice) = yaml::read(bytes).map_err(|why| {
         Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): {why} ({})",
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; {} ({})",
             resource.kind,
+            no_yaml(&why).message,
             summary(bytes)
         ))
     })?;
     let bytes = serde_json::to_vec(&object).map_err(Status::internal)?;
-    json(resource, &bytes, validation)
+    from_json(resource, &bytes, validation, twice)
 }
 
 /// Looks at an object that was made from a patch as if it had been sent.
@@ -146,18 +163,15 @@ pub fn untyped_json(bytes: &[u8]) -> Result<Value, Status> {
 /// # Errors
 /// 400 that says where it stops being YAML.
 pub fn untyped_yaml(bytes: &[u8]) -> Result<Value, Status> {
-    let refuse = |why: String| {
-        let first = why.lines().next().unwrap_or("").to_owned();
-        Status::bad_request(format!(
-            "error decoding YAML: error converting YAML to JSON: yaml: {first}"
-        ))
-    };
-    let text = std::str::from_utf8(bytes).map_err(|why| refuse(why.to_string()))?;
-    let value: Value = serde_saphyr::from_str(text).map_err(|why| refuse(yaml_fault(&why)))?;
-    if types::depth(&value) > DEPTH_MAX {
-        return Err(refuse("nested too deeply".into()));
-    }
-    Ok(value)
+    yaml::read(bytes)
+        .map(|(value, _)| value)
+        .map_err(|why| no_yaml(&why))
+}
+
+fn no_yaml(why: &str) -> Status {
+    Status::bad_request(format!(
+        "error decoding YAML: error converting YAML to JSON: yaml: {why}"
+    ))
 }
 
 /// Reads an apply patch: YAML, or the JSON that most clients send, in which a key that comes twice counts the last time.
@@ -178,43 +192,7 @@ pub fn apply_patch(bytes: &[u8]) -> Result<(Value, Option<String>), Status> {
         };
         return Ok((value, found.first().map(twice)));
     }
-    let strict = match untyped_yaml(bytes) {
-        Ok(value) => return Ok((value, None)),
-        Err(status) => status,
-    };
-    let lenient = serde_saphyr::options! {
-        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
-    };
-    let text = std::str::from_utf8(bytes).unwrap_or_default();
-    match serde_saphyr::from_str_with_options::<Value>(text, lenient) {
-        Ok(value) if types::depth(&value) <= DEPTH_MAX => {
-            let why = strict.message.rsplit("yaml: ").next().unwrap_or_default();
-            Ok((value, Some(format!("yaml: {why}"))))
-        }
-        _ => Err(strict),
-    }
-}
-
-/// Why a document is no YAML, or none that is taken.
-fn yaml_fault(error: &serde_saphyr::Error) -> String {
-    use serde_saphyr::Error;
-    let mut cause = error;
-    while let Error::AliasError { error, .. } | Error::WithSnippet { error, .. } = cause {
-        cause = error;
-    }
-    let why = match cause {
-        Error::MultipleDocuments { .. } => {
-            "there is a second document; send one object in a request"
-        }
-        Error::Budget { .. } => {
-            "it nests too deeply, or has too many nodes once its aliases are followed"
-        }
-        _ => return error.to_string(),
-    };
-    match error.location() {
-        Some(at) => format!("line {}: {why}", at.line()),
-        None => why.to_owned(),
-    }
+    yaml::read(bytes).map_err(|why| no_yaml(&why))
 }
 
 /// The deepest nesting of objects and lists accepted.

@@ -7,7 +7,7 @@ use time::{Duration, OffsetDateTime};
 use crate::field::FieldError;
 use crate::kinds::pod_parts;
 use crate::meta::{self, Stamps};
-use crate::status::Status;
+use crate::status::{Status, Subject};
 use crate::table::Resource;
 use crate::value::{self, at, keep, number, set, text};
 
@@ -282,14 +282,23 @@ impl Deletion {
     /// # Errors
     /// 409 that names both sides.
     pub fn check(&self, resource: &Resource, object: &Value) -> Result<(), Status> {
-        let refuse = |what: &str, asked: &str, met: &str| {
+        let refuse = |what: &str, asked: &str, met: &str, hint: &str| {
             let why = format!(
-                "Precondition failed: {what} in precondition: {asked}, {what} in object meta: {met}"
+                "the {what} in the precondition ({asked}) does not match the {what} in record ({met}). {hint}"
             );
-            Status::conflict(resource, meta::name(object), &why)
+            let subject = Subject {
+                group: resource.group,
+                name: resource.kind,
+            };
+            Status::conflict(subject, meta::name(object), &why)
         };
         if let Some(uid) = self.uid.as_deref().filter(|uid| *uid != meta::uid(object)) {
-            return Err(refuse("UID", uid, meta::uid(object)));
+            return Err(refuse(
+                "UID",
+                uid,
+                meta::uid(object),
+                "The object might have been deleted and then recreated",
+            ));
         }
         let version = self
             .resource_version
@@ -300,6 +309,7 @@ impl Deletion {
                 "ResourceVersion",
                 version,
                 meta::resource_version(object),
+                "The object might have been modified",
             ));
         }
         Ok(())

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::surrogates;
 use crate::schema::{Schema, Shape};
 
 /// The value, and the findings in Kubernetes' words. With a schema, fields that it lacks are findings as well.
@@ -22,6 +23,18 @@ pub(super) fn free_json(bytes: &[u8]) -> Result<(Value, Vec<String>), serde_json
 }
 
 fn read(
+    bytes: &[u8],
+    schema: Option<&'static Schema>,
+    free: bool,
+) -> Result<(Value, Vec<String>), serde_json::Error> {
+    let read = once(bytes, schema, free);
+    read.or_else(|why| match surrogates::replaced(bytes) {
+        Some(replaced) => once(&replaced, schema, free),
+        None => Err(why),
+    })
+}
+
+fn once(
     bytes: &[u8],
     schema: Option<&'static Schema>,
     free: bool,

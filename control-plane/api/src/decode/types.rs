@@ -100,7 +100,7 @@ pub(super) fn unknown_fields(schema: &Schema, object: &Value) -> Vec<String> {
 }
 
 /// What JSON calls the type of a value.
-pub(super) fn kind_of(value: &Value) -> &'static str {
+pub fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
@@ -108,6 +108,32 @@ pub(super) fn kind_of(value: &Value) -> &'static str {
         Value::String(_) => "string",
         Value::Array(_) => "array",
         Value::Object(_) => "object",
+    }
+}
+
+/// Puts numbers that are beyond 64 bits into a message as they stand in the document, where they were read as floating
+/// ones: `1e20` for `100000000000000000000`.
+pub(super) fn show_numbers(document: &[u8], message: &mut String) {
+    const BEFORE: &str = "cannot unmarshal number ";
+    let Some(at) = message.find(BEFORE).map(|at| at + BEFORE.len()) else {
+        return;
+    };
+    let end = message[at..]
+        .find(' ')
+        .map_or(message.len(), |len| at + len);
+    let (shown, Ok(value)) = (&message[at..end], message[at..end].parse::<f64>()) else {
+        return;
+    };
+    if !shown.contains(['e', 'E']) && value.abs() < 1e15 {
+        return;
+    }
+    let digits = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+    let written = document
+        .split(|byte| !digits(byte))
+        .filter_map(|text| std::str::from_utf8(text).ok())
+        .find(|text| (16..400).contains(&text.len()) && text.parse::<f64>() == Ok(value));
+    if let Some(written) = written {
+        message.replace_range(at..end, written);
     }
 }
 
