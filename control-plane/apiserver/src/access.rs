@@ -16,6 +16,14 @@ use crate::nodes;
 use crate::query::{self, Query};
 use crate::request;
 
+/// What is said of a request.
+pub(crate) struct Verdict {
+    /// Why it may be done, or what went wrong on the way to finding that out.
+    pub(crate) reason: String,
+    /// Of what may not be done.
+    pub(crate) refusal: Option<Status>,
+}
+
 /// Refuses what neither a role of the user allows nor, to the agent of a node, its Pods.
 pub(crate) async fn check(
     state: &Arc<State>,
@@ -23,7 +31,7 @@ pub(crate) async fn check(
     verb: &str,
     target: &request::Target<'_>,
     query: &Query,
-) -> Result<(), Status> {
+) -> Verdict {
     let at = match target {
         request::Target::Path(path) => {
             return ask(state, user, verb, Target::Path(path));
@@ -46,20 +54,30 @@ pub(crate) async fn check(
         name: &name,
     };
     let asked = ask(state, user, verb, Target::Resource(target));
-    match (asked, node::name(user)) {
-        (Err(_), Some(agent_of)) => {
+    match (&asked.refusal, node::name(user)) {
+        (Some(_), Some(agent_of)) => {
             let fields = query.text("fieldSelector");
-            nodes::check(state, user, agent_of, verb, target, fields).await
+            let checked = nodes::check(state, user, agent_of, verb, target, fields).await;
+            Verdict {
+                reason: String::new(),
+                refusal: checked.err(),
+            }
         }
-        (asked, _) => asked,
+        _ => asked,
     }
 }
 
-fn ask(state: &State, user: &User, verb: &str, target: Target<'_>) -> Result<(), Status> {
+fn ask(state: &State, user: &User, verb: &str, target: Target<'_>) -> Verdict {
     let attributes = Attributes { user, verb, target };
     match state.mirror.decide(&attributes) {
-        Decision::Allow(_) => Ok(()),
-        Decision::NoOpinion(reason) => Err(refusal(&attributes, &reason)),
+        Decision::Allow(reason) => Verdict {
+            reason,
+            refusal: None,
+        },
+        Decision::NoOpinion(reason) => Verdict {
+            refusal: Some(refusal(&attributes, &reason)),
+            reason,
+        },
     }
 }
 

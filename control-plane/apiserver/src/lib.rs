@@ -8,6 +8,7 @@
 mod access;
 mod admit;
 mod allocate;
+mod audit;
 mod auth;
 mod body;
 mod bootstrap;
@@ -22,6 +23,7 @@ mod dial;
 mod documents;
 mod error;
 mod events;
+mod flows;
 mod handlers;
 mod health;
 mod hooks;
@@ -60,6 +62,7 @@ use ipnet::IpNet;
 use storage::Storage;
 use tokio::net::TcpListener;
 
+pub use audit::{AuditConfig, LogConfig};
 pub use codec::KubernetesCodec;
 pub use describe::kubernetes_version;
 pub use error::Error;
@@ -128,6 +131,8 @@ pub struct Config {
     pub shutdown_delay: Duration,
     /// Admission plugins that are not to run, by name.
     pub disable_admission_plugins: Vec<String>,
+    /// Which requests are recorded, and where.
+    pub audit: AuditConfig,
 }
 
 impl Config {
@@ -155,6 +160,7 @@ impl Config {
             api_audiences: Vec::new(),
             shutdown_delay: Duration::ZERO,
             disable_admission_plugins: Vec::new(),
+            audit: AuditConfig::default(),
         }
     }
 
@@ -255,6 +261,9 @@ pub(crate) struct State {
     pub(crate) mirror: Mirror,
     pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
+    /// `None` where nothing is recorded.
+    pub(crate) audit: Option<Arc<audit::Audit>>,
+    pub(crate) flows: flows::Flows,
     /// What watchers share.
     pub(crate) events: events::Events,
     pub(crate) allocator: Allocator,
@@ -278,6 +287,7 @@ pub(crate) struct State {
 pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Error> {
     config.check()?;
     let admission = Admission::new(&config.disable_admission_plugins)?;
+    let audit = audit::Audit::new(&config.audit)?;
     let names = names(&config);
     let pki_dir = config.data_dir.join("pki");
     let pki = Pki::load_or_make(&pki_dir, &names)?;
@@ -323,6 +333,8 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
         mirror,
         admission,
         metrics,
+        audit,
+        flows: flows::Flows::default(),
         events: events::Events::default(),
         allocator,
         closing: tokio::sync::watch::Sender::new(false),
@@ -396,6 +408,9 @@ impl App {
             tokio::time::sleep(self.0.config.shutdown_delay).await;
         })
         .await;
+        if let Some(audit) = &self.0.audit {
+            audit.flush().await;
+        }
         Ok(())
     }
 

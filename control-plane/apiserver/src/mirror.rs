@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -31,6 +31,11 @@ const KEPT: &[(&str, &str)] = &[
     (HOOKS, "validatingadmissionpolicies"),
     (HOOKS, "validatingadmissionpolicybindings"),
     (HOOKS, "validatingwebhookconfigurations"),
+    ("flowcontrol.apiserver.k8s.io", "flowschemas"),
+    (
+        "flowcontrol.apiserver.k8s.io",
+        "prioritylevelconfigurations",
+    ),
     ("networking.k8s.io", "ingressclasses"),
     ("networking.k8s.io", "servicecidrs"),
     ("node.k8s.io", "runtimeclasses"),
@@ -65,6 +70,8 @@ struct Feed {
     /// The newest revision that is in `objects`.
     seen: watch::Sender<u64>,
     rbac: Arc<RwLock<Rbac>>,
+    /// How often `objects` was changed.
+    changed: AtomicU64,
     /// Read, and its watch goes on.
     followed: AtomicBool,
 }
@@ -84,6 +91,7 @@ impl Mirror {
                 objects: RwLock::default(),
                 seen: watch::Sender::new(0),
                 rbac: rbac.clone(),
+                changed: AtomicU64::new(0),
                 followed: AtomicBool::new(true),
             });
             let from = feed.load(&**storage).await?;
@@ -168,6 +176,12 @@ impl Mirror {
         Err(format!("not followed: {}", behind.join(", ")))
     }
 
+    /// How often a kept resource has changed: as long as it is the same, so are the objects.
+    pub(crate) fn changed(&self, plural: &str) -> u64 {
+        self.feed(plural)
+            .map_or(0, |feed| feed.changed.load(Ordering::Acquire))
+    }
+
     /// Told of each change of a kept resource.
     pub(crate) fn changes(&self, plural: &str) -> Option<watch::Receiver<u64>> {
         Some(self.feed(plural)?.seen.subscribe())
@@ -217,6 +231,7 @@ impl Feed {
             .write()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .insert(entry.key.clone(), Arc::new(object));
+        self.changed.fetch_add(1, Ordering::Release);
     }
 
     fn remove(&self, key: &Arc<str>, object: &Value) {
@@ -232,6 +247,7 @@ impl Feed {
             .write()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .remove(key);
+        self.changed.fetch_add(1, Ordering::Release);
     }
 
     /// Changes the index of roles and bindings where this feed is of one of them.

@@ -36,6 +36,19 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Asks for objects with this value in this field only, beside what is asked for already.
+    pub(crate) fn select_field(&mut self, field: &str, value: &str) {
+        let term = format!("{field}={value}");
+        match self.0.iter_mut().find(|(n, _)| n == "fieldSelector") {
+            Some((_, selector)) if !selector.is_empty() => {
+                selector.push(',');
+                selector.push_str(&term);
+            }
+            Some((_, selector)) => *selector = term,
+            None => self.0.push(("fieldSelector".to_owned(), term)),
+        }
+    }
+
     /// `None` where it is absent. As in Kubernetes all but `false` and `0` means yes.
     pub(crate) fn flag(&self, name: &str) -> Option<bool> {
         self.values(name)
@@ -85,5 +98,14 @@ mod tests {
         assert_eq!(query.flag("none"), None);
         assert_eq!(query.text("x"), "1 2%zz");
         assert_eq!(decode_segment("a+b%2Fc"), "a+b/c");
+        for (sent, expected) in [
+            ("", "metadata.name=x"),
+            ("fieldSelector=", "metadata.name=x"),
+            ("fieldSelector=type%3Da", "type=a,metadata.name=x"),
+        ] {
+            let mut query = Query::parse(Some(sent));
+            query.select_field("metadata.name", "x");
+            assert_eq!(query.text("fieldSelector"), expected, "{sent}");
+        }
     }
 }

@@ -24,6 +24,9 @@ pub(crate) struct At<'a> {
     pub(crate) subresource: Option<&'a str>,
     /// What follows the subresource `proxy`, with its slash: a path of somebody else's.
     pub(crate) tail: &'a str,
+    /// Whether the path begins with `watch`, which clients from before the parameter of that name write:
+    /// `/api/v1/watch/namespaces/a/pods`.
+    pub(crate) watch: bool,
 }
 
 impl<'a> Target<'a> {
@@ -47,7 +50,11 @@ impl<'a> Target<'a> {
             "apis" => (segments.next()?, segments.next()?),
             _ => return None,
         };
-        let rest: Vec<&str> = segments.collect();
+        let mut rest: Vec<&str> = segments.collect();
+        let watch = rest.len() > 1 && rest[0] == "watch";
+        if watch {
+            rest.remove(0);
+        }
         if rest.is_empty() || rest.len() > 5 || rest.iter().any(|segment| segment.is_empty()) {
             return None;
         }
@@ -59,6 +66,7 @@ impl<'a> Target<'a> {
             name: tail.first().copied(),
             subresource: tail.get(1).copied(),
             tail: "",
+            watch,
         };
         match rest.as_slice() {
             // `namespaces/X/status` and `/finalize` are of the namespace itself; any other third segment is a
@@ -101,7 +109,9 @@ fn proxied(path: &str) -> Option<(&str, &str)> {
 pub(crate) fn verb(method: &Method, target: &Target<'_>, watch: bool) -> &'static str {
     let named = matches!(target, Target::Resource(At { name: Some(_), .. }));
     let resource = matches!(target, Target::Resource(_));
+    let old_watch = matches!(target, Target::Resource(At { watch: true, .. }));
     match (method.as_str(), resource, named) {
+        ("GET" | "HEAD", true, _) if old_watch => "watch",
         ("GET" | "HEAD", true, false) if watch => "watch",
         ("GET" | "HEAD", true, false) => "list",
         ("GET" | "HEAD", _, _) => "get",
@@ -164,6 +174,8 @@ mod tests {
             ("/api/v1/namespaces/a/services/s:80/proxy/x//y/", Some(["", "v1", "a", "services", "s:80", "proxy"])),
             ("/api/v1/nodes/n/proxy/healthz", Some(["", "v1", "", "nodes", "n", "proxy"])),
             ("/api/v1/namespaces//pods", None),
+            ("/api/v1/watch/pods", Some(["", "v1", "", "pods", "", ""])),
+            ("/apis/apps/v1/watch/namespaces/a/deployments/d", Some(["apps", "v1", "a", "deployments", "d", ""])),
             ("/api/v1/namespaces/a/pods/p/exec/more", None),
         ];
         for (path, expected) in cases {

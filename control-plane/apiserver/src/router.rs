@@ -17,8 +17,10 @@ use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::access;
+use crate::audit::{self, Record};
 use crate::auth;
 use crate::carried::Carried;
+use crate::flows::Flow;
 use crate::handlers::{self, Call};
 use crate::metrics::Labels;
 use crate::negotiate;
@@ -57,13 +59,33 @@ pub(crate) async fn answer(state: Arc<State>, request: Request<Body>) -> Answer 
     let metrics = state.metrics.clone();
     let labels = labels(&parts, &query, &target, verb, row);
     let (began, answering) = (Instant::now(), metrics.answering(&labels));
+    let id = audit::id(&parts.headers);
+    let record = |audit| Box::new(Record::new(audit, &id, labels.long_running()));
+    let mut known = Known {
+        flow: None,
+        record: state.audit.as_ref().map(record),
+    };
     // A fault of ours in one answer must not end the watches that share its connection.
-    let guarded =
-        AssertUnwindSafe(respond_to(state, &parts, query, &target, verb, body)).catch_unwind();
-    let result = guarded
-        .await
-        .unwrap_or_else(|_| Err(Status::internal("the server failed to answer; see its log")));
-    let response = result.unwrap_or_else(|status| respond::refusal(&status));
+    let guarded = respond_to(state, &parts, query, &target, verb, body, &mut known);
+    let result = match AssertUnwindSafe(guarded).catch_unwind().await {
+        Ok(result) => result,
+        Err(_) => {
+            if let Some(record) = &mut known.record {
+                Box::pin(record.panicked()).await;
+            }
+            Err(Status::internal("the server failed to answer; see its log"))
+        }
+    };
+    let mut response = result.unwrap_or_else(|status| respond::refusal(&status));
+    if let Some(record) = known.record {
+        response = Box::pin(record.answered(response)).await;
+    }
+    if let Some(id) = audit::shown(&id) {
+        response.headers_mut().insert(audit::ID, id);
+    }
+    if let Some(flow) = known.flow {
+        flow.tell(response.headers_mut());
+    }
     drop(answering);
     metrics.answered(labels, response.status().as_u16(), began.elapsed());
     compress::compress(&parts.method, &parts.headers, response).await
@@ -122,6 +144,13 @@ fn labels(
     }
 }
 
+/// What becomes known of a request while it is answered, beside the answer.
+struct Known {
+    flow: Option<Flow>,
+    /// `None` where nothing is recorded.
+    record: Option<Box<Record>>,
+}
+
 async fn respond_to(
     state: Arc<State>,
     parts: &Parts,
@@ -129,13 +158,37 @@ async fn respond_to(
     target: &Target<'_>,
     verb: &'static str,
     body: Body,
+    known: &mut Known,
 ) -> Result<Answer, Status> {
-    let user = auth::authenticate(&state, parts).await?;
-    let user = auth::impersonate::impersonate(&state, user, &parts.headers)?;
-    access::check(&state, &user, verb, target, &query).await?;
+    let user = match (auth::authenticate(&state, parts).await, &mut known.record) {
+        (Ok(user), Some(record)) => {
+            Box::pin(record.received(&user, parts, target, verb)).await;
+            user
+        }
+        (Err(refusal), Some(record)) => {
+            Box::pin(record.unknown(parts, target, verb)).await;
+            return Err(refusal);
+        }
+        (user, None) => user?,
+    };
+    let asks_for = auth::impersonate::impersonate(&state, user.clone(), &parts.headers)?;
+    known.flow = state.flows.of(&state.mirror, &asks_for, verb, target);
+    let verdict = access::check(&state, &asks_for, verb, target, &query).await;
+    if let Some(record) = &mut known.record {
+        if !Arc::ptr_eq(&asks_for, &user) {
+            record.impersonates(&asks_for);
+        }
+        record.judged(verdict.refusal.is_none(), &verdict.reason);
+    }
+    if let Some(refusal) = verdict.refusal {
+        return Err(refusal);
+    }
     match target {
         Target::Path(path) => Ok(page(&state, path, parts, &query).await),
-        Target::Resource(at) => resource(state, user, at, parts, query, verb, body).await,
+        Target::Resource(at) => {
+            let record = known.record.as_deref_mut();
+            resource(state, asks_for, at, parts, query, verb, body, record).await
+        }
     }
 }
 
@@ -160,6 +213,7 @@ async fn page(state: &State, path: &str, parts: &Parts, query: &Query) -> Answer
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "all of them are moved on")]
 async fn resource(
     state: Arc<State>,
     user: Arc<User>,
@@ -168,6 +222,7 @@ async fn resource(
     query: Query,
     verb: &'static str,
     body: Body,
+    record: Option<&mut Record>,
 ) -> Result<Answer, Status> {
     let Some(row) = state.registry.find(at.group, at.version, at.resource) else {
         let rows = state.registry.rows();
@@ -180,7 +235,8 @@ async fn resource(
             Ok(respond::text(404, "404 page not found\n"))
         };
     };
-    let name = query::decode_segment(at.name.unwrap_or_default());
+    let mut query = query;
+    let mut name = query::decode_segment(at.name.unwrap_or_default());
     let namespace = match at.namespace {
         Some(namespace) if row.namespaced => query::decode_segment(namespace),
         // The path of a Namespace names it twice over.
@@ -191,6 +247,15 @@ async fn resource(
     if name.contains('/') || namespace.contains('/') {
         // No name has a slash; one that was smuggled in by encoding it must not reach into another key.
         return Err(Status::unknown_resource());
+    }
+    if at.watch {
+        if verb != "watch" || at.subresource.is_some() {
+            return Err(Status::method_not_allowed());
+        }
+        // One object is watched as the collection that it alone is in.
+        if !name.is_empty() {
+            query.select_field("metadata.name", &std::mem::take(&mut name));
+        }
     }
     let subresource = match at.subresource {
         None => None,
@@ -272,6 +337,9 @@ async fn resource(
     let whole = async {
         if writes {
             call.body = read(body).await?;
+            if let Some(record) = record {
+                record.sent(&call.headers, &call.body);
+            }
             // Once begun, a write is carried through even if the client goes away: nobody has to guess whether an
             // address that was chosen for it is in use.
             Carried::new(async move { handlers::answer(call, &method).await }).await

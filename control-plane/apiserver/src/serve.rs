@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use crate::audit;
 use crate::auth::{self, Connected};
 use crate::rotate::Tls;
 use crate::{State, router};
@@ -121,6 +122,9 @@ impl Connection {
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             if let Some(user) = &user {
                 request.extensions_mut().insert(user.clone());
+            }
+            if state.audit.is_some() {
+                request.extensions_mut().insert(audit::Peer(peer));
             }
             let open = Open::new(&requests);
             let state = state.clone();

@@ -144,6 +144,8 @@ pub(crate) struct ServerFlags {
     pub(crate) etcd: EtcdFlags,
     #[command(flatten)]
     pub(crate) identity: IdentityFlags,
+    #[command(flatten)]
+    pub(crate) audit: AuditFlags,
     /// How long requests are still answered after the server was told to end, while /readyz fails
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse)]
     pub(crate) shutdown_delay_duration: Duration,
@@ -213,6 +215,30 @@ pub(crate) struct IdentityFlags {
     /// What the server calls itself in tokens; the issuer unless given
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub(crate) api_audiences: Vec<String>,
+}
+
+/// Which requests are recorded, and where. Names and meanings are those of kube-apiserver.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AuditFlags {
+    /// Which requests are recorded, and how much of each: a Policy of audit.k8s.io/v1
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_policy_file: Option<PathBuf>,
+    /// Where they are recorded, an event a line; - for standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_log_path: Option<PathBuf>,
+    /// How events are written
+    #[arg(long, value_name = "FORMAT", default_value = "json", value_parser = ["json"])]
+    #[expect(dead_code, reason = "there is one")]
+    pub(crate) audit_log_format: String,
+    /// Megabytes after which the file is set aside and a new one begun; 0: 100
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) audit_log_maxsize: u32,
+    /// How many files that were set aside are kept; 0: all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) audit_log_maxbackup: u32,
+    /// For how many days files that were set aside are kept; 0: for ever
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) audit_log_maxage: u32,
 }
 
 /// How the kernel is programmed.

@@ -1,7 +1,7 @@
 //! Store, API server and controllers in this process: what `up` and `server` share.
 
 use std::net::SocketAddr;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cli::ServerFlags;
+use crate::cli::{AuditFlags, ServerFlags};
 use crate::output;
 
 /// A control plane that answers.
@@ -64,6 +64,7 @@ async fn start_all(
         service_account_signing_key_file: identity.service_account_signing_key_file,
         api_audiences: identity.api_audiences,
         disable_admission_plugins: flags.disable_admission_plugins.clone(),
+        audit: audit(&flags.audit),
         shutdown_delay: flags.shutdown_delay_duration,
         bind_address: flags.bind_address,
         port: flags.secure_port,
@@ -100,6 +101,20 @@ async fn start_all(
         proxy,
         tasks,
     })
+}
+
+/// What the flags have recorded.
+fn audit(flags: &AuditFlags) -> apiserver::AuditConfig {
+    let log = |path: &PathBuf| apiserver::LogConfig {
+        path: path.clone(),
+        max_size: flags.audit_log_maxsize,
+        max_backup: flags.audit_log_maxbackup,
+        max_age: flags.audit_log_maxage,
+    };
+    apiserver::AuditConfig {
+        policy_file: flags.audit_policy_file.clone(),
+        log: flags.audit_log_path.as_ref().map(log),
+    }
 }
 
 /// The store that the flags name.
