@@ -404,13 +404,13 @@ async fn preconditions_hold() {
         delete(json!({"uid": "other"}))
             .await
             .refused(409)
-            .contains("Precondition failed: UID in precondition")
+            .contains("on ConfigMap \"a\": the UID in the precondition (other) does not match the UID in record (")
     );
     assert!(
         delete(json!({"resourceVersion": "1"}))
             .await
             .refused(409)
-            .contains("Precondition failed: Resource")
+            .contains("the ResourceVersion in the precondition (1) does not match the ResourceVersion in record (")
     );
     let metadata = &made["metadata"];
     let right = json!({"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]});

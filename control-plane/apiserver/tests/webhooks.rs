@@ -328,7 +328,7 @@ async fn selectors_conditions_and_equivalent_versions() {
     register(&server, false, "failing", hook.client("/"), failing).await;
     let refused = server.post(MAPS, &map("d")).await.refused(403);
     assert!(
-        refused.contains("is forbidden: match condition \"x\" failed"),
+        refused.contains("is forbidden: expression 'object.nope.nope == 1' resulted in error: "),
         "{refused}"
     );
     let bad = configuration(
@@ -420,7 +420,7 @@ async fn a_webhook_behind_a_service() {
     let refused = server.post(MAPS, &map("m")).await.refused(500);
     assert!(
         refused.ends_with(
-            "Post \"https://check.default.svc:8443/x?timeout=10s\": services \"check\" not found"
+            "Post \"https://check.default.svc:8443/x?timeout=10s\": service \"check\" not found"
         ),
         "{refused}"
     );

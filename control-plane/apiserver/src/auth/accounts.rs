@@ -3,15 +3,17 @@
 //! A token is bound to its account and, where asked for, to a Pod, Secret or Node: it ends when one of these is gone
 //! or another has taken its name.
 
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
+use api::field::quoted;
 use api::meta;
 use api::value::{at, list, text};
 use authorization::User;
 use serde_json::{Value, json};
 
 use super::certificate::CREDENTIAL_ID;
-use super::keys::Keys;
+use super::keys::{self, Keys};
 use crate::{Error, State, object};
 
 /// How far clocks may differ.
@@ -91,27 +93,49 @@ impl Accounts {
     }
 }
 
+/// Why a token is not believed.
+pub(crate) enum Doubt {
+    /// It is nothing that this server knows, and may be somebody else's.
+    Foreign,
+    /// It names this server as its issuer and does not hold; why, in the words of Kubernetes' reviews.
+    Invalid(String),
+}
+
+impl Display for Doubt {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Doubt::Foreign => f.write_str("invalid bearer token"),
+            Doubt::Invalid(why) => write!(f, "[invalid bearer token, {why}]"),
+        }
+    }
+}
+
+impl From<&str> for Doubt {
+    fn from(why: &str) -> Self {
+        Doubt::Invalid(why.to_owned())
+    }
+}
+
+/// Of a token whose account, Pod, Secret or Node is no more.
+const INVALIDATED: &str = "service account token has been invalidated";
+
 /// Whose token it is, if it is for one of `audiences` and everything that it is bound to is still there.
 pub(crate) async fn verify(
     state: &State,
     token: &str,
     audiences: &[String],
-) -> Result<Known, String> {
-    let claims = state
-        .accounts
-        .keys
-        .verify(token)
-        .ok_or("it is not one that this server signed")?;
+) -> Result<Known, Doubt> {
+    let Some(claims) = state.accounts.keys.verify(token) else {
+        let issuer = keys::unverified(token).map(|mut claims| claims["iss"].take());
+        return Err(match issuer {
+            Some(Value::String(issuer)) if issuer == state.accounts.issuer => {
+                "go-jose/go-jose: error in cryptographic primitive".into()
+            }
+            _ => Doubt::Foreign,
+        });
+    };
     if text(&claims, &["iss"]) != state.accounts.issuer {
-        return Err("it was issued by another server".into());
-    }
-    let now = time::OffsetDateTime::now_utc().unix_timestamp();
-    let moment = |key: &str| at(&claims, &[key]).as_i64();
-    if moment("exp").is_none_or(|end| now > end.saturating_add(LEEWAY)) {
-        return Err("it has expired".into());
-    }
-    if moment("nbf").is_some_and(|begin| now < begin.saturating_sub(LEEWAY)) {
-        return Err("it does not hold yet".into());
+        return Err(Doubt::Foreign);
     }
     let named: Vec<&str> = match at(&claims, &["aud"]) {
         Value::String(one) => vec![one.as_str()],
@@ -123,7 +147,24 @@ pub(crate) async fn verify(
         .cloned()
         .collect();
     if wanted.is_empty() {
-        return Err(format!("it is for {named:?}, not for {audiences:?}"));
+        let shown = |texts: Vec<&str>| {
+            let quoted: Vec<String> = texts.into_iter().map(api::field::quoted).collect();
+            format!("[{}]", quoted.join(" "))
+        };
+        let asked = audiences.iter().map(String::as_str).collect();
+        return Err(Doubt::Invalid(format!(
+            "token audiences {} is invalid for the target audiences {}",
+            shown(named),
+            shown(asked)
+        )));
+    }
+    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let moment = |key: &str| at(&claims, &[key]).as_i64();
+    if moment("exp").is_none_or(|end| now > end.saturating_add(LEEWAY)) {
+        return Err("service account token has expired".into());
+    }
+    if moment("nbf").is_some_and(|begin| now < begin.saturating_sub(LEEWAY)) {
+        return Err("service account token is not valid yet".into());
     }
     let about = at(&claims, &["kubernetes.io"]);
     let namespace = text(about, &["namespace"]);
@@ -131,7 +172,7 @@ pub(crate) async fn verify(
     let name = text(account, &["name"]);
     let sub = format!("system:serviceaccount:{namespace}:{name}");
     if text(&claims, &["sub"]) != sub || name.is_empty() || namespace.is_empty() {
-        return Err("it does not name one account".into());
+        return Err("service account name or namespace is missing or does not match the subject".into());
     }
     still_there(state, "serviceaccounts", namespace, account, now).await?;
     let mut user = User {
@@ -177,19 +218,20 @@ async fn still_there(
     namespace: &str,
     claim: &Value,
     now: i64,
-) -> Result<(), String> {
+) -> Result<(), Doubt> {
     let (name, uid) = (text(claim, &["name"]), text(claim, &["uid"]));
-    let gone = || format!("{plural} {name:?} is gone");
+    let account = plural == "serviceaccounts";
+    let gone = || match account {
+        true => Doubt::Invalid(format!("serviceaccounts {} not found", quoted(name))),
+        false => INVALIDATED.into(),
+    };
     if name.contains('/') || namespace.contains('/') {
         return Err(gone());
     }
     let row = api::table::find("", "v1", plural).ok_or_else(gone)?;
     let entry = state.storage.get(&row.key(namespace, name)).await;
-    let entry = entry.map_err(|error| error.to_string())?.ok_or_else(gone)?;
-    let found = object::decode(row, &entry);
-    if meta::uid(&found) != uid {
-        return Err(format!("{plural} {name:?} is another by now"));
-    }
+    let entry = entry.map_err(|error| Doubt::Invalid(error.to_string()))?;
+    let found = object::decode(row, &entry.ok_or_else(gone)?);
     let deleted = text(&found, &["metadata", "deletionTimestamp"]);
     let deleted =
         time::OffsetDateTime::parse(deleted, &time::format_description::well_known::Rfc3339).ok();
@@ -199,5 +241,22 @@ async fn still_there(
             .unix_timestamp()
             .saturating_add(AFTER_DELETION.as_secs() as i64)
     });
-    if ended { Err(gone()) } else { Ok(()) }
+    if ended && account {
+        let why = format!("service account {namespace}/{name} has been deleted");
+        return Err(Doubt::Invalid(why));
+    }
+    if ended {
+        return Err(gone());
+    }
+    let met = meta::uid(&found);
+    if met == uid {
+        return Ok(());
+    }
+    let word = plural.trim_end_matches('s');
+    Err(Doubt::Invalid(match account {
+        true => format!("service account UID ({met}) does not match claim ({uid})"),
+        false => {
+            format!("{word} UID ({met}) does not match service account {word} ref claim ({uid})")
+        }
+    }))
 }

@@ -96,8 +96,12 @@ fn check(call: &Call, config: &Value) -> Result<(), Status> {
     let text = |path: &[&str]| api::value::text(config, path).to_owned();
     let (version, kind) = (text(&["apiVersion"]), text(&["kind"]));
     let refuse = |why: String| Err(Status::bad_request(why));
-    if !config.is_object() || kind.is_empty() {
-        return refuse("error decoding YAML: Object 'Kind' is missing".into());
+    if !config.is_object() && !config.is_null() {
+        let found = api::decode::kind_of(config);
+        return refuse(format!(
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go \
+             value of type map[string]interface {{}}"
+        ));
     }
     if kind != call.row.kind || version != call.row.api_version() {
         let group_version = if version.contains('/') {

@@ -48,6 +48,7 @@ pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
                 sent, &call.name,
             )));
         }
+        keeps_uid(call, &new, current)?;
         Ok(Wish::Change {
             new,
             part,
@@ -64,6 +65,17 @@ pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
         }
         Err(status) => respond::warn(respond::refusal(&status), &warnings),
     })
+}
+
+/// A patch asks for no revision and no uid to be there: another uid in it is a change of a field that nobody can change,
+/// where a PUT with one would mean another object.
+fn keeps_uid(call: &Call, new: &Value, current: &Value) -> Result<(), Status> {
+    let sent = meta::uid(new);
+    if sent.is_empty() || sent == meta::uid(current) {
+        return Ok(());
+    }
+    let error = FieldError::invalid_text("metadata.uid", sent, "field is immutable");
+    Err(Status::invalid_object(call.row, &call.name, &[error]))
 }
 
 /// The patched object, and what the client should be warned of.

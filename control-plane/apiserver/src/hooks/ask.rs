@@ -149,7 +149,10 @@ async fn behind_service(app: &Arc<State>, service: &Value) -> Result<Target, Str
     let port = service_port(service);
     let (host, port) = targets::endpoint(app, namespace, name, &port.to_string())
         .await
-        .map_err(|status| status.message)?;
+        .map_err(|status| match status.code {
+            404 => format!("service {} not found", api::field::quoted(name)),
+            _ => status.message,
+        })?;
     let name = format!("{name}.{namespace}.svc");
     Ok(Target {
         peer: Peer {
