@@ -257,7 +257,7 @@ mod tests {
              \"stage\":\"ResponseComplete\",\"requestURI\":\"/api/v1/namespaces/a/pods/p?x=1\",\"verb\":\"get\",\
              \"user\":{\"username\":\"jane\",\"groups\":[\"g\"]},\"sourceIPs\":[\"10.0.0.1\"],\"objectRef\":\
              {\"resource\":\"pods\",\"namespace\":\"a\",\"name\":\"p\",\"apiVersion\":\"v1\"},\"responseStatus\":\
-             {\"metadata\":{},\"code\":200},\"requestReceivedTimestamp\":\"2026-01-02T03:04:05.678000Z\",\"stageTimestamp\":\"";
+             {\"code\":200,\"metadata\":{}},\"requestReceivedTimestamp\":\"2026-01-02T03:04:05.678000Z\",\"stageTimestamp\":\"";
         assert!(line.starts_with(begin), "{line}");
         assert!(
             line.ends_with("\"annotations\":{\"authorization.k8s.io/decision\":\"allow\"}}\n"),

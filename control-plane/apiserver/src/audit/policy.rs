@@ -168,9 +168,10 @@ impl Policy {
         let written: Written = serde_saphyr::from_str(text).map_err(|error| {
             let said = error.without_snippet().to_string();
             let first = said.lines().next().unwrap_or_default();
+            let why = first.split(" at line ").next().unwrap_or_default();
             match error.location() {
-                Some(at) if !first.contains("line ") => format!("line {}: {first}", at.line()),
-                _ => first.to_owned(),
+                Some(at) => format!("line {}: {why}", at.line()),
+                None => why.to_owned(),
             }
         })?;
         if written.api_version.value != "audit.k8s.io/v1" {
