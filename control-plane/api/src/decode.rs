@@ -158,6 +158,11 @@ pub fn untyped_json(bytes: &[u8]) -> Result<Value, Status> {
         })
 }
 
+/// Why the bytes are no JSON, in the words of Go's scanner. To be asked only about bytes that don't parse.
+pub(crate) fn json_fault(bytes: &[u8]) -> String {
+    syntax::describe(bytes)
+}
+
 /// Reads YAML that is no object of the table.
 ///
 /// # Errors

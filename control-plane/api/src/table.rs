@@ -152,6 +152,8 @@ pub struct Resource {
     /// Everything wrong with going from `old` to `new`, metadata apart. Includes [`Resource::validate`] where that
     /// holds for updates.
     pub validate_update: fn(&Value, &Value) -> Vec<FieldError>,
+    /// Why an object is never deleted, where it is one that the cluster needs.
+    pub keeps: fn(&Value) -> Option<&'static str>,
     /// What a writer of a good object should hear: `old` is `None` for a new one. Asked after validation; subresources
     /// are not asked about.
     pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
@@ -384,6 +386,7 @@ pub const BASE: Resource = Resource {
     prepare_update: |_, _| {},
     validate: |_| Vec::new(),
     validate_update: |_, _| Vec::new(),
+    keeps: |_| None,
     warnings: |_, _| Vec::new(),
     deprecation: "",
     validate_status: None,

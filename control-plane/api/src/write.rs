@@ -280,8 +280,11 @@ impl Deletion {
     /// Whether the object is the one that the request means.
     ///
     /// # Errors
-    /// 409 that names both sides.
+    /// 409 that names both sides; 403 for an object that is never deleted.
     pub fn check(&self, resource: &Resource, object: &Value) -> Result<(), Status> {
+        if let Some(why) = (resource.keeps)(object) {
+            return Err(Status::forbidden(resource, meta::name(object), why));
+        }
         let refuse = |what: &str, asked: &str, met: &str, hint: &str| {
             let why = format!(
                 "the {what} in the precondition ({asked}) does not match the {what} in record ({met}). {hint}"

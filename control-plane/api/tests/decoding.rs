@@ -242,7 +242,9 @@ fn values_have_one_spelling() {
     let micro = json!({"spec": {"acquireTime": "2020-01-01T00:00:00Z"}});
     let refused = decode::check(row("leases"), micro, FieldValidation::Ignore).unwrap_err();
     assert!(
-        refused.message.ends_with("cannot parse \"Z\" as \".000000\""),
+        refused
+            .message
+            .ends_with("cannot parse \"Z\" as \".000000\""),
         "{refused}"
     );
 }

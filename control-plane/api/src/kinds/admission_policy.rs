@@ -206,7 +206,18 @@ fn validate_validating(object: &Value) -> Vec<FieldError> {
             ],
         ));
     }
+    let mut seen = std::collections::BTreeSet::new();
     for (i, annotation) in annotations.iter().enumerate() {
+        let key = text(annotation, &["key"]);
+        let field = format!("spec.auditAnnotations[{i}].key");
+        if !key.trim().is_empty() {
+            for why in names::qualified_name(&format!("policy/{key}")) {
+                wrong.push(FieldError::invalid_text(field.clone(), key, why));
+            }
+        }
+        if !seen.insert(key) {
+            wrong.push(FieldError::duplicate(field, crate::field::quoted(key)));
+        }
         for key in ["key", "valueExpression"] {
             if text(annotation, &[key]).trim().is_empty() {
                 wrong.push(FieldError::required(

@@ -51,17 +51,6 @@ pub(crate) static CERTIFICATE_SIGNING_REQUESTS: Resource = Resource {
         label: "spec.signerName",
         get: |object| text(object, &["spec", "signerName"]).to_owned(),
     }],
-    default: |object| {
-        if let Some(spec) = value::object_mut(object, "spec")
-            && at(spec, &["usages"]).is_null()
-        {
-            value::set(
-                spec,
-                "usages",
-                json!(["digital signature", "key encipherment"]),
-            );
-        }
-    },
     // Who asks is set by the handler, which knows.
     prepare_create: |object| value::set(object, "status", json!({})),
     prepare_update: |new, old| value::keep(new, old, "spec"),
@@ -69,8 +58,16 @@ pub(crate) static CERTIFICATE_SIGNING_REQUESTS: Resource = Resource {
     validate_update: |new, old| {
         let mut wrong: Vec<FieldError> = immutable(new, old, &["spec"]).into_iter().collect();
         wrong.extend(bad_conditions(new));
+        wrong.extend(lost_conditions(new, old));
         wrong
     },
+    validate_status: Some(|new, old| {
+        let mut wrong = bad_conditions(new);
+        wrong.extend(lost_conditions(new, old));
+        wrong.extend(decided(new, old));
+        wrong.extend(bad_certificate(new, old));
+        wrong
+    }),
     ..BASE
 };
 
@@ -226,6 +223,74 @@ fn bad_signer(signer: &str) -> Vec<FieldError> {
     wrong
 }
 
+/// The conditions of a type.
+fn conditions_of<'a>(object: &'a Value, kind: &str) -> Vec<&'a Value> {
+    list(object, &["status", "conditions"])
+        .iter()
+        .filter(|condition| text(condition, &["type"]) == kind)
+        .collect()
+}
+
+/// What was decided is not taken back.
+fn lost_conditions(new: &Value, old: &Value) -> Vec<FieldError> {
+    ["Approved", "Denied", "Failed"]
+        .into_iter()
+        .filter(|kind| conditions_of(new, kind).len() < conditions_of(old, kind).len())
+        .map(|kind| {
+            let why = format!("updates may not remove a condition of type {kind:?}");
+            FieldError::forbidden("status.conditions", why)
+        })
+        .collect()
+}
+
+/// A signer, who writes the status, does not decide.
+fn decided(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    for kind in ["Approved", "Denied"] {
+        let (after, before) = (conditions_of(new, kind), conditions_of(old, kind));
+        let what = match after.len().cmp(&before.len()) {
+            std::cmp::Ordering::Greater => "add",
+            std::cmp::Ordering::Equal if after != before => "modify",
+            _ => continue,
+        };
+        wrong.push(FieldError::forbidden(
+            "status.conditions",
+            format!("updates may not {what} a condition of type {kind:?}"),
+        ));
+    }
+    wrong
+}
+
+/// A certificate is issued once, as PEM blocks that hold nothing else.
+fn bad_certificate(new: &Value, old: &Value) -> Option<FieldError> {
+    let field = "status.certificate";
+    let (after, before) = (
+        text(new, &["status", "certificate"]),
+        text(old, &["status", "certificate"]),
+    );
+    if after == before {
+        return None;
+    }
+    if !before.is_empty() {
+        let why = "updates may not modify existing certificate content";
+        return Some(FieldError::forbidden(field, why));
+    }
+    let pem = STANDARD.decode(after).unwrap_or_default();
+    let pem = String::from_utf8_lossy(&pem);
+    let blocks: Vec<&str> = pem
+        .lines()
+        .filter_map(|line| line.trim_end().strip_prefix("-----BEGIN "))
+        .filter_map(|rest| rest.strip_suffix("-----"))
+        .collect();
+    let why = match blocks.iter().find(|kind| **kind != "CERTIFICATE") {
+        Some(kind) => format!("only CERTIFICATE PEM blocks are allowed, found {kind:?}"),
+        None if blocks.is_empty() => "must contain at least one CERTIFICATE PEM block".to_owned(),
+        None => return None,
+    };
+    let shown = Fault::Invalid("\"<certificate data>\"".into());
+    Some(FieldError::new(field, shown, why))
+}
+
 fn bad_conditions(object: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     let conditions = list(object, &["status", "conditions"]);
@@ -273,4 +338,68 @@ fn bad_conditions(object: &Value) -> Vec<FieldError> {
         }
     }
     wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decisions_stay_and_certificates_are_pem() {
+        let status = |conditions: &[&str], certificate: &str| -> Value {
+            let conditions: Vec<Value> = conditions
+                .iter()
+                .map(|kind| json!({"type": kind, "status": "True"}))
+                .collect();
+            json!({"status": {"conditions": conditions, "certificate": STANDARD.encode(certificate)}})
+        };
+        let pem = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+        let key = "-----BEGIN KEY-----\nAA==\n-----END KEY-----\n";
+        let (approve, sign) = (
+            CERTIFICATE_SIGNING_REQUESTS.validate_update,
+            CERTIFICATE_SIGNING_REQUESTS.validate_status.unwrap(),
+        );
+        for (check, new, old, wanted) in [
+            (approve, status(&["Approved"], ""), status(&[], ""), ""),
+            (
+                approve,
+                status(&[], ""),
+                status(&["Approved"], ""),
+                "status.conditions: Forbidden: updates may not remove a condition of type \"Approved\"",
+            ),
+            (
+                sign,
+                status(&["Approved"], pem),
+                status(&["Approved"], ""),
+                "",
+            ),
+            (
+                sign,
+                status(&["Denied"], ""),
+                status(&[], ""),
+                "status.conditions: Forbidden: updates may not add a condition of type \"Denied\"",
+            ),
+            (
+                sign,
+                status(&[], "x"),
+                status(&[], ""),
+                "status.certificate: Invalid value: \"<certificate data>\": must contain at least one CERTIFICATE PEM block",
+            ),
+            (
+                sign,
+                status(&[], key),
+                status(&[], ""),
+                "status.certificate: Invalid value: \"<certificate data>\": only CERTIFICATE PEM blocks are allowed, found \"KEY\"",
+            ),
+            (
+                sign,
+                status(&[], pem),
+                status(&[], "x"),
+                "status.certificate: Forbidden: updates may not modify existing certificate content",
+            ),
+        ] {
+            let found: Vec<String> = check(&new, &old).iter().map(ToString::to_string).collect();
+            assert_eq!(found.join("\n"), wanted);
+        }
+    }
 }

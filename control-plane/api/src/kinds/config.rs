@@ -186,8 +186,25 @@ fn json_key(data: &Value, key: &str) -> Option<FieldError> {
         Err(why) => Some(FieldError::new(
             field,
             Fault::Invalid("\"<secret contents redacted>\"".into()),
-            why.to_string(),
+            if why.is_data() {
+                format!(
+                    "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+                    json_kind(&decoded)
+                )
+            } else {
+                crate::decode::json_fault(&decoded)
+            },
         )),
+    }
+}
+
+/// What Go calls the value that the bytes hold.
+fn json_kind(bytes: &[u8]) -> &'static str {
+    match bytes.trim_ascii_start().first() {
+        Some(b'[') => "array",
+        Some(b'"') => "string",
+        Some(b't' | b'f') => "bool",
+        _ => "number",
     }
 }
 

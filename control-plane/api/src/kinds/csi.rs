@@ -179,9 +179,34 @@ pub(crate) static CSI_NODES: Resource = Resource {
         }
     },
     validate: validate_csi_node,
-    validate_update: |new, _| validate_csi_node(new),
+    validate_update: |new, old| {
+        let mut wrong = validate_csi_node(new);
+        wrong.extend(changed_drivers(new, old));
+        wrong
+    },
     ..STORAGE
 };
+
+/// A driver that a node has had says the same of itself for ever; how much it takes may change.
+fn changed_drivers(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    for (i, driver) in list(new, &["spec", "drivers"]).iter().enumerate() {
+        let before = list(old, &["spec", "drivers"])
+            .iter()
+            .find(|before| text(before, &["name"]) == text(driver, &["name"]));
+        for key in ["nodeID", "topologyKeys"] {
+            let Some(before) = before else { continue };
+            if !value::same(at(driver, &[key]), at(before, &[key])) {
+                wrong.push(FieldError::invalid(
+                    format!("spec.drivers[{i}].{key}"),
+                    at(driver, &[key]),
+                    "field is immutable",
+                ));
+            }
+        }
+    }
+    wrong
+}
 
 fn validate_csi_node(object: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
@@ -200,6 +225,20 @@ fn validate_csi_node(object: &Value) -> Vec<FieldError> {
                 format!("spec.drivers[{i}].name"),
                 crate::field::quoted(name),
             ));
+        }
+        let mut keys = std::collections::BTreeSet::new();
+        for (j, key) in list(driver, &["topologyKeys"]).iter().enumerate() {
+            let field = format!("spec.drivers[{i}].topologyKeys[{j}]");
+            let key = key.as_str().unwrap_or("");
+            if !keys.insert(key) {
+                wrong.push(FieldError::duplicate(
+                    format!("spec.drivers[{i}].topologyKeys"),
+                    crate::field::quoted(key),
+                ));
+            }
+            for why in names::qualified_name(key) {
+                wrong.push(FieldError::invalid_text(field.clone(), key, why));
+            }
         }
         let count = at(driver, &["allocatable", "count"]);
         if count.as_i64().is_some_and(|count| count < 0) {

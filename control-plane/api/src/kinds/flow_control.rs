@@ -124,7 +124,47 @@ fn validate_schema(object: &Value) -> Vec<FieldError> {
     for (i, rule) in list(spec, &["rules"]).iter().enumerate() {
         wrong.extend(bad_rule(&format!("spec.rules[{i}]"), rule));
     }
+    let fixed = match meta::name(object) {
+        "exempt" => fixed_schema("exempt", 1, &["system:masters"]),
+        "catch-all" => {
+            let everybody = ["system:unauthenticated", "system:authenticated"];
+            let mut fixed = fixed_schema("catch-all", PRECEDENCE_MAX, &everybody);
+            value::set(&mut fixed, "distinguisherMethod", json!({"type": "ByUser"}));
+            fixed
+        }
+        _ => return wrong,
+    };
+    wrong.extend(not_fixed(object, &fixed));
     wrong
+}
+
+/// The spec of a schema that every server has: all that these groups ask for.
+fn fixed_schema(level: &str, precedence: i64, groups: &[&str]) -> Value {
+    let subjects: Vec<Value> = groups
+        .iter()
+        .map(|group| json!({"kind": "Group", "group": {"name": group}}))
+        .collect();
+    json!({
+        "matchingPrecedence": precedence,
+        "priorityLevelConfiguration": {"name": level},
+        "rules": [{
+            "subjects": subjects,
+            "resourceRules": [{
+                "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true,
+            }],
+            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+        }],
+    })
+}
+
+/// The refusal of a spec that is another than the one that every server has under this name.
+fn not_fixed(object: &Value, fixed: &Value) -> Option<FieldError> {
+    let spec = at(object, &["spec"]);
+    let why = format!(
+        "spec of '{}' must equal the fixed value",
+        meta::name(object)
+    );
+    (spec != fixed).then(|| FieldError::invalid("spec", spec, why))
 }
 
 fn bad_rule(path: &str, rule: &Value) -> Vec<FieldError> {
@@ -176,27 +216,35 @@ fn bad_rule(path: &str, rule: &Value) -> Vec<FieldError> {
             "at least one of resourceRules and nonResourceRules has to be non-empty",
         ));
     }
-    let mut need = |field: String, rule: &Value, key: &str, what: &str| {
-        if list(rule, &[key]).is_empty() {
-            wrong.push(FieldError::required(
-                format!("{field}.{key}"),
-                format!("{key} must contain at least one {what}"),
-            ));
+    let mut check = |field: &str, rule: &Value, key: &str, needed: &str, others: &str| {
+        let (field, given) = (format!("{field}.{key}"), list(rule, &[key]));
+        if given.is_empty() && !needed.is_empty() {
+            wrong.push(FieldError::required(field, needed));
+        } else if given.len() > 1 && given.iter().any(|one| one == "*") {
+            let why = format!("if '*' is present, must not specify other {others}");
+            wrong.push(FieldError::invalid(field, at(rule, &[key]), why));
         }
     };
+    let verbs = "verbs must contain at least one value";
     for (i, rule) in resources.iter().enumerate() {
         let field = format!("{path}.resourceRules[{i}]");
-        for key in ["verbs", "apiGroups", "resources"] {
-            need(field.clone(), rule, key, "value");
-        }
-        if !value::flag(rule, &["clusterScope"]) {
-            need(field, rule, "namespaces", "value");
-        }
+        check(&field, rule, "verbs", verbs, "verbs");
+        let needed = "resource rules must supply at least one api group";
+        check(&field, rule, "apiGroups", needed, "api groups");
+        let needed = "resource rules must supply at least one resource";
+        check(&field, rule, "resources", needed, "resources");
+        let needed = if value::flag(rule, &["clusterScope"]) {
+            ""
+        } else {
+            "resource rules that are not cluster scoped must supply at least one namespace"
+        };
+        check(&field, rule, "namespaces", needed, "namespaces");
     }
     for (i, rule) in urls.iter().enumerate() {
         let field = format!("{path}.nonResourceRules[{i}]");
-        need(field.clone(), rule, "verbs", "value");
-        need(field, rule, "nonResourceURLs", "value");
+        check(&field, rule, "verbs", verbs, "verbs");
+        let needed = "nonResourceURLs must contain at least one value";
+        check(&field, rule, "nonResourceURLs", needed, "non-resource URLs");
     }
     wrong
 }
@@ -324,6 +372,13 @@ fn validate_level(object: &Value) -> Vec<FieldError> {
             &["Exempt", "Limited"],
         )),
     }
+    if meta::name(object) == "catch-all" {
+        let fixed = json!({
+            "type": "Limited",
+            "limited": {"nominalConcurrencyShares": 5, "lendablePercent": 0, "limitResponse": {"type": "Reject"}},
+        });
+        wrong.extend(not_fixed(object, &fixed));
+    }
     wrong
 }
 
@@ -391,4 +446,54 @@ fn bad_limited(limited: &Value) -> Vec<FieldError> {
         )),
     }
     wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_and_fixed_specs() {
+        let user = json!([{"kind": "User", "user": {"name": "a"}}]);
+        let schema = |name: &str, rule: Value| {
+            json!({"metadata": {"name": name}, "spec": {
+                "matchingPrecedence": 7, "priorityLevelConfiguration": {"name": "x"}, "rules": [rule]}})
+        };
+        for (name, rule, wanted) in [
+            (
+                "a",
+                json!({"subjects": user, "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["/x"]}]}),
+                vec![],
+            ),
+            (
+                "a",
+                json!({"subjects": user, "nonResourceRules": [{"verbs": ["*", "get"], "nonResourceURLs": ["/x"]}]}),
+                vec![
+                    "spec.rules[0].nonResourceRules[0].verbs: Invalid value: [\"*\",\"get\"]: if '*' is present, must not specify other verbs",
+                ],
+            ),
+            (
+                "a",
+                json!({"subjects": user, "resourceRules": [{"verbs": ["get"], "apiGroups": ["*"], "resources": []}]}),
+                vec![
+                    "spec.rules[0].resourceRules[0].resources: Required value: resource rules must supply at least one resource",
+                    "spec.rules[0].resourceRules[0].namespaces: Required value: resource rules that are not cluster scoped must supply at least one namespace",
+                ],
+            ),
+        ] {
+            let found: Vec<String> = validate_schema(&schema(name, rule))
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            assert_eq!(found, wanted);
+        }
+        let mut exempt = json!({"metadata": {"name": "exempt"}, "spec": fixed_schema("exempt", 1, &["system:masters"])});
+        assert!(validate_schema(&exempt).is_empty());
+        exempt["spec"]["matchingPrecedence"] = json!(5);
+        let found = validate_schema(&exempt);
+        assert_eq!(
+            found.last().map(|e| e.detail.as_str()),
+            Some("spec of 'exempt' must equal the fixed value")
+        );
+    }
 }

@@ -307,9 +307,10 @@ fn bad_backend(field: &str, backend: &Value) -> Vec<FieldError> {
     let (service, resource) = (at(backend, &["service"]), at(backend, &["resource"]));
     match (service.is_null(), resource.is_null()) {
         (true, true) => {
-            wrong.push(FieldError::required(
+            wrong.push(FieldError::invalid_text(
                 field,
-                "either backend resource or backend service must be specified",
+                "",
+                "resource or service backend is required",
             ));
         }
         (false, false) => {

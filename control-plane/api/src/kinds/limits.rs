@@ -78,6 +78,11 @@ fn validate_limits(object: &Value) -> Vec<FieldError> {
             for why in names::qualified_name(kind) {
                 wrong.push(FieldError::invalid_text(format!("{path}.type"), kind, why));
             }
+            let standard = ["Container", "Pod", "PersistentVolumeClaim"].contains(&kind);
+            if !standard && !kind.contains('/') {
+                let why = "must be a standard limit type or fully qualified";
+                wrong.push(FieldError::invalid_text(format!("{path}.type"), kind, why));
+            }
         }
         if !kinds.insert(kind) {
             wrong.push(FieldError::duplicate(format!("{path}.type"), quoted(kind)));
@@ -265,12 +270,17 @@ fn validate_quota(object: &Value) -> Vec<FieldError> {
     let mut scopes = BTreeSet::new();
     for scope in list(object, &["spec", "scopes"]) {
         let scope = scope.as_str().unwrap_or("");
+        let mut refuse = |why: &str| {
+            let scopes = at(object, &["spec", "scopes"]);
+            wrong.push(FieldError::invalid("spec.scopes", scopes, why));
+        };
         if !SCOPES.contains(&scope) {
-            wrong.push(FieldError::invalid(
-                "spec.scopes",
-                at(object, &["spec", "scopes"]),
-                "unsupported scope",
-            ));
+            refuse("unsupported scope");
+        }
+        for (name, _) in entries(object, &["spec", "hard"]) {
+            if STANDARD_RESOURCES.contains(&name.as_str()) && !scope_counts(scope, name) {
+                refuse("unsupported scope applied to resource");
+            }
         }
         scopes.insert(scope);
     }
@@ -291,6 +301,50 @@ fn validate_quota(object: &Value) -> Vec<FieldError> {
         wrong.extend(bad_scope_expression(expression));
     }
     wrong
+}
+
+/// What Kubernetes itself counts and measures.
+const STANDARD_RESOURCES: &[&str] = &[
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "storage",
+    "requests.storage",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
+/// Whether Pods, or claims, of a scope have this resource.
+fn scope_counts(scope: &str, name: &str) -> bool {
+    match scope {
+        "Terminating"
+        | "NotTerminating"
+        | "NotBestEffort"
+        | "PriorityClass"
+        | "CrossNamespacePodAffinity" => {
+            name == "pods"
+                || ["", "requests.", "limits."].iter().any(|prefix| {
+                    name.strip_prefix(prefix)
+                        .is_some_and(|n| matches!(n, "cpu" | "memory" | "ephemeral-storage"))
+                })
+        }
+        "BestEffort" => name == "pods",
+        "VolumeAttributesClass" => matches!(name, "persistentvolumeclaims" | "requests.storage"),
+        _ => true,
+    }
 }
 
 fn bad_scope_expression(expression: &Value) -> Vec<FieldError> {

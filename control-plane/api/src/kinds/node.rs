@@ -10,6 +10,7 @@ use crate::duration::age;
 use crate::field::{FieldError, quoted};
 use crate::meta;
 use crate::names;
+use crate::quantity::Quantity;
 use crate::table::{AGE, BASE, Column, Field, NAME, Resource, STATUS, column, wide};
 use crate::value::{self, at, entries, flag, list, text};
 
@@ -191,6 +192,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
             ));
         }
     }
+    wrong.extend(bad_amounts(at(object, &["status"])));
     let mut seen = BTreeSet::new();
     for (i, address) in list(object, &["status", "addresses"]).iter().enumerate() {
         let key = (text(address, &["type"]), text(address, &["address"]));
@@ -204,6 +206,30 @@ fn validate(object: &Value) -> Vec<FieldError> {
                 format!("status.addresses[{i}]"),
                 shown,
             ));
+        }
+    }
+    wrong
+}
+
+/// What a node has and gives is not less than nothing, and of things that are counted, a whole number.
+fn bad_amounts(status: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    for key in ["capacity", "allocatable"] {
+        for (name, amount) in entries(status, &[key]) {
+            let field = format!("status.{key}.{name}");
+            let Ok(read) = Quantity::parse(&super::amount_text(amount)) else {
+                continue;
+            };
+            if read.is_negative() {
+                let why = "must be greater than or equal to 0";
+                wrong.push(FieldError::invalid(field.clone(), amount, why));
+            }
+            // Of resources outside of Kubernetes' own domain there are only whole ones.
+            let own = name.contains("kubernetes.io/") || name.starts_with("requests.");
+            let counted = name == "pods" || (name.contains('/') && !own);
+            if counted && !read.is_whole() {
+                wrong.push(FieldError::invalid(field, amount, "must be an integer"));
+            }
         }
     }
     wrong

@@ -310,6 +310,30 @@ fn bad_source(spec: &Value) -> Vec<FieldError> {
             wrong.push(FieldError::required(format!("spec.{source}.{key}"), ""));
         }
     }
+    for source in ["hostPath", "local", "nfs"] {
+        let path = text(spec, &[source, "path"]);
+        if source != "nfs" && path.split('/').any(|part| part == "..") {
+            wrong.push(FieldError::invalid_text(
+                format!("spec.{source}.path"),
+                path,
+                "must not contain '..'",
+            ));
+        }
+        if source == "nfs" && !path.is_empty() && !path.starts_with('/') {
+            wrong.push(FieldError::invalid_text(
+                "spec.nfs.path",
+                path,
+                "must be an absolute path",
+            ));
+        }
+    }
+    let affinity = at(spec, &["nodeAffinity"]);
+    if affinity.is_object() && !at(affinity, &["required"]).is_object() {
+        wrong.push(FieldError::required(
+            "spec.nodeAffinity.required",
+            "must specify required node constraints",
+        ));
+    }
     if at(spec, &["local"]).is_object() && !at(spec, &["nodeAffinity"]).is_object() {
         wrong.push(FieldError::required(
             "spec.nodeAffinity",

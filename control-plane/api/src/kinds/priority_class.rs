@@ -6,8 +6,9 @@ use super::{immutable, named_cells};
 use crate::field::FieldError;
 use crate::meta;
 use crate::names;
+use crate::quantity::Quantity;
 use crate::table::{AGE, BASE, NAME, Resource, column, typed};
-use crate::value::{at, flag, list, number, set_default, text};
+use crate::value::{at, entries, flag, list, number, set_default, text};
 
 /// Classes of importance.
 pub(crate) static PRIORITY_CLASSES: Resource = Resource {
@@ -50,6 +51,12 @@ pub(crate) static PRIORITY_CLASSES: Resource = Resource {
     },
     default: |object| set_default(object, "preemptionPolicy", "PreemptLowerPriority"),
     validate: validate_priority,
+    keeps: |object| {
+        SYSTEM_CLASSES
+            .iter()
+            .any(|(name, _)| *name == meta::name(object))
+            .then_some("this is a system priority class and cannot be deleted")
+    },
     validate_update: |new, old| {
         let mut wrong = Vec::new();
         if number(new, &["value"]) != number(old, &["value"]) {
@@ -144,6 +151,14 @@ fn validate_runtime(object: &Value) -> Vec<FieldError> {
         at(object, &["scheduling", "nodeSelector"]),
         "scheduling.nodeSelector",
     ));
+    for (name, amount) in entries(object, &["overhead", "podFixed"]) {
+        let negative = Quantity::parse(&super::amount_text(amount)).is_ok_and(|q| q.is_negative());
+        if negative {
+            let why = "must be greater than or equal to 0";
+            let field = format!("overhead.podFixed[{name}]");
+            wrong.push(FieldError::invalid(field, amount, why));
+        }
+    }
     wrong.extend(bad_tolerations(object));
     wrong
 }

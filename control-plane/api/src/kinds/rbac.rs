@@ -208,7 +208,7 @@ fn validate_binding(object: &Value, namespaced: bool) -> Vec<FieldError> {
         ));
     }
     let kinds: &[&str] = if namespaced {
-        &["ClusterRole", "Role"]
+        &["Role", "ClusterRole"]
     } else {
         &["ClusterRole"]
     };
@@ -269,7 +269,7 @@ fn bad_subject(field: &str, subject: &Value, namespaced: bool) -> Vec<FieldError
         other => wrong.push(FieldError::not_supported(
             format!("{field}.kind"),
             other,
-            &["Group", "ServiceAccount", "User"],
+            &["ServiceAccount", "User", "Group"],
         )),
     }
     wrong

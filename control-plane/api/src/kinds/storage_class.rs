@@ -1,13 +1,15 @@
 //! storage.k8s.io: classes of volumes, and volumes that are attached to nodes.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{immutable, named_cells};
-use crate::field::FieldError;
+use crate::field::{FieldError, quoted};
 use crate::meta;
 use crate::names;
 use crate::table::{AGE, BASE, Column, NAME, Resource, column, typed};
-use crate::value::{self, at, entries, flag, set_default, text};
+use crate::value::{self, at, entries, flag, list, set_default, text};
 
 pub(super) const STORAGE: Resource = Resource {
     group: "storage.k8s.io",
@@ -110,6 +112,42 @@ fn validate_class(object: &Value) -> Vec<FieldError> {
             other,
             &["Immediate", "WaitForFirstConsumer"],
         )),
+    }
+    wrong.extend(bad_topologies(at(object, &["allowedTopologies"])));
+    wrong
+}
+
+/// What is wrong with the parts of the cluster that a class is for.
+fn bad_topologies(topologies: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let mut terms: Vec<&Value> = Vec::new();
+    for (i, term) in list(topologies, &[]).iter().enumerate() {
+        let path = format!("allowedTopologies[{i}]");
+        let mut keys = BTreeSet::new();
+        for (j, one) in list(term, &["matchLabelExpressions"]).iter().enumerate() {
+            let path = format!("{path}.matchLabelExpressions[{j}]");
+            let (key, values) = (text(one, &["key"]), list(one, &["values"]));
+            if values.is_empty() {
+                wrong.push(FieldError::required(format!("{path}.values"), ""));
+            }
+            let mut seen = BTreeSet::new();
+            for (k, value) in values.iter().enumerate() {
+                let value = value.as_str().unwrap_or("");
+                if !seen.insert(value) {
+                    let field = format!("{path}.values[{k}]");
+                    wrong.push(FieldError::duplicate(field, quoted(value)));
+                }
+            }
+            wrong.extend(meta::label_key(key, &format!("{path}.key")));
+            if !keys.insert(key) {
+                wrong.push(FieldError::duplicate(format!("{path}.key"), quoted(key)));
+            }
+        }
+        if terms.contains(&term) {
+            let field = format!("{path}.matchLabelExpressions");
+            wrong.push(FieldError::duplicate(field, ""));
+        }
+        terms.push(term);
     }
     wrong
 }

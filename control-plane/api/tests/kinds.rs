@@ -1,0 +1,71 @@
+//! What is refused of kinds that have few rules, and that what is near to it is not.
+
+use api::decode::{self, FieldValidation};
+use api::meta::Stamps;
+use api::{table, write};
+use serde_json::Value;
+
+#[test]
+fn refusals_of_small_kinds() {
+    let cases: Vec<Value> =
+        serde_saphyr::from_str(include_str!("data/refused_kinds.yaml")).unwrap();
+    assert!(cases.len() > 20);
+    for case in cases {
+        let text = |key: &str, default: &'static str| {
+            case.get(key)
+                .and_then(Value::as_str)
+                .unwrap_or(default)
+                .to_owned()
+        };
+        let (group, version) = (text("group", ""), text("version", "v1"));
+        let resource = table::find(&group, &version, &text("resource", "")).unwrap();
+        let mut sent = case["sent"].clone();
+        sent["metadata"] = serde_json::json!({"name": "x"});
+        let mut object = decode::check(resource, sent, FieldValidation::Strict)
+            .unwrap()
+            .object;
+        let stamps = Stamps {
+            now: time::OffsetDateTime::UNIX_EPOCH,
+            uid: "u-1".into(),
+            suffix: "abcde".into(),
+        };
+        let namespace = if resource.namespaced { "default" } else { "" };
+        let met = match write::create(resource, &mut object, namespace, &stamps) {
+            Ok(()) => String::new(),
+            Err(status) => match status.message.split_once("is invalid: ") {
+                Some((_, why)) => why.to_owned(),
+                None => status.message,
+            },
+        };
+        assert_eq!(met, text("why", ""), "{}", case["sent"]);
+    }
+}
+
+#[test]
+fn a_driver_stays_what_it_is_on_a_node() {
+    let nodes = table::find("storage.k8s.io", "v1", "csinodes").unwrap();
+    let node = |id: &str| serde_json::json!({"spec": {"drivers": [{"name": "a", "nodeID": id}]}});
+    let found = (nodes.validate_update)(&node("y"), &node("x"));
+    let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        ["spec.drivers[0].nodeID: Invalid value: \"y\": field is immutable"]
+    );
+    assert!((nodes.validate_update)(&node("x"), &node("x")).is_empty());
+}
+
+#[test]
+fn classes_of_the_system_stay() {
+    let classes = table::find("scheduling.k8s.io", "v1", "priorityclasses").unwrap();
+    let named = |name: &str| serde_json::json!({"metadata": {"name": name}});
+    let deletion = write::Deletion::default();
+    let refused = deletion
+        .check(classes, &named("system-node-critical"))
+        .unwrap_err();
+    assert_eq!(refused.code, 403);
+    assert_eq!(
+        refused.message,
+        "priorityclasses.scheduling.k8s.io \"system-node-critical\" is forbidden: this is a system priority class and cannot be deleted"
+    );
+    assert!(deletion.check(classes, &named("mine")).is_ok());
+}
