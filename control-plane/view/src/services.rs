@@ -22,7 +22,10 @@ use crate::slice::Slice;
 pub struct Services {
     node: NodeView,
     node_own: Vec<IpAddr>,
+    node_internal: Vec<IpAddr>,
     node_given: Vec<IpAddr>,
+    /// Addresses that are this host's own: an external one may be a translator's before it.
+    node_here: BTreeSet<IpAddr>,
     node_ports: NodePortAddresses,
     /// Addresses that serve NodePorts; a loopback one serves the host's own sockets.
     node_port_addresses: Vec<IpAddr>,

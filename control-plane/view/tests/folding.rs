@@ -149,12 +149,13 @@ fn service() -> impl Strategy<Value = Value> {
 }
 
 fn slice() -> impl Strategy<Value = Value> {
-    let endpoint = (0..5u8, any::<Option<bool>>(), any::<bool>(), any::<bool>()).prop_map(
-        |(host, ready, terminating, here)| {
+    let node_name = prop::sample::select(vec![json!("node-a"), json!("node-b"), json!(null)]);
+    let endpoint = (0..5u8, any::<Option<bool>>(), any::<bool>(), node_name).prop_map(
+        |(host, ready, terminating, node_name)| {
             json!({
                 "host": host,
                 "conditions": {"ready": ready, "serving": true, "terminating": terminating},
-                "nodeName": if here { "node-a" } else { "node-b" },
+                "nodeName": node_name,
             })
         },
     );
@@ -162,7 +163,10 @@ fn slice() -> impl Strategy<Value = Value> {
     (0..4u8, any::<bool>(), 0..2u8, endpoints).prop_map(|(service, v4, port, mut endpoints)| {
         for endpoint in &mut endpoints {
             let host = &endpoint["host"];
-            let address = if v4 {
+            // Without a node's name, what may be the node's own address.
+            let address = if v4 && endpoint["nodeName"].is_null() {
+                format!("192.0.2.{host}")
+            } else if v4 {
                 format!("10.244.0.{host}")
             } else {
                 format!("fd00:244::{host}")
@@ -219,4 +223,50 @@ proptest! {
         learn(fold.all(), &mut all);
         prop_assert_eq!(&all, &expected);
     }
+}
+
+/// Addresses of the backends of one Service, each with whether it is here, after the endpoints' node names and the
+/// addresses of the node.
+#[test]
+fn an_endpoint_at_the_hosts_own_address_is_here() {
+    let mut fold = Services::new("node-a", Vec::new());
+    let service = json!({
+        "metadata": {"name": "s", "namespace": "default"},
+        "spec": {"clusterIPs": ["10.96.0.1"], "ports": [{"name": "p", "port": 80}]},
+    });
+    let endpoint = |address: &str, node: Value| json!({"addresses": [address], "nodeName": node});
+    let slice = json!({
+        "metadata": {
+            "name": "s", "namespace": "default", "labels": {"kubernetes.io/service-name": "s"},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "p", "port": 8080}],
+        "endpoints": [
+            endpoint("192.0.2.1", json!(null)),
+            endpoint("192.0.2.2", json!(null)),
+            endpoint("192.0.2.3", json!("node-b")),
+            endpoint("192.0.2.4", json!(null)),
+        ],
+    });
+    fold.service(Event::Applied(view(&service)));
+    fold.slice(Event::Applied(view(&slice)));
+    let here = |fold: &mut Services| {
+        let changes = fold.changes();
+        let ports = changes.iter().flat_map(|c| c.service.iter().flat_map(|s| &s.ports));
+        let backends = ports.flat_map(|port| &port.backends);
+        let here = backends.filter(|backend| backend.local);
+        here.map(|backend| backend.addr.to_string()).collect::<Vec<_>>()
+    };
+    assert!(here(&mut fold).is_empty());
+    let node = json!({"metadata": {"name": "node-a"}, "status": {"addresses": [
+        {"type": "InternalIP", "address": "192.0.2.1"},
+        {"type": "InternalIP", "address": "192.0.2.3"},
+        {"type": "ExternalIP", "address": "192.0.2.4"},
+    ]}});
+    fold.node(Event::Applied(view(&node)));
+    assert_eq!(here(&mut fold), ["192.0.2.1"]);
+    fold.set_given_addresses(vec![[192, 0, 2, 2].into()]);
+    assert_eq!(here(&mut fold), ["192.0.2.1", "192.0.2.2"]);
+    fold.node(Event::Applied(view(&json!({"metadata": {"name": "node-a"}}))));
+    assert_eq!(here(&mut fold), ["192.0.2.2"]);
 }

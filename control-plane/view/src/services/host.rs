@@ -1,8 +1,9 @@
 //! What is known of this node: its addresses, its zone, the ports that its pods take of it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use model::ServiceKey;
+use model::{Backend, ServiceKey};
 
 use super::Services;
 use crate::event::Event;
@@ -26,6 +27,7 @@ impl Services {
                 if node.metadata.name == self.node.name {
                     self.node.leaving = is_leaving(&node);
                     self.set_zone(node.metadata.labels.get(ZONE).map_or("", String::as_str));
+                    self.node_internal = of_type(&node, "InternalIP").collect();
                     self.node_own = node_addresses(&node);
                     self.node_changed();
                 }
@@ -109,6 +111,7 @@ impl Services {
     fn forget_node(&mut self) {
         self.node.leaving = true;
         self.set_zone("");
+        self.node_internal.clear();
         self.node_own.clear();
         self.node_changed();
     }
@@ -145,6 +148,26 @@ impl Services {
             self.node.addresses = addresses;
             self.changed.extend(self.host_ports.keys().cloned());
         }
+        let here = self.node_internal.iter().chain(&self.node_given);
+        let here: BTreeSet<IpAddr> = here.copied().collect();
+        if here != self.node_here {
+            let moved: BTreeSet<IpAddr> = here.symmetric_difference(&self.node_here).copied().collect();
+            self.node_here = here;
+            let led = self.slices.iter().filter(|(_, slices)| {
+                let mut endpoints = slices.iter().flat_map(|(_, slice)| &slice.endpoints);
+                endpoints.any(|endpoint| !endpoint.on_node && moved.contains(&endpoint.addr))
+            });
+            self.changed.extend(led.map(|(key, _)| key.clone()));
+        }
+    }
+
+    /// Says of backends that nobody named a node for that they are here, where their address is this host's: what comes
+    /// from outside for them must keep its source, as the host takes nothing from the wire that has its own address.
+    /// The traffic policies go by the name of the node alone.
+    pub(super) fn find_here(&self, backends: &mut [Backend]) {
+        for backend in backends {
+            backend.local |= !backend.on_node && self.node_here.contains(&backend.addr);
+        }
     }
 }
 
@@ -157,16 +180,15 @@ fn is_leaving(node: &objects::Node) -> bool {
 
 /// Internal addresses first, so that what is translated carries one of these.
 fn node_addresses(node: &objects::Node) -> Vec<IpAddr> {
-    let of_type = |type_: &'static str| {
-        let addresses = node
-            .status
-            .addresses
-            .iter()
-            .filter(move |a| a.type_ == type_);
-        addresses.filter_map(|a| a.address.parse().ok())
-    };
-    of_type("InternalIP")
-        .chain(of_type("ExternalIP"))
-        .filter(|addr: &IpAddr| !addr.is_loopback() && !addr.is_unspecified())
+    of_type(node, "InternalIP")
+        .chain(of_type(node, "ExternalIP"))
         .collect()
+}
+
+fn of_type<'n>(node: &'n objects::Node, type_: &'static str) -> impl Iterator<Item = IpAddr> + 'n {
+    let addresses = node.status.addresses.iter();
+    let addresses = addresses.filter(move |a| a.type_ == type_);
+    addresses
+        .filter_map(|a| a.address.parse().ok())
+        .filter(|addr: &IpAddr| !addr.is_loopback() && !addr.is_unspecified())
 }

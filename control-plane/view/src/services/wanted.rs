@@ -47,7 +47,7 @@ impl Services {
             for port in &declared.ports {
                 let ipv4 = cluster_ip.is_ipv4();
                 let zone = &self.node.zone;
-                let answering = answering(
+                let mut answering = answering(
                     slices,
                     &port.name,
                     port.protocol,
@@ -55,6 +55,7 @@ impl Services {
                     zone,
                     &declared.weights,
                 );
+                self.find_here(&mut answering.cluster);
                 ports.extend(self.of_port(declared, *cluster_ip, port, answering));
             }
         }
