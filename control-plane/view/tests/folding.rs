@@ -252,10 +252,13 @@ fn an_endpoint_at_the_hosts_own_address_is_here() {
     fold.slice(Event::Applied(view(&slice)));
     let here = |fold: &mut Services| {
         let changes = fold.changes();
-        let ports = changes.iter().flat_map(|c| c.service.iter().flat_map(|s| &s.ports));
+        let ports = changes
+            .iter()
+            .flat_map(|c| c.service.iter().flat_map(|s| &s.ports));
         let backends = ports.flat_map(|port| &port.backends);
         let here = backends.filter(|backend| backend.local);
-        here.map(|backend| backend.addr.to_string()).collect::<Vec<_>>()
+        here.map(|backend| backend.addr.to_string())
+            .collect::<Vec<_>>()
     };
     assert!(here(&mut fold).is_empty());
     let node = json!({"metadata": {"name": "node-a"}, "status": {"addresses": [
@@ -267,6 +270,8 @@ fn an_endpoint_at_the_hosts_own_address_is_here() {
     assert_eq!(here(&mut fold), ["192.0.2.1"]);
     fold.set_given_addresses(vec![[192, 0, 2, 2].into()]);
     assert_eq!(here(&mut fold), ["192.0.2.1", "192.0.2.2"]);
-    fold.node(Event::Applied(view(&json!({"metadata": {"name": "node-a"}}))));
+    fold.node(Event::Applied(view(
+        &json!({"metadata": {"name": "node-a"}}),
+    )));
     assert_eq!(here(&mut fold), ["192.0.2.2"]);
 }

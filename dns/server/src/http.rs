@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -19,11 +20,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 use crate::listen;
+use crate::listen::Closed;
+use crate::listen::Door;
 
 /// Connections to one address at a time.
 const CONNECTIONS_MAX: usize = 128;
@@ -67,13 +71,49 @@ pub struct Servers {
     listening: Mutex<HashMap<SocketAddr, Listening>>,
 }
 
-impl Servers {
-    /// Makes exactly these routes answered. Nothing changes if an address cannot be listened on.
+/// What a configuration wants answered, and the sockets that it needs beside the open ones. Nothing is answered by it yet.
+pub struct Bound {
+    wanted: HashMap<SocketAddr, Answers>,
+    sockets: HashMap<SocketAddr, Socket>,
+}
+
+enum Socket {
+    Bound(TcpSocket),
+    Listens(TcpListener),
+}
+
+type Failed = (SocketAddr, std::io::Error);
+
+impl Bound {
+    /// Listens: from now on clients may wait in the sockets.
     ///
     /// # Errors
     ///
     /// When an address cannot be listened on.
-    pub fn apply(&self, routes: &[Route]) -> Result<(), (SocketAddr, std::io::Error)> {
+    pub fn listen(self) -> Result<Self, Failed> {
+        let listened = self.sockets.into_iter().map(|(address, socket)| {
+            let socket = match socket {
+                Socket::Bound(socket) => {
+                    listen::listen(socket).map_err(|error| (address, error))?
+                }
+                Socket::Listens(listener) => listener,
+            };
+            Ok((address, Socket::Listens(socket)))
+        });
+        Ok(Self {
+            sockets: listened.collect::<Result<_, Failed>>()?,
+            wanted: self.wanted,
+        })
+    }
+}
+
+impl Servers {
+    /// Binds what these routes need and is not open: nothing changes for anybody. Call it inside the runtime.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be listened on.
+    pub fn bind(&self, routes: &[Route]) -> Result<Bound, Failed> {
         let mut wanted: HashMap<SocketAddr, Answers> = HashMap::new();
         for route in routes {
             let answers = wanted.entry(route.address).or_default();
@@ -81,21 +121,38 @@ impl Servers {
             answers.paths.insert(route.path, handler);
             answers.tls = answers.tls.take().or(route.tls.clone());
         }
-        let mut listening = self
-            .listening
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut opened = HashMap::new();
+        let listening = self.listening();
+        let mut sockets = HashMap::new();
         for &address in wanted
             .keys()
             .filter(|address| !listening.contains_key(*address))
         {
-            let mut ours = listening.keys().chain(opened.keys());
+            let mut ours = listening.keys().chain(sockets.keys());
             let shares = address.port() != 0 && ours.any(|other| other.port() == address.port());
-            let socket = open(address, shares).map_err(|error| (address, error))?;
-            opened.insert(address, socket);
+            let socket = listen::bind(address, shares).map_err(|error| (address, error))?;
+            sockets.insert(address, Socket::Bound(socket));
         }
-        listening.extend(opened);
+        drop(listening);
+        Ok(Bound { wanted, sockets })
+    }
+
+    /// Makes exactly what was bound answered.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be listened on, which [`Bound::listen`] tells before.
+    pub fn follow(&self, bound: Bound) -> Result<(), Failed> {
+        let Bound {
+            mut wanted,
+            sockets,
+        } = bound.listen()?;
+        let mut listening = self.listening();
+        for (address, socket) in sockets {
+            if let Socket::Listens(listener) = socket {
+                let server = Listening::new(listener).map_err(|error| (address, error))?;
+                listening.insert(address, server);
+            }
+        }
         listening.retain(|address, server| match wanted.remove(address) {
             Some(routes) => {
                 server.routes.store(Arc::new(routes));
@@ -106,49 +163,59 @@ impl Servers {
         Ok(())
     }
 
+    fn listening(&self) -> MutexGuard<'_, HashMap<SocketAddr, Listening>> {
+        self.listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Where the server of a configured address listens in truth.
     #[must_use]
     pub fn local(&self, address: SocketAddr) -> Option<SocketAddr> {
-        let listening = self
-            .listening
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        listening.get(&address).map(|server| server.local)
+        self.listening().get(&address).map(|server| server.local)
     }
 }
 
-fn open(address: SocketAddr, shares: bool) -> std::io::Result<Listening> {
-    let listener = listen::tcp(address, shares)?;
-    let local = listener.local_addr()?;
-    let routes: Routes = Arc::default();
-    let (open, closed) = oneshot::channel();
-    tokio::spawn(accept(listener, Arc::clone(&routes), closed));
-    Ok(Listening {
-        routes,
-        _open: open,
-        local,
-    })
+impl Listening {
+    fn new(listener: TcpListener) -> std::io::Result<Self> {
+        let local = listener.local_addr()?;
+        let routes: Routes = Arc::default();
+        let (open, closed) = oneshot::channel();
+        tokio::spawn(accept(listener, Arc::clone(&routes), closed));
+        Ok(Listening {
+            routes,
+            _open: open,
+            local,
+        })
+    }
 }
 
 async fn accept(listener: TcpListener, routes: Routes, mut closed: oneshot::Receiver<()>) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut door = Door::new(Arc::new(listener));
+    let mut ended = false;
     loop {
-        let next = async {
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, stream) = tokio::select! {
-            // Who waits in the kernel's queue is answered before the socket is closed.
+        // Where all places are taken, nobody waits for one to be free once this is closed.
+        let permit = tokio::select! {
             biased;
-            (permit, accepted) = next => match accepted {
-                Ok((stream, _)) => (permit, stream),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-            _ = &mut closed => return,
+            permit = Arc::clone(&permits).acquire_owned() => permit,
+            _ = &mut closed, if !ended => return,
+        };
+        let closing = async {
+            if !ended {
+                let _ = (&mut closed).await;
+                ended = true;
+            }
+            Closed::Ended
+        };
+        let stream = match door.next(closing).await {
+            Some(Ok(stream)) => stream,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+            None => return,
         };
         let routes = Arc::clone(&routes);
         let tls = routes.load().tls.clone();

@@ -171,14 +171,23 @@ impl Instance {
         Ok(builder.instance)
     }
 
+    /// Binds what its HTTP servers need and is not open; nothing changes yet. Call it inside the runtime.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be listened on.
+    pub fn bind_http(&self) -> Result<crate::http::Bound, (SocketAddr, std::io::Error)> {
+        self.environment.http.bind(&self.whole.routes)
+    }
+
     /// Puts the configuration into service: HTTP servers answer for it, plugins start their tasks. Call it inside
     /// the runtime.
     ///
     /// # Errors
     ///
     /// When an address of an HTTP server cannot be listened on; the configuration before is still in service.
-    pub fn start(&self) -> Result<(), (SocketAddr, std::io::Error)> {
-        self.environment.http.apply(&self.whole.routes)?;
+    pub fn start(&self, http: crate::http::Bound) -> Result<(), (SocketAddr, std::io::Error)> {
+        self.environment.http.follow(http)?;
         let family = self.environment.metrics.family(
             "coredns_plugin_enabled",
             "A metric that indicates whether a plugin is enabled on per server and zone basis.",

@@ -17,6 +17,7 @@ use crate::instance::Environment;
 use crate::instance::Instance;
 use crate::metrics::Kind;
 use crate::transport::Addresses;
+use crate::transport::Bound;
 use crate::transport::ListenError;
 use crate::transport::Sockets;
 
@@ -70,7 +71,8 @@ impl Reloader {
     ) -> Result<Arc<Self>, ReloadError> {
         let instance = Arc::new(build(&environment, file.as_deref())?);
         instance
-            .start()
+            .bind_http()
+            .and_then(|http| instance.start(http))
             .map_err(|(address, error)| ReloadError::Listen(address, error))?;
         let reloader = Arc::new(Self {
             environment,
@@ -117,13 +119,17 @@ impl Reloader {
         // Held to the end: one at a time.
         let mut sockets = self.sockets();
         let instance = Arc::new(build(&self.environment, self.file.as_deref())?);
+        // All that can fail comes before anything that others notice: a socket that shares a port with one in service
+        // gets some of its clients as soon as it listens, and they are reset where it is closed again.
+        let failed = |(address, error)| ReloadError::Listen(address, error);
+        let http = instance.bind_http().map_err(failed)?;
         let bound = match &*sockets {
             Some(sockets) => Some(sockets.bind(&instance, &self.current)?),
             None => None,
         };
-        instance
-            .start()
-            .map_err(|(address, error)| ReloadError::Listen(address, error))?;
+        let http = http.listen().map_err(failed)?;
+        let bound = bound.map(Bound::listen).transpose()?;
+        instance.start(http).map_err(failed)?;
         if let Some(sockets) = &*sockets {
             sockets.part(&instance, &self.current.load_full());
         }
@@ -142,7 +148,7 @@ impl Reloader {
         let mut open = self.sockets();
         let instance = self.current.load_full();
         let mut sockets = Sockets::default();
-        let bound = sockets.bind(&instance, &self.current)?;
+        let bound = sockets.bind(&instance, &self.current)?.listen()?;
         sockets.follow(bound, &instance);
         let addresses = Arc::clone(sockets.addresses());
         *open = Some(sockets);

@@ -117,7 +117,10 @@ async fn run(file: &str, case: &Case, wrong: &mut String) {
             return;
         }
     };
-    instance.start().expect("HTTP servers listen");
+    instance
+        .bind_http()
+        .and_then(|http| instance.start(http))
+        .expect("HTTP servers listen");
     let ready = tokio::time::timeout(Duration::from_secs(10), instance.until_ready());
     ready.await.expect("the cluster is heard of");
     for (question, expected) in &case.questions {

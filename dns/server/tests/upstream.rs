@@ -164,7 +164,7 @@ fn build(corefile: &str) -> Arc<Instance> {
     let environment = Arc::new(Environment::new(53));
     let instance = Instance::build(&environment, Path::new("/nowhere/Corefile"), corefile);
     let instance = Arc::new(instance.unwrap_or_else(|error| panic!("{error}")));
-    instance.start().unwrap();
+    instance.start(instance.bind_http().unwrap()).unwrap();
     instance.listening();
     instance
 }

@@ -151,7 +151,10 @@ impl Services {
         let here = self.node_internal.iter().chain(&self.node_given);
         let here: BTreeSet<IpAddr> = here.copied().collect();
         if here != self.node_here {
-            let moved: BTreeSet<IpAddr> = here.symmetric_difference(&self.node_here).copied().collect();
+            let moved: BTreeSet<IpAddr> = here
+                .symmetric_difference(&self.node_here)
+                .copied()
+                .collect();
             self.node_here = here;
             let led = self.slices.iter().filter(|(_, slices)| {
                 let mut endpoints = slices.iter().flat_map(|(_, slice)| &slice.endpoints);

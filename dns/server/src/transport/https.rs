@@ -35,7 +35,7 @@ const MESSAGE: &str = "application/dns-message";
 const STREAMS_MAX: u32 = 64;
 
 /// Takes connections until the address is closed.
-pub(super) async fn run(shared: &Arc<Shared>, listener: TcpListener) {
+pub(super) async fn run(shared: &Arc<Shared>, listener: Arc<TcpListener>) {
     seats::accept(shared, listener, |stream, [peer, local], seat| {
         let shared = Arc::clone(shared);
         async move {
@@ -73,7 +73,7 @@ pub(super) async fn run(shared: &Arc<Shared>, listener: TcpListener) {
             let mut connection = pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
-                () = listener.closed() => {
+                _ = listener.closed() => {
                     connection.as_mut().graceful_shutdown();
                     timeout(limits.idle, connection).await.unwrap_or(Ok(()))
                 }

@@ -16,6 +16,7 @@ use zone::Query;
 
 use crate::fast::{Arrival, Table};
 use crate::instance::{Instance, Listen};
+use crate::listen::Closed;
 use crate::message::{Outcome, Request, Transport};
 use crate::metrics::Family;
 use crate::plugin::tsig::Verified;
@@ -31,7 +32,7 @@ mod udp;
 
 use cookie::Cookies;
 pub use sockets::ListenError;
-pub(crate) use sockets::{Addresses, Sockets};
+pub(crate) use sockets::{Addresses, Bound, Sockets};
 
 /// Queries of one listener that are on their way down a chain at a time.
 const SLOW_MAX: usize = 4096;
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     fast: ArcSwap<Table>,
     /// Turns true when `current` is the configuration that this was opened for.
     serving: AtomicBool,
+    /// Connections are another's to take from now on.
+    given_away: AtomicBool,
     stop: watch::Sender<bool>,
     slow: Arc<Semaphore>,
     sheds: Arc<Family>,
@@ -222,9 +225,13 @@ impl Shared {
     }
 
     /// Ends when the address is closed.
-    async fn closed(&self) {
+    async fn closed(&self) -> Closed {
         let mut stop = self.stop.subscribe();
         let _ = stop.wait_for(|stop| *stop).await.map(drop);
+        match self.given_away.load(Ordering::Relaxed) {
+            true => Closed::GivenAway,
+            false => Closed::Ended,
+        }
     }
 
     /// The configuration that answers.

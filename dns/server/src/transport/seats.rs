@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use super::Shared;
+use crate::listen::Door;
 
 /// Connections to one address at a time, where the process may have so many files.
 const CONNECTIONS_MAX: usize = 2048;
@@ -176,28 +177,25 @@ impl Drop for Taken {
 /// at once where the task that this runs in is aborted.
 pub(super) async fn accept(
     shared: &Shared,
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     serve: impl Fn(TcpStream, [SocketAddr; 2], Arc<Seat>) -> BoxFuture<'static, ()>,
 ) {
     let (began, most) = (Instant::now(), connections_max());
     let seats = Arc::new(Seats::default());
     let mut connections = tokio::task::JoinSet::new();
+    let mut door = Door::new(listener);
     loop {
         while connections.try_join_next().is_some() {}
-        let (stream, peer) = tokio::select! {
-            // Who waits in the kernel's queue is answered before the socket is closed.
-            biased;
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
-            () = shared.closed() => break,
+        let stream = match door.next(shared.closed()).await {
+            Some(Ok(stream)) => stream,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+            None => break,
         };
-        let Ok(local) = stream.local_addr() else {
+        let (Ok(peer), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else {
             continue;
         };
         let _ = stream.set_nodelay(true);
@@ -222,7 +220,7 @@ pub(super) async fn accept(
             }
         });
     }
-    drop(listener);
+    drop(door);
     while connections.join_next().await.is_some() {}
 }
 

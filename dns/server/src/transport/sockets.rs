@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -41,15 +41,25 @@ pub(crate) struct Sockets {
     addresses: Addresses,
 }
 
-/// Sockets that a configuration needs beside the open ones. Queries wait in them; dropping this closes them.
+/// Sockets that a configuration needs beside the open ones. Dropping this closes them.
 pub(crate) struct Bound(BTreeMap<Listen, Listener>);
+
+/// Where connections come from, until they are taken.
+enum Streams {
+    /// Nobody can connect yet.
+    Bound(TcpSocket),
+    /// Who connects waits, or is taken by the one who listened before.
+    Listens(Arc<TcpListener>),
+}
 
 /// An open address. Dropping it closes its sockets.
 struct Listener {
     shared: Arc<Shared>,
     threads: Vec<std::thread::JoinHandle<()>>,
     /// For connections, until it is served.
-    waiting: Option<TcpListener>,
+    waiting: Option<Streams>,
+    /// The socket that connections come in by, once there is one.
+    streams: Option<Arc<TcpListener>>,
     accepting: Option<JoinHandle<()>>,
     /// What was bound, which tells the port where 0 was asked for.
     local: SocketAddr,
@@ -70,26 +80,39 @@ impl Sockets {
         current: &Arc<ArcSwap<Instance>>,
     ) -> Result<Bound, ListenError> {
         let wanted = instance.listens();
-        let mut bound = BTreeMap::new();
-        for listen in &wanted {
-            if self.listeners.contains_key(listen) {
-                continue;
-            }
+        let mut new: Vec<(&Listen, bool)> = Vec::new();
+        for listen in wanted
+            .iter()
+            .filter(|listen| !self.listeners.contains_key(*listen))
+        {
             // Two schemes on one address would get each other's clients.
             let rival =
                 |other: &Listen| other.address == listen.address && other.scheme != listen.scheme;
             let ours = |other: &Listen| overlap(other.address, listen.address);
-            let shares = listen.address.port() != 0
-                && !wanted.iter().any(rival)
-                && self.listeners.keys().chain(bound.keys()).any(ours);
-            let listener = Listener::bind(listen, instance, current, shares).map_err(|source| {
-                ListenError {
-                    scheme: listen.scheme.text(),
-                    address: listen.address,
-                    source,
-                }
-            })?;
-            bound.insert(listen.clone(), listener);
+            let mut open = self
+                .listeners
+                .keys()
+                .chain(new.iter().map(|(listen, _)| *listen));
+            let shares = listen.address.port() != 0 && !wanted.iter().any(rival) && open.any(ours);
+            new.push((listen, shares));
+        }
+        // What fails is most often a port that another process has; datagrams go astray as soon as a port is shared.
+        new.sort_by_key(|(_, shares)| *shares);
+        let mut bound = BTreeMap::new();
+        for (listen, shares) in &new {
+            let before = self.listeners.iter().find(|(open, _)| {
+                let same = open.address == listen.address && listen.address.port() != 0;
+                same && !wanted.contains(open)
+            });
+            let streams = before.and_then(|(_, listener)| listener.streams.clone());
+            let listener = Listener::bind(listen, instance, current, *shares, streams)
+                .map_err(failed(listen))?;
+            bound.insert((*listen).clone(), listener);
+        }
+        for (listen, _) in new {
+            if let Some(listener) = bound.get_mut(listen) {
+                listener.take_datagrams().map_err(failed(listen))?;
+            }
         }
         Ok(Bound(bound))
     }
@@ -116,6 +139,21 @@ impl Sockets {
                 open.shared.fast.store(Arc::new(table));
             }
         }
+        for (listen, listener) in &bound {
+            let before = self
+                .listeners
+                .iter()
+                .find(|(open, _)| open.address == listen.address);
+            if let (Some((_, before)), Some(Streams::Listens(streams))) =
+                (before, &listener.waiting)
+                && before
+                    .streams
+                    .as_ref()
+                    .is_some_and(|open| Arc::ptr_eq(open, streams))
+            {
+                before.shared.given_away.store(true, Ordering::Relaxed);
+            }
+        }
         for (listen, mut listener) in bound {
             listener.serve();
             self.listeners.insert(listen, listener);
@@ -131,6 +169,28 @@ impl Sockets {
         let local = open.map(|(listen, open)| (listen.clone(), open.local));
         self.addresses.store(Arc::new(local.collect()));
         instance.listening();
+    }
+}
+
+impl Bound {
+    /// Listens: from now on clients may wait in the sockets.
+    ///
+    /// # Errors
+    /// When an address cannot be listened on.
+    pub(crate) fn listen(mut self) -> Result<Self, ListenError> {
+        for (listen, listener) in &mut self.0 {
+            listener.listen().map_err(failed(listen))?;
+        }
+        Ok(self)
+    }
+}
+
+fn failed(listen: &Listen) -> impl FnOnce(std::io::Error) -> ListenError {
+    let (scheme, address) = (listen.scheme.text(), listen.address);
+    move |source| ListenError {
+        scheme,
+        address,
+        source,
     }
 }
 
@@ -150,6 +210,7 @@ impl Listener {
         instance: &Instance,
         current: &Arc<ArcSwap<Instance>>,
         shares: bool,
+        streams: Option<Arc<TcpListener>>,
     ) -> std::io::Result<Self> {
         let metrics = &instance.environment().metrics;
         let shared = Arc::new(Shared {
@@ -158,6 +219,7 @@ impl Listener {
             last: OnceLock::new(),
             fast: ArcSwap::from_pointee(Table::new(instance, listen)),
             serving: AtomicBool::new(false),
+            given_away: AtomicBool::new(false),
             stop: watch::Sender::new(false),
             slow: Arc::new(Semaphore::new(SLOW_MAX)),
             sheds: metrics.family(
@@ -173,33 +235,58 @@ impl Listener {
         for reason in super::SHED_REASONS {
             shared.sheds.with(&[reason]).add(0);
         }
-        let mut tries = if listen.address.port() == 0 { 8 } else { 1 };
-        let (tcp, local, threads) = loop {
-            let tcp = listen::tcp(listen.address, shares)?;
-            let port = tcp.local_addr()?.port();
-            let local = SocketAddr::new(listen.address.ip(), port);
-            if listen.scheme != Scheme::Dns {
-                break (tcp, local, Vec::new());
-            }
-            tries -= 1;
-            match udp::open(&shared, local) {
-                Ok(threads) => break (tcp, local, threads),
-                // Any port will do, and this one is free for streams alone.
-                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries > 0 => {}
-                Err(error) => {
-                    // For threads that were begun.
-                    shared.stop.send_replace(true);
-                    return Err(error);
-                }
-            }
+        let bind = || -> std::io::Result<_> {
+            let socket = listen::bind(listen.address, shares)?;
+            let port = socket.local_addr()?.port();
+            Ok((
+                Streams::Bound(socket),
+                SocketAddr::new(listen.address.ip(), port),
+            ))
         };
-        Ok(Listener {
+        let (waiting, local) = match streams {
+            Some(streams) => (Streams::Listens(streams), listen.address),
+            None => bind()?,
+        };
+        let mut listener = Listener {
             shared,
-            threads,
-            waiting: Some(tcp),
+            threads: Vec::new(),
+            waiting: Some(waiting),
+            streams: None,
             accepting: None,
             local,
-        })
+        };
+        // Any port will do, but it must be free for datagrams too.
+        let mut tries = if listen.address.port() == 0 { 8 } else { 0 };
+        while tries > 0 {
+            tries -= 1;
+            match listener.take_datagrams() {
+                Ok(()) => break,
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries > 0 => {
+                    let (waiting, local) = bind()?;
+                    (listener.waiting, listener.local) = (Some(waiting), local);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(listener)
+    }
+
+    /// Opens the sockets for datagrams, if there are to be some and are none yet.
+    fn take_datagrams(&mut self) -> std::io::Result<()> {
+        if self.shared.listen.scheme == Scheme::Dns && self.threads.is_empty() {
+            self.threads = udp::open(&self.shared, self.local)?;
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self) -> std::io::Result<()> {
+        let listener = match self.waiting.take() {
+            Some(Streams::Bound(socket)) => Arc::new(listen::listen(socket)?),
+            Some(Streams::Listens(listener)) => listener,
+            None => return Ok(()),
+        };
+        self.waiting = Some(Streams::Listens(listener));
+        Ok(())
     }
 
     /// Begins to take queries.
@@ -208,9 +295,10 @@ impl Listener {
         for thread in &self.threads {
             thread.thread().unpark();
         }
-        let Some(tcp) = self.waiting.take() else {
+        let Some(Streams::Listens(tcp)) = self.waiting.take() else {
             return;
         };
+        self.streams = Some(Arc::clone(&tcp));
         let shared = Arc::clone(&self.shared);
         self.accepting = Some(self.shared.runtime.spawn(async move {
             match shared.listen.scheme {

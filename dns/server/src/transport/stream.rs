@@ -36,7 +36,7 @@ const MESSAGE_MAX: usize = u16::MAX as usize;
 type Slow<'a> = FuturesUnordered<BoxFuture<'a, Vec<Vec<u8>>>>;
 
 /// Takes connections until the address is closed.
-pub(super) async fn run(shared: &Arc<Shared>, listener: TcpListener) {
+pub(super) async fn run(shared: &Arc<Shared>, listener: Arc<TcpListener>) {
     seats::accept(shared, listener, |stream, [peer, local], seat| {
         let shared = Arc::clone(shared);
         let arrived = move |transport| Arrived {
@@ -145,7 +145,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 Err(_) => return,
             },
             // After the read, so that a query that is there is answered; who has just come has come to ask.
-            () = shared.closed(), if idle && taken > 0 => {
+            _ = shared.closed(), if idle && taken > 0 => {
                 finish(&mut stream, slow, out).await;
                 return;
             }

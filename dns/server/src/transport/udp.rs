@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// How long a thread wants to run at a time.
 const SLICE: Duration = Duration::from_micros(500);
 
+/// Batches that are still answered when the address is closed.
+const LAST_ROUNDS: usize = 64;
+
 /// Opens the sockets. Their threads are parked until the address is served.
 pub(super) fn open(
     shared: &Arc<Shared>,
@@ -49,7 +52,19 @@ fn serve(shared: &Arc<Shared>, socket: &Arc<Datagrams>) {
     while !shared.serving() && !shared.stopping() {
         std::thread::park_timeout(PATIENCE);
     }
-    while !shared.stopping() {
+    let mut last = None;
+    loop {
+        if shared.stopping() {
+            // What has come already is answered; others have the port.
+            let rounds: &mut usize = last.get_or_insert_with(|| {
+                socket.hurry();
+                LAST_ROUNDS
+            });
+            if *rounds == 0 {
+                return;
+            }
+            *rounds -= 1;
+        }
         let count = match socket.receive(&mut batch) {
             Ok(count) => count,
             Err(error) => {
@@ -59,6 +74,9 @@ fn serve(shared: &Arc<Shared>, socket: &Arc<Datagrams>) {
             }
         };
         if count == 0 {
+            if last.is_some() {
+                return;
+            }
             continue;
         }
         let when = Instant::now();
