@@ -43,6 +43,8 @@ use crate::plugin::table;
 
 /// The family of queries that got no answer so that others get theirs.
 pub const SHED: &str = "coredns_shed_dropped_total";
+/// The reason where there are [`QUERIES_MAX`].
+pub const SHED_QUERIES: &str = "queries";
 /// Its help.
 pub const SHED_HELP: &str =
     "Counter of queries and answers dropped to keep work and memory bounded, by reason.";
@@ -50,6 +52,10 @@ pub const SHED_HELP: &str =
 /// Queries on their way down the chains at a time: each holds memory until it is answered, and one that waits for
 /// an upstream waits for seconds. What comes beyond this is dropped; clients ask again.
 pub const QUERIES_MAX: usize = 20_000;
+
+/// Octets of queries on their way down the chains: most are of a hundred octets, but one may be of 64 kB, and takes a
+/// multiple of that once it is read.
+pub const QUERY_OCTETS_MAX: usize = 4 << 20;
 
 /// What lives as long as the process and is shared by its configurations.
 pub struct Environment {
@@ -63,12 +69,16 @@ pub struct Environment {
     pub port: u16,
     /// Queries on their way down the chains now.
     pub queries: AtomicUsize,
+    /// A permit for each octet of a query that may be on its way down the chains: see [`QUERY_OCTETS_MAX`].
+    pub query_octets: Arc<tokio::sync::Semaphore>,
     /// Set when the process is about to end: `ready` and `health` say so.
     pub ending: AtomicBool,
     /// The node's own resolver: what it appends to names, pods append after the cluster's suffixes.
     pub resolv_conf: PathBuf,
     /// Reads a variable for `{$NAME}`.
     pub variable: fn(&str) -> Option<String>,
+    /// `log` writes its lines: not where the answer alone is wanted.
+    pub logs_queries: bool,
     /// Who may ask: everybody where nothing is said. Others are refused before their query is looked at.
     pub may_ask: Option<MayAsk>,
 }
@@ -86,9 +96,11 @@ impl Environment {
             clusters: crate::cluster::Clusters::default(),
             port,
             queries: AtomicUsize::new(0),
+            query_octets: Arc::new(tokio::sync::Semaphore::new(QUERY_OCTETS_MAX)),
             ending: AtomicBool::new(false),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             variable: |name| std::env::var(name).ok(),
+            logs_queries: true,
             may_ask: None,
         }
     }
@@ -215,6 +227,12 @@ impl Instance {
         self.listening.send_replace(true);
     }
 
+    /// Tells whoever listens to plugins that nothing more comes; see [`Plugin::end`].
+    pub async fn end(&self) {
+        let plugins = self.chains.iter().flat_map(|chain| chain.iter());
+        futures_util::future::join_all(plugins.map(|plugin| plugin.end())).await;
+    }
+
     /// Ends when every plugin can answer; see [`Plugin::until_ready`].
     pub async fn until_ready(&self) {
         let plugins = self.chains.iter().flat_map(|chain| chain.iter());
@@ -326,8 +344,8 @@ impl Instance {
                 crate::metrics::Kind::Counter,
                 &["reason"],
             );
-            shed.with(&["queries"]).increment();
-            return Outcome::Silence("queries");
+            shed.with(&[SHED_QUERIES]).increment();
+            return Outcome::Silence(SHED_QUERIES);
         };
         self.serve_within(listen, request).await
     }

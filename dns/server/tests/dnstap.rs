@@ -154,6 +154,41 @@ async fn an_observer_sees_queries_and_answers() {
     assert_eq!(frame(&mut stream).await, Frame::Control(3, Vec::new()));
 }
 
+/// Both who is connected to and who connected hear of the end before the process is gone.
+#[tokio::test]
+async fn observers_hear_of_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(folder.path().join("tap")).unwrap();
+    let text = ". {\n dnstap tap\n dnstap listen place\n whoami\n}\n";
+    let environment = Arc::new(Environment::new(53));
+    let file = folder.path().join("Corefile");
+    let instance = Arc::new(Instance::build(&environment, &file, text).unwrap());
+    instance.start_plugins();
+    let (mut told, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+    shake(&mut told).await;
+    let place = folder.path().join("place");
+    let connecting = timeout(PATIENCE, async {
+        loop {
+            match tokio::net::UnixStream::connect(&place).await {
+                Ok(stream) => return stream,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    });
+    let mut came = connecting.await.expect("the server listens");
+    shake(&mut came).await;
+    ask(&instance, "a.example.").await;
+    timeout(PATIENCE, instance.end())
+        .await
+        .expect("all are told");
+    for mut stream in [told, came] {
+        for _ in 0..2 {
+            assert!(matches!(frame(&mut stream).await, Frame::Data(_)));
+        }
+        assert_eq!(frame(&mut stream).await, Frame::Control(3, Vec::new()));
+    }
+}
+
 /// An upstream that denies everything.
 async fn denier() -> std::net::SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();

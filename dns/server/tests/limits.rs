@@ -3,11 +3,13 @@
 mod common;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use dns_server::instance::MayAsk;
+use dns_server::instance::{Environment, MayAsk, QUERY_OCTETS_MAX};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// A question for `a.`, type A.
@@ -109,4 +111,120 @@ async fn answers_to_a_network_are_bounded() {
         .and_then(|rest| rest.split(' ').next_back()?.parse::<usize>().ok());
     assert_eq!(exceeded, Some(ASKED - whole), "{text}");
     server.stop().await;
+}
+
+/// A server whose only upstream says nothing, and the upstream.
+async fn waiting(environment: Environment) -> (common::Running, TcpListener) {
+    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = upstream.local_addr().unwrap();
+    let corefile = format!(". {{\n bind 127.0.0.1\n forward . {at} {{\n  force_tcp\n }}\n}}\n");
+    (common::run_in(&corefile, environment).await, upstream)
+}
+
+/// Queries behind their lengths.
+fn framed(query: &[u8], times: usize) -> Vec<u8> {
+    let one = [&u16::try_from(query.len()).unwrap().to_be_bytes(), query].concat();
+    one.repeat(times)
+}
+
+/// Who asks by a stream is told that a query was shed, and may go on asking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_shed_on_a_stream_is_answered() {
+    let mut environment = Environment::new(0);
+    environment.query_octets = Arc::new(Semaphore::new(QUERY.len() + 1));
+    let (server, _upstream) = waiting(environment).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(&framed(QUERY, 3)).await.unwrap();
+    for _ in 0..2 {
+        let length = timeout(Duration::from_secs(1), stream.read_u16()).await;
+        let mut answer = vec![0; length.expect("at once").unwrap().into()];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(code(&answer), 2, "SERVFAIL");
+        assert_eq!(answer[12..], QUERY[12..], "the question");
+    }
+    let text = server
+        .reloader
+        .current()
+        .load()
+        .environment()
+        .metrics
+        .render();
+    assert!(
+        text.contains("coredns_shed_dropped_total{reason=\"octets\"} 2"),
+        "{text}"
+    );
+    server.stop().await;
+}
+
+/// A client that sends queries as long as they may be takes little of what there is for all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_queries_of_a_connection_wait_to_be_read() {
+    const LONG: u16 = 60_000;
+    let environment = Environment::new(0);
+    let room = Arc::clone(&environment.query_octets);
+    let (server, upstream) = waiting(environment).await;
+    // An OPT record with one long option.
+    let mut query = QUERY.to_vec();
+    query[11] = 1;
+    query.extend_from_slice(&[0, 0, 41, 4, 0xd0, 0, 0, 0, 0]);
+    query.extend_from_slice(&(LONG + 4).to_be_bytes());
+    query.extend_from_slice(&0xfde9_u16.to_be_bytes());
+    query.extend_from_slice(&LONG.to_be_bytes());
+    query.resize(query.len() + usize::from(LONG), b'x');
+    let (read, mut write) = TcpStream::connect(server.address)
+        .await
+        .unwrap()
+        .into_split();
+    let sending = tokio::spawn(async move { write.write_all(&framed(&query, 20)).await });
+    let (mut asked, _) = upstream.accept().await.unwrap();
+    asked.read_u16().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let taken = QUERY_OCTETS_MAX - room.available_permits();
+    assert!(
+        (1..=16 * 1024 + usize::from(u16::MAX)).contains(&taken),
+        "{taken}"
+    );
+    sending.abort();
+    drop(read);
+    server.stop().await;
+}
+
+/// Thousands of records in a request are nothing that anybody means.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_full_of_records_are_malformed() {
+    let server = common::run(&format!(". {{\n bind 127.0.0.1\n{TEMPLATE}}}\n"), None).await;
+    // An A record of the root.
+    const RECORD: &[u8] = &[0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 192, 0, 2, 1];
+    for (opcode, counts, expected) in [
+        (0, [1, 1, 2], 0),
+        (0, [2, 0, 0], 1),
+        (0, [0, 2, 0], 1),
+        (0, [0, 0, 3], 1),
+        (4, [4000, 0, 0], 1),
+    ] {
+        let mut query = QUERY.to_vec();
+        query[2] |= opcode << 3;
+        for (at, count) in counts.into_iter().enumerate() {
+            query[6 + 2 * at..8 + 2 * at].copy_from_slice(&u16::to_be_bytes(count));
+            query.extend(RECORD.repeat(count.into()));
+        }
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(&framed(&query, 1)).await.unwrap();
+        let length = stream.read_u16().await.unwrap();
+        let mut answer = vec![0; length.into()];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(code(&answer), expected, "opcode {opcode}, {counts:?}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn explanations_log_nothing() {
+    let mut environment = Environment::new(0);
+    environment.logs_queries = false;
+    let (environment, file) = (Arc::new(environment), std::path::Path::new("Corefile"));
+    let text = ". {\n log\n whoami\n}\n";
+    let instance = dns_server::instance::Instance::build(&environment, file, text).unwrap();
+    let plugins = instance.chains()[0].iter().map(|plugin| plugin.name());
+    assert_eq!(plugins.collect::<Vec<_>>(), ["whoami"]);
 }

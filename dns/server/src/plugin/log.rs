@@ -104,7 +104,10 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             slow,
         });
     }
-    Ok(Some(Arc::new(Log { rules })))
+    Ok(match setup.environment.logs_queries {
+        true => Some(Arc::new(Log { rules })),
+        false => None,
+    })
 }
 
 impl Plugin for Log {

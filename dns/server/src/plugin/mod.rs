@@ -85,6 +85,11 @@ pub trait Plugin: Send + Sync + 'static {
     /// Called once when the chain goes into service, inside the runtime. Tasks that it starts end when the plugin
     /// is dropped.
     fn start(&self) {}
+
+    /// Called once when the process ends and answers nothing any more: says goodbye to those who expect it.
+    fn end(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// The plugins that a NOTIFY (RFC 1996) goes through: who counts, who guards, and who has zones of others. It is no

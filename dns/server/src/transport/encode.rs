@@ -127,9 +127,21 @@ fn write(message: &Message) -> Option<Vec<u8>> {
     }
 }
 
+/// Records that a request has at most in its answer, authority and additional section: a SOA each (RFC 1996 section 3.7,
+/// RFC 1995 section 3), OPT and TSIG. A message of 64 kB with thousands of them would take megabytes to be read.
+const RECORDS_MAX: [u16; 3] = [1, 1, 2];
+
 /// Answers what is no ordinary query, as far as that needs no chain.
 pub(super) fn odd(odd: Odd, octets: &[u8], buffer: &mut [u8]) -> Turn {
+    let counts = octets.get(6..HEADER).unwrap_or_default().as_chunks::<2>().0;
+    let mut counts = counts
+        .iter()
+        .map(|count| u16::from_be_bytes(*count))
+        .zip(RECORDS_MAX);
     let length = match odd {
+        Odd::Records | Odd::Opcode(4) if counts.any(|(count, most)| count > most) => {
+            header(octets, rcodes::FORMERR, buffer)
+        }
         Odd::Ignored => return Turn::Silence,
         // CH, signatures and NOTIFY are matters of plugins.
         Odd::Class(_) | Odd::Records | Odd::Opcode(4) => return Turn::Slow,
@@ -150,6 +162,19 @@ pub(super) fn refused(query: &Query<'_>, buffer: &mut [u8]) -> Turn {
     Reply::new(buffer, query, UDP_MIN).map_or(Turn::Silence, |reply| {
         Turn::Answered(reply.finish(query, rcodes::REFUSED, &frame))
     })
+}
+
+/// Says that a query cannot be answered now; gives the answer's length.
+pub(super) fn failed(octets: &[u8], buffer: &mut [u8]) -> Option<usize> {
+    let Ok(query) = Query::parse(octets) else {
+        return header(octets, rcodes::SERVFAIL, buffer);
+    };
+    let frame = zone::Frame {
+        udp_size: UDP_SIZE,
+        ..zone::Frame::default()
+    };
+    let reply = Reply::new(buffer, &query, UDP_MIN)?;
+    Some(reply.finish(&query, rcodes::SERVFAIL, &frame))
 }
 
 /// The answer to octets that cannot be read.

@@ -126,8 +126,7 @@ async fn answer(
         }
         Turn::Silence => None,
         Turn::Slow => {
-            let Ok(_permit) = shared.slow.try_acquire() else {
-                shared.shed("too_many");
+            let Some(_place) = shared.place(octets.len()) else {
                 return plain(StatusCode::SERVICE_UNAVAILABLE);
             };
             shared.slow(octets, &at).await.into_iter().next()

@@ -6,16 +6,17 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hickory_proto::op::Message;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use zone::Query;
+use zone::reply::UDP_MIN;
 
 use crate::fast::{Arrival, Table};
-use crate::instance::{Instance, Listen};
+use crate::instance::{self, Instance, Listen};
 use crate::listen::Closed;
 use crate::message::{Outcome, Request, Transport};
 use crate::metrics::Family;
@@ -37,9 +38,13 @@ pub(crate) use sockets::{Addresses, Bound, Sockets};
 /// Queries of one listener that are on their way down a chain at a time.
 const SLOW_MAX: usize = 4096;
 
+/// How long plugins may take to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Why a query or a connection is shed here.
-const SHED_REASONS: [&str; 5] = [
+const SHED_REASONS: [&str; 6] = [
     "too_many",
+    "octets",
     "cut_off",
     "stranger",
     "connection_closed",
@@ -112,8 +117,10 @@ impl Server {
             current.lameduck()
         };
         tokio::time::sleep(lameduck).await;
+        let last = self.reloader.current().load_full();
         let closing = tokio::task::spawn_blocking(move || drop(self));
         let _ = closing.await;
+        let _ = tokio::time::timeout(FAREWELL, last.end()).await;
     }
 }
 
@@ -161,6 +168,21 @@ impl Shared {
         }
     }
 
+    /// A place for a query of so many octets on its way down the chain, if there is one; a query that is shed is counted.
+    fn place(&self, octets: usize) -> Option<[OwnedSemaphorePermit; 2]> {
+        let Ok(one) = Arc::clone(&self.slow).try_acquire_owned() else {
+            self.shed("too_many");
+            return None;
+        };
+        let room = Arc::clone(&self.current.load().environment().query_octets);
+        let octets = u32::try_from(octets).unwrap_or(u32::MAX);
+        let Ok(room) = room.try_acquire_many_owned(octets) else {
+            self.shed("octets");
+            return None;
+        };
+        Some([one, room])
+    }
+
     /// Sends a query down its chain; gives the messages of the answer, each as octets.
     async fn slow(&self, octets: Bytes, at: &Arrived) -> Vec<Vec<u8>> {
         let Ok(message) = Message::from_vec(&octets) else {
@@ -172,6 +194,7 @@ impl Shared {
         };
         let cookie = cookie.map(|cookie| self.cookies.answer(&cookie, at.peer.ip()));
         let asked = message.clone();
+        let raw = octets.clone();
         let mut request = Request::new(message, octets, at.peer, at.local, at.transport);
         request.arrived = at.when;
         let instance = self.instance();
@@ -197,6 +220,13 @@ impl Shared {
                     .into_iter()
                     .map(|message| frame.encode(message, u16::MAX - room));
                 encoded.flatten().collect()
+            }
+            // Who asks by a stream knows that the query came, and waits for what comes of it.
+            Outcome::Silence(instance::SHED_QUERIES) if at.transport != Transport::Udp => {
+                let mut buffer = [0; UDP_MIN];
+                let failed = encode::failed(&raw, &mut buffer);
+                let answer = failed.and_then(|length| buffer.get(..length));
+                answer.map(<[u8]>::to_vec).into_iter().collect()
             }
             Outcome::Silence(_) => Vec::new(),
         };

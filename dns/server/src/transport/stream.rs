@@ -1,8 +1,8 @@
 //! DNS on streams: TCP (RFC 7766) and TLS (RFC 7858). Queries of one connection are answered as they are ready.
 //!
 //! A connection holds at most [`Out`]'s 80 kB of answers, a message of 64 kB that has not arrived in full, and the
-//! [`PIPELINE_MAX`] queries that are on their way down a chain: a client that asks and does not read is not read
-//! either.
+//! [`PIPELINE_MAX`] queries of [`PIPELINE_OCTETS`] together that are on their way down a chain: a client that asks and
+//! does not read is not read either.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,12 +17,15 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::seats::{self, Seat};
-use super::{Arrived, Shared, Turn};
+use super::{Arrived, Shared, Turn, encode};
 use crate::corefile::Scheme;
 use crate::message::Transport;
 
 /// Queries of one connection that are on their way down a chain; further ones wait to be read.
 const PIPELINE_MAX: usize = 64;
+
+/// Octets of these queries beyond which further ones wait to be read.
+const PIPELINE_OCTETS: usize = 16 * 1024;
 
 /// Octets that are read at a time.
 const CHUNK: usize = 8 * 1024;
@@ -33,7 +36,8 @@ const WRITE_AT: usize = 16 * 1024;
 /// The longest message.
 const MESSAGE_MAX: usize = u16::MAX as usize;
 
-type Slow<'a> = FuturesUnordered<BoxFuture<'a, Vec<Vec<u8>>>>;
+/// Each gives the length of its query and the messages of the answer.
+type Slow<'a> = FuturesUnordered<BoxFuture<'a, (usize, Vec<Vec<u8>>)>>;
 
 /// Takes connections until the address is closed.
 pub(super) async fn run(shared: &Arc<Shared>, listener: Arc<TcpListener>) {
@@ -77,9 +81,12 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let mut slow = Slow::new();
     let most = limits.queries.unwrap_or(usize::MAX);
     let mut taken = 0;
+    // Of the queries in `slow`.
+    let mut pending = 0;
     loop {
         while !out.is_full()
             && slow.len() < PIPELINE_MAX
+            && pending < PIPELINE_OCTETS
             && taken < most
             && let Some(octets) = message(&mut read)
         {
@@ -92,16 +99,25 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             match shared.quick(&octets, &at, &table, out.room()) {
                 Turn::Answered(length) => out.take(length),
                 Turn::Silence => {}
-                Turn::Slow => match Arc::clone(&shared.slow).try_acquire_owned() {
-                    Ok(permit) => slow.push(
-                        async move {
-                            let answers = shared.slow(octets, &at).await;
-                            drop(permit);
-                            answers
+                Turn::Slow => match shared.place(octets.len()) {
+                    Some(place) => {
+                        pending += octets.len();
+                        slow.push(
+                            async move {
+                                let length = octets.len();
+                                let answers = shared.slow(octets, &at).await;
+                                drop(place);
+                                (length, answers)
+                            }
+                            .boxed(),
+                        );
+                    }
+                    // The connection lives on, and so does who waits for an answer.
+                    None => {
+                        if let Some(length) = encode::failed(&octets, out.room()) {
+                            out.take(length);
                         }
-                        .boxed(),
-                    ),
-                    Err(_) => shared.shed("too_many"),
+                    }
                 },
             }
         }
@@ -124,12 +140,13 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         } else {
             limits.read
         };
-        let may_read = slow.len() < PIPELINE_MAX;
+        let may_read = slow.len() < PIPELINE_MAX && pending < PIPELINE_OCTETS;
         let waiting = !slow.is_empty();
         let idle = !waiting && read.is_empty();
         tokio::select! {
             biased;
-            Some(answers) = slow.next(), if waiting => {
+            Some((length, answers)) = slow.next(), if waiting => {
+                pending -= length;
                 if !out.write_all(&mut stream, &answers).await {
                     return;
                 }
@@ -155,7 +172,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// A client may close its side once it has asked; it still hears the answers.
 async fn finish<S: AsyncWrite + Unpin>(stream: &mut S, mut slow: Slow<'_>, mut out: Out) {
-    while let Some(answers) = slow.next().await {
+    while let Some((_, answers)) = slow.next().await {
         if !out.write_all(stream, &answers).await || !out.write(stream).await {
             return;
         }

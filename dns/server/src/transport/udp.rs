@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use net::{Batch, Datagrams};
-use tokio::sync::Semaphore;
 
 use super::{Arrived, Shared, Turn};
 use crate::message::Transport;
@@ -110,8 +109,7 @@ fn serve(shared: &Arc<Shared>, socket: &Arc<Datagrams>) {
 
 /// Has the runtime answer, unless it has too much to do already.
 fn hand_over(shared: &Arc<Shared>, socket: &Arc<Datagrams>, octets: Bytes, arrived: Arrived) {
-    let Ok(permit) = Semaphore::try_acquire_owned(Arc::clone(&shared.slow)) else {
-        shared.shed("too_many");
+    let Some(place) = shared.place(octets.len()) else {
         return;
     };
     let (of_task, socket) = (Arc::clone(shared), Arc::clone(socket));
@@ -123,6 +121,6 @@ fn hand_over(shared: &Arc<Shared>, socket: &Arc<Datagrams>, octets: Bytes, arriv
         {
             tracing::debug!(%error, "an answer could not be sent");
         }
-        drop(permit);
+        drop(place);
     });
 }

@@ -77,12 +77,17 @@ pub(crate) async fn run_for(
     objects: Option<&str>,
     may_ask: Option<MayAsk>,
 ) -> Running {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("Corefile");
-    std::fs::write(&file, corefile).expect("a Corefile");
     let mut environment = Environment::new(0);
     environment.clusters = Clusters::new(objects.map(api));
     environment.may_ask = may_ask;
+    run_in(corefile, environment).await
+}
+
+/// As [`run`], in this environment.
+pub(crate) async fn run_in(corefile: &str, environment: Environment) -> Running {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("Corefile");
+    std::fs::write(&file, corefile).expect("a Corefile");
     let reloader = Reloader::start(Arc::new(environment), Some(file)).expect("a configuration");
     let server = Server::open(Arc::clone(&reloader)).expect("sockets");
     let (_, address) = server.local_addresses().remove(0);

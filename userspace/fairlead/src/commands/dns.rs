@@ -29,7 +29,7 @@ pub(crate) async fn run(flags: Dns) -> anyhow::Result<()> {
     if flags.plugins {
         return output::emit(&plugins());
     }
-    let stopping = shutdown::on_signal()?;
+    let stopping = shutdown::on_signal_in_peace()?;
     let client = match &flags.kubeconfig {
         Some(file) => Some(connect(file)?),
         None => None,

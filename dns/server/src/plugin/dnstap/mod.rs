@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use futures_util::future::BoxFuture;
 use hickory_proto::op::Message;
 use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use self::config::End;
@@ -73,6 +74,8 @@ struct Dnstap {
     jobs: Mutex<Vec<Job>>,
     /// Those that listen; those that send end when the taps are dropped.
     listening: Mutex<Vec<JoinHandle<()>>>,
+    /// Turns true when nothing more comes. Whoever tells an observer so listens to it until that is done.
+    ended: watch::Sender<bool>,
 }
 
 /// Reads `dnstap [listen] SOCKET [full] [WRITEBUFFER] [QUEUE] { OPTIONS }`.
@@ -111,6 +114,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
         taps,
         jobs: Mutex::new(jobs),
         listening: Mutex::default(),
+        ended: watch::Sender::new(false),
     })))
 }
 
@@ -128,13 +132,23 @@ impl Plugin for Dnstap {
         for job in jobs.drain(..) {
             match job {
                 Job::Send(observer, waiting, buffer) => {
-                    tokio::spawn(outlet::send(Arc::new(observer), waiting, buffer));
+                    let ended = self.ended.subscribe();
+                    tokio::spawn(outlet::send(Arc::new(observer), waiting, buffer, ended));
                 }
                 Job::Listen(place, crowd) => {
-                    listening.push(tokio::spawn(outlet::listen(place, crowd)));
+                    listening.push(tokio::spawn(outlet::listen(
+                        place,
+                        crowd,
+                        self.ended.clone(),
+                    )));
                 }
             }
         }
+    }
+
+    fn end(&self) -> BoxFuture<'_, ()> {
+        self.ended.send_replace(true);
+        Box::pin(self.ended.closed())
     }
 
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {

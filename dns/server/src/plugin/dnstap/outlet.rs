@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::net::UnixListener;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::TlsConnector;
 
@@ -31,6 +32,9 @@ const BEHIND_MAX: usize = 1000;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) type Frame = Arc<[u8]>;
+
+/// Turns true when nothing more comes.
+type Ended = watch::Receiver<bool>;
 
 /// An observer that is connected to.
 pub(super) enum Observer {
@@ -78,19 +82,27 @@ pub(super) async fn send(
     observer: Arc<Observer>,
     mut waiting: mpsc::Receiver<Frame>,
     buffer: Option<usize>,
+    mut ended: Ended,
 ) {
     loop {
         let told = async {
-            let mut stream = connect(&observer, buffer).await?;
-            converse(&mut stream, &mut waiting).await
+            let connecting = connect(&observer, buffer);
+            let mut stream = tokio::select! {
+                stream = connecting => stream?,
+                _ = ended.wait_for(|ended| *ended) => return Ok(()),
+            };
+            converse(&mut stream, &mut waiting, &mut ended).await
         };
         if let Err(error) = told.await {
             tracing::debug!(%error, "dnstap: the observer is not there");
         }
-        if waiting.is_closed() {
+        if waiting.is_closed() || *ended.borrow() {
             return;
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        let pause = ended.wait_for(|ended| *ended);
+        let _ = tokio::time::timeout(Duration::from_secs(1), pause)
+            .await
+            .map(drop);
     }
 }
 
@@ -118,12 +130,12 @@ async fn connect(observer: &Observer, buffer: Option<usize>) -> std::io::Result<
 
 /// Lets observers connect for as long as it runs. A place that is taken, as by the configuration before, is tried
 /// again.
-pub(super) async fn listen(place: Place, crowd: Arc<Crowd>) {
+pub(super) async fn listen(place: Place, crowd: Arc<Crowd>, ended: watch::Sender<bool>) {
     let mut told = false;
     loop {
         let accepted: std::io::Result<()> = match &place {
-            Place::Unix(path) => accept_unix(path, &crowd).await,
-            Place::Tcp(address, tls) => accept_tcp(*address, tls.as_ref(), &crowd).await,
+            Place::Unix(path) => accept_unix(path, &crowd, &ended).await,
+            Place::Tcp(address, tls) => accept_tcp(*address, tls.as_ref(), &crowd, &ended).await,
         };
         if let Err(error) = accepted
             && !std::mem::replace(&mut told, true)
@@ -134,7 +146,11 @@ pub(super) async fn listen(place: Place, crowd: Arc<Crowd>) {
     }
 }
 
-async fn accept_unix(path: &Path, crowd: &Arc<Crowd>) -> std::io::Result<()> {
+async fn accept_unix(
+    path: &Path,
+    crowd: &Arc<Crowd>,
+    ended: &watch::Sender<bool>,
+) -> std::io::Result<()> {
     use std::os::unix::fs::FileTypeExt as _;
     // What a process before left behind.
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
@@ -145,6 +161,7 @@ async fn accept_unix(path: &Path, crowd: &Arc<Crowd>) -> std::io::Result<()> {
         let (stream, _) = listener.accept().await?;
         welcome(
             crowd,
+            ended.subscribe(),
             Box::pin(async move { Ok(Box::new(stream) as Box<dyn Stream>) }),
         );
     }
@@ -154,6 +171,7 @@ async fn accept_tcp(
     address: SocketAddr,
     tls: Option<&Arc<rustls::ServerConfig>>,
     crowd: &Arc<Crowd>,
+    ended: &watch::Sender<bool>,
 ) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     loop {
@@ -161,6 +179,7 @@ async fn accept_tcp(
         let tls = tls.map(Arc::clone);
         welcome(
             crowd,
+            ended.subscribe(),
             Box::pin(async move {
                 Ok(match tls {
                     None => Box::new(stream) as Box<dyn Stream>,
@@ -174,7 +193,7 @@ async fn accept_tcp(
 type Connecting = BoxFuture<'static, std::io::Result<Box<dyn Stream>>>;
 
 /// A task for an observer, if there are not too many.
-fn welcome(crowd: &Arc<Crowd>, connecting: Connecting) {
+fn welcome(crowd: &Arc<Crowd>, mut ended: Ended, connecting: Connecting) {
     let Some(mut waiting) = crowd.join() else {
         tracing::warn!(most = OBSERVERS_MAX, "dnstap: too many observers");
         return;
@@ -183,7 +202,7 @@ fn welcome(crowd: &Arc<Crowd>, connecting: Connecting) {
         let told = async {
             let shaken = tokio::time::timeout(PATIENCE, connecting).await;
             let mut stream = shaken.map_err(std::io::Error::other)??;
-            converse(&mut stream, &mut waiting).await
+            converse(&mut stream, &mut waiting, &mut ended).await
         };
         if let Err(error) = told.await {
             tracing::debug!(%error, "dnstap: an observer is gone");
@@ -195,6 +214,7 @@ fn welcome(crowd: &Arc<Crowd>, connecting: Connecting) {
 async fn converse(
     stream: &mut Box<dyn Stream>,
     waiting: &mut mpsc::Receiver<Frame>,
+    ended: &mut Ended,
 ) -> std::io::Result<()> {
     stream.write_all(&frame::control(frame::READY)).await?;
     stream.flush().await?;
@@ -203,7 +223,14 @@ async fn converse(
     stream.write_all(&frame::control(frame::START)).await?;
     stream.flush().await?;
     let mut octets = Vec::new();
-    while let Some(first) = waiting.recv().await {
+    loop {
+        let next = tokio::select! {
+            // What waits is sent before the end is told.
+            biased;
+            next = waiting.recv() => next,
+            _ = ended.wait_for(|ended| *ended) => None,
+        };
+        let Some(first) = next else { break };
         // What waits leaves together.
         let mut next = Some(first);
         while let Some(frame) = next {

@@ -3,14 +3,18 @@
 
 use std::net::IpAddr;
 
-use zone::{Config, Question, Snapshot};
+use zone::{Config, Name, Question, Snapshot};
 
 /// The object behind an answer, in words: `Service default/web`.
 pub(super) fn origin(question: &Question, config: &Config) -> Option<String> {
-    let above = above(question, config)?;
+    let (above, zone) = held_by(question, config)?;
     let label = |n: usize| text(question, n);
+    let kind = match config.multicluster.contains(zone) {
+        true => "ServiceImport",
+        false => "Service",
+    };
     match (question.label(above.checked_sub(1)?), above) {
-        (b"svc", 3..) => Some(format!("Service {}/{}", label(above - 2), label(above - 3))),
+        (b"svc", 3..) => Some(format!("{kind} {}/{}", label(above - 2), label(above - 3))),
         (b"svc" | b"pod", 2) => Some(format!("Namespace {}", label(0))),
         (b"pod", 3) => Some(format!("a pod of namespace {}", label(1))),
         _ => None,
@@ -29,7 +33,7 @@ pub(super) fn of(
         found.push(("kubernetes/client-namespace", pod.namespace.to_string()));
         found.push(("kubernetes/client-pod-name", pod.name.to_string()));
     }
-    let Some(above) = above(question, config) else {
+    let Some((above, _)) = held_by(question, config) else {
         return found;
     };
     // From the right: kind, namespace, service (or a pod's address), and what stands before it.
@@ -53,14 +57,46 @@ pub(super) fn of(
     found
 }
 
-/// Labels before the longest zone that holds the name.
-fn above(question: &Question, config: &Config) -> Option<usize> {
+/// Labels before the longest zone that holds the name, and that zone.
+fn held_by<'c>(question: &Question, config: &'c Config) -> Option<(usize, &'c Name)> {
     let zones = config.zones.iter();
     zones
-        .filter_map(|zone| question.labels_above(zone.wire()))
-        .min()
+        .filter_map(|zone| Some((question.labels_above(zone.wire())?, zone)))
+        .min_by_key(|(above, _)| *above)
 }
 
 fn text(question: &Question, n: usize) -> String {
     String::from_utf8_lossy(question.label(n)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_behind_an_answer() {
+        let zone = |text: &str| Name::parse(text).expect("a name");
+        let mut config = Config::new(vec![zone("cluster.local"), zone("clusterset.local")]);
+        config.multicluster = vec![zone("clusterset.local")];
+        for (name, object) in [
+            ("web.default.svc.cluster.local", Some("Service default/web")),
+            (
+                "_http._tcp.web.default.svc.cluster.local",
+                Some("Service default/web"),
+            ),
+            (
+                "web.default.svc.clusterset.local",
+                Some("ServiceImport default/web"),
+            ),
+            ("default.svc.cluster.local", Some("Namespace default")),
+            (
+                "1-2-3-4.default.pod.cluster.local",
+                Some("a pod of namespace default"),
+            ),
+            ("web.example", None),
+        ] {
+            let question = Question::new(zone(name).wire(), 1).expect("a question");
+            assert_eq!(origin(&question, &config).as_deref(), object, "{name}");
+        }
+    }
 }

@@ -127,6 +127,7 @@ async fn explain(flags: &DnsQuery, message: Message) -> anyhow::Result<String> {
     };
     let mut environment = Environment::new(53);
     environment.clusters = Clusters::new(client);
+    environment.logs_queries = false;
     let file = flags
         .conf
         .as_ref()
