@@ -37,7 +37,7 @@ pub struct Store {
     changed: bool,
     /// The serial in `next` was shown before its last change was.
     shares_serial: bool,
-    /// Services of our own that were rendered since [`Store::take_rendered`].
+    /// Services of our own that were rendered since everything was heard of once, and since [`Store::take_rendered`].
     rendered: BTreeSet<Key>,
     ours: Side,
     imported: Side,
@@ -127,7 +127,8 @@ impl Store {
         (ahead || self.next.serial == 0).then_some(now)
     }
 
-    /// Services whose answers may differ from those when this was asked last: the name's first two labels of each.
+    /// Services whose answers may differ from those when this was asked last: the name's first two labels of each. Before
+    /// everything was heard of once, none are told.
     pub fn take_rendered(&mut self) -> Vec<Arc<[u8]>> {
         std::mem::take(&mut self.rendered).into_iter().collect()
     }
@@ -385,7 +386,10 @@ impl Store {
         }
         self.changed = true;
         if !imported {
-            self.rendered.insert(key.clone());
+            // Before everything was heard of, all of it is new.
+            if self.next.synced {
+                self.rendered.insert(key.clone());
+            }
             self.reverse(key, before.as_deref(), entry.as_deref());
             self.outside(key, before.as_deref(), entry.as_deref());
         }
