@@ -110,7 +110,8 @@ pub struct DnsControl {
     pub generation: u32,
     /// Serial of the zones (RFC 1035 section 3.3.13).
     pub serial: U32,
-    /// Names are answered until then: seconds of `CLOCK_MONOTONIC`. Zero leaves all to the server.
+    /// Names are answered until then: seconds of `CLOCK_MONOTONIC`. Zero leaves all to the server; where queries are not
+    /// sent to this node's instance, pods' queries pass it by after this time.
     pub answers_until_secs: u32,
     /// Pods' queries go to this node's own instance until then, afterwards to other endpoints of the Service. Zero where
     /// nobody asked for it: the instance is an endpoint like any other.

@@ -1,5 +1,6 @@
-//! Queries of this node's pods go to its own instance of the cluster's DNS while that answers, and past it while it does
-//! not: at the socket, and on the pod's link for sockets that are not hooked or were connected before.
+//! Queries of this node's pods go to its own instance of the cluster's DNS while that answers, where that is asked for, and
+//! past it while it does not: at the socket, and on the pod's link for sockets that are not hooked or were connected before.
+//! Past it they go too where it had the programs answer names and is gone: it is known before its endpoint is taken away.
 
 use abi::{Backend, DnsControl, Frontend, Scope};
 use zerocopy::network_endian::U16;
@@ -28,8 +29,9 @@ pub fn way<F: Family, T: Shared>(tables: &T, addr: F::Address, port: U16) -> Way
     }
     match local::<F>(control) {
         None => Way::Usual,
-        Some((addr, port)) if tables.dns_answers(control) => Way::Here(addr, port),
-        Some((addr, port)) => Way::Past(addr, port),
+        Some((addr, port)) if !tables.dns_answers(control) => Way::Past(addr, port),
+        Some((addr, port)) if control.local_until_secs != 0 => Way::Here(addr, port),
+        Some(_) => Way::Usual,
     }
 }
 
@@ -114,6 +116,7 @@ mod tests {
                 service_port: 53.into(),
                 local4: LOCAL,
                 local_port: 10_053.into(),
+                local_until_secs: 1,
                 ..DnsControl::default()
             }),
             ..Model::default()
@@ -199,6 +202,32 @@ mod tests {
             let (decision, _) = ask(&model, place, 2001, LOCAL, port);
             assert_eq!(decision, Decision::Pass, "{place:?} {port}");
         }
+    }
+
+    /// It answers names by the programs and is an endpoint like the others, until it is gone.
+    #[test]
+    fn an_instance_that_is_gone_is_passed_by() {
+        let mut model = model();
+        if let Some(control) = &mut model.dns {
+            control.local_until_secs = 0;
+            control.answers_until_secs = 1;
+        }
+        for answers in [true, false] {
+            model.dns_answers.set(answers);
+            let mut here = false;
+            for seed in 0..64_u32 {
+                model.seed.set(seed.wrapping_mul(0x9e37_79b9));
+                let sport = if answers { 4000 } else { 5000 } + seed as u16;
+                let (decision, to) = ask(&model, Place::Pod, sport, SERVICE, 53);
+                assert_eq!(decision, Decision::Rewrite(Kind::New));
+                here |= to == LOCAL;
+            }
+            assert_eq!(here, answers);
+        }
+        // So do sockets that were connected to it.
+        let (decision, to) = ask(&model, Place::Pod, 6000, LOCAL, 10_053);
+        assert_eq!(decision, Decision::Rewrite(Kind::New));
+        assert_ne!(to, LOCAL);
     }
 
     #[test]

@@ -38,7 +38,8 @@ pub trait Shared {
     fn node(&self) -> Option<&NodeConfig>;
     /// Whether our XDP program runs on the device with this interface index.
     fn runs_xdp(&self, ifindex: u32) -> bool;
-    /// What the holder of the DNS zone says, where it ever sent queries to this node's instance.
+    /// What the holder of the DNS zone says, where it ever answered names by the programs or sent queries to this node's
+    /// instance.
     fn local_dns(&self) -> Option<&DnsControl>;
     /// Whether this node's instance answers at this moment.
     fn dns_answers(&self, control: &DnsControl) -> bool;

@@ -175,7 +175,9 @@ impl Mirror {
         let mut inner = self.inner();
         inner.filled = false;
         inner.plan = None;
-        inner.control.answers_until_secs = 0;
+        if inner.control.answers_until_secs != 0 {
+            inner.control.answers_until_secs = OVER;
+        }
         inner.control.answers_reason = reason as u8;
         if inner.control.local_until_secs != 0 {
             inner.control.local_until_secs = OVER;

@@ -57,7 +57,9 @@ pub(crate) fn is_alive() -> bool {
 #[inline(always)]
 pub(crate) fn local<'a>() -> Option<&'a DnsControl> {
     match DNS_CONTROL.get(0) {
-        Some(control) if control.local_until_secs != 0 => Some(control),
+        Some(control) if control.local_until_secs | control.answers_until_secs != 0 => {
+            Some(control)
+        }
         Some(_) | None => None,
     }
 }
@@ -65,7 +67,12 @@ pub(crate) fn local<'a>() -> Option<&'a DnsControl> {
 /// Whether this node's instance answers.
 #[inline(always)]
 pub(crate) fn answers(control: &DnsControl) -> bool {
-    Maps.now_secs() < control.local_until_secs && is_alive()
+    // Where queries are not sent to it, it is known by the names that it has answered here.
+    let until_secs = match control.local_until_secs {
+        0 => control.answers_until_secs,
+        until_secs => until_secs,
+    };
+    Maps.now_secs() < until_secs && is_alive()
 }
 
 /// A packet as a hook has it.

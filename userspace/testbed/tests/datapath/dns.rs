@@ -20,6 +20,11 @@ const SERVICE6: [u8; 16] = [0xfd, 0x10, 0, 0x96, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 const LOCAL_PORT: u16 = 10_053;
 
 fn table(stage: &Stage) -> Result<DnsTable> {
+    table_until(stage, u32::MAX)
+}
+
+/// Names are answered; queries are sent to this node's instance until then.
+fn table_until(stage: &Stage, local_until_secs: u32) -> Result<DnsTable> {
     let mut table = DnsTable::open(&stage.node.bpffs().join("fairlead"))?;
     let answer = DnsAnswer {
         addr4: [10, 96, 0, 1],
@@ -38,7 +43,7 @@ fn table(stage: &Stage) -> Result<DnsTable> {
         local_port: LOCAL_PORT.into(),
         serial: 7.into(),
         answers_until_secs: u32::MAX,
-        local_until_secs: u32::MAX,
+        local_until_secs,
         ..DnsControl::default()
     })?;
     Ok(table)
@@ -268,6 +273,46 @@ mod local {
             drop(table);
         }
         Ok(())
+    }
+
+    /// The instance had names answered by the programs, and is an endpoint like the others until its process is killed:
+    /// nothing is sent to it then, though its endpoint is still there.
+    fn passes_by_what_is_gone(path: Path) -> Result<()> {
+        let mut stage = Stage::set(path)?;
+        let at = |addr: IpAddr| SocketAddr::new(addr, LOCAL_PORT);
+        let (here, there) = (at(NODE4.into()), at(REMOTE4.into()));
+        let _here = stage.node.place()?.serve_udp("local", here)?;
+        let _there = stage.node.outside().place().serve_udp("other", there)?;
+        let target = SocketAddr::new(SERVICE4.into(), 53);
+        stage.balancer()?.put(&[Service {
+            frontends: vec![target],
+            protocol: UDP_PROTOCOL,
+            backends: vec![here, there],
+            affinity_secs: 0,
+        }])?;
+        let ask = |stage: &Stage| -> Result<std::collections::BTreeSet<String>> {
+            (0..24)
+                .map(|_| {
+                    let seen = stage.client().probe(How::UdpConnected, target)?;
+                    seen.backend.with_context(|| format!("{:?}", seen.error))
+                })
+                .collect()
+        };
+        let table = table_until(&stage, 0)?;
+        assert_eq!(ask(&stage)?.len(), 2, "both have their share");
+        drop(table);
+        assert_eq!(ask(&stage)?, ["other".to_owned()].into());
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_gone_at_the_socket() -> Result<()> {
+        passes_by_what_is_gone(Path::Socket)
+    }
+
+    #[test]
+    fn what_is_gone_on_the_pod_link() -> Result<()> {
+        passes_by_what_is_gone(Path::PodLink)
     }
 
     #[test]
