@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use crate::State;
+use crate::aggregation;
 use crate::negotiate::{self, Encoding};
 use crate::query::Query;
 use crate::respond::{self, Answer};
@@ -55,11 +56,12 @@ pub(crate) fn answer(state: &State, path: &str, parts: &Parts, query: &Query) ->
             version,
         )),
         ["apis", group] => found(discovery::legacy_group(&state.registry.rows(), group)),
-        ["apis", group, version] => found(discovery::legacy_resources(
-            &state.registry.rows(),
-            group,
-            version,
-        )),
+        ["apis", group, version] => {
+            match discovery::legacy_resources(&state.registry.rows(), group, version) {
+                None => aggregation::unavailable(state, group, version).unwrap_or_else(not_found),
+                resources => found(resources),
+            }
+        }
         ["openapi", "v2"] => swagger(state, parts),
         ["openapi", "v3"] => {
             respond::value(200, Encoding::Json, &state.documents.index(&state.registry))

@@ -7,6 +7,7 @@
 
 mod access;
 mod admit;
+mod aggregation;
 mod allocate;
 mod audit;
 mod auth;
@@ -397,6 +398,7 @@ impl App {
         upkeep.spawn(upkeep::keep_service(self.0.clone(), local.port()));
         upkeep.spawn(masters::keep(self.0.clone(), local.port()));
         upkeep.spawn(roles::aggregate(self.0.clone()));
+        upkeep.spawn(aggregation::follow(self.0.clone()));
         upkeep.spawn(admit::keep_counts(self.0.clone()));
         upkeep.spawn(namespaces::furnish(self.0.clone()));
         upkeep.spawn(hooks::typing::keep(self.0.clone()));

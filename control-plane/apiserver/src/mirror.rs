@@ -25,6 +25,7 @@ const KEPT: &[(&str, &str)] = &[
     ("", "namespaces"),
     ("", "resourcequotas"),
     ("", "serviceaccounts"),
+    ("apiregistration.k8s.io", "apiservices"),
     (HOOKS, "mutatingadmissionpolicies"),
     (HOOKS, "mutatingadmissionpolicybindings"),
     (HOOKS, "mutatingwebhookconfigurations"),

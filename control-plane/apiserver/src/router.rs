@@ -17,6 +17,7 @@ use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::access;
+use crate::aggregation;
 use crate::audit::{self, Record};
 use crate::auth;
 use crate::carried::Carried;
@@ -225,6 +226,9 @@ async fn resource(
     record: Option<&mut Record>,
 ) -> Result<Answer, Status> {
     let Some(row) = state.registry.find(at.group, at.version, at.resource) else {
+        if let Some(answer) = aggregation::unavailable(&state, at.group, at.version) {
+            return Ok(answer);
+        }
         let rows = state.registry.rows();
         let known = rows
             .iter()

@@ -24,6 +24,7 @@ async fn with_policy(dir: &Path, rules: &str) -> Server {
             path: dir.join("audit.log"),
             ..LogConfig::default()
         }),
+        webhook_file: None,
     };
     Server::with(Arc::new(Memory::new()), |config| config.audit = audit).await
 }
@@ -176,7 +177,7 @@ async fn a_wrong_policy_ends_the_start() {
     let config = apiserver::Config {
         audit: AuditConfig {
             policy_file: Some(policy),
-            log: None,
+            ..AuditConfig::default()
         },
         ..support::config(dir.path())
     };
@@ -186,4 +187,45 @@ async fn a_wrong_policy_ends_the_start() {
         error.contains("policy.yaml: line 4: there is no level \"All\""),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn events_are_sent_to_a_webhook() {
+    let dir = tempfile::tempdir().unwrap();
+    let hook = support::hook::Hook::start(&[], |_, _| (200, json!({}))).await;
+    let kubeconfig = json!({
+        "clusters": [{"name": "a", "cluster": {
+            "server": format!("https://{}/events", hook.address), "certificate-authority-data": hook.ca_bundle,
+        }}],
+    });
+    let (policy, file) = (
+        dir.path().join("policy.yaml"),
+        dir.path().join("webhook.yaml"),
+    );
+    std::fs::write(&file, kubeconfig.to_string()).unwrap();
+    let text = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata, nonResourceURLs: [/version]}]\n";
+    std::fs::write(&policy, text).unwrap();
+    let audit = AuditConfig {
+        policy_file: Some(policy),
+        log: None,
+        webhook_file: Some(file),
+    };
+    let server = Server::with(Arc::new(Memory::new()), |config| config.audit = audit).await;
+    server.get("/version").await.ok();
+    let mut sent = Vec::new();
+    for _ in 0..1000 {
+        sent = hook.asked.lock().unwrap().clone();
+        if !sent.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(sent[0]["kind"], "EventList", "{sent:?}");
+    let stages: Vec<&Value> = sent[0]["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| &it["stage"])
+        .collect();
+    assert_eq!(stages, ["RequestReceived", "ResponseComplete"]);
 }

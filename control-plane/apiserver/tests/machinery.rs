@@ -202,3 +202,39 @@ async fn bodies_in_json() {
         "{refused}"
     );
 }
+
+#[tokio::test]
+async fn groups_that_somebody_else_should_answer_for() {
+    let server = Server::new().await;
+    let services = "/apis/apiregistration.k8s.io/v1/apiservices";
+    let there = json!({
+        "metadata": {"name": "v1.agg.x"},
+        "spec": {
+            "group": "agg.x", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 100,
+            "service": {"namespace": "a", "name": "b"}, "insecureSkipTLSVerify": true,
+        },
+    });
+    server.post(services, &there).await.ok();
+    for path in [
+        "/apis/agg.x/v1",
+        "/apis/agg.x/v1/things",
+        "/apis/agg.x/v1/namespaces/a/things/b",
+    ] {
+        let reply = server.get(path).await;
+        assert_eq!(
+            (reply.code, reply.body.as_slice()),
+            (503, &b"service unavailable\n"[..]),
+            "{path}"
+        );
+    }
+    assert_eq!(server.get("/apis/agg.x/v2").await.code, 404);
+}
+
+#[tokio::test]
+async fn a_binding_names_its_pod() {
+    let server = Server::new().await;
+    let path = "/api/v1/namespaces/default/pods/p/binding";
+    let binding = json!({"target": {"kind": "Node", "name": "n"}});
+    let refused = server.post(path, &binding).await.refused(400);
+    assert_eq!(refused, "name in URL does not match name in Binding object");
+}

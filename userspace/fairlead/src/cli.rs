@@ -226,9 +226,11 @@ pub(crate) struct AuditFlags {
     /// Where they are recorded, an event a line; - for standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) audit_log_path: Option<PathBuf>,
+    /// Whom they are sent to as well: a kubeconfig that names the server
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_webhook_config_file: Option<PathBuf>,
     /// How events are written
     #[arg(long, value_name = "FORMAT", default_value = "json", value_parser = ["json"])]
-    #[expect(dead_code, reason = "there is one")]
     pub(crate) audit_log_format: String,
     /// Megabytes after which the file is set aside and a new one begun; 0: 100
     #[arg(long, value_name = "N", default_value_t = 0)]

@@ -5,6 +5,7 @@
 mod event;
 mod log;
 mod policy;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ use event::{Fields, Head, ObjectRef};
 use log::Log;
 pub use log::LogConfig;
 use policy::{About, Decided, Level, Policy, Stage};
+use webhook::Webhook;
 
 /// The header that says under which name a request is recorded.
 pub(crate) const ID: &str = "audit-id";
@@ -44,14 +46,17 @@ const ANSWER_MAX: u64 = 10 << 20;
 pub struct AuditConfig {
     /// A Policy of `audit.k8s.io/v1`. Nothing is recorded without one.
     pub policy_file: Option<PathBuf>,
-    /// Where the events go. None are recorded without it.
+    /// Where the events go. None are recorded without it and without a webhook.
     pub log: Option<LogConfig>,
+    /// Where they are sent as well or instead: a kubeconfig that names the server.
+    pub webhook_file: Option<PathBuf>,
 }
 
 /// See the module.
 pub(crate) struct Audit {
     policy: Policy,
-    log: Log,
+    log: Option<Log>,
+    webhook: Option<Webhook>,
 }
 
 /// The address at the other end of a request's connection, in the request's extensions.
@@ -62,22 +67,32 @@ impl Audit {
     /// `None` where nothing is to be recorded.
     pub(crate) fn new(config: &AuditConfig) -> Result<Option<Arc<Self>>, Error> {
         let policy = config.policy_file.as_deref().map(Policy::read);
-        match (policy.transpose()?, &config.log) {
-            (Some(policy), Some(log)) => {
-                let log = Log::open(log)?;
-                Ok(Some(Arc::new(Audit { policy, log })))
-            }
-            (None, Some(_)) => {
+        let goes_nowhere = config.log.is_none() && config.webhook_file.is_none();
+        let Some(policy) = policy.transpose()?.filter(|_| !goes_nowhere) else {
+            if !goes_nowhere {
                 tracing::warn!("an audit log without an audit policy: nothing will be recorded");
-                Ok(None)
             }
-            (_, None) => Ok(None),
-        }
+            return Ok(None);
+        };
+        Ok(Some(Arc::new(Audit {
+            policy,
+            log: config.log.as_ref().map(Log::open).transpose()?,
+            webhook: config
+                .webhook_file
+                .as_deref()
+                .map(Webhook::new)
+                .transpose()?,
+        })))
     }
 
     /// Resolves once everything that was recorded is written, or after some seconds.
     pub(crate) async fn flush(&self) {
-        self.log.flush().await;
+        if let Some(log) = &self.log {
+            log.flush().await;
+        }
+        if let Some(webhook) = &self.webhook {
+            webhook.flush().await;
+        }
     }
 }
 
@@ -354,8 +369,12 @@ impl Record {
     }
 
     async fn tell(&self, stage: Stage) {
-        if let Some(line) = self.line(stage) {
-            self.audit.log.write(line).await;
+        let Some(line) = self.line(stage) else { return };
+        if let Some(webhook) = &self.audit.webhook {
+            webhook.push(line.clone());
+        }
+        if let Some(log) = &self.audit.log {
+            log.write(line).await;
         }
     }
 }
@@ -365,8 +384,14 @@ struct End(Box<Record>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        if let Some(line) = self.0.line(Stage::ResponseComplete) {
-            self.0.audit.log.write_now(line);
+        let Some(line) = self.0.line(Stage::ResponseComplete) else {
+            return;
+        };
+        if let Some(webhook) = &self.0.audit.webhook {
+            webhook.push(line.clone());
+        }
+        if let Some(log) = &self.0.audit.log {
+            log.write_now(line);
         }
     }
 }

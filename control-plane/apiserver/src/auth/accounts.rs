@@ -172,7 +172,9 @@ pub(crate) async fn verify(
     let name = text(account, &["name"]);
     let sub = format!("system:serviceaccount:{namespace}:{name}");
     if text(&claims, &["sub"]) != sub || name.is_empty() || namespace.is_empty() {
-        return Err("service account name or namespace is missing or does not match the subject".into());
+        return Err(
+            "service account name or namespace is missing or does not match the subject".into(),
+        );
     }
     still_there(state, "serviceaccounts", namespace, account, now).await?;
     let mut user = User {

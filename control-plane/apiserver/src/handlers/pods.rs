@@ -26,7 +26,7 @@ pub(crate) async fn bind(call: &Call) -> Result<Answer, Status> {
     let name = if call.name.is_empty() {
         sent.to_owned()
     } else {
-        if !sent.is_empty() && sent != call.name {
+        if sent != call.name {
             return Err(Status::bad_request(
                 "name in URL does not match name in Binding object",
             ));

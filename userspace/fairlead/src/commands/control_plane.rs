@@ -114,6 +114,7 @@ fn audit(flags: &AuditFlags) -> apiserver::AuditConfig {
     apiserver::AuditConfig {
         policy_file: flags.audit_policy_file.clone(),
         log: flags.audit_log_path.as_ref().map(log),
+        webhook_file: flags.audit_webhook_config_file.clone(),
     }
 }
 
