@@ -300,6 +300,7 @@ async fn resource(
         app: state,
         user,
         warnings: warnings.clone(),
+        notes: record.as_ref().and_then(|record| record.notes()),
         row,
         namespace,
         name,

@@ -229,3 +229,45 @@ async fn events_are_sent_to_a_webhook() {
         .collect();
     assert_eq!(stages, ["RequestReceived", "ResponseComplete"]);
 }
+
+#[tokio::test]
+async fn policies_speak_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = with_policy(dir.path(), "rules: [{level: Metadata}]\n").await;
+    let group = "/apis/admissionregistration.k8s.io/v1";
+    let policy = json!({
+        "metadata": {"name": "p"},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"],
+            }]},
+            "validations": [{"expression": "object.metadata.name != 'bad'", "message": "not so"}],
+            "auditAnnotations": [{"key": "name", "valueExpression": "'it is ' + object.metadata.name"}],
+        },
+    });
+    let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Audit"]}});
+    server
+        .post(&format!("{group}/validatingadmissionpolicies"), &policy)
+        .await
+        .ok();
+    server
+        .post(
+            &format!("{group}/validatingadmissionpolicybindings"),
+            &binding,
+        )
+        .await
+        .ok();
+    let map = json!({"metadata": {"name": "bad"}}).to_string();
+    server
+        .send("POST", MAPS, &[JSON, ("audit-id", "a")], map)
+        .await
+        .ok();
+    let found = events(dir.path(), "a", "ResponseComplete").await;
+    let said = &found.last().unwrap()["annotations"];
+    assert_eq!(said["p/name"], "it is bad");
+    let failure = r#"[{"message":"not so","policy":"p","binding":"b","expressionIndex":0,"validationActions":["Audit"]}]"#;
+    assert_eq!(
+        said["validation.policy.admission.k8s.io/validation_failure"],
+        failure
+    );
+}

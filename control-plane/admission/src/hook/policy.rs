@@ -2,6 +2,7 @@
 
 use api::status::{Cause, Status};
 use api::value::{at, list, text};
+use cel::value::Value as Cel;
 use serde_json::Value;
 
 use super::conditions;
@@ -15,6 +16,17 @@ pub struct Denial {
     pub message: String,
     /// `Invalid`, `Forbidden`, `Unauthorized` or `RequestEntityTooLarge`.
     pub reason: String,
+    /// Which of the policy's validations.
+    pub index: usize,
+}
+
+/// What a policy says of a request.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Judgement {
+    /// What it has against the request.
+    pub denials: Vec<Denial>,
+    /// What it wants in the audit log, by the key in the policy.
+    pub annotations: Vec<(String, String)>,
 }
 
 impl Denial {
@@ -24,18 +36,23 @@ impl Denial {
         (on_failure == OnFailure::Fail).then(|| Denial {
             message: why,
             reason: String::new(),
+            index: 0,
         })
     }
 }
 
-/// What a policy has against the request.
-pub fn denials(policy: &Value, inputs: &Inputs<'_>) -> Vec<Denial> {
+/// What a policy says of the request.
+pub fn judge(policy: &Value, inputs: &Inputs<'_>) -> Judgement {
+    let mut judgement = Judgement::default();
     let spec = at(policy, &["spec"]);
     let mut vocabulary = Vocabulary::of_policy(at(spec, &["paramKind"]).is_object());
     match conditions::hold(list(spec, &["matchConditions"]), &vocabulary, inputs) {
         Ok(true) => {}
-        Ok(false) => return Vec::new(),
-        Err(why) => return Denial::of_failure(policy, why).into_iter().collect(),
+        Ok(false) => return judgement,
+        Err(why) => {
+            judgement.denials.extend(Denial::of_failure(policy, why));
+            return judgement;
+        }
     }
     let (variables, validations) = (list(spec, &["variables"]), list(spec, &["validations"]));
     let mut defined = Vec::new();
@@ -58,16 +75,24 @@ pub fn denials(policy: &Value, inputs: &Inputs<'_>) -> Vec<Denial> {
     for (variable, compiled) in variables.iter().zip(&defined) {
         scope.define(text(variable, &["name"]), compiled);
     }
-    let mut denials = Vec::new();
+    let denials = &mut judgement.denials;
     for (annotation, compiled) in annotations.iter().zip(&annotated) {
-        // There is no audit log to publish it in; what fails counts as it does elsewhere.
-        if let Err(why) = scope.value(compiled) {
-            let source = text(annotation, &["valueExpression"]).trim();
-            let why = format!("valueExpression '{source}' resulted in error: {why}");
-            denials.extend(Denial::of_failure(policy, why));
+        match scope.value(compiled) {
+            Ok(Cel::String(said)) if !said.trim().is_empty() => {
+                let key = text(annotation, &["key"]).to_owned();
+                judgement.annotations.push((key, said.trim().to_owned()));
+            }
+            // What is null or empty is not published.
+            Ok(_) => {}
+            Err(why) => {
+                let source = text(annotation, &["valueExpression"]).trim();
+                let why = format!("valueExpression '{source}' resulted in error: {why}");
+                denials.extend(Denial::of_failure(policy, why));
+            }
         }
     }
-    for ((validation, rule), message) in validations.iter().zip(&rules).zip(&messages) {
+    let all = validations.iter().zip(&rules).zip(&messages);
+    for (index, ((validation, rule), message)) in all.enumerate() {
         let expression = text(validation, &["expression"]).trim();
         match scope.holds(rule) {
             Ok(true) => {}
@@ -81,15 +106,17 @@ pub fn denials(policy: &Value, inputs: &Inputs<'_>) -> Vec<Denial> {
                         message => message.to_owned(),
                     }),
                     reason: text(validation, &["reason"]).to_owned(),
+                    index,
                 });
             }
-            Err(why) => denials.extend(Denial::of_failure(
-                policy,
-                format!("expression '{expression}' resulted in error: {why}"),
-            )),
+            Err(why) => {
+                let why = format!("expression '{expression}' resulted in error: {why}");
+                let denial = Denial::of_failure(policy, why);
+                denials.extend(denial.map(|denial| Denial { index, ..denial }));
+            }
         }
     }
-    denials
+    judgement
 }
 
 /// The refusal in Kubernetes' words.
@@ -112,6 +139,31 @@ pub fn refusal(request: &Request<'_>, policy: &str, binding: &str, denial: &Deni
         });
     }
     status
+}
+
+/// The annotation of the audit log, key and value, for a denial that a binding wants there.
+pub fn annotation(
+    policy: &str,
+    binding: &str,
+    actions: &[Value],
+    denial: &Denial,
+) -> (String, String) {
+    let text = |text: &str| Value::from(text);
+    // Written by hand, for Kubernetes' order of keys.
+    let said = format!(
+        "[{{\"message\":{},\"policy\":{},\"binding\":{},\"expressionIndex\":{},\"validationActions\":{}}}]",
+        text(&denial.message),
+        text(policy),
+        text(binding),
+        denial.index,
+        Value::from(actions)
+    );
+    let escaped = said
+        .replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026");
+    let key = "validation.policy.admission.k8s.io/validation_failure";
+    (key.to_owned(), escaped)
 }
 
 /// What the client is warned with.
@@ -158,7 +210,8 @@ mod tests {
             namespace: &namespace,
             authority: &Nobody,
         };
-        denials(&policy, &inputs)
+        judge(&policy, &inputs)
+            .denials
             .into_iter()
             .map(|denial| {
                 format!("{} {}", denial.reason, denial.message)
@@ -196,6 +249,34 @@ mod tests {
         for (spec, params, expected) in cases {
             assert_eq!(said(&spec, &object, &params), expected, "{spec}");
         }
+    }
+
+    #[test]
+    fn what_the_audit_log_is_told() {
+        let inputs = Inputs {
+            object: &json!({"n": 7}),
+            old: &Value::Null,
+            request: &Value::Null,
+            params: &Value::Null,
+            namespace: &Value::Null,
+            authority: &Nobody,
+        };
+        let policy = json!({"spec": {
+            "validations": [{"expression": "true"}, {"expression": "object.n <= 5"}],
+            "auditAnnotations": [
+                {"key": "a", "valueExpression": "'n is ' + string(object.n)"},
+                {"key": "b", "valueExpression": "null"},
+            ],
+        }});
+        let judged = judge(&policy, &inputs);
+        assert_eq!(judged.annotations, [("a".to_owned(), "n is 7".to_owned())]);
+        let actions = [json!("Warn"), json!("Audit")];
+        let (_, said) = annotation("p", "b", &actions, &judged.denials[0]);
+        assert_eq!(
+            said,
+            "[{\"message\":\"failed expression: object.n \\u003c= 5\",\"policy\":\"p\",\"binding\":\"b\",\
+             \"expressionIndex\":1,\"validationActions\":[\"Warn\",\"Audit\"]}]"
+        );
     }
 
     #[test]

@@ -100,7 +100,7 @@ struct Event<'a> {
     request_received_timestamp: String,
     stage_timestamp: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    annotations: &'a BTreeMap<&'static str, String>,
+    annotations: &'a BTreeMap<String, String>,
 }
 
 /// When and under which name.
@@ -115,9 +115,9 @@ pub(super) struct Head<'a> {
 pub(super) fn line(
     head: &Head<'_>,
     fields: &Fields,
-    annotations: &BTreeMap<&'static str, String>,
+    annotations: &BTreeMap<String, String>,
 ) -> Vec<u8> {
-    let written = |fields: &Fields, annotations: &BTreeMap<&'static str, String>| {
+    let written = |fields: &Fields, annotations: &BTreeMap<String, String>| {
         let event = Event {
             kind: "Event",
             api_version: "audit.k8s.io/v1",
@@ -144,7 +144,7 @@ pub(super) fn line(
         ..fields.clone()
     };
     let mut annotations = annotations.clone();
-    annotations.insert(TRUNCATED, "true".to_owned());
+    annotations.insert(TRUNCATED.to_owned(), "true".to_owned());
     written(&fields, &annotations)
 }
 
@@ -250,7 +250,10 @@ mod tests {
             stage: Stage::ResponseComplete,
             received: time::macros::datetime!(2026-01-02 03:04:05.678 UTC),
         };
-        let annotations = BTreeMap::from([("authorization.k8s.io/decision", "allow".to_owned())]);
+        let annotations = BTreeMap::from([(
+            "authorization.k8s.io/decision".to_owned(),
+            "allow".to_owned(),
+        )]);
         let line = line(&head, &fields, &annotations);
         let line = String::from_utf8(line).unwrap();
         let begin = "{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"level\":\"Metadata\",\"auditID\":\"i\",\

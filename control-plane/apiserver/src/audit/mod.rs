@@ -10,7 +10,7 @@ mod webhook;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use authorization::User;
 use axum::body::{Body, HttpBody as _};
@@ -117,6 +117,9 @@ pub(crate) fn shown(id: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(id.get(..ID_MAX).unwrap_or(id)).ok()
 }
 
+/// What those who look at a request have to say of it, by key.
+pub(crate) type Notes = Arc<Mutex<BTreeMap<String, String>>>;
+
 /// A request on its way, as far as it is recorded.
 pub(crate) struct Record {
     audit: Arc<Audit>,
@@ -125,7 +128,7 @@ pub(crate) struct Record {
     /// `None` until it is known who asks, and where the policy has no interest in the request.
     decided: Option<Decided>,
     fields: Fields,
-    annotations: BTreeMap<&'static str, String>,
+    annotations: Notes,
     /// Whether its answer takes as long as the client likes.
     long_running: bool,
 }
@@ -138,7 +141,7 @@ impl Record {
             received: OffsetDateTime::now_utc(),
             decided: None,
             fields: Fields::default(),
-            annotations: BTreeMap::new(),
+            annotations: Notes::default(),
             long_running,
         }
     }
@@ -239,10 +242,22 @@ impl Record {
     pub(crate) fn judged(&mut self, allowed: bool, reason: &str) {
         if self.decided.is_some() {
             let decision = if allowed { "allow" } else { "forbid" };
-            let mut note = |key, text: &str| self.annotations.insert(key, text.to_owned());
-            note("authorization.k8s.io/decision", decision);
-            note("authorization.k8s.io/reason", reason);
+            self.note("authorization.k8s.io/decision", decision);
+            self.note("authorization.k8s.io/reason", reason);
         }
+    }
+
+    fn note(&self, key: &str, text: &str) {
+        let mut notes = self
+            .annotations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        notes.insert(key.to_owned(), text.to_owned());
+    }
+
+    /// Where others say something of the request; `None` where nobody wants to know.
+    pub(crate) fn notes(&self) -> Option<Notes> {
+        self.decided.map(|_| self.annotations.clone())
     }
 
     /// What was sent.
@@ -320,8 +335,7 @@ impl Record {
                 Answer::from_parts(parts, Body::from(body))
             }
             None if recorded => {
-                self.annotations
-                    .insert("audit.k8s.io/truncated", "true".to_owned());
+                self.note("audit.k8s.io/truncated", "true");
                 answer
             }
             _ => answer,
@@ -365,7 +379,11 @@ impl Record {
             stage,
             received: self.received,
         };
-        Some(event::line(&head, &self.fields, &self.annotations))
+        let notes = self
+            .annotations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Some(event::line(&head, &self.fields, &notes))
     }
 
     async fn tell(&self, stage: Stage) {

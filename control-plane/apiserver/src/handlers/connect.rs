@@ -100,6 +100,7 @@ fn call(ask: &Ask<'_>, parts: &Parts) -> Call {
         app: ask.state.clone(),
         user: ask.user.clone(),
         warnings: Arc::default(),
+        notes: None,
         row: ask.row,
         namespace: ask.namespace.to_owned(),
         name: ask.name.to_owned(),

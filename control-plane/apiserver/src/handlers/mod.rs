@@ -26,6 +26,7 @@ use http::{HeaderMap, Method};
 use storage::{Range, Revision};
 
 use crate::State;
+use crate::audit::Notes;
 use crate::negotiate::Accepted;
 use crate::query::Query;
 use crate::respond::Answer;
@@ -37,6 +38,8 @@ pub(crate) struct Call {
     pub(crate) user: Arc<User>,
     /// What the client should hear besides the answer.
     pub(crate) warnings: Arc<Mutex<Vec<String>>>,
+    /// What the audit log is to say of the request; `None` where it is not recorded.
+    pub(crate) notes: Option<Notes>,
     pub(crate) row: &'static Resource,
     /// Empty: all namespaces, or the resource has none.
     pub(crate) namespace: String,
@@ -70,6 +73,7 @@ impl Call {
             app: self.app.clone(),
             user: self.user.clone(),
             warnings: self.warnings.clone(),
+            notes: self.notes.clone(),
             row: self.row,
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -94,6 +98,16 @@ impl Call {
             if !told.contains(&warning) {
                 told.push(warning);
             }
+        }
+    }
+
+    /// Has the audit log say this of the request. What is there under the key already stays, as in Kubernetes.
+    pub(crate) fn note(&self, key: String, said: String) {
+        if let Some(notes) = &self.notes {
+            let mut notes = notes
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+            notes.entry(key).or_insert(said);
         }
     }
 

@@ -42,10 +42,10 @@ pub(super) async fn validate(
             context.converted(old, bound.form),
         );
         let rights = Rights::of(request, mirror);
-        let denials = match &bound.parameters {
-            Ok(sets) => sets
-                .iter()
-                .flat_map(|params| {
+        let mut denials = Vec::new();
+        match &bound.parameters {
+            Ok(sets) => {
+                for params in sets {
                     let inputs = Inputs {
                         object: &object,
                         old: &old,
@@ -54,13 +54,16 @@ pub(super) async fn validate(
                         namespace: namespace.as_deref().unwrap_or(&Value::Null),
                         authority: &rights,
                     };
-                    policy::denials(&bound.policy, &inputs)
-                })
-                .collect(),
-            Err(why) => Denial::of_failure(&bound.policy, why.clone())
-                .into_iter()
-                .collect(),
-        };
+                    let judged = policy::judge(&bound.policy, &inputs);
+                    denials.extend(judged.denials);
+                    for (key, said) in judged.annotations {
+                        let (policy_name, _) = bound.names();
+                        context.call.note(format!("{policy_name}/{key}"), said);
+                    }
+                }
+            }
+            Err(why) => denials.extend(Denial::of_failure(&bound.policy, why.clone())),
+        }
         refusal = refusal.or(act(context.call, &request, &bound, denials));
     }
     refusal.map_or(Ok(()), Err)
@@ -71,7 +74,8 @@ fn act(call: &Call, request: &Request<'_>, bound: &Bound, denials: Vec<Denial>) 
     let (policy_name, binding_name) = bound.names();
     let mut refusal = None;
     for denial in denials {
-        for action in list(&bound.binding, &["spec", "validationActions"]) {
+        let actions = list(&bound.binding, &["spec", "validationActions"]);
+        for action in actions {
             match action.as_str() {
                 Some("Deny") if refusal.is_none() => {
                     refusal = Some(policy::refusal(request, policy_name, binding_name, &denial));
@@ -79,12 +83,11 @@ fn act(call: &Call, request: &Request<'_>, bound: &Bound, denials: Vec<Denial>) 
                 Some("Warn") => {
                     call.warn(vec![policy::warning(policy_name, binding_name, &denial)]);
                 }
-                Some("Audit") => tracing::info!(
-                    policy = policy_name,
-                    binding = binding_name,
-                    message = denial.message,
-                    "a request does not meet a policy"
-                ),
+                Some("Audit") => {
+                    let (key, said) =
+                        policy::annotation(policy_name, binding_name, actions, &denial);
+                    call.note(key, said);
+                }
                 _ => {}
             }
         }
