@@ -69,3 +69,41 @@ fn classes_of_the_system_stay() {
     );
     assert!(deletion.check(classes, &named("mine")).is_ok());
 }
+
+#[test]
+fn the_state_of_a_claim_fits_the_claim() {
+    let claims = table::find("resource.k8s.io", "v1", "resourceclaims").unwrap();
+    let check = claims.validate_status.unwrap();
+    let given = serde_json::json!({"devices": {"results": [{"request": "r", "driver": "d.x", "pool": "p", "device": "a"}]}});
+    let user = serde_json::json!({"resource": "pods", "name": "p", "uid": "1"});
+    let unknown = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
+    for (status, wanted) in [
+        (
+            serde_json::json!({"allocation": given, "reservedFor": [user]}),
+            String::new(),
+        ),
+        (
+            serde_json::json!({"reservedFor": [user]}),
+            "status.reservedFor: Forbidden: may not be specified when `allocated` is not set"
+                .to_owned(),
+        ),
+        (
+            serde_json::json!({"allocation": {"devices": {"results": [{"request": "z", "driver": "d.x", "pool": "p", "device": "a"}]}}}),
+            format!(
+                "status.allocation.devices.results[0].request: Invalid value: \"z\": {unknown}"
+            ),
+        ),
+        (
+            serde_json::json!({"allocation": given, "devices": [{"driver": "d.x", "pool": "p", "device": "b"}]}),
+            "status.devices[0]: Invalid value: \"d.x/p/b\": must be an allocated device in the claim"
+                .to_owned(),
+        ),
+    ] {
+        let claim = serde_json::json!({"spec": {"devices": {"requests": [{"name": "r"}]}}, "status": status});
+        let found: Vec<String> = check(&claim, &Value::Null)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(found.join("\n"), wanted, "{status}");
+    }
+}

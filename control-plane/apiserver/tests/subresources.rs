@@ -119,7 +119,7 @@ async fn certificate_requests_are_approved_and_signed() {
     let approved = server.put(&format!("{one}/approval"), &approved).await.ok();
     assert_eq!(approved["status"]["conditions"][0]["type"], "Approved");
     assert_eq!(approved["spec"]["signerName"], "example.com/e2e");
-    let certificate = json!({"status": {"certificate": "TUE9PQ=="}});
+    let certificate = json!({"status": {"certificate": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1BPT0KLS0tLS1FTkQgQ0VSVElGSUNBVEUtLS0tLQo="}});
     server
         .patch(&format!("{one}/approval"), "merge", &certificate)
         .await;

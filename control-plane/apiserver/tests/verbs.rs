@@ -400,12 +400,9 @@ async fn preconditions_hold() {
             )
             .await
     };
-    assert!(
-        delete(json!({"uid": "other"}))
-            .await
-            .refused(409)
-            .contains("on ConfigMap \"a\": the UID in the precondition (other) does not match the UID in record (")
-    );
+    assert!(delete(json!({"uid": "other"})).await.refused(409).contains(
+        "on ConfigMap \"a\": the UID in the precondition (other) does not match the UID in record ("
+    ));
     assert!(
         delete(json!({"resourceVersion": "1"}))
             .await

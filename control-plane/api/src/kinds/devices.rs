@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{immutable, named_cells};
+use super::{device_claims, device_slices, immutable, named_cells};
 use crate::field::FieldError;
 use crate::meta;
 use crate::names;
@@ -32,8 +32,8 @@ pub(crate) static DEVICE_CLASSES: Resource = Resource {
     default: |object| {
         value::object_mut(object, "spec");
     },
-    validate: |object| bad_selectors("spec.selectors", at(object, &["spec", "selectors"])),
-    validate_update: |new, _| bad_selectors("spec.selectors", at(new, &["spec", "selectors"])),
+    validate: validate_device_class,
+    validate_update: |new, _| validate_device_class(new),
     ..DEVICES
 };
 
@@ -59,11 +59,8 @@ pub(crate) static RESOURCE_CLAIMS: Resource = Resource {
     },
     prepare_create: |object| value::set(object, "status", json!({})),
     validate: |object| bad_claim("spec", at(object, &["spec"])),
-    validate_update: |new, old| {
-        let mut wrong: Vec<FieldError> = immutable(new, old, &["spec"]).into_iter().collect();
-        wrong.extend(bad_claim("spec", at(new, &["spec"])));
-        wrong
-    },
+    validate_update: |new, old| immutable(new, old, &["spec"]).into_iter().collect(),
+    validate_status: Some(device_claims::bad_status),
     ..DEVICES
 };
 
@@ -84,11 +81,7 @@ pub(crate) static RESOURCE_CLAIM_TEMPLATES: Resource = Resource {
         }
     },
     validate: |object| bad_claim("spec.spec", at(object, &["spec", "spec"])),
-    validate_update: |new, old| {
-        let mut wrong: Vec<FieldError> = immutable(new, old, &["spec"]).into_iter().collect();
-        wrong.extend(bad_claim("spec.spec", at(new, &["spec", "spec"])));
-        wrong
-    },
+    validate_update: |new, old| immutable(new, old, &["spec"]).into_iter().collect(),
     ..DEVICES
 };
 
@@ -247,6 +240,34 @@ fn bad_claim(field: &str, spec: &Value) -> Vec<FieldError> {
             ));
         }
     }
+    wrong.extend(device_claims::bad_terms(field, spec));
+    wrong
+}
+
+fn validate_device_class(object: &Value) -> Vec<FieldError> {
+    let spec = at(object, &["spec"]);
+    let mut wrong = bad_selectors("spec.selectors", at(spec, &["selectors"]));
+    let config = list(spec, &["config"]);
+    if config.len() > device_claims::LIST_MAX {
+        let max = device_claims::LIST_MAX;
+        wrong.push(FieldError::too_many("spec.config", config.len(), max));
+        return wrong;
+    }
+    for (i, one) in config.iter().enumerate() {
+        wrong.extend(device_claims::bad_config(&format!("spec.config[{i}]"), one));
+    }
+    if let Some(name) = at(spec, &["extendedResourceName"]).as_str() {
+        let own = !name.contains('/') || name.contains("kubernetes.io/");
+        let prefixed = format!("requests.{name}");
+        if own || name.starts_with("requests.") || !names::qualified_name(&prefixed).is_empty() {
+            let why = "must be a valid extended resource name";
+            wrong.push(FieldError::invalid_text(
+                "spec.extendedResourceName",
+                name,
+                why,
+            ));
+        }
+    }
     wrong
 }
 
@@ -294,6 +315,10 @@ fn bad_request(path: &str, request: &Value) -> Vec<FieldError> {
             &["All", "ExactCount"],
         )),
     }
+    wrong.extend(device_claims::bad_tolerations(
+        &format!("{path}.tolerations"),
+        list(request, &["tolerations"]),
+    ));
     wrong
 }
 
@@ -379,6 +404,10 @@ fn validate_slice(object: &Value) -> Vec<FieldError> {
         if !seen.insert(name) {
             wrong.push(FieldError::duplicate(field, crate::field::quoted(name)));
         }
+        wrong.extend(device_slices::bad_device(
+            &format!("spec.devices[{i}]"),
+            device,
+        ));
     }
     wrong
 }

@@ -58,6 +58,7 @@ pub(crate) static INGRESSES: Resource = Resource {
         wrong
     },
     validate_update: |new, _| validate(new),
+    warnings: super::warnings::of_ingress,
     ..BASE
 };
 

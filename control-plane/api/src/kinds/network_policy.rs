@@ -54,6 +54,7 @@ pub(crate) static NETWORK_POLICIES: Resource = Resource {
     },
     validate,
     validate_update: |new, _| validate(new),
+    warnings: super::warnings::of_network_policy,
     ..BASE
 };
 

@@ -34,6 +34,7 @@ pub(crate) static NODES: Resource = Resource {
     default,
     validate,
     validate_update,
+    warnings: super::warnings::of_node,
     ..BASE
 };
 

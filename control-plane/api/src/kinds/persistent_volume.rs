@@ -89,6 +89,7 @@ pub(crate) static PERSISTENT_VOLUMES: Resource = Resource {
         }
         wrong
     },
+    warnings: super::warnings::of_volume,
     ..BASE
 };
 

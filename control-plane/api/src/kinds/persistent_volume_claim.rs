@@ -61,6 +61,7 @@ pub(crate) static PERSISTENT_VOLUME_CLAIMS: Resource = Resource {
     prepare_create: |object| value::set(object, "status", json!({"phase": "Pending"})),
     validate,
     validate_update,
+    warnings: super::warnings::of_claim,
     ..BASE
 };
 

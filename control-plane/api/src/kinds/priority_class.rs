@@ -138,6 +138,7 @@ pub(crate) static RUNTIME_CLASSES: Resource = Resource {
         wrong.extend(bad_tolerations(new));
         wrong
     },
+    warnings: super::warnings::of_runtime_class,
     ..BASE
 };
 

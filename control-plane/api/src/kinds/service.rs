@@ -48,6 +48,7 @@ pub(crate) static SERVICES: Resource = Resource {
     prepare_update,
     validate,
     validate_update,
+    warnings: super::warnings::of_service,
     ..BASE
 };
 

@@ -22,5 +22,6 @@ pub(crate) static SERVICE_ACCOUNTS: Resource = Resource {
             age(at(object, &["metadata", "creationTimestamp"]), now).into(),
         ]
     },
+    warnings: super::warnings::of_account,
     ..BASE
 };

@@ -72,6 +72,7 @@ pub(crate) static STORAGE_CLASSES: Resource = Resource {
         wrong.extend(immutable(new, old, &["volumeBindingMode"]));
         wrong
     },
+    warnings: super::warnings::of_class,
     ..STORAGE
 };
 

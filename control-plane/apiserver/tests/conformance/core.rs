@@ -105,7 +105,7 @@ async fn immutable() {
         let path = format!("{collection}/immutable");
         let value = |text: &str| {
             if plural == "secrets" {
-                json!({"k": format!("{text}==")})
+                json!({"k": format!("{text}aa")})
             } else {
                 json!({"k": text})
             }
