@@ -154,6 +154,8 @@ pub struct Resource {
     pub validate_update: fn(&Value, &Value) -> Vec<FieldError>,
     /// Why an object is never deleted, where it is one that the cluster needs.
     pub keeps: fn(&Value) -> Option<&'static str>,
+    /// Clears and sets what a writer of the status has no say in.
+    pub prepare_status: fn(&mut Value, &Value),
     /// What a writer of a good object should hear: `old` is `None` for a new one. Asked after validation; subresources
     /// are not asked about.
     pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
@@ -387,6 +389,7 @@ pub const BASE: Resource = Resource {
     validate: |_| Vec::new(),
     validate_update: |_, _| Vec::new(),
     keeps: |_| None,
+    prepare_status: |_, _| {},
     warnings: |_, _| Vec::new(),
     deprecation: "",
     validate_status: None,

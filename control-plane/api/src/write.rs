@@ -180,8 +180,10 @@ pub fn check_changed(
     old: &Value,
     part: Part,
 ) -> Result<(), Status> {
-    if part == Part::Main {
-        (resource.prepare_update)(new, old);
+    match part {
+        Part::Main => (resource.prepare_update)(new, old),
+        Part::Status => (resource.prepare_status)(new, old),
+        Part::Finalize | Part::Approval | Part::Ephemeral | Part::Resize => {}
     }
     if let Some(metadata) = new.get_mut("metadata") {
         keep(metadata, &old["metadata"], "generation");

@@ -108,6 +108,8 @@ fn updates() {
                 causes
                     .into_iter()
                     .map(|c| format!("{}: {}", c.field, c.message))
+                    // Differences follow on lines of their own, for people.
+                    .filter_map(|fault| fault.lines().next().map(str::to_owned))
                     .collect()
             }
         };

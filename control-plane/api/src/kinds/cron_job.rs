@@ -33,6 +33,7 @@ pub(crate) static CRON_JOBS: Resource = Resource {
     columns: COLUMNS,
     cells,
     default,
+    warnings: super::pod_warnings::of_cron_job,
     prepare_create: clear_status,
     validate,
     validate_update: |new, old| {

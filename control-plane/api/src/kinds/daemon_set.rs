@@ -29,6 +29,7 @@ pub(crate) static DAEMON_SETS: Resource = Resource {
     columns: COLUMNS,
     cells,
     default,
+    warnings: super::pod_warnings::of_workload,
     prepare_create,
     prepare_update,
     validate,

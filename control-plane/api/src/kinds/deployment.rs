@@ -30,6 +30,7 @@ pub(crate) static DEPLOYMENTS: Resource = Resource {
     columns: COLUMNS,
     cells,
     default,
+    warnings: super::pod_warnings::of_named_workload,
     prepare_create: clear_status,
     validate,
     validate_update,

@@ -32,6 +32,7 @@ pub(crate) static JOBS: Resource = Resource {
         get: |o| number(o, &["status", "succeeded"]).to_string(),
     }],
     default,
+    warnings: super::pod_warnings::of_job,
     prepare_create,
     validate,
     validate_update,

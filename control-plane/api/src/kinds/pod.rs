@@ -1,10 +1,10 @@
-//! Pod: what it looks like in a list, and what it is given by default. Validation is in `pod_validation`.
+//! Pod: what it looks like in a list, and what it is given by default. Validation is in `pod_spec`.
 
 use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::pod_defaults::default;
-use super::pod_validation::{validate, validate_update};
+use super::pod_spec;
 use crate::duration::{age, parse_time};
 use crate::meta;
 use crate::table::{AGE, BASE, Column, Field, NAME, Resource, column, wide};
@@ -29,14 +29,18 @@ pub(crate) static PODS: Resource = Resource {
     fields: FIELDS,
     default,
     prepare_create: |object| {
+        pod_spec::write_label_keys(object);
         value::set(
             object,
             "status",
             serde_json::json!({"phase": "Pending", "qosClass": super::pod_defaults::qos(object)}),
         );
     },
-    validate,
-    validate_update,
+    warnings: super::pod_warnings::of_pod,
+    validate: pod_spec::new_pod,
+    validate_update: pod_spec::update::check,
+    prepare_status: pod_spec::status::prepare,
+    validate_status: Some(pod_spec::status::check),
     ..BASE
 };
 

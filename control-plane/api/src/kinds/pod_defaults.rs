@@ -147,6 +147,30 @@ fn default_http(http: &mut Value) {
 /// Files of volumes are readable by all, 0644.
 const FILE_MODE: i64 = 0o644;
 
+/// What volumes of old kinds are given.
+const OLD_VOLUMES: &[(&str, &[(&str, &str)])] = &[
+    (
+        "rbd",
+        &[
+            ("pool", "rbd"),
+            ("user", "admin"),
+            ("keyring", "/etc/ceph/keyring"),
+        ],
+    ),
+    (
+        "scaleIO",
+        &[("storageMode", "ThinProvisioned"), ("fsType", "xfs")],
+    ),
+    (
+        "azureDisk",
+        &[
+            ("cachingMode", "ReadWrite"),
+            ("fsType", "ext4"),
+            ("kind", "Shared"),
+        ],
+    ),
+];
+
 fn default_volume(volume: &mut Value) {
     let Some(map) = volume.as_object() else {
         return;
@@ -175,6 +199,20 @@ fn default_volume(volume: &mut Value) {
         && at(host_path, &["type"]).is_null()
     {
         set(host_path, "type", "");
+    }
+    if let Some(image) = volume.get_mut("image").filter(|v| v.is_object()) {
+        let policy = pull_policy(text(image, &["reference"]));
+        set_default(image, "pullPolicy", policy);
+    }
+    for (source, defaults) in OLD_VOLUMES {
+        if let Some(source) = volume.get_mut(source).filter(|v| v.is_object()) {
+            for (key, default) in *defaults {
+                set_default(source, key, *default);
+            }
+        }
+    }
+    if let Some(disk) = volume.get_mut("azureDisk").filter(|v| v.is_object()) {
+        set_default(disk, "readOnly", false);
     }
     if let Some(iscsi) = volume.get_mut("iscsi").filter(|v| v.is_object()) {
         set_default(iscsi, "iscsiInterface", "default");

@@ -1,16 +1,16 @@
 //! The parts of a Pod that have paths of their own: where it runs, ephemeral containers, the size of its containers.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::pod_defaults::qos;
+use super::pod_spec;
+use super::pod_spec::findings::Findings;
 use crate::field::{Fault, FieldError, quoted};
 use crate::meta;
 use crate::status::{Status, Subject};
 use crate::table::{STATUS, Subresource};
-use crate::value::{self, at, entries, flag, items_mut, keep, list, text};
+use crate::value::{self, at, entries, items_mut, keep, list, text};
 
 /// Subresources of Pods, sorted by name.
 pub(crate) const SUBRESOURCES: &[Subresource] = &[
@@ -51,13 +51,19 @@ pub(crate) const fn connection(
 /// Sends the Pod to the node that the binding names.
 ///
 /// # Errors
-/// 409 where the Pod is on its way out, runs somewhere already or must not be scheduled yet; 422 for a binding that
+/// 409 where the Pod is on its way out, runs somewhere already or must not be scheduled yet; 500 for a binding that
 /// names no node.
 pub fn bind(pod: &Value, binding: &Value, now: OffsetDateTime) -> Result<Value, Status> {
     let name = meta::name(pod);
     let wrong = super::passing::validate_binding(binding);
     if !wrong.is_empty() {
-        return Err(Status::invalid("", "Binding", meta::name(binding), &wrong));
+        // Not 422: these findings reach clients as an error of the server.
+        let all: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        let message = match all.as_slice() {
+            [one] => one.clone(),
+            all => format!("[{}]", all.join(", ")),
+        };
+        return Err(Status::new(500, "", message));
     }
     let refuse = |why: String| {
         Err(Status::conflict(
@@ -165,83 +171,32 @@ pub(crate) fn take_ephemeral(new: &mut Value, old: &Value) {
 /// Everything wrong with other ephemeral containers: they only come.
 pub(crate) fn validate_ephemeral(new: &Value, old: &Value) -> Vec<FieldError> {
     const PATH: &str = "spec.ephemeralContainers";
-    let mut wrong = Vec::new();
-    let others = ["containers", "initContainers"];
-    let mut names: BTreeSet<&str> = others
-        .iter()
-        .flat_map(|key| list(new, &["spec", key]))
-        .map(|container| text(container, &["name"]))
-        .collect();
-    for (i, container) in list(new, &["spec", "ephemeralContainers"])
-        .iter()
-        .enumerate()
-    {
-        let path = format!("{PATH}[{i}]");
-        let name = text(container, &["name"]);
-        if name.is_empty() {
-            wrong.push(FieldError::required(format!("{path}.name"), ""));
-        } else {
-            for why in crate::names::label(name) {
-                wrong.push(FieldError::invalid_text(format!("{path}.name"), name, why));
-            }
-            if !names.insert(name) {
-                wrong.push(FieldError::duplicate(format!("{path}.name"), quoted(name)));
-            }
-        }
-        if text(container, &["image"]).is_empty() {
-            wrong.push(FieldError::required(format!("{path}.image"), ""));
-        }
-        for key in [
-            "lifecycle",
-            "livenessProbe",
-            "ports",
-            "readinessProbe",
-            "resizePolicy",
-            "resources",
-            "restartPolicy",
-            "startupProbe",
-        ] {
-            if !value::is_empty(at(container, &[key])) {
-                wrong.push(FieldError::forbidden(
-                    format!("{path}.{key}"),
-                    "cannot be set for an Ephemeral Container",
-                ));
-            }
-        }
-        let target = text(container, &["targetContainerName"]);
-        let known = |name: &str| {
-            others
-                .iter()
-                .flat_map(|key| list(new, &["spec", key]))
-                .any(|container| text(container, &["name"]) == name)
-        };
-        if !target.is_empty() && !known(target) {
-            wrong.push(FieldError::not_found(
-                format!("{path}.targetContainerName"),
-                target,
-            ));
-        }
+    if pod_spec::update::is_mirror(old) {
+        let why = "static pods do not support ephemeral containers";
+        return vec![FieldError::forbidden("", why)];
     }
+    let mut found = Findings::default();
+    pod_spec::pod(new, &mut found);
+    pod_spec::update::annotation_changes(new, old, &mut found);
+    let mut wrong = found.into_vec();
     for before in list(old, &["spec", "ephemeralContainers"]) {
         let name = text(before, &["name"]);
         let after = list(new, &["spec", "ephemeralContainers"])
             .iter()
             .find(|container| text(container, &["name"]) == name);
+        let shown = quoted(name);
         match after {
             None => wrong.push(FieldError::forbidden(
                 PATH,
-                format!(
-                    "existing ephemeral containers {} may not be removed\n",
-                    quoted(name)
-                ),
+                format!("existing ephemeral containers {shown} may not be removed\n"),
             )),
-            Some(after) if after != before => wrong.push(FieldError::forbidden(
-                PATH,
-                format!(
-                    "existing ephemeral containers {} may not be changed\n",
-                    quoted(name)
-                ),
-            )),
+            Some(after) if after != before => {
+                let diff = pod_spec::update::diff("core.EphemeralContainer", before, after);
+                wrong.push(FieldError::forbidden(
+                    PATH,
+                    format!("existing ephemeral containers {shown} may not be changed\n{diff}"),
+                ));
+            }
             Some(_) => {}
         }
     }
@@ -274,64 +229,100 @@ pub(crate) fn take_resize(new: &mut Value, old: &Value) {
 
 /// Everything wrong with another size.
 pub(crate) fn validate_resize(new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut wrong = super::pod_validation::validate(new);
+    let of_all = |pod: &Value| {
+        ["limits", "requests"]
+            .iter()
+            .any(|part| entries(pod, &["spec", "resources", part]).next().is_some())
+    };
+    for (fixed, why) in [
+        (
+            of_all(old) || of_all(new),
+            "pods with pod-level resources cannot be resized",
+        ),
+        (
+            pod_spec::update::is_mirror(old),
+            "static pods cannot be resized",
+        ),
+        (
+            text(old, &["spec", "os", "name"]) == "windows",
+            "windows pods cannot be resized",
+        ),
+    ] {
+        if fixed {
+            return vec![FieldError::forbidden("", why)];
+        }
+    }
+    let mut found = Findings::default();
+    pod_spec::pod(new, &mut found);
+    let mut wrong = found.into_vec();
     if qos(new) != qos(old) {
         wrong.push(FieldError::new(
             "spec",
-            Fault::Invalid(quoted(qos(new))),
+            Fault::Invalid(quoted(text(new, &["status", "qosClass"]))),
             "Pod QOS Class may not change as a result of resizing",
         ));
     }
-    let sidecar = |container: &Value| text(container, &["restartPolicy"]) == "Always";
-    for kind in ["containers", "initContainers"] {
+    let running = list(old, &["status", "containerStatuses"])
+        .iter()
+        .find(|status| at(status, &["state", "running"]).is_object());
+    if running.is_some_and(|status| at(status, &["resources"]).is_null()) {
+        let why = "Pod running on node without support for resize";
+        wrong.push(FieldError::forbidden("spec", why));
+    }
+    let mut fixed = Vec::new();
+    for kind in ["initContainers", "containers"] {
         let pairs = list(new, &["spec", kind])
             .iter()
             .zip(list(old, &["spec", kind]));
         for (i, (after, before)) in pairs.enumerate() {
+            let sidecar = text(after, &["restartPolicy"]) == "Always";
+            let what = match kind {
+                "containers" => "only cpu and memory resources are mutable",
+                _ if sidecar => "only cpu and memory resources for sidecar containers are mutable",
+                _ => "resources for non-sidecar init containers are immutable",
+            };
             let (wanted, had) = (at(after, &["resources"]), at(before, &["resources"]));
-            if wanted == had {
+            if kind == "initContainers" && !sidecar {
+                if after != before {
+                    fixed.push(FieldError::forbidden("spec", what));
+                }
                 continue;
             }
             let path = format!("spec.{kind}[{i}].resources");
-            if kind == "initContainers" && !sidecar(after) {
-                wrong.push(FieldError::forbidden(
-                    path,
-                    "resources for non-sidecar init containers are immutable",
-                ));
-                continue;
-            }
-            for part in ["limits", "requests"] {
-                wrong.extend(bad_change(&path, part, wanted, had));
+            wrong.extend(bad_change(&path, wanted, had));
+            if others_differ(wanted, had) {
+                fixed.push(FieldError::forbidden("spec", what));
             }
         }
     }
-    if flag(old, &["spec", "windowsOptions"]) || text(old, &["spec", "os", "name"]) == "windows" {
-        wrong.push(FieldError::forbidden(
-            "spec",
-            "windows pods cannot be resized",
-        ));
-    }
+    wrong.extend(fixed);
     wrong
 }
 
-/// CPU and memory may change, not go; all else stays.
-fn bad_change(path: &str, part: &str, wanted: &Value, had: &Value) -> Vec<FieldError> {
-    let mut wrong = Vec::new();
-    let names: BTreeSet<&String> = entries(wanted, &[part])
-        .chain(entries(had, &[part]))
-        .map(|(name, _)| name)
-        .collect();
-    for name in names {
-        let (after, before) = (at(wanted, &[part, name]), at(had, &[part, name]));
-        if after == before {
-            continue;
+/// Whether anything but amounts of CPU and memory differs.
+fn others_differ(wanted: &Value, had: &Value) -> bool {
+    let rest = |resources: &Value| {
+        let mut resources = resources.clone();
+        for part in ["limits", "requests"] {
+            if let Some(amounts) = resources.get_mut(part) {
+                value::remove(amounts, "cpu");
+                value::remove(amounts, "memory");
+                if value::is_empty(amounts) {
+                    value::remove(&mut resources, part);
+                }
+            }
         }
-        if !matches!(name.as_str(), "cpu" | "memory") {
-            wrong.push(FieldError::forbidden(
-                "spec",
-                "only cpu and memory resources are mutable",
-            ));
-        } else if after.is_null() {
+        resources
+    };
+    !value::same(&rest(wanted), &rest(had))
+}
+
+/// What was asked for or limited stays so, by other amounts.
+fn bad_change(path: &str, wanted: &Value, had: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    for part in ["requests", "limits"] {
+        let gone = entries(had, &[part]).any(|(name, _)| at(wanted, &[part, name]).is_null());
+        if gone {
             wrong.push(FieldError::forbidden(
                 format!("{path}.{part}"),
                 format!("resource {part} cannot be removed"),
@@ -346,11 +337,20 @@ mod tests {
     use super::*;
 
     fn pod() -> Value {
-        json!({
+        let mut pod = json!({
             "metadata": {"name": "p", "uid": "u", "resourceVersion": "7"},
             "spec": {"containers": [{"name": "c", "image": "x", "resources": {"requests": {"cpu": "1"}}}]},
             "status": {"phase": "Pending"},
-        })
+        });
+        crate::kinds::pod_defaults::default(&mut pod);
+        pod
+    }
+
+    fn with_ephemeral(name: &str) -> Value {
+        let mut pod = pod();
+        pod["spec"]["ephemeralContainers"] = json!([{"name": name, "image": "y"}]);
+        crate::kinds::pod_defaults::default(&mut pod);
+        pod
     }
 
     #[test]
@@ -366,13 +366,17 @@ mod tests {
             "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n\""
         );
         let nowhere = json!({"metadata": {"name": "p"}, "target": {"kind": "Pod"}});
-        assert_eq!(bind(&pod(), &nowhere, now).unwrap_err().code, 422);
+        let refusal = bind(&pod(), &nowhere, now).unwrap_err();
+        assert_eq!(refusal.code, 500);
+        assert_eq!(
+            refusal.message,
+            "[target.kind: Unsupported value: \"Pod\": supported values: \"Node\", \"<empty>\", target.name: Required value]"
+        );
     }
 
     #[test]
     fn ephemeral_containers_only_come() {
-        let mut with = pod();
-        with["spec"]["ephemeralContainers"] = json!([{"name": "debug", "image": "y"}]);
+        let mut with = with_ephemeral("debug");
         with["spec"]["nodeName"] = "elsewhere".into();
         take_ephemeral(&mut with, &pod());
         assert_eq!(with["spec"].get("nodeName"), None);
@@ -380,9 +384,7 @@ mod tests {
         let mut without = with.clone();
         value::remove(&mut without["spec"], "ephemeralContainers");
         assert_eq!(validate_ephemeral(&without, &with).len(), 1);
-        let mut twice = pod();
-        twice["spec"]["ephemeralContainers"] = json!([{"name": "c", "image": "y"}]);
-        assert_eq!(validate_ephemeral(&twice, &pod()).len(), 1);
+        assert_eq!(validate_ephemeral(&with_ephemeral("c"), &pod()).len(), 1);
     }
 
     #[test]

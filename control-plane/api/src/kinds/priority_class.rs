@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::pod_spec::findings::{Findings, Path};
 use super::{immutable, named_cells};
 use crate::field::FieldError;
 use crate::meta;
@@ -165,13 +166,12 @@ fn validate_runtime(object: &Value) -> Vec<FieldError> {
 }
 
 fn bad_tolerations(object: &Value) -> Vec<FieldError> {
-    let mut wrong = Vec::new();
+    let mut found = Findings::default();
+    let scheduling = Path::Root("scheduling");
+    let path = scheduling.child("tolerations");
     let tolerations = list(object, &["scheduling", "tolerations"]);
     for (i, toleration) in tolerations.iter().enumerate() {
-        wrong.extend(super::pod_validation::bad_toleration(
-            &format!("scheduling.tolerations[{i}]"),
-            toleration,
-        ));
+        super::pod_spec::toleration(toleration, &path.index(i), &mut found);
     }
-    wrong
+    found.into_vec()
 }

@@ -36,6 +36,7 @@ pub(crate) static REPLICA_SETS: Resource = Resource {
             set_default(spec, "replicas", 1);
         }
     },
+    warnings: super::pod_warnings::of_named_workload,
     prepare_create: clear_replicas,
     validate: validate_set,
     validate_update: |new, old| {
@@ -64,6 +65,7 @@ pub(crate) static REPLICATION_CONTROLLERS: Resource = Resource {
     cells: |object, now| cells(object, now, labels(at(object, &["spec", "selector"]))),
     fields: REPLICAS,
     default: default_controller,
+    warnings: super::pod_warnings::of_named_workload,
     prepare_create: clear_replicas,
     validate: validate_controller,
     validate_update: |new, _| validate_controller(new),
@@ -94,6 +96,7 @@ pub(crate) static POD_TEMPLATES: Resource = Resource {
         vec![meta::name(object).into(), names, images, labels.into()]
     },
     default: |object| default_template(object, "template"),
+    warnings: super::pod_warnings::of_pod_template,
     validate: |object| bad_template(at(object, &["template"]), "template"),
     validate_update: |new, _| bad_template(at(new, &["template"]), "template"),
     ..BASE

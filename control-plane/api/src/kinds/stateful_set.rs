@@ -35,6 +35,7 @@ pub(crate) static STATEFUL_SETS: Resource = Resource {
     ],
     cells,
     default,
+    warnings: super::pod_warnings::of_stateful_set,
     prepare_create: |object| {
         clear_status(object);
         set(

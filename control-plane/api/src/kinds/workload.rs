@@ -4,7 +4,7 @@
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::{pod_defaults, pod_validation};
+use super::{pod_defaults, pod_spec};
 use crate::duration::age;
 use crate::field::FieldError;
 use crate::meta;
@@ -34,17 +34,7 @@ pub(super) fn default_template(spec: &mut Value, key: &str) {
 
 /// What is wrong with the template at `field`: `spec.template`, or deeper. Apart from its restart policy.
 pub(super) fn bad_template(template: &Value, field: &str) -> Vec<FieldError> {
-    let metadata = at(template, &["metadata"]);
-    let mut wrong = meta::labels(at(metadata, &["labels"]), &format!("{field}.labels"));
-    wrong.extend(meta::annotations(
-        at(metadata, &["annotations"]),
-        &format!("{field}.annotations"),
-    ));
-    wrong.extend(pod_validation::validate(template).into_iter().map(|mut e| {
-        e.field = format!("{field}.{}", e.field);
-        e
-    }));
-    wrong
+    pod_spec::template(template, field)
 }
 
 /// The template of a kind whose Pods run for ever. `kind` is named in refusals.
