@@ -72,10 +72,12 @@ pub struct News {
 }
 
 /// What load balancers ask a node about a Service whose external traffic stays on the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     /// The port where they ask.
     pub port: u16,
+    /// The addresses of the node where they ask; `None` for all of them.
+    pub addresses: Option<Vec<IpAddr>>,
     /// How many endpoints of the node are ready.
     pub local_endpoints: usize,
 }

@@ -27,7 +27,7 @@ labelled! {
         SocketConnect = 0, "socket_connect";
         /// A datagram of an unconnected socket was sent to a backend.
         SocketSend = 1, "socket_send";
-        /// A connect or datagram was refused: the service has no endpoint.
+        /// A connect or datagram was refused: the service has no endpoint, or no such port.
         SocketNoEndpoint = 2, "socket_no_endpoint";
         /// TC started a flow.
         TcNewFlow = 3, "tc_new_flow";
@@ -35,7 +35,7 @@ labelled! {
         TcForward = 4, "tc_forward";
         /// TC rewrote a packet of a known flow, backend to client.
         TcReply = 5, "tc_reply";
-        /// TC answered with RST or an ICMP error: the service has no endpoint.
+        /// TC answered with RST or an ICMP error: the service has no endpoint, or no such port.
         TcNoEndpoint = 6, "tc_no_endpoint";
         /// XDP started a flow.
         XdpNewFlow = 7, "xdp_new_flow";
@@ -43,7 +43,7 @@ labelled! {
         XdpForward = 8, "xdp_forward";
         /// XDP rewrote a packet of a known flow, backend to client.
         XdpReply = 9, "xdp_reply";
-        /// XDP left a packet for a service without endpoints to TC, which answers it.
+        /// XDP left a packet for a service without endpoints, or without such a port, to TC, which answers it.
         XdpNoEndpoint = 10, "xdp_no_endpoint";
         /// Dropped: shorter than its headers say.
         DropTruncated = 11, "drop_truncated";

@@ -124,5 +124,6 @@ pub mod flags {
 
 /// Port and protocol of an entry that says: this address is a service's alone (a ClusterIP, never a node's own).
 /// It has no ring. What comes to such an address and has no readable port (a cut or malformed header, a
-/// fragment whose first one never came) is dropped and counted; without the entry it passes.
+/// fragment whose first one never came) is dropped and counted; what would begin a conversation with a port that the
+/// service does not have is refused. Without the entry both pass.
 pub const WHOLE_ADDRESS: u8 = 0;

@@ -30,6 +30,7 @@ pub mod limits;
 pub mod loads;
 pub mod masquerade;
 pub mod members;
+pub mod next_hops;
 pub mod openings;
 pub mod policy;
 pub mod quotas;
@@ -56,6 +57,7 @@ pub use limits::{Bucket, Limit};
 pub use loads::{Connection, Load};
 pub use masquerade::{InsideKey, Masquerade};
 pub use members::{Member, MemberKey};
+pub use next_hops::NextHop;
 pub use policy::{
     Conversation, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey,
     PolicyPeerKey, PolicyPod, PolicyPortKey, PolicyVerdictKey,

@@ -5,11 +5,14 @@ pub mod masquerade;
 pub mod tunnel;
 
 use abi::flows::flags::{self, CHECKED_AT, TUNNELLED};
+use abi::frontends::WHOLE_ADDRESS;
 use abi::frontends::flags::{CHECK_SOURCE, DROP, DSR, HASHED, HOST_ONLY, LEAST, LIMITED};
 use abi::{
     AffinityKey, BackendId, Counter, FragmentKey, FragmentPorts, Frontend, Scope, ServiceId,
     affinity, backends,
 };
+
+use zerocopy::network_endian::U16;
 
 use crate::choose::{self, Refused};
 use crate::local_dns::{self, Way};
@@ -176,6 +179,10 @@ pub fn balance<F: Family, T: Tables<F>>(
             *to = headers.tuple;
             Decision::Rewrite(Kind::New)
         }
+        // A port that the service does not have, on an address that is a service's alone.
+        None if begins(headers) && claims(tables, headers.tuple.daddr()) => {
+            return Decision::Refuse;
+        }
         None => return Decision::Pass,
     };
     let begun = match begun {
@@ -292,6 +299,13 @@ fn fragment_key<F: Family>(headers: &Headers<F>) -> FragmentKey {
         family: F::NUMBER,
         _pad: [0; 2],
     }
+}
+
+/// Whether an address is a service's alone, whatever the port: [`WHOLE_ADDRESS`].
+#[inline(always)]
+pub fn claims<F: Family, T: Tables<F>>(tables: &T, addr: F::Address) -> bool {
+    let key = F::frontend_key(addr, U16::ZERO, WHOLE_ADDRESS, Scope::Any);
+    tables.frontend(&key).is_some()
 }
 
 /// Whether a packet that cannot be read would have been ours: its ports and protocol are those of a frontend or,

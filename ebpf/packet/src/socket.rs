@@ -5,6 +5,7 @@ use abi::frontends::flags::{CHECK_SOURCE, HOST_ONLY, LEAST};
 use abi::{AffinityKey, BackendId, Frontend, Scope, ServiceId};
 use zerocopy::network_endian::U16;
 
+use crate::balance::claims;
 use crate::choose::{Refused, choose, other};
 use crate::local_dns::{self, Way};
 use crate::{Address as _, Family, Tables};
@@ -34,6 +35,8 @@ pub enum Sent<A> {
     NotAdmitted(ServiceId),
     /// The service has no endpoint.
     NoEndpoint(ServiceId),
+    /// The address is a service's alone, which has no such port.
+    NoPort,
     /// The tables are not whole.
     NoBackend(ServiceId),
 }
@@ -49,7 +52,11 @@ pub fn decide<F: Family, T: Tables<F>>(
 ) -> Sent<F::Address> {
     let key = F::frontend_key(addr, port, proto, Scope::Any);
     let Some(frontend) = tables.frontend(&key) else {
-        return Sent::NotOurs;
+        return if claims::<F, T>(tables, addr) {
+            Sent::NoPort
+        } else {
+            Sent::NotOurs
+        };
     };
     let service = frontend.service;
     if frontend.flags & (CHECK_SOURCE | HOST_ONLY) != 0 {

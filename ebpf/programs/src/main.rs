@@ -31,6 +31,7 @@ mod kernel {
     mod maps;
     mod masquerade;
     mod mem;
+    mod next_hops;
     mod openings;
     mod outlined;
     mod pod_cgroup;

@@ -109,6 +109,7 @@ specs! {
     MEMBERS = abi::members::NAME, abi::MemberKey => abi::Member, "", None;
     QUOTAS = abi::quotas::NAME, u32 => abi::Quota, "", None;
     BALANCING = abi::balancing::NAME, u32 => abi::Balancing, "", None;
+    NEXT_HOPS = abi::next_hops::NAME, u32 => abi::NextHop, "", None;
     HOST_ROUTING = abi::host_routing::NAME, u32 => abi::HostRouting, "", None;
     DNS_NAMES = abi::dns::NAMES, abi::DnsName => abi::DnsAnswer, "", None;
     DNS_CONTROL = abi::dns::CONTROL, u32 => abi::DnsControl, "", None;

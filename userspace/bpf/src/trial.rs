@@ -17,7 +17,7 @@ use crate::table::Hash;
 use crate::{Error, Flow, TestRun, View, spec, sys};
 
 /// The tables that programs write, of which a trial has its own.
-const WRITTEN: [&str; 15] = [
+const WRITTEN: [&str; 16] = [
     abi::affinity::NAME,
     abi::flows::NAME4,
     abi::flows::NAME6,
@@ -30,6 +30,7 @@ const WRITTEN: [&str; 15] = [
     abi::dns::SCRATCH,
     abi::limits::NAME,
     abi::quotas::NAME,
+    abi::next_hops::NAME,
     abi::counters::NAME,
     // Nobody watches a trial.
     abi::events::SWITCHES,

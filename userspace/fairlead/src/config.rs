@@ -3,6 +3,7 @@
 //! here.
 
 use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -56,11 +57,25 @@ fn kube_proxy_flags(text: &str) -> anyhow::Result<Vec<OsString>> {
                 .join(","),
             Some(other) => scalar(pointer, other)?,
         };
+        let text = match pointer {
+            "/hostnameOverride" => text.trim().to_lowercase(),
+            "/healthzBindAddress" => with_port(text, 10256),
+            "/metricsBindAddress" => with_port(text, 10249),
+            _ => text,
+        };
         if !text.is_empty() {
             out.push(format!("--{flag}={text}").into());
         }
     }
     Ok(out)
+}
+
+/// kube-proxy takes an address without a port, too, and has one of its own for it.
+fn with_port(address: String, port: u16) -> String {
+    match address.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, port).to_string(),
+        Err(_) => address,
+    }
 }
 
 /// Whether a flag is given a value, `true` or `false`, rather than given or not.
@@ -148,6 +163,10 @@ mod tests {
                     nodePortAddresses: [192.0.2.0/24, 'fd00::/8']\nhealthzBindAddress: 0.0.0.0:10256\n\
                     metricsBindAddress: \"\"\nconntrack: {maxPerCore: 1}";
         let want = r#"["--kubeconfig=/k", "--node-name=a", "--nodeport-addresses=192.0.2.0/24,fd00::/8", "--healthz-bind-address=0.0.0.0:10256"]"#;
+        assert_eq!(format!("{:?}", kube_proxy_flags(yaml).unwrap()), want);
+        let yaml = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n\
+                    hostnameOverride: ' N3 '\nhealthzBindAddress: 192.0.2.3\nmetricsBindAddress: '::'";
+        let want = r#"["--node-name=n3", "--healthz-bind-address=192.0.2.3:10256", "--metrics-bind-address=[::]:10249"]"#;
         assert_eq!(format!("{:?}", kube_proxy_flags(yaml).unwrap()), want);
         for bad in ["", "kind: KubeProxyConfiguration", "a: ["] {
             assert!(kube_proxy_flags(bad).is_err(), "{bad}");

@@ -289,7 +289,7 @@ impl Attachments {
         &self.attached
     }
 
-    /// Addresses of the named devices that clients may use.
+    /// Addresses that clients may use: of the named devices, of loopback and of dummies.
     pub(crate) fn addresses(&self) -> &[IpAddr] {
         &self.addresses
     }
@@ -336,10 +336,19 @@ fn is_pod_link(link: &Link) -> bool {
 }
 
 fn addresses(list: &[Link], settings: &Settings) -> Vec<IpAddr> {
-    let named = list
-        .iter()
-        .filter(|link| settings.devices.contains(&link.name));
+    // What comes for an address that no link is the way to (of a host that speaks BGP) arrives by any of them. kube-proxy
+    // has a dummy for the services' own addresses.
+    let is_nowhere = |link: &&Link| {
+        link.loopback || link.kind.as_deref() == Some("dummy") && link.name != "kube-ipvs0"
+    };
+    let is_named = |link: &&Link| settings.devices.contains(&link.name);
+    let named = list.iter().filter(is_named);
     let all = named
+        .chain(
+            list.iter()
+                .filter(is_nowhere)
+                .filter(|link| !is_named(link)),
+        )
         .flat_map(|link| &link.addresses)
         .map(|address| address.addr);
     let usable = |addr: &IpAddr| match addr {

@@ -3,17 +3,19 @@
 //! healthCheckNodePort.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::future::join_all;
 use model::ServiceKey;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
@@ -49,13 +51,57 @@ pub(crate) async fn serve(address: SocketAddr, settings: &Settings) -> Result<()
 async fn healthz(State(status): State<watch::Receiver<Status>>) -> Response {
     let (healthy, times, eligible) = read(&status);
     let body = format!("{{{times}, \"nodeEligible\": {eligible}}}");
-    answer(healthy && eligible, body)
+    let answer = answer(healthy && eligible, body);
+    count(&HEALTHZ, &answer);
+    answer
 }
 
 /// Whether this process does its work.
 async fn livez(State(status): State<watch::Receiver<Status>>) -> Response {
     let (healthy, times, _) = read(&status);
-    answer(healthy, format!("{{{times}}}"))
+    let answer = answer(healthy, format!("{{{times}}}"));
+    count(&LIVEZ, &answer);
+    answer
+}
+
+/// Answers of a page: good ones and others.
+type Answers = [AtomicU64; 2];
+
+static HEALTHZ: Answers = [AtomicU64::new(0), AtomicU64::new(0)];
+static LIVEZ: Answers = [AtomicU64::new(0), AtomicU64::new(0)];
+
+fn count(answers: &Answers, answer: &Response) {
+    let [good, bad] = answers;
+    let kind = if answer.status() == StatusCode::OK {
+        good
+    } else {
+        bad
+    };
+    kind.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How often the node's pages were asked for, under kube-proxy's names.
+pub(crate) fn metrics() -> String {
+    let mut text = String::new();
+    for (name, page, answers) in [
+        ("kubeproxy_proxy_healthz_total", "healthz", &HEALTHZ),
+        ("kubeproxy_proxy_livez_total", "livez", &LIVEZ),
+    ] {
+        let _ = writeln!(
+            text,
+            "# HELP {name} [ALPHA] Answers of /{page} by HTTP status."
+        );
+        let _ = writeln!(text, "# TYPE {name} counter");
+        for (code, count) in [200, 503].iter().zip(answers) {
+            match count.load(Ordering::Relaxed) {
+                0 => {}
+                count => {
+                    let _ = writeln!(text, "{name}{{code=\"{code}\"}} {count}");
+                }
+            }
+        }
+    }
+    text
 }
 
 fn read(status: &watch::Receiver<Status>) -> (bool, String, bool) {
@@ -116,6 +162,7 @@ pub(crate) struct HealthChecks {
 #[derive(Debug)]
 struct Server {
     port: u16,
+    addresses: Option<Vec<IpAddr>>,
     local_endpoints: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
@@ -140,6 +187,7 @@ impl HealthChecks {
         };
         if let Some(server) = self.servers.get(key)
             && server.port == check.port
+            && server.addresses == check.addresses
         {
             server
                 .local_endpoints
@@ -155,8 +203,9 @@ impl HealthChecks {
         };
         let server = Server {
             port: check.port,
+            addresses: check.addresses.clone(),
             local_endpoints,
-            task: tokio::spawn(page.serve(check.port)),
+            task: tokio::spawn(page.serve(check.port, check.addresses)),
         };
         self.servers.insert(key.clone(), server);
     }
@@ -170,44 +219,56 @@ struct Page {
 }
 
 impl Page {
-    async fn serve(self, port: u16) {
-        let service = self.service.to_string();
-        let listener = match listen(port).await {
-            Ok(listener) => listener,
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                return warn!(service, port, error, "healthCheckNodePort is not served");
+    async fn serve(self, port: u16, addresses: Option<Vec<IpAddr>>) {
+        let mut listeners = Vec::new();
+        match addresses {
+            None => listeners.push(listen_everywhere(port).await),
+            Some(addresses) => {
+                for address in addresses {
+                    listeners.push(listen(SocketAddr::new(address, port)).await);
+                }
             }
-        };
-        let pages = Router::new().fallback(health_check).with_state(self);
-        if let Err(error) = axum::serve(listener, pages).await {
-            let error = &error as &dyn std::error::Error;
-            warn!(
-                service,
-                port, error, "healthCheckNodePort is no longer served"
-            );
         }
+        let service = self.service.to_string();
+        let pages = Router::new().fallback(health_check).with_state(self);
+        let servers = listeners.into_iter().map(async |listener| {
+            let served = match listener {
+                Ok(listener) => axum::serve(listener, pages.clone()).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = served {
+                let error = &error as &dyn std::error::Error;
+                warn!(service, port, error, "healthCheckNodePort is not served");
+            }
+        });
+        join_all(servers).await;
     }
 }
 
-/// On every address of both families, or of IPv4 where there is no IPv6. A port that an earlier server has not let go
-/// of yet is asked for again.
-async fn listen(port: u16) -> io::Result<TcpListener> {
+/// On every address of both families, or of IPv4 where there is no IPv6.
+async fn listen_everywhere(port: u16) -> io::Result<TcpListener> {
+    match listen((Ipv6Addr::UNSPECIFIED, port).into()).await {
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+            listen((Ipv4Addr::UNSPECIFIED, port).into()).await
+        }
+        done => done,
+    }
+}
+
+/// A port that an earlier server has not let go of yet is asked for again.
+async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let mut tries = 0;
     loop {
-        let listener = match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-                TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
-            }
-            bound => bound,
-        };
-        match listener {
+        match TcpListener::bind(address).await {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < 10 => tries += 1,
             done => return done,
         }
         tokio::time::sleep(std::time::Duration::from_millis(50 << tries)).await;
     }
 }
+
+/// Tells load balancers how many endpoints a node has.
+const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
 async fn health_check(State(page): State<Page>) -> Response {
     let count = page.local_endpoints.load(Ordering::Relaxed);
@@ -222,19 +283,11 @@ async fn health_check(State(page): State<Page>) -> Response {
         page.service.namespace, page.service.name
     );
     let headers = [
-        (header::CONTENT_TYPE.as_str(), "application/json".to_owned()),
-        (
-            header::X_CONTENT_TYPE_OPTIONS.as_str(),
-            "nosniff".to_owned(),
-        ),
-        ("x-load-balancing-endpoint-weight", count.to_string()),
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        (WEIGHT, count.to_string()),
     ];
-    (
-        code(count > 0 && healthy),
-        axum::response::AppendHeaders(headers),
-        body,
-    )
-        .into_response()
+    (code(count > 0 && healthy), headers, body).into_response()
 }
 
 #[cfg(test)]
@@ -277,6 +330,7 @@ mod tests {
         let mut set = |local_endpoints| {
             let check = HealthCheck {
                 port,
+                addresses: None,
                 local_endpoints,
             };
             checks.set(&key, Some(check), &status.subscribe());
@@ -298,6 +352,7 @@ mod tests {
             answer.contains("\r\nx-load-balancing-endpoint-weight: 2\r\n"),
             "{answer}"
         );
+        assert_eq!(answer.matches("\r\ncontent-type: ").count(), 1, "{answer}");
         let body = "{\n\t\"service\": {\n\t\t\"namespace\": \"default\",\n\t\t\"name\": \"web\"\n\t},\n\
                     \t\"localEndpoints\": 2,\n\t\"serviceProxyHealthy\": true\n}";
         assert!(answer.ends_with(body), "{answer}");
@@ -305,5 +360,29 @@ mod tests {
         let answer = ask(port).await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(answer.contains("\"localEndpoints\": 0"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn only_the_addresses_that_serve_node_ports_are_listened_on() {
+        let free = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let status = watch::Sender::new(Status::default());
+        let key = ServiceKey::new("default", "web");
+        let mut checks = HealthChecks::default();
+        let check = HealthCheck {
+            port,
+            addresses: Some(vec!["127.0.0.2".parse().unwrap()]),
+            local_endpoints: 1,
+        };
+        checks.set(&key, Some(check), &status.subscribe());
+        while tokio::net::TcpStream::connect(("127.0.0.2", port))
+            .await
+            .is_err()
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let elsewhere = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+        assert!(elsewhere.is_err(), "{elsewhere:?}");
     }
 }

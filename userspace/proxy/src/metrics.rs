@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 use tracing::{error, info};
 
 use crate::status::{Latency, Status};
-use crate::{Error, Settings};
+use crate::{Error, Settings, healthz};
 
 /// What the pages are made of.
 #[derive(Clone)]
@@ -79,6 +79,7 @@ async fn metrics(State(sources): State<Sources>) -> Response {
     match kernel.await {
         Ok(Ok((counters, fills))) => {
             let mut text = sources.status.borrow().kube_proxy.text();
+            text += &healthz::metrics();
             text += &own(&sources.status.borrow());
             text += &of_kernel(&counters, &fills);
             let kind = "text/plain; version=0.0.4";

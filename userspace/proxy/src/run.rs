@@ -308,6 +308,7 @@ impl Proxy {
         }
         self.set_node();
         self.set_members();
+        self.tell_eligibility();
         let news = self.balancer.services_mut().take_news();
         let first = !self.settings.status.borrow().ready;
         if turn == Turn::default() && !first {
@@ -370,7 +371,7 @@ impl Proxy {
         self.tell_kube_proxy(&news.triggers, took);
         for (key, check) in &turn.health_checks {
             let status = self.settings.status.subscribe();
-            self.health_checks.set(key, *check, &status);
+            self.health_checks.set(key, check.clone(), &status);
         }
         self.report(refused)?;
         if grew {
@@ -573,13 +574,20 @@ impl Proxy {
         last.map_or(Ok(()), |error| self.refused(error))
     }
 
+    /// Says whether load balancers should send something new to this node, which changes without a Service.
+    fn tell_eligibility(&self) {
+        let leaving = self.balancer.services().this_node().leaving;
+        self.settings.status.send_if_modified(|status| {
+            let before = std::mem::replace(&mut status.node_leaving, leaving);
+            before != leaving
+        });
+    }
+
     /// Keeps kube-proxy's figures.
     fn tell_kube_proxy(&self, triggers: &[String], took: Duration) {
         let now = SystemTime::now();
         let no_local_endpoints = self.balancer.no_local_endpoints();
-        let leaving = self.balancer.services().this_node().leaving;
         self.settings.status.send_modify(|status| {
-            status.node_leaving = leaving;
             status.kube_proxy.synced(now, took, no_local_endpoints);
             for trigger in triggers {
                 let when = OffsetDateTime::parse(trigger, &Rfc3339).map(SystemTime::from);

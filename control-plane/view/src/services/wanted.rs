@@ -36,6 +36,8 @@ impl Services {
         change.service = Some(self.model(declared, slices));
         change.health_check = declared.health_check_port.map(|port| HealthCheck {
             port,
+            addresses: (self.node_ports != NodePortAddresses::All)
+                .then(|| self.node_port_addresses.clone()),
             local_endpoints: ready_here(slices),
         });
         change

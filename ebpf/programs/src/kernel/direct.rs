@@ -1,5 +1,5 @@
-//! Past the host's stack: straight to a pod of this node, where the packet appears at the pod's end of its link, and
-//! from a pod straight to the next hop.
+//! Past the host's stack: straight to a pod of this node, where the packet appears at the pod's end of its link. From a
+//! pod straight to the next hop: [`super::next_hops`].
 //!
 //! The stack would have looked up a route, checked the source, queued the packet on the pod's link and run
 //! `pod_egress` there. The route is in ENDPOINTS; the source must be what a strict reverse-path check takes, or the
@@ -14,6 +14,7 @@ use packet::{Family, Flow as _, Headers, Place, hop};
 
 use super::count::count;
 use super::frame::Frame;
+use super::next_hops;
 use super::policy;
 use super::route::{self, Route};
 use super::skb::Skb;
@@ -77,22 +78,6 @@ pub(crate) fn deliver<F: Family>(
     Ok(unsafe { bpf_redirect_peer(pod.ifindex, 0) } as i32)
 }
 
-/// Sends a pod's packet that leaves this node to its next hop, if it may go past the stack. Answers of services get
-/// their address where they leave.
-#[inline(always)]
-pub(crate) fn leave<F: Family>(skb: &Skb, headers: &Headers<F>, to: &F::Flow) -> Option<i32> {
-    let may = hop::is_plain(headers)
-        && skb.is_for_this_device()
-        && hop::is_routable::<F>(to.daddr())
-        && hop::is_own_source(endpoint::<F>(headers.tuple.saddr()), skb.ifindex())
-        && routes_here::<F>();
-    let sent = if may { skb.leave(headers, to) } else { None };
-    if sent.is_some() {
-        count(Counter::TcHostRouted, headers.bytes);
-    }
-    sent
-}
-
 /// Whether the way back to the packet's source is the way it came.
 #[inline(always)]
 fn is_from_there<F: Family>(skb: &Skb, place: Place, tuple: &F::Flow) -> bool {
@@ -112,11 +97,18 @@ pub(crate) fn is_from_outside<F: Family>(ctx: *mut c_void, ifindex: u32, tuple: 
 /// A function of its own: the question has 64 bytes.
 #[inline(never)]
 fn is_routed_back<F: Family>(ctx: *mut c_void, ifindex: u32, back: &F::Flow) -> bool {
+    if next_hops::leads_back::<F>(ifindex, back.daddr()) {
+        return true;
+    }
     let mut query = route::query::<F>(back, ifindex);
     // SAFETY: the helper takes this hook's context and the query with its size.
     let answer = unsafe { fib_lookup(ctx, &raw mut query, size_of::<bpf_fib_lookup>() as i32, 0) };
-    match route::answer(answer) {
+    let leads_back = match route::answer(answer) {
         Route::Known | Route::NoNeighbour => query.ifindex == ifindex,
         Route::None => false,
+    };
+    if leads_back {
+        next_hops::remember_back::<F>(ifindex, back.daddr());
     }
+    leads_back
 }

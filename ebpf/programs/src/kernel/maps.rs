@@ -13,11 +13,11 @@ use abi::{
     Affinity, AffinityKey, Backend, Balancing, Connection, Conversation, CounterValue, Device,
     DnsAnswer, DnsControl, DnsName, Endpoint, Event, Flow4, Flow6, FlowState4, FlowState6,
     FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Limit,
-    Load, Masquerade, Member, NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink,
-    PolicyLinkKey, PolicyPod, PolicyVerdictKey, Quota, ReverseSocket, ReverseSocketKey, RingSlot,
-    Source, SpreadWord, Watchers, affinity, backends, counters, devices, dns, endpoints, events,
-    flows, fragments, frontends, limits, masquerade, members, openings, policy, quotas,
-    reverse_sockets, rings, sources, spreads,
+    Load, Masquerade, Member, NextHop, NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey,
+    PolicyLink, PolicyLinkKey, PolicyPod, PolicyVerdictKey, Quota, ReverseSocket, ReverseSocketKey,
+    RingSlot, Source, SpreadWord, Watchers, affinity, backends, counters, devices, dns, endpoints,
+    events, flows, fragments, frontends, limits, masquerade, members, next_hops, openings, policy,
+    quotas, reverse_sockets, rings, sources, spreads,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{
@@ -170,6 +170,11 @@ pub(crate) static HOST: Array<Host, 1> = Array::new();
 /// Replaced whole by the agent; either half is one aligned word.
 #[btf_map]
 pub(crate) static HOST_ROUTING: Array<HostRouting, 1> = Array::new();
+
+/// One copy for each CPU; packet programs are not preempted by each other.
+#[btf_map]
+pub(crate) static NEXT_HOPS: PerCpuArray<NextHop, { next_hops::CAPACITY as usize }> =
+    PerCpuArray::new();
 
 /// Entries come and go one at a time. The key is a [`abi::InsideKey`] behind its length.
 #[btf_map]

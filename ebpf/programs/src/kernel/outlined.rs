@@ -41,6 +41,12 @@ pub(crate) trait Told: Family {
     fn tell(plan: &Plan<Self>, what: u32, ifindex: u32);
 }
 
+/// A family of packets whose headers are rewritten in a buffer.
+pub(crate) trait Rewritten: Family {
+    /// [`Skb::rewrite_in_place`] to the plan's tuple, walked by itself.
+    fn rewrite(skb: Skb, plan: &Plan<Self>) -> Result<(), Counter>;
+}
+
 /// Where a packet is seen, as a number.
 pub(crate) mod place {
     use packet::Place;
@@ -77,7 +83,8 @@ pub(crate) fn sctp_len<F: Family>(headers: &Headers<F>) -> u32 {
 macro_rules! outlined {
     ($family:ty, $flow:ty, $state:ty, $choose:ident, $claim:ident, $begin:ident, $read:ident, $read_frame:ident, $decide:ident,
      $answers:ident, $carry:ident, $answer:ident, $refuse:ident, $mend:ident, $forward:ident,
-     $skb_dns:ident, $xdp_dns:ident, $judge:ident, $tell:ident, $masquerade:ident, $echo:ident, $keep_first:ident, $hears:ident) => {
+     $skb_dns:ident, $xdp_dns:ident, $judge:ident, $tell:ident, $masquerade:ident, $echo:ident, $keep_first:ident, $hears:ident,
+     $rewrite:ident) => {
         /// [`events::tell_packet`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -93,6 +100,30 @@ macro_rules! outlined {
             #[inline(always)]
             fn tell(plan: &Plan<Self>, what: u32, ifindex: u32) {
                 $tell(plan, what, ifindex);
+            }
+        }
+
+        /// [`Skb::rewrite_in_place`]; zero if it is done.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $rewrite(ctx: *mut __sk_buff, plan: *const Plan<$family>) -> u32 {
+            // SAFETY: as below.
+            let Some(plan) = (unsafe { plan.as_ref() }) else {
+                return 1;
+            };
+            match Skb::of(ctx).rewrite_in_place(&plan.headers, &plan.to) {
+                Ok(()) => 0,
+                Err(_) => 1,
+            }
+        }
+
+        impl Rewritten for $family {
+            #[inline(always)]
+            fn rewrite(skb: Skb, plan: &Plan<Self>) -> Result<(), Counter> {
+                match $rewrite(skb.ctx(), plan) {
+                    0 => Ok(()),
+                    _ => Err(Counter::DropRewrite),
+                }
             }
         }
 
@@ -391,7 +422,8 @@ outlined!(
     skb_masquerade4,
     skb_echo4,
     keep_first4,
-    hears4
+    hears4,
+    skb_rewrite4
 );
 outlined!(
     V6,
@@ -416,5 +448,6 @@ outlined!(
     skb_masquerade6,
     skb_echo6,
     keep_first6,
-    hears6
+    hears6,
+    skb_rewrite6
 );

@@ -61,14 +61,19 @@ pub(crate) fn answer(result: i64) -> Route {
     }
 }
 
-/// The next hop that a routing table has answered with, in the form that `bpf_redirect_neigh` takes.
+/// The address of the next hop that a routing table has answered with: of a gateway, or of the destination itself. IPv4
+/// has the first word.
 #[inline(always)]
-pub(crate) fn next_hop(answered: &bpf_fib_lookup) -> bpf_redir_neigh {
-    // SAFETY: every bit pattern is four words. IPv4 has the first: of a gateway, or of the destination itself.
-    let words = unsafe { answered.__bindgen_anon_4.ipv6_dst };
+pub(crate) fn next_address(answered: &bpf_fib_lookup) -> [u32; 4] {
+    // SAFETY: every bit pattern is four words.
+    unsafe { answered.__bindgen_anon_4.ipv6_dst }
+}
+
+/// A next hop in the form that `bpf_redirect_neigh` takes. An IPv4 packet's may have an IPv6 address (RFC 5549).
+#[inline(always)]
+pub(crate) fn next_hop(family: u32, address: [u32; 4]) -> bpf_redir_neigh {
     bpf_redir_neigh {
-        // An IPv4 packet's next hop may have an IPv6 address (RFC 5549).
-        nh_family: answered.family.into(),
-        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: words },
+        nh_family: family,
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: address },
     }
 }

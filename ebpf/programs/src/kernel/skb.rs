@@ -7,7 +7,6 @@
 use core::mem::offset_of;
 
 use abi::Counter;
-use abi::devices::flags;
 use abi::protocol::{TCP, UDP};
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
@@ -32,7 +31,6 @@ use super::dns::{Carrier, Query};
 use super::mem::{Half, Words, bounds, field, forget, set_addresses, set_field};
 use super::outlined::{self, sctp_len};
 use super::route::{self, Route};
-use super::tables::device_has;
 
 /// Checksums of IPv6 need no compensation in a buffer whose whole sum the device computed. Kernel 6.16
 /// (ead7f9b8de65); older ones refuse the bit.
@@ -354,7 +352,7 @@ impl Skb {
 
     /// Takes one off a time to live that is more than one.
     #[inline(always)]
-    fn age<F: Family>(&self, l3: u32) -> Result<(), Counter> {
+    pub(crate) fn age<F: Family>(&self, l3: u32) -> Result<(), Counter> {
         let ttl = self.at::<1>(l3 + (F::TTL_OFFSET & !3))?;
         let old = ttl.word(0);
         let new = hop::one_less::<F>(old);
@@ -421,34 +419,9 @@ impl Skb {
             )
         };
         match route::answer(answer) {
-            Route::Known | Route::NoNeighbour => Ok(redirect(&query)),
+            Route::Known | Route::NoNeighbour => Ok(redirect_to(&query)),
             Route::None => Err(Counter::DropNoRoute),
         }
-    }
-
-    /// Sends a packet that is plain enough for it to its next hop by this node's routes; `None` where it is not [`TC_RUNS`](flags::TC_RUNS)'s
-    /// device, where the next hop's link address has to be asked for first, or where the packet is too long for the
-    /// route: that the stack does.
-    #[inline(always)]
-    pub(crate) fn leave<F: Family>(&self, headers: &Headers<F>, to: &F::Flow) -> Option<i32> {
-        let (mut query, _) = self.sized_query(headers, to)?;
-        // SAFETY: the helper takes this hook's context and the query with its size.
-        let answer = unsafe {
-            fib_lookup(
-                self.skb.cast(),
-                &raw mut query,
-                size_of::<bpf_fib_lookup>() as i32,
-                0,
-            )
-        };
-        match route::answer(answer) {
-            Route::Known if device_has(query.ifindex, flags::TC_RUNS) => {}
-            Route::Known | Route::NoNeighbour | Route::None => return None,
-        }
-        if query.ifindex == self.ifindex() || self.age::<F>(headers.l3).is_err() {
-            return None;
-        }
-        Some(redirect(&query))
     }
 
     /// Length of the TCP header at `l4`: its fourth word begins with it, in words.
@@ -561,14 +534,20 @@ impl Skb {
         to: &F::Flow,
     ) -> Option<(bpf_fib_lookup, u32)> {
         let mut query = route::query::<F>(to, self.ifindex());
+        let len = self.len_on_wire(headers);
+        query.__bindgen_anon_1.tot_len = u16::try_from(len).ok()?;
+        Some((query, len))
+    }
+
+    /// [`hop::len_on_wire`].
+    #[inline(always)]
+    pub(crate) fn len_on_wire<F: Family>(&self, headers: &Headers<F>) -> u32 {
         let segment = field::<_, { offset_of!(__sk_buff, gso_size) }>(self.skb);
         let transport_len = match headers.transport {
             Transport::Tcp => self.tcp_header_len(headers.l4),
             _ => UDP_LEN,
         };
-        let len = hop::len_on_wire(headers, segment, transport_len);
-        query.__bindgen_anon_1.tot_len = u16::try_from(len).ok()?;
-        Some((query, len))
+        hop::len_on_wire(headers, segment, transport_len)
     }
 
     #[inline(always)]
@@ -720,15 +699,21 @@ impl Carrier for Skb {
     }
 }
 
-/// Sends the packet to the next hop of a route that was found. The kernel finds or asks for the neighbour itself, and
-/// sees to it that a known one is still there.
+/// Sends a packet to the next hop that the routing table has answered with.
 #[inline(always)]
-pub(crate) fn redirect(found: &bpf_fib_lookup) -> i32 {
-    let mut next = route::next_hop(found);
+pub(crate) fn redirect_to(answered: &bpf_fib_lookup) -> i32 {
+    let next = route::next_hop(answered.family.into(), route::next_address(answered));
+    redirect(answered.ifindex, next)
+}
+
+/// Sends a packet to a next hop at a device. The kernel finds or asks for the neighbour itself, and sees to it that a
+/// known one is still there.
+#[inline(always)]
+pub(crate) fn redirect(ifindex: u32, mut next: bpf_redir_neigh) -> i32 {
     // SAFETY: the helper takes numbers and the next hop with its size. Kernel 5.10 (ba452c9e996d).
     (unsafe {
         bpf_redirect_neigh(
-            found.ifindex,
+            ifindex,
             &raw mut next,
             size_of::<bpf_redir_neigh>() as i32,
             0,

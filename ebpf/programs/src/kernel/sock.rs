@@ -34,7 +34,7 @@ pub(crate) enum Outcome {
     Balanced,
     /// The service does not admit this client.
     NotAdmitted,
-    /// The service has no endpoint.
+    /// The service has no endpoint, or no such port.
     NoEndpoint,
     /// The tables are not whole.
     NoBackend,
@@ -271,7 +271,7 @@ where
         Sent::NotOurs => return Outcome::NotOurs,
         Sent::To(_, to_addr, to_port) => (to_addr, to_port),
         Sent::NotAdmitted(_) => return Outcome::NotAdmitted,
-        Sent::NoEndpoint(_) => return Outcome::NoEndpoint,
+        Sent::NoEndpoint(_) | Sent::NoPort => return Outcome::NoEndpoint,
         Sent::NoBackend(_) => return Outcome::NoBackend,
     };
     let is_new = remember(

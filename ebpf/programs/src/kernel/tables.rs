@@ -129,9 +129,7 @@ impl Shared for Maps {
 
     #[inline(always)]
     fn now_secs(&self) -> u32 {
-        // SAFETY: the helper takes nothing and cannot fail. Kernel 5.11 (d05512618056); a clock that advances
-        // once a tick is enough for seconds, and reading it costs no more than memory.
-        (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
+        secs(now_ns())
     }
 }
 
@@ -203,12 +201,30 @@ pub(crate) fn endpoint<'a, F: Family>(addr: F::Address) -> Option<&'a Endpoint> 
 /// Whether packets of a family go straight to pods at this moment.
 #[inline(always)]
 pub(crate) fn routes_here<F: Family>() -> bool {
+    routes_until::<F>(Maps.now_secs())
+}
+
+/// As [`routes_here`], where the time is known.
+#[inline(always)]
+pub(crate) fn routes_until<F: Family>(now_secs: u32) -> bool {
     let until_secs = match HOST_ROUTING.get(0) {
         Some(lease) if F::NUMBER == abi::family::V4 => lease.until_secs4,
         Some(lease) => lease.until_secs6,
         None => 0,
     };
-    until_secs != 0 && Maps.now_secs() < until_secs
+    until_secs != 0 && now_secs < until_secs
+}
+
+/// A clock that advances once a tick, in nanoseconds: enough for seconds, and reading it costs no more than memory.
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: the helper takes nothing and cannot fail. Kernel 5.11 (d05512618056).
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+#[inline(always)]
+pub(crate) fn secs(ns: u64) -> u32 {
+    (ns / 1_000_000_000) as u32
 }
 
 macro_rules! tables {

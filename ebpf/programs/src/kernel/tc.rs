@@ -15,7 +15,8 @@ use zerocopy::network_endian::U16;
 
 use super::count::{count, count_number};
 use super::direct::{self, Source};
-use super::outlined::{self, Plan, Told, place};
+use super::next_hops::{Leaving, NOT_KNOWN, TO_LEAVE};
+use super::outlined::{self, Plan, Rewritten, Told, place};
 use super::policy::{self, how};
 use super::skb::Skb;
 use super::tables::Maps;
@@ -88,6 +89,12 @@ macro_rules! arriving {
                 }
             }
             judge_straight!($family, $skb, plan, how::straight(decision), $judge);
+            if $place == place::POD && (decision == code::PASS || decision == code::ANSWER) {
+                let verdict = <$family as Leaving>::leave($skb.ctx(), &plan, decision, 0);
+                if verdict != NOT_KNOWN {
+                    return verdict;
+                }
+            }
         }
         if decision >= code::TUNNEL_NEW {
             if decision >= code::DROP {
@@ -100,7 +107,12 @@ macro_rules! arriving {
         } else if decision == code::REFUSE {
             outlined::$refuse($skb.ctx(), &plan)
         } else {
-            outlined::$carry($skb.ctx(), &plan, $place, decision)
+            let verdict = outlined::$carry($skb.ctx(), &plan, $place, decision);
+            if $place == place::POD && verdict == TO_LEAVE {
+                <$family as Leaving>::leave($skb.ctx(), &plan, decision, 1)
+            } else {
+                verdict
+            }
         }
     }};
 }
@@ -239,7 +251,12 @@ fn is_for_pod(skb: Skb) -> bool {
 /// Gives a packet that arrived its new tuple, if it has one, sends it where it cannot go by itself or gets quicker,
 /// and counts it.
 #[inline(always)]
-pub(crate) fn carry_out<F: Told>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> i32
+pub(crate) fn carry_out<F: Told + Rewritten>(
+    skb: Skb,
+    plan: &Plan<F>,
+    place: Place,
+    decision: u32,
+) -> i32
 where
     Maps: Tables<F>,
 {
@@ -247,15 +264,21 @@ where
         Ok(sent) => {
             // What is no service's, and an answer that is translated where it leaves, have no counter here.
             if sent.translated {
-                count(counter(decision), plan.headers.bytes);
-                if decision == code::NEW {
-                    let what = events::what(kinds::NEW, Counter::TcNewFlow);
-                    F::tell(plan, what, skb.ifindex());
-                }
+                translated(plan, decision, skb.ifindex());
             }
             sent.verdict
         }
         Err(counter) => dropped(plan, counter as u32, skb.ifindex()),
+    }
+}
+
+/// Counts a packet that got its new tuple.
+#[inline(always)]
+pub(crate) fn translated<F: Told>(plan: &Plan<F>, decision: u32, ifindex: u32) {
+    count(counter(decision), plan.headers.bytes);
+    if decision == code::NEW {
+        let what = events::what(kinds::NEW, Counter::TcNewFlow);
+        F::tell(plan, what, ifindex);
     }
 }
 
@@ -266,7 +289,12 @@ struct Sent {
 }
 
 #[inline(always)]
-fn send<F: Told>(skb: Skb, plan: &Plan<F>, place: Place, decision: u32) -> Result<Sent, Counter>
+fn send<F: Told + Rewritten>(
+    skb: Skb,
+    plan: &Plan<F>,
+    place: Place,
+    decision: u32,
+) -> Result<Sent, Counter>
 where
     Maps: Tables<F>,
 {
@@ -276,7 +304,7 @@ where
     // ours.
     let ours = changes && decision != code::ANSWER && source_changes::<F>(&headers.tuple, to);
     if ours && place == Place::Pod && bounces::<F>(&headers.tuple, to) {
-        skb.rewrite_in_place(headers, to)?;
+        F::rewrite(skb, plan)?;
         return Ok(Sent {
             translated: true,
             verdict: skb.bounce()?,
@@ -296,7 +324,7 @@ where
             Maps.mark_flow(&headers.tuple, checked_at(skb.ifindex()));
         }
         if changes {
-            skb.rewrite_in_place(headers, to)?;
+            F::rewrite(skb, plan)?;
         }
         return Ok(Sent {
             translated: changes,
@@ -316,27 +344,18 @@ where
         }
         skb.decrement_ttl(headers)?;
     }
-    let mut translated = changes && decision != code::ANSWER;
+    if !ours && place == Place::Pod {
+        return Ok(Sent {
+            translated: false,
+            verdict: TO_LEAVE,
+        });
+    }
+    let translated = changes && decision != code::ANSWER;
     if translated {
-        skb.rewrite_in_place(headers, to)?;
+        F::rewrite(skb, plan)?;
     }
     let verdict = if ours {
         skb.forward::<F>(headers.l3, to)?
-    } else if place == Place::Pod {
-        let tuple = if translated { to } else { &headers.tuple };
-        match direct::leave(&skb, headers, tuple) {
-            Some(verdict) => {
-                if decision == code::ANSWER {
-                    skb.rewrite_in_place(headers, to)?;
-                    translated = true;
-                }
-                if decision == code::ANSWER || !masquerade::is_due::<F>(tuple) {
-                    skb.mark();
-                }
-                verdict
-            }
-            None => NEXT,
-        }
     } else {
         NEXT
     };

@@ -17,6 +17,8 @@ pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<prox
         );
     }
     let node_name = flags.node_name.clone().unwrap_or_else(net::hostname);
+    // As kubelet and kube-proxy: a Node's name has no capitals.
+    let node_name = node_name.trim().to_lowercase();
     let cgroup_root = match &flags.cgroup_root {
         Some(root) => root.clone(),
         None => net::cgroup2_mount().context("find the cgroups to balance")?,

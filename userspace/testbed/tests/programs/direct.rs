@@ -1,6 +1,7 @@
 //! Straight to a pod of this node, past the stack: who may, where to, and what the packet looks like then.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use abi::Counter;
 use anyhow::Result;
@@ -449,6 +450,7 @@ fn what_cannot_simply_leave_goes_to_the_stack() -> Result<()> {
         kernel.netns().ip(&route(1372))?;
         expect(&kernel, "fits the route", "pod_ingress", &narrow, straight);
         kernel.netns().ip(&route(1371))?;
+        let_ways_be_forgotten();
         expect(
             &kernel,
             "too big for the route",
@@ -459,7 +461,49 @@ fn what_cannot_simply_leave_goes_to_the_stack() -> Result<()> {
         kernel
             .netns()
             .ip(&format!("route replace unreachable {}", host.ip()))?;
+        let_ways_be_forgotten();
         expect(&kernel, "no route", "pod_ingress", &plain, None);
+    }
+    Ok(())
+}
+
+/// Waits for as long as an answer of the routing table is used.
+fn let_ways_be_forgotten() {
+    // Milliseconds of 2^20 nanoseconds, and a tick of the clock that they are read from.
+    let lasts = Duration::from_nanos(u64::from(abi::next_hops::LASTS_MS) << 20);
+    std::thread::sleep(lasts + Duration::from_millis(20));
+}
+
+#[test]
+fn the_way_off_the_node_is_remembered_for_a_moment() -> Result<()> {
+    // Each CPU remembers for itself.
+    let mut cpus = rustix::thread::CpuSet::new();
+    cpus.set(rustix::thread::sched_getcpu());
+    rustix::thread::sched_setaffinity(None, &cpus)?;
+    for net in nets() {
+        let mut kernel = two_pods(&net)?;
+        kernel.say_tc_runs()?;
+        let [host, _] = elsewhere(&net);
+        let packet = to_us(Packet::tcp(net.client, host, tcp::ACK));
+        let out = leaving(&packet, net.client, host);
+        let straight = Some((&out, &[Counter::TcHostRouted][..]));
+        expect(&kernel, "asked for", "pod_ingress", &packet, straight);
+        kernel
+            .netns()
+            .ip(&format!("route replace unreachable {}", host.ip()))?;
+        expect(&kernel, "remembered", "pod_ingress", &packet, straight);
+        let other = packet.between(net.backend, host);
+        expect(&kernel, "another pod's source", "pod_ingress", &other, None);
+        let long = Packet {
+            payload: vec![0; 1600],
+            ..packet.clone()
+        };
+        expect(&kernel, "too long for it", "pod_ingress", &long, None);
+        kernel.lease(0)?;
+        expect(&kernel, "no lease", "pod_ingress", &packet, None);
+        kernel.lease(bpf::now_secs() + 10)?;
+        let_ways_be_forgotten();
+        expect(&kernel, "forgotten", "pod_ingress", &packet, None);
     }
     Ok(())
 }

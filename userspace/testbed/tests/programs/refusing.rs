@@ -1,10 +1,12 @@
 //! A service without endpoints: TC answers, XDP leaves it to TC.
 
+use std::net::SocketAddr;
+
 use abi::Counter;
 use anyhow::Result;
 use testbed::packet::{Packet, Transport, checksum, tcp, transport_checksum};
 
-use crate::kernel::{Kernel, REDIRECT, SCTP, SHOT, TCP, UDP, XDP_PASS, nets};
+use crate::kernel::{Kernel, NEXT, REDIRECT, SCTP, SHOT, TCP, UDP, XDP_PASS, nets};
 
 #[test]
 fn tcp_is_reset() -> Result<()> {
@@ -71,6 +73,35 @@ fn tcp_is_reset() -> Result<()> {
             &reset,
             counter,
         );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_port_that_a_service_s_address_does_not_have_is_refused() -> Result<()> {
+    for net in nets() {
+        let mut kernel = Kernel::new()?;
+        kernel.service(1, net.service, TCP, Some(net.backend), true)?;
+        let unknown = SocketAddr::new(net.service.ip(), 99);
+        let first = Packet::tcp(net.client, unknown, tcp::SYN);
+        let datagram = Packet::udp(net.client, net.service);
+        for program in ["pod_ingress", "device_ingress"] {
+            let ran = kernel.run(program, &first.bytes())?;
+            assert_eq!((ran.verdict, ran.counted), (NEXT, vec![]), "{program}");
+        }
+        kernel.whole_address(net.service.ip())?;
+        for packet in [&first, &datagram] {
+            for program in ["pod_ingress", "device_ingress"] {
+                let ran = kernel.run(program, &packet.bytes())?;
+                assert_eq!(ran.verdict, REDIRECT, "{program}");
+                assert_eq!(ran.counted, [(Counter::TcNoEndpoint, 1)], "{program}");
+            }
+            let counter = Some(Counter::XdpNoEndpoint);
+            kernel.expect("XDP", "device_xdp", packet, XDP_PASS, packet, counter);
+        }
+        // What goes on may be a connection of before the address was a service's.
+        let later = Packet::tcp(net.client, unknown, tcp::ACK);
+        kernel.expect("goes on", "pod_ingress", &later, NEXT, &later, None);
     }
     Ok(())
 }

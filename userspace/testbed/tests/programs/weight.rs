@@ -14,7 +14,7 @@ use crate::policy;
 /// kernel's own limit is a million. Both families are in every packet program.
 const BOUNDS: [(&str, u32); 16] = [
     ("connect4", 5_050),
-    ("connect6", 10_300),
+    ("connect6", 10_600),
     ("sendmsg4", 3_500),
     ("sendmsg6", 6_850),
     ("recvmsg4", 150),
@@ -26,9 +26,9 @@ const BOUNDS: [(&str, u32); 16] = [
     ("cgroup_egress", 8_600),
     ("pod_egress", 16_500),
     ("device_egress", 19_400),
-    ("pod_ingress", 58_700),
-    ("device_ingress", 68_900),
-    ("device_xdp", 36_100),
+    ("pod_ingress", 56_100),
+    ("device_ingress", 59_900),
+    ("device_xdp", 36_600),
 ];
 
 #[test]

@@ -21,7 +21,7 @@ use super::super::events;
 use super::super::mem::field;
 use super::super::outlined::Plan;
 use super::super::route::{self, Route};
-use super::super::skb::{Skb, done, redirect};
+use super::super::skb::{Skb, done, redirect_to};
 use super::super::tables::Maps;
 use super::super::tc;
 use super::{Tunnelled, is_told, look_inside, move_up};
@@ -125,7 +125,7 @@ where
     // SAFETY: the helper checks the length.
     done(unsafe { bpf_skb_adjust_room(skb.ctx(), len as i32, BPF_ADJ_ROOM_MAC, room) })?;
     store_header::<F>(skb, &tunnel::header::<F>(node, to, headers.bytes, first))?;
-    Ok(Sent::Sent(redirect(&query)))
+    Ok(Sent::Sent(redirect_to(&query)))
 }
 
 #[inline(always)]

@@ -202,6 +202,24 @@ impl Way<'_> {
             }
             Sent::NotAdmitted(service) => self.call_ends(service, Counter::DropSource),
             Sent::NoEndpoint(service) => self.call_ends(service, Counter::SocketNoEndpoint),
+            Sent::NoPort => {
+                let reason = format!(
+                    "{} is a Service's address, and has no port {}/{}",
+                    self.to.ip(),
+                    self.to.port(),
+                    frame::protocol_name(self.protocol)
+                );
+                let ended = Ended {
+                    end: End::Refused,
+                    backend: None,
+                    reason: reason.clone(),
+                };
+                (
+                    Called::Ends(ended),
+                    "the call fails with ECONNREFUSED".to_owned(),
+                    reason,
+                )
+            }
             Sent::NoBackend(service) => self.call_ends(service, Counter::DropNoBackend),
         };
         steps.push(Step {
