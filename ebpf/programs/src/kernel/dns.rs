@@ -82,6 +82,9 @@ pub(crate) trait Carrier: Bytes + Copy {
     /// The verdict on a packet that is neither query nor answer any more.
     const DROP: i32;
 
+    /// The verdict on a query that cannot be answered from here, and may be where the packet is seen next.
+    const ELSEWHERE: i32;
+
     /// Index of the device where it was seen.
     fn device(&self) -> u32;
 
@@ -134,8 +137,11 @@ pub(crate) fn answer<F: Told, C: Carrier>(carrier: C, plan: &Plan<F>, from_pod: 
         return LEFT;
     };
     let message = headers.l4 + UDP_LEN;
-    if !carrier.may_answer() || Maps.now_secs() >= control.answers_until_secs || !is_alive() {
+    if Maps.now_secs() >= control.answers_until_secs || !is_alive() {
         return LEFT;
+    }
+    if !carrier.may_answer() {
+        return C::ELSEWHERE;
     }
     let octets_len = octets(len);
     if octets_len == 0 || !carrier.load(message, &mut scratch.message[MESSAGE_AT..], octets_len) {

@@ -5,7 +5,7 @@ use core::mem::offset_of;
 
 use abi::Counter;
 use abi::protocol::UDP;
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_TX};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::{
     bpf_check_mtu, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
@@ -201,6 +201,8 @@ impl Bytes for Frame {
 impl Carrier for Frame {
     const ANSWERED: Counter = Counter::XdpDnsAnswer;
     const DROP: i32 = XDP_DROP as i32;
+    /// TC can send from devices that XDP cannot, if the query comes there as it is.
+    const ELSEWHERE: i32 = XDP_PASS as i32;
 
     #[inline(always)]
     fn device(&self) -> u32 {

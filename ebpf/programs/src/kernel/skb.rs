@@ -634,6 +634,7 @@ impl Bytes for Skb {
 impl Carrier for Skb {
     const ANSWERED: Counter = Counter::TcDnsAnswer;
     const DROP: i32 = TC_ACT_SHOT as i32;
+    const ELSEWHERE: i32 = super::dns::LEFT;
 
     #[inline(always)]
     fn device(&self) -> u32 {
