@@ -228,6 +228,11 @@ async fn events_are_sent_to_a_webhook() {
         .map(|it| &it["stage"])
         .collect();
     assert_eq!(stages, ["RequestReceived", "ResponseComplete"]);
+    let metrics = String::from_utf8(server.get("/metrics").await.body).unwrap();
+    assert!(
+        metrics.contains("\napiserver_audit_event_total 2\n"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]

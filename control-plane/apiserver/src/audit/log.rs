@@ -111,6 +111,11 @@ impl Log {
         }
     }
 
+    /// How many events were lost.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
     /// Resolves once everything is written, or after some seconds.
     pub(super) async fn flush(&self) {
         let (done, written) = oneshot::channel();

@@ -10,6 +10,7 @@ mod webhook;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use authorization::User;
@@ -57,6 +58,8 @@ pub(crate) struct Audit {
     policy: Policy,
     log: Option<Log>,
     webhook: Option<Webhook>,
+    /// How many events there were.
+    events: AtomicU64,
 }
 
 /// The address at the other end of a request's connection, in the request's extensions.
@@ -82,7 +85,17 @@ impl Audit {
                 .as_deref()
                 .map(Webhook::new)
                 .transpose()?,
+            events: AtomicU64::new(0),
         })))
+    }
+
+    /// How many events there were, and by plugin how many were lost.
+    pub(crate) fn counts(&self) -> (u64, [(&'static str, u64); 2]) {
+        let lost = [
+            ("log", self.log.as_ref().map_or(0, Log::lost)),
+            ("webhook", self.webhook.as_ref().map_or(0, Webhook::lost)),
+        ];
+        (self.events.load(Ordering::Relaxed), lost)
     }
 
     /// Resolves once everything that was recorded is written, or after some seconds.
@@ -379,6 +392,7 @@ impl Record {
             stage,
             received: self.received,
         };
+        self.audit.events.fetch_add(1, Ordering::Relaxed);
         let notes = self
             .annotations
             .lock()

@@ -44,7 +44,7 @@ enum Item {
 pub(super) struct Webhook {
     queue: mpsc::UnboundedSender<Item>,
     room: Arc<Semaphore>,
-    lost: AtomicU64,
+    lost: Arc<AtomicU64>,
 }
 
 impl Webhook {
@@ -52,11 +52,12 @@ impl Webhook {
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
         let target = Target::read(path)?;
         let (queue, items) = mpsc::unbounded_channel();
-        tokio::spawn(run(target, items));
+        let lost = Arc::<AtomicU64>::default();
+        tokio::spawn(run(target, items, lost.clone()));
         Ok(Webhook {
             queue,
             room: Arc::new(Semaphore::new(WAITING_MAX)),
-            lost: AtomicU64::new(0),
+            lost,
         })
     }
 
@@ -76,6 +77,11 @@ impl Webhook {
         }
     }
 
+    /// How many events were lost.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
     /// Resolves once everything is sent, or after some seconds.
     pub(super) async fn flush(&self) {
         let (done, sent) = oneshot::channel();
@@ -85,7 +91,7 @@ impl Webhook {
     }
 }
 
-async fn run(target: Target, mut items: mpsc::UnboundedReceiver<Item>) {
+async fn run(target: Target, mut items: mpsc::UnboundedReceiver<Item>, lost: Arc<AtomicU64>) {
     while let Some(first) = items.recv().await {
         let end = Instant::now() + GATHER;
         let (mut batch, mut asked, mut next) = (Vec::new(), None, Some(first));
@@ -101,7 +107,15 @@ async fn run(target: Target, mut items: mpsc::UnboundedReceiver<Item>) {
         }
         if !batch.is_empty() {
             let body = list(batch.iter().map(|(event, _)| event.as_slice()));
-            target.send(&body, batch.len()).await;
+            if let Err(why) = target.send(&body).await {
+                let events = batch.len();
+                lost.fetch_add(events as u64, Ordering::Relaxed);
+                tracing::warn!(
+                    why,
+                    events,
+                    "the audit webhook takes no events: they are lost"
+                );
+            }
         }
         if let Some(done) = asked {
             // Who asked may have gone.
@@ -262,24 +276,18 @@ impl Target {
         })
     }
 
-    async fn send(&self, body: &Bytes, events: usize) {
+    async fn send(&self, body: &Bytes) -> Result<(), String> {
         let mut wait = BACKOFF;
-        for tried in 1..=TRIES {
-            let why = match timeout(PATIENCE, self.post(body.clone())).await {
-                Ok(Ok(())) => return,
-                Ok(Err(why)) => why,
-                Err(_) => "no answer in time".to_owned(),
-            };
-            if tried == TRIES {
-                tracing::warn!(
-                    why,
-                    events,
-                    "the audit webhook takes no events: they are lost"
-                );
-            } else {
-                tokio::time::sleep(wait).await;
-                wait += wait / 2;
+        let mut tried = 1;
+        loop {
+            let answer = timeout(PATIENCE, self.post(body.clone())).await;
+            let answer = answer.unwrap_or_else(|_| Err("no answer in time".to_owned()));
+            if answer.is_ok() || tried == TRIES {
+                return answer;
             }
+            tokio::time::sleep(wait).await;
+            wait += wait / 2;
+            tried += 1;
         }
     }
 

@@ -167,6 +167,17 @@ impl Metrics {
         self.render_requests(&mut text);
         self.store.render(&mut text);
         store::objects(state, &mut text).await;
+        if let Some(audit) = &state.audit {
+            let (events, lost) = audit.counts();
+            let name = "apiserver_audit_event_total";
+            text.head(name, "counter", "Events recorded in the audit log.");
+            text.value(name, &[], events);
+            let name = "apiserver_audit_error_total";
+            text.head(name, "counter", "Audit events that were lost, by plugin.");
+            for (plugin, lost) in lost {
+                text.value(name, &[("plugin", plugin)], lost);
+            }
+        }
         let name = "fairlead_storage_revision";
         text.head(name, "gauge", "Newest revision of the storage.");
         text.value(name, &[], state.storage.revision().0);
