@@ -420,12 +420,16 @@ async fn ask(
     }
 }
 
-/// Refuses expressions of configurations and policies that cannot be compiled.
+/// Refuses expressions of configurations, policies and claims to devices that cannot be compiled.
 pub(crate) fn check(call: &Call, new: &Value, old: Option<&Value>) -> Result<(), Status> {
-    if call.row.group != hook::GROUP || call.subresource.is_some() {
+    if call.subresource.is_some() {
         return Ok(());
     }
-    let wrong = conditions::faults(call.row.kind, new, old.unwrap_or(&Value::Null));
+    let wrong = match call.row.group {
+        hook::GROUP => conditions::faults(call.row.kind, new, old.unwrap_or(&Value::Null)),
+        hook::devices::GROUP => hook::devices::faults(call.row.kind, new, old),
+        _ => return Ok(()),
+    };
     if wrong.is_empty() {
         Ok(())
     } else {
