@@ -121,11 +121,10 @@ fn gates(after: &Value, before: &Value, path: &Path<'_>, found: &mut Findings) {
 /// in `rest`.
 fn gated(rest: &mut Value, before: &Value, path: &Path<'_>, found: &mut Findings) {
     let (was, is) = (at(before, &["nodeSelector"]), at(rest, &["nodeSelector"]));
-    if !value::same(was, is) {
-        if entries(was, &[]).any(|(key, value)| at(is, &[key]) != value) {
-            let why = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
-            found.invalid(&path.child("nodeSelector"), is, why);
-        }
+    let kept = entries(was, &[]).all(|(key, value)| at(is, &[key]) == value);
+    if !kept {
+        let why = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        found.invalid(&path.child("nodeSelector"), is, why);
     }
     let affinity = path.child("affinity");
     narrower(
