@@ -164,8 +164,8 @@ fn csum_flag() -> Option<bool> {
         EXIT,
     ];
     let program = sys::load(kind::CLASSIFIER, 0, &instructions, 0, &mut []).ok()?;
-    let (result, _, _) = sys::test_run(program.as_fd(), &[0; 64], &[], 1).ok()?;
-    Some(result == 0)
+    let ran = sys::test_run(program.as_fd(), &[0; 64], &[], 1).ok()?;
+    Some(ran.verdict == 0)
 }
 
 const RETURN_ZERO: [u8; 8] = [0xb7, 0, 0, 0, 0, 0, 0, 0];

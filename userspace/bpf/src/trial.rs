@@ -162,17 +162,15 @@ impl Trial {
             .programs
             .get(program)
             .ok_or(Error::NoProgram { program })?;
-        let (verdict, packet, duration_ns) = sys::test_run(fd.as_fd(), packet, context, 1)
+        let ran = sys::test_run(fd.as_fd(), packet, context, 1)
             .map_err(|error| Error::path("run the program", &self.pins.program(program))(error))?;
         let after = self.counted()?;
         let moved = Counter::ALL.iter().zip(before.iter().zip(&after));
         let moved = moved.filter(|(_, (before, after))| before != after);
-        let ran = TestRun {
-            verdict,
-            packet,
-            duration_ns,
-        };
-        Ok((ran, moved.map(|(counter, _)| *counter).collect()))
+        Ok((
+            TestRun::from(ran),
+            moved.map(|(counter, _)| *counter).collect(),
+        ))
     }
 
     /// Whether the pinned program of a name is of the same instructions as this build's.

@@ -527,13 +527,8 @@ impl View {
         let path = self.pins.program(program);
         let failed = |error| Error::path("run the program", &path)(error);
         let fd = sys::get(&path, false).map_err(failed)?;
-        let (verdict, packet, duration_ns) =
-            sys::test_run(fd.as_fd(), packet, context, repeat).map_err(failed)?;
-        Ok(TestRun {
-            verdict,
-            packet,
-            duration_ns,
-        })
+        let ran = sys::test_run(fd.as_fd(), packet, context, repeat).map_err(failed)?;
+        Ok(TestRun::from(ran))
     }
 }
 
@@ -542,8 +537,22 @@ impl View {
 pub struct TestRun {
     /// What the program returned: a `TC_ACT_*` or an `XDP_*`.
     pub verdict: u32,
-    /// The packet afterwards.
+    /// The packet afterwards. Where a context was given, what an XDP program left before the packet stands before it.
     pub packet: Vec<u8>,
+    /// The context afterwards; empty where none was given. The first word of a `struct xdp_md` is how many octets stand
+    /// before the packet.
+    pub context: Vec<u8>,
     /// Mean duration of a run in nanoseconds.
     pub duration_ns: u32,
+}
+
+impl From<sys::Ran> for TestRun {
+    fn from(ran: sys::Ran) -> Self {
+        TestRun {
+            verdict: ran.verdict,
+            packet: ran.packet,
+            context: ran.context,
+            duration_ns: ran.duration_ns,
+        }
+    }
 }

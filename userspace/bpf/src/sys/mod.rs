@@ -27,7 +27,7 @@ pub(crate) use maps::{
 };
 pub(crate) use memory::Mapping;
 pub(crate) use programs::{
-    XDP_HAS_FRAGS, kind, load, load_xdp_pass, program_by_id, program_info, test_run,
+    Ran, XDP_HAS_FRAGS, kind, load, load_xdp_pass, program_by_id, program_info, test_run,
 };
 pub(crate) use wait::wait_readable;
 

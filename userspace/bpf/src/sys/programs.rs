@@ -148,16 +148,29 @@ struct TestRunAttr {
     _pad: u32,
 }
 
+/// What a program did with a packet.
+pub(crate) struct Ran {
+    pub(crate) verdict: u32,
+    /// The packet afterwards, behind what XDP left before it.
+    pub(crate) packet: Vec<u8>,
+    /// The context afterwards; empty where none was given.
+    pub(crate) context: Vec<u8>,
+    /// Mean duration of a run.
+    pub(crate) duration_ns: u32,
+}
+
 /// Runs a packet program on `data` (`BPF_PROG_TEST_RUN`). `ctx` is a `struct __sk_buff` or `struct xdp_md`, or
-/// empty. Returns the verdict, the packet afterwards and the mean duration of a run in nanoseconds.
+/// empty.
 pub(crate) fn test_run(
     program: BorrowedFd<'_>,
     data: &[u8],
     ctx: &[u8],
     repeat: u32,
-) -> io::Result<(u32, Vec<u8>, u32)> {
+) -> io::Result<Ran> {
     // Room for headers that a program adds.
     let mut out = vec![0; data.len() + 256];
+    // The whole of a context, or the kernel calls it too small.
+    let mut ctx_out = vec![0; if ctx.is_empty() { 0 } else { 256 }];
     let mut attr = TestRunAttr {
         program: program.as_raw_fd() as u32,
         retval: 0,
@@ -168,9 +181,13 @@ pub(crate) fn test_run(
         repeat,
         duration: 0,
         ctx_size_in: ctx.len() as u32,
-        ctx_size_out: 0,
+        ctx_size_out: ctx_out.len() as u32,
         ctx_in: if ctx.is_empty() { 0 } else { address(ctx) },
-        ctx_out: 0,
+        ctx_out: if ctx.is_empty() {
+            0
+        } else {
+            address_mut(&mut ctx_out)
+        },
         flags: 0,
         cpu: 0,
         batch_size: 0,
@@ -178,5 +195,11 @@ pub(crate) fn test_run(
     };
     bpf(Command::TestRun, &mut attr)?;
     out.truncate(attr.data_size_out as usize);
-    Ok((attr.retval, out, attr.duration))
+    ctx_out.truncate(attr.ctx_size_out as usize);
+    Ok(Ran {
+        verdict: attr.retval,
+        packet: out,
+        context: ctx_out,
+        duration_ns: attr.duration,
+    })
 }

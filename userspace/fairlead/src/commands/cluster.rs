@@ -67,7 +67,28 @@ impl Cluster {
         Names {
             services: service_names(rows, &self.services),
             addresses: self.addresses(),
+            nodes: self.node_names(),
         }
+    }
+
+    /// The node of each endpoint and Pod, and of its own addresses.
+    fn node_names(&self) -> BTreeMap<IpAddr, String> {
+        let mut nodes = BTreeMap::new();
+        let endpoints = self.slices.iter().flat_map(|slice| &slice.endpoints);
+        nodes.extend(endpoints.filter_map(|endpoint| {
+            let addr = endpoint.addresses.first()?.parse().ok()?;
+            Some((addr, endpoint.node_name.clone()?))
+        }));
+        let pods = self.pods.iter();
+        for pod in pods.filter(|pod| is_running(pod) && !pod.spec.node_name.is_empty()) {
+            nodes.extend(pod_addresses(pod).map(|addr| (addr, pod.spec.node_name.clone())));
+        }
+        for node in &self.nodes {
+            let own = node.status.addresses.iter();
+            let own = own.filter_map(|address| address.address.parse::<IpAddr>().ok());
+            nodes.extend(own.map(|addr| (addr, node.metadata.name.clone())));
+        }
+        nodes
     }
 
     /// Nodes first, then Pods: what has its node's address is the node to whoever sees packets.
@@ -128,6 +149,7 @@ fn told<T>(items: Result<Vec<T>, client::Error>, what: &str) -> Vec<T> {
 pub(crate) struct Names {
     services: BTreeMap<u32, String>,
     addresses: BTreeMap<IpAddr, String>,
+    nodes: BTreeMap<IpAddr, String>,
 }
 
 impl Names {
@@ -139,6 +161,11 @@ impl Names {
     /// Who has an address: `default/web-0` or `node a`.
     pub(crate) fn address(&self, addr: IpAddr) -> Option<&str> {
         self.addresses.get(&addr).map(String::as_str)
+    }
+
+    /// The node where an address is.
+    pub(crate) fn node_of(&self, addr: IpAddr) -> Option<&str> {
+        self.nodes.get(&addr).map(String::as_str)
     }
 
     /// The identifiers of the service ports that a word names: an identifier, a Service with or without its namespace,
@@ -284,7 +311,7 @@ mod tests {
         let pod = |host_network: bool| -> Pod {
             serde_json::from_value(json!({
                 "metadata": {"namespace": "default", "name": "web"},
-                "spec": {"hostNetwork": host_network},
+                "spec": {"hostNetwork": host_network, "nodeName": "a"},
                 "status": {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::2"}]},
             }))
             .unwrap()
@@ -297,6 +324,7 @@ mod tests {
         let names = cluster.names_of(&[]);
         for addr in ["10.0.0.1", "fd00::2"] {
             assert_eq!(names.address(addr.parse().unwrap()), Some("default/web"));
+            assert_eq!(names.node_of(addr.parse().unwrap()), Some("a"));
         }
         assert_eq!(names.pods_named("web").len(), 2);
     }

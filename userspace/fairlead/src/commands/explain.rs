@@ -34,8 +34,10 @@ pub(crate) struct Step {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum End {
-    /// A backend gets it.
+    /// A backend of this node gets it.
     Backend,
+    /// It is sent to a backend that is not on this node, where others decide.
+    Sent,
     /// It goes where it was sent: no Service has that address and port.
     Unchanged,
     /// The client hears that nobody listens.
@@ -55,6 +57,8 @@ pub(crate) struct Explanation {
     outcome: End,
     /// Who gets it.
     backend: Option<Named>,
+    /// The node of the backend, where that is another one and known.
+    node: Option<String>,
     /// Why it ends so.
     reason: String,
     /// What else to know.
@@ -129,6 +133,17 @@ fn text(explanation: &Explanation) -> String {
     let outcome = match (explanation.outcome, &explanation.backend) {
         (End::Backend, Some(backend)) => format!("reaches {}", show(backend)),
         (End::Backend, None) => "reaches a backend".to_owned(),
+        (End::Sent, Some(backend)) => match &explanation.node {
+            Some(node) => format!(
+                "is sent to {} on node {node}; that node's policies decide",
+                show(backend)
+            ),
+            None => format!(
+                "is sent to {}, which is not on this node; what is there decides",
+                show(backend)
+            ),
+        },
+        (End::Sent, None) => "is sent on to a backend that is not on this node".to_owned(),
         (End::Unchanged, _) => "goes on as it is".to_owned(),
         (End::Refused, _) => "is refused".to_owned(),
         (End::Dropped, _) => "is dropped".to_owned(),

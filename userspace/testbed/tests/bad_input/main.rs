@@ -4,6 +4,7 @@
 mod apply;
 mod commands;
 mod doctor;
+mod explain;
 mod host;
 mod https;
 mod life;

@@ -95,10 +95,20 @@ pub(super) fn skb(ifindex: u32) -> Vec<u8> {
     context
 }
 
-/// A `struct xdp_md` of a frame of `len` bytes that arrives at a device.
+/// A `struct xdp_md` of a frame of `len` bytes that arrives at a device; at the loopback device for none.
 pub(super) fn xdp(ifindex: u32, len: usize) -> Vec<u8> {
     let words = [0, len as u32, 0, ifindex, 0, 0];
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+/// The frame of what an XDP program left, without what it tells TC in the octets before it: the context afterwards says
+/// where the frame begins.
+pub(super) fn behind_hint(mut left: Vec<u8>, context: &[u8]) -> Vec<u8> {
+    let begins = context
+        .first_chunk()
+        .map_or(0, |word| u32::from_ne_bytes(*word));
+    left.drain(..left.len().min(begins as usize));
+    left
 }
 
 /// Kubernetes' name of a protocol.
@@ -113,6 +123,16 @@ pub(super) fn protocol_name(number: u8) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_begins_behind_what_xdp_left_before_it() {
+        let mut context = xdp(0, 2);
+        assert_eq!(behind_hint(vec![7, 8], &context), [7, 8]);
+        assert_eq!(behind_hint(vec![7, 8], &[]), [7, 8]);
+        context[..4].copy_from_slice(&4_u32.to_ne_bytes());
+        assert_eq!(behind_hint(vec![1, 2, 3, 4, 7, 8], &context), [7, 8]);
+        assert_eq!(behind_hint(vec![1], &context), []);
+    }
 
     #[test]
     fn an_opening_is_read_as_it_was_meant() {

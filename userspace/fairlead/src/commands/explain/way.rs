@@ -71,6 +71,11 @@ impl Way<'_> {
             service: service.map(|id| self.service_name(id)),
             steps,
             outcome: ended.end,
+            node: ended
+                .backend
+                .filter(|_| ended.end == End::Sent)
+                .and_then(|addr| self.names.node_of(addr.ip()))
+                .map(str::to_owned),
             backend: ended.backend.map(|addr| named(addr, self.names)),
             reason: ended.reason,
             notes,
@@ -145,12 +150,22 @@ impl Way<'_> {
         SocketAddr::new(self.client.addr, CLIENT_PORT)
     }
 
+    /// A backend of this node gets it, or it is sent to one elsewhere.
     fn reaches(&self, backend: SocketAddr, reason: &str) -> Ended {
+        let is_here = self.is_here(backend.ip());
         Ended {
-            end: End::Backend,
+            end: if is_here { End::Backend } else { End::Sent },
             backend: Some(backend),
             reason: reason.to_owned(),
         }
+    }
+
+    /// Whether an address is of this node or of a pod behind one of its links, whose policies the programs here judge.
+    fn is_here(&self, addr: IpAddr) -> bool {
+        let own = self.links.iter().flat_map(|link| &link.addresses);
+        addr.is_loopback()
+            || own.into_iter().any(|address| address.addr == addr)
+            || (self.view.endpoints()).is_ok_and(|endpoints| endpoints.contains_key(&addr))
     }
 
     // The socket hook.
@@ -370,37 +385,39 @@ impl Way<'_> {
                     "device_xdp was tried as if the packet came over the loopback device, as {} cannot be tried",
                     self.device_name(ifindex)
                 ));
-                self.trial.run(PROGRAM, &frame, &[])?
+                self.trial
+                    .run(PROGRAM, &frame, &frame::xdp(0, frame.len()))?
             }
         };
+        let left = frame::behind_hint(ran.packet, &ran.context);
         self.note_program(PROGRAM, notes)?;
         let why = reasons(&counters);
         let (decision, arrived) = match ran.verdict {
             XDP_DROP => ("dropped".to_owned(), Arrived::Ends(self.drops(&counters))),
             XDP_TX | XDP_REDIRECT => {
-                let backend = frame::ends(&ran.packet).map(|(_, to)| to);
+                let backend = frame::ends(&left).map(|(_, to)| to);
                 let decision = backend.map_or("sent on".to_owned(), |to| {
                     format!("sent on to {}", self.show(to))
                 });
                 (
                     decision,
                     Arrived::Ends(Ended {
-                        end: End::Backend,
+                        end: End::Sent,
                         backend,
                         reason: "XDP sends it on without the host's stack".to_owned(),
                     }),
                 )
             }
             XDP_PASS => {
-                let decision = match frame::ends(&ran.packet) {
+                let decision = match frame::ends(&left) {
                     Some((_, becomes)) if becomes != to => {
                         format!("becomes a packet for {}", self.show(becomes))
                     }
                     _ => "left to TC as it is".to_owned(),
                 };
-                (decision, Arrived::Goes(ran.packet))
+                (decision, Arrived::Goes(left))
             }
-            other => (format!("XDP verdict {other}"), Arrived::Goes(ran.packet)),
+            other => (format!("XDP verdict {other}"), Arrived::Goes(left)),
         };
         steps.push(Step {
             at: format!("device_xdp on {}", self.device_name(ifindex)),
@@ -505,7 +522,11 @@ impl Way<'_> {
             at: format!("{program} on {}", self.device_name(ifindex)),
             by: "the program, run by the kernel over the live tables and copies of those that it writes".to_owned(),
             decision,
-            why: reasons(&counters),
+            why: if counters.is_empty() && earlier {
+                "nothing was counted: XDP has balanced it".to_owned()
+            } else {
+                reasons(&counters)
+            },
         });
         Ok(ended)
     }
