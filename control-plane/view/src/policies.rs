@@ -102,6 +102,7 @@ impl Policies {
             let before = self.world.policies.len();
             self.world.policies.retain(|key, _| !cluster(key));
             self.findings.retain(|key, _| !cluster(key));
+            self.world.altered.retain(|key| !cluster(key));
             self.changed |= before != self.world.policies.len();
             self.cluster = Listing::default();
         }
@@ -246,8 +247,10 @@ impl Policies {
     fn put(&mut self, key: PolicyKey, policy: Policy, findings: PolicyFindings) {
         if findings.is_empty() {
             self.findings.remove(&key);
+            self.world.altered.remove(&key);
         } else {
             self.findings.insert(key.clone(), findings);
+            self.world.altered.insert(key.clone());
         }
         if self.world.policies.get(&key) != Some(&policy) {
             self.world.policies.insert(key, policy);
@@ -257,6 +260,7 @@ impl Policies {
 
     fn forget(&mut self, key: &PolicyKey) {
         self.findings.remove(key);
+        self.world.altered.remove(key);
         self.changed |= self.world.policies.remove(key).is_some();
     }
 

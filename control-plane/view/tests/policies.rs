@@ -156,7 +156,13 @@ fn cluster_policies_are_read() {
         (key, policy.tier),
         (PolicyKey::Cluster("p".into()), Tier::Admin(7))
     );
-    assert_eq!(findings.len(), 2, "{findings:?}");
+    assert_eq!(
+        findings,
+        [
+            "ingress[2]: peer 0 by \"future\" is not known here: it matches nothing",
+            "ingress[3]: peer 0 by \"future\" is not known here: it denies everything",
+        ]
+    );
     let rules = policy.ingress.unwrap();
     assert_eq!(rules[0].action, Action::Pass);
     let ports = vec![
@@ -258,4 +264,20 @@ fn watches_are_folded() {
     folded.network_policy(Event::Restarted);
     folded.network_policy(Event::Synced);
     assert!(folded.world().policies.is_empty());
+
+    // What does not mean what is written in it is told apart, as long as that is so.
+    let cluster = |to: Value| -> objects::ClusterNetworkPolicy {
+        object(json!({"metadata": {"name": "p"}, "spec": {
+            "tier": "Admin", "subject": {"namespaces": {}}, "egress": [{"action": "Deny", "to": [to]}],
+        }}))
+    };
+    folded.serves_cluster_policies(true);
+    folded.cluster_network_policy(Event::Applied(cluster(json!({"nodes": {}}))));
+    let key = PolicyKey::Cluster("p".into());
+    assert!(folded.world().altered.contains(&key));
+    folded.cluster_network_policy(Event::Applied(cluster(json!({"networks": ["::/0"]}))));
+    assert!(folded.world().altered.is_empty());
+    folded.cluster_network_policy(Event::Applied(cluster(json!({"nodes": {}}))));
+    folded.serves_cluster_policies(false);
+    assert!(folded.world().altered.is_empty());
 }

@@ -283,6 +283,14 @@ pub struct PolicyHeldKey {
 pub struct PolicyHeld {
     /// Seconds since 1970, in two halves, the lower first.
     pub since_secs: [u32; 2],
-    /// One where it found no room and nothing passes in its stead; zero otherwise.
+    /// Bits of [`held`]; zero where it holds as it is written.
     pub closed: u32,
+}
+
+/// Bits of [`PolicyHeld::closed`].
+pub mod held {
+    /// It found no room, and nothing passes in its stead.
+    pub const NO_ROOM: u32 = 1 << 0;
+    /// Something of it is not known here, and denies everything or lets nothing through in its stead.
+    pub const ALTERED: u32 = 1 << 1;
 }

@@ -1,6 +1,6 @@
 //! Who may speak with whom: policies, and the pods that they select.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -253,6 +253,8 @@ pub struct HostPod {
 pub struct World {
     /// Every policy.
     pub policies: BTreeMap<PolicyKey, Policy>,
+    /// Those that mean less, or deny more, than is written in them: something there is not known.
+    pub altered: BTreeSet<PolicyKey>,
     /// Every pod with addresses of its own.
     pub pods: BTreeMap<PodKey, Pod>,
     /// Pods of this node that use the node's network.

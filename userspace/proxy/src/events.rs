@@ -35,6 +35,8 @@ pub(crate) enum About {
     Service,
     /// NetworkPolicies.
     NetworkPolicy,
+    /// ClusterNetworkPolicies, which are in no namespace: their Events are in `default`.
+    ClusterNetworkPolicy,
 }
 
 impl About {
@@ -42,6 +44,7 @@ impl About {
         match self {
             About::Service => "v1",
             About::NetworkPolicy => "networking.k8s.io/v1",
+            About::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
         }
     }
 
@@ -49,6 +52,7 @@ impl About {
         match self {
             About::Service => "Service",
             About::NetworkPolicy => "NetworkPolicy",
+            About::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
     }
 
@@ -56,6 +60,7 @@ impl About {
         match self {
             About::Service => Resource::of::<objects::Service>(),
             About::NetworkPolicy => Resource::of::<objects::NetworkPolicy>(),
+            About::ClusterNetworkPolicy => Resource::of::<objects::ClusterNetworkPolicy>(),
         }
     }
 }
@@ -188,15 +193,18 @@ impl Writer {
             namespaced: true,
         };
         let name = format!("{}.{mark:016x}", service.name);
+        let namespace = match &*service.namespace {
+            "" => "default",
+            namespace => namespace,
+        };
         let now = now();
-        let event = json!({
+        let mut event = json!({
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": name, "namespace": &*service.namespace},
+            "metadata": {"name": name, "namespace": namespace},
             "involvedObject": {
                 "apiVersion": self.about.api_version(),
                 "kind": self.about.kind(),
-                "namespace": &*service.namespace,
                 "name": &*service.name,
                 "uid": uid,
             },
@@ -210,13 +218,16 @@ impl Writer {
             "lastTimestamp": now,
             "count": 1,
         });
-        let collection = events.within(&service.namespace);
+        if !service.namespace.is_empty() {
+            event["involvedObject"]["namespace"] = json!(namespace);
+        }
+        let collection = events.within(namespace);
         match self.client.create::<Value>(&collection, &event).await {
             Ok(_) => return Ok(()),
             Err(error) if error.is_already_exists() => {}
             Err(error) => return Err(error),
         }
-        let path = events.object(&service.namespace, &name);
+        let path = events.object(namespace, &name);
         // A kube-proxy's role may write Events and not read them; the time is brought up to date then, and the
         // count stays.
         let mut change = json!({
@@ -301,6 +312,37 @@ mod tests {
     /// Everything is 404 there.
     fn nobody() -> Client {
         Client::in_process(axum::Router::new(), "")
+    }
+
+    #[tokio::test]
+    async fn what_is_in_no_namespace_has_its_events_in_default() {
+        use axum::Json;
+        use axum::routing::{get, post};
+
+        let (told, mut heard) = mpsc::unbounded_channel();
+        let of_group = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
+        let found = json!({"metadata": {}, "items": [{"metadata": {"name": "deny", "uid": "7"}}]});
+        let router = axum::Router::new()
+            .route(of_group, get(async move || Json(found)))
+            .route(
+                "/api/v1/namespaces/default/events",
+                post(async move |Json(event): Json<Value>| {
+                    told.send(event.clone()).unwrap();
+                    Json(event)
+                }),
+            );
+        let mut writer = writer(Client::in_process(router, ""));
+        writer.about = About::ClusterNetworkPolicy;
+        let trouble = trouble("egress[0]: peer 0 is not known here");
+        writer.report(&ServiceKey::new("", "deny"), &trouble).await;
+        let event = heard.try_recv().expect("an Event");
+        let expected = json!({
+            "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+            "name": "deny", "uid": "7",
+        });
+        assert_eq!(event["involvedObject"], expected);
+        assert_eq!(event["metadata"]["namespace"], "default");
+        assert_eq!(event["message"], trouble.message);
     }
 
     #[test]

@@ -93,6 +93,11 @@ impl PolicyTask {
             whereabouts: heard,
             status: settings.status.clone(),
             events: Events::start(client.clone(), &settings.node_name, About::NetworkPolicy),
+            cluster_events: Events::start(
+                client.clone(),
+                &settings.node_name,
+                About::ClusterNetworkPolicy,
+            ),
             told: BTreeMap::new(),
             inputs: SelectAll::new(),
             pods_asked: false,
@@ -187,6 +192,7 @@ struct Keeper {
     whereabouts: watch::Receiver<Whereabouts>,
     status: Arc<watch::Sender<Status>>,
     events: Events,
+    cluster_events: Events,
     /// Troubles that Events were written of.
     told: BTreeMap<PolicyKey, Vec<Trouble>>,
     inputs: SelectAll<BoxStream<'static, Input>>,
@@ -438,13 +444,11 @@ impl Keeper {
             for Trouble { reason, message } in now {
                 warn!(policy = %key, reason, trouble = message, "does not hold as it is written");
             }
-            if let PolicyKey::Namespaced(namespace, name) = key {
-                let key = model::ServiceKey {
-                    namespace: namespace.clone(),
-                    name: name.clone(),
-                };
-                self.events.tell(&key, now);
-            }
+            let (events, namespace, name) = match key {
+                PolicyKey::Namespaced(namespace, name) => (&self.events, &**namespace, name),
+                PolicyKey::Cluster(name) => (&self.cluster_events, "", name),
+            };
+            events.tell(&model::ServiceKey::new(namespace, name), now);
         }
         let bridged = self.whereabouts.borrow().bridged.clone();
         self.status.send_modify(|status| {

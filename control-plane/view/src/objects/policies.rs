@@ -220,6 +220,9 @@ pub struct ClusterNetworkPolicyPeer {
     /// Addresses.
     #[serde(deserialize_with = "or_default")]
     pub networks: Vec<String>,
+    /// Fields that are not known here, by name.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, serde_json::Value>,
 }
 
 /// Pods of namespaces.

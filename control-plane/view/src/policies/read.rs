@@ -227,9 +227,12 @@ impl Reader {
             "Pass" => Some(Action::Pass),
             _ => None,
         };
-        let mut known = action.is_some();
+        let mut unknown = Vec::new();
+        if action.is_none() {
+            unknown.push(format!("action {:?}", rule.action));
+        }
         let mut read = Vec::new();
-        for peer in peers {
+        for (at, peer) in peers.iter().enumerate() {
             match cluster_pods(peer) {
                 Some(selection) => read.push(Peer::Pods(selection)),
                 None if !peer.networks.is_empty() => {
@@ -239,20 +242,24 @@ impl Reader {
                                 range,
                                 except: Vec::new(),
                             }),
-                            None => known = false,
+                            None => unknown.push(format!("network {text:?}")),
                         }
                     }
                 }
-                None => known = false,
+                None => unknown.push(match peer.others.keys().next() {
+                    Some(field) => format!("peer {at} by {field:?}"),
+                    None => format!("peer {at}"),
+                }),
             }
         }
-        let protocols = rule
-            .protocols
-            .iter()
-            .map(|protocol| self.cluster_port(protocol));
-        let protocols: Vec<Option<Port>> = protocols.collect();
-        known &= protocols.iter().all(Option::is_some);
-        if known {
+        let mut protocols = Vec::new();
+        for (at, protocol) in rule.protocols.iter().enumerate() {
+            protocols.push(self.cluster_port(protocol));
+            if protocols.last().is_some_and(Option::is_none) {
+                unknown.push(format!("protocol {at}"));
+            }
+        }
+        if unknown.is_empty() {
             return Rule {
                 action: action.unwrap_or(Action::Deny),
                 peers: Peers::Some(read),
@@ -271,7 +278,8 @@ impl Reader {
             "it denies everything"
         };
         self.find(format!(
-            "an action, peer or port is not known here: {instead}"
+            "{} is not known here: {instead}",
+            unknown.join(", ")
         ));
         Rule {
             action: Action::Deny,

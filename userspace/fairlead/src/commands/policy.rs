@@ -42,6 +42,9 @@ struct NamedPolicy {
     kind: Option<&'static str>,
     policy: Option<String>,
     pod: Option<String>,
+    /// What is not known here of the policy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    findings: Vec<String>,
     #[serde(flatten)]
     row: PolicyRow,
 }
@@ -67,20 +70,23 @@ impl Row for NamedPolicy {
             },
             row.since.clone(),
             if row.open {
-                "open: no cgroup"
+                "open: no cgroup".to_owned()
             } else if row.closed {
-                "closed: no room"
+                "closed: no room".to_owned()
+            } else if !row.altered {
+                "holds".to_owned()
+            } else if self.findings.is_empty() {
+                "not as written".to_owned()
             } else {
-                "holds"
-            }
-            .to_owned(),
+                format!("not as written: {}", self.findings.join("; "))
+            },
         ]
     }
 }
 
 #[derive(Default)]
 struct Names {
-    policies: BTreeMap<u64, (&'static str, String)>,
+    policies: BTreeMap<u64, (&'static str, String, Vec<String>)>,
     pods: BTreeMap<IpAddr, String>,
     host_pods: BTreeMap<String, String>,
 }
@@ -95,9 +101,10 @@ impl Names {
             .filter_map(|addr| self.pods.get(addr))
             .chain(of_host);
         NamedPolicy {
-            kind: policy.map(|(kind, _)| *kind),
-            policy: policy.map(|(_, name)| name.clone()),
+            kind: policy.map(|(kind, ..)| *kind),
+            policy: policy.map(|(_, name, _)| name.clone()),
             pod: pods.next().cloned(),
+            findings: policy.map_or_else(Vec::new, |(.., findings)| findings.clone()),
             row,
         }
     }
@@ -116,8 +123,8 @@ fn names(kubeconfig: &Path) -> anyhow::Result<Names> {
 async fn ask(client: &Client) -> anyhow::Result<Names> {
     let mut names = Names::default();
     for object in items::<NetworkPolicy>(client).await? {
-        let (key, policy, _) = network_policy(&object);
-        let name = ("NetworkPolicy", key.to_string());
+        let (key, policy, findings) = network_policy(&object);
+        let name = ("NetworkPolicy", key.to_string(), findings);
         names.policies.insert(policy.mark, name);
     }
     // Not served everywhere.
@@ -125,8 +132,8 @@ async fn ask(client: &Client) -> anyhow::Result<Names> {
         .await
         .unwrap_or_default()
     {
-        let (key, policy, _) = cluster_network_policy(&object);
-        let name = ("ClusterNetworkPolicy", key.to_string());
+        let (key, policy, findings) = cluster_network_policy(&object);
+        let name = ("ClusterNetworkPolicy", key.to_string(), findings);
         names.policies.insert(policy.mark, name);
     }
     for pod in items::<Pod>(client).await? {

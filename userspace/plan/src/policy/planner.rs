@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use abi::policy::held;
 use abi::policy::{CGROUP_LINK, FIRST_ID, NODE, flags};
 use abi::{PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey};
 use model::policy::{Direction, Pod, PodKey, PolicyKey, Tier, World};
@@ -318,14 +319,20 @@ impl PolicyPlanner {
         pods: &Pods,
         closed: &BTreeMap<SetKey, &'static str>,
     ) -> BTreeMap<PolicyHeldKey, PolicyHeld> {
-        let mut held: BTreeMap<PolicyHeldKey, PolicyHeld> = BTreeMap::new();
+        let mut rows: BTreeMap<PolicyHeldKey, PolicyHeld> = BTreeMap::new();
         for (ifindex, wants) in pods.links.iter().take(self.limits.links / 2) {
             for set in wants.iter().flatten() {
-                let closed = u32::from(closed.contains_key(set));
-                for policy in &set.policies {
-                    let Some(policy) = inputs.world.policies.get(policy) else {
+                let no_room = if closed.contains_key(set) {
+                    held::NO_ROOM
+                } else {
+                    0
+                };
+                for key in &set.policies {
+                    let Some(policy) = inputs.world.policies.get(key) else {
                         continue;
                     };
+                    let altered = inputs.world.altered.contains(key);
+                    let closed = no_room | if altered { held::ALTERED } else { 0 };
                     let key = PolicyHeldKey {
                         policy: halves(policy.mark),
                         ifindex: *ifindex,
@@ -334,15 +341,15 @@ impl PolicyPlanner {
                         Some(before) if before.closed == closed => before.since_secs,
                         Some(_) | None => halves(inputs.unix_secs),
                     };
-                    let row = held.entry(key).or_insert(PolicyHeld { since_secs, closed });
+                    let row = rows.entry(key).or_insert(PolicyHeld { since_secs, closed });
                     row.closed |= closed;
                 }
             }
         }
-        while held.len() > abi::policy::HELD_CAPACITY as usize {
-            held.pop_last();
+        while rows.len() > abi::policy::HELD_CAPACITY as usize {
+            rows.pop_last();
         }
-        held
+        rows
     }
 }
 

@@ -203,6 +203,21 @@ fn a_change_of_one_pod_is_few_steps() {
     );
 }
 
+#[test]
+fn a_policy_that_does_not_hold_as_it_is_written_is_marked_so() {
+    let mut world = world();
+    let (key, policy) = of_x("p", &[("pod", "a")], Some(Vec::new()), None);
+    world.policies.insert(key.clone(), policy);
+    let mut planner = PolicyPlanner::new(PolicyTables::default(), PolicyLimits::default());
+    for (altered, bits) in [(true, abi::policy::held::ALTERED), (false, 0)] {
+        world.altered.clear();
+        world.altered.extend(altered.then(|| key.clone()));
+        plan(&mut planner, &world, 100);
+        let rows = planner.told().held.values();
+        assert_eq!(rows.map(|row| row.closed).collect::<Vec<_>>(), [bits]);
+    }
+}
+
 /// A pod of the node's network is held like any other, by the number that stands for its link, and is nobody's peer.
 #[test]
 fn a_pod_of_the_nodes_network_has_sets_of_its_own() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use abi::policy::held::{ALTERED, NO_ROOM};
 use abi::{Endpoint, PolicyPod};
 use plan::policy::PolicyTables;
 use serde::Serialize;
@@ -27,6 +28,8 @@ pub struct PolicyRow {
     pub since: String,
     /// It found no room in a table: nothing passes in its direction.
     pub closed: bool,
+    /// Something of it is not known here: it denies more, or lets less through, than is written.
+    pub altered: bool,
     /// The pod uses the node's network and its cgroup is not found: the policy does not hold.
     pub open: bool,
 }
@@ -55,7 +58,8 @@ pub fn policies(
             since: since
                 .and_then(|since| since.format(&Rfc3339).ok())
                 .unwrap_or_default(),
-            closed: held.closed != 0,
+            closed: held.closed & NO_ROOM != 0,
+            altered: held.closed & ALTERED != 0,
             open: host_pod.is_some_and(|pod| pod.cgroup == 0),
         }
     })
@@ -83,7 +87,7 @@ mod tests {
         };
         let held = PolicyHeld {
             since_secs: halves(1_000_000_000),
-            closed: 0,
+            closed: ALTERED,
         };
         tables.held.insert(key, held);
         let at = |ifindex| Endpoint {
@@ -105,6 +109,7 @@ mod tests {
             since: "2001-09-09T01:46:40Z".to_owned(),
             uid: None,
             closed: false,
+            altered: true,
             open: false,
         };
         assert_eq!(

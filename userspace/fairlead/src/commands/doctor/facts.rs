@@ -8,6 +8,7 @@ use abi::{Counter, CounterValue};
 use anyhow::Context as _;
 use bpf::{Datapath, Feature, Foreign};
 use net::{Capability, Link, Links, Netfilter};
+use proxy::listing::PolicyRow;
 
 use crate::cli;
 
@@ -45,6 +46,8 @@ pub(super) struct Facts {
 pub(super) struct Loaded {
     pub(super) status: bpf::Status,
     pub(super) counters: Vec<(Counter, CounterValue)>,
+    /// What holds at each pod that a policy selects.
+    pub(super) policies: Vec<PolicyRow>,
     pub(super) foreign: Vec<Foreign>,
     /// The network namespace that this process is in.
     pub(super) netns: u64,
@@ -102,6 +105,11 @@ fn loaded(root: &Path) -> anyhow::Result<Loaded> {
     let agent = status.agent_pid.and_then(executable);
     Ok(Loaded {
         counters: view.counters()?,
+        policies: proxy::listing::policies(
+            &view.policies()?,
+            &BTreeMap::new(),
+            &view.policy_pods()?,
+        ),
         foreign: view.foreign()?,
         netns: net::Netns::current()
             .and_then(|netns| netns.id())

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use abi::Counter;
 use bpf::{Fill, Place};
+use proxy::listing::PolicyRow;
 
 use super::facts::{Facts, Loaded};
 use super::{Finding, Level};
@@ -22,6 +23,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
             out.extend(tables(&loaded.status.tables));
             out.extend(drops(loaded));
             out.extend(masquerade(loaded));
+            out.extend(policies(&loaded.policies));
             out.extend(mtu(facts, loaded));
             out.extend(rp_filter(facts, loaded));
         }
@@ -409,6 +411,49 @@ fn tables(tables: &[Fill]) -> Vec<Finding> {
 }
 
 /// Drops that say that something is wrong here, rather than with what clients sent.
+/// Policies that do not do what is written in them.
+fn policies(rows: &[PolicyRow]) -> Vec<Finding> {
+    let policies = |is: fn(&PolicyRow) -> bool| {
+        let marks = rows.iter().filter(|row| is(row)).map(|row| row.mark);
+        marks.collect::<BTreeSet<u64>>().len()
+    };
+    let cases: [(usize, &str, &str, &str); 3] = [
+        (
+            policies(|row| row.altered),
+            "say something that is not known here",
+            "what is not known is no permission: such a rule matches nothing, or denies everything",
+            "`fairlead policy list --kubeconfig FILE` and the policies' Events name the rules; write them another way",
+        ),
+        (
+            policies(|row| row.closed),
+            "find no room in a table",
+            "the pods that they select are closed in their direction",
+            "select fewer peers, or use fewer different policies on one node",
+        ),
+        (
+            policies(|row| row.open),
+            "select pods of this node's network whose cgroups are not found",
+            "the policies do not hold for those pods",
+            "name the cgroup hierarchy that kubelet uses with --cgroup-root",
+        ),
+    ];
+    let wrong = cases.into_iter().filter(|(count, ..)| *count != 0);
+    let mut out: Vec<Finding> = wrong
+        .map(|(count, what, why, remedy)| {
+            let what = format!("{count} policies {what}");
+            Finding::new("policies", Level::Problem, what, why, remedy)
+        })
+        .collect();
+    if out.is_empty() && !rows.is_empty() {
+        let count = policies(|_| true);
+        out.push(Finding::ok(
+            "policies",
+            format!("{count} policies hold as they are written"),
+        ));
+    }
+    out
+}
+
 fn drops(loaded: &Loaded) -> Vec<Finding> {
     let reasons = [
         (
@@ -605,6 +650,38 @@ mod tests {
         let problems = found.into_iter().filter(|it| it.level == Level::Problem);
         let checks = problems.map(|it| it.check);
         checks.filter(|check| *check != "programs").collect()
+    }
+
+    #[test]
+    fn policies_that_do_something_else_are_problems() {
+        assert_eq!(policies(&[]), []);
+        let row = PolicyRow {
+            mark: 1,
+            ifindex: 7,
+            addresses: Vec::new(),
+            uid: None,
+            since: String::new(),
+            closed: false,
+            altered: false,
+            open: false,
+        };
+        let found = policies(std::slice::from_ref(&row));
+        assert_eq!(found[0].level, Level::Ok, "{found:?}");
+        let altered = PolicyRow {
+            altered: true,
+            ..row.clone()
+        };
+        let rows = [
+            row,
+            altered.clone(),
+            PolicyRow {
+                ifindex: 8,
+                ..altered
+            },
+        ];
+        let found = policies(&rows);
+        assert_eq!((found.len(), found[0].level), (1, Level::Problem));
+        assert!(found[0].what.starts_with("1 policies say"), "{found:?}");
     }
 
     #[test]
