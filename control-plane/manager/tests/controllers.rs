@@ -398,22 +398,32 @@ async fn namespaces_begin_and_end() {
     world.stop().await;
 }
 
-/// Nobody runs the node: a pod that is deleted does not wait for it.
+/// A pod that is deleted waits for the agent of its node, and not for one of a node that is not there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_of_no_node_go_at_once() {
     let mut world = World::new().await;
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "silent"}});
     world.apply(node).await;
+    let pod_of = |node: &str| Resource::of::<Pod>().object("default", node);
     for node in ["silent", "unheard-of"] {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "default", "name": node},
             "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]},
         });
         world.apply(pod).await;
-        let pod = Resource::of::<Pod>().object("default", node);
-        world.client.delete(&pod, &Value::Null).await.unwrap();
-        gone(&world.client, &pod).await;
+        let deleted = world.client.delete(&pod_of(node), &Value::Null).await;
+        deleted.unwrap();
     }
+    gone(&world.client, &pod_of("unheard-of")).await;
+    // It was deleted first.
+    let waits: Value = world.client.get(&pod_of("silent")).await.unwrap();
+    assert!(
+        waits["metadata"]["deletionTimestamp"].is_string(),
+        "{waits}"
+    );
+    let node = Path::raw("/api/v1/nodes/silent");
+    world.client.delete(&node, &Value::Null).await.unwrap();
+    gone(&world.client, &pod_of("silent")).await;
     world.stop().await;
 }
 
