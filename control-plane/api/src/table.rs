@@ -23,7 +23,7 @@ pub static RESOURCES: &[&Resource] = &[
     &kinds::pod::PODS,
     &kinds::replica_set::POD_TEMPLATES,
     &kinds::replica_set::REPLICATION_CONTROLLERS,
-    &kinds::limits::RESOURCE_QUOTAS,
+    &kinds::quotas::RESOURCE_QUOTAS,
     &kinds::config::SECRETS,
     &kinds::service_account::SERVICE_ACCOUNTS,
     &kinds::service::SERVICES,

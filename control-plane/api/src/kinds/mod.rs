@@ -48,6 +48,7 @@ mod pod_spec;
 mod pod_volume_warnings;
 mod pod_warnings;
 pub(crate) mod priority_class;
+pub(crate) mod quotas;
 pub(crate) mod rbac;
 pub(crate) mod replica_set;
 pub(crate) mod review;
