@@ -6,7 +6,7 @@ mod annotations;
 mod containers;
 mod dns;
 mod env;
-pub(in crate::kinds) mod findings;
+pub(super) mod findings;
 mod handlers;
 mod mounts;
 mod old_volumes;
@@ -16,10 +16,10 @@ mod resources;
 mod scheduling;
 mod security;
 mod selectors;
-pub(in crate::kinds) mod status;
+pub(super) mod status;
 #[cfg(test)]
 mod tests;
-pub(in crate::kinds) mod update;
+pub(super) mod update;
 mod volumes;
 mod windows;
 
