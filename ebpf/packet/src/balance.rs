@@ -9,7 +9,7 @@ use abi::frontends::WHOLE_ADDRESS;
 use abi::frontends::flags::{CHECK_SOURCE, DROP, DSR, HASHED, HOST_ONLY, LEAST, LIMITED};
 use abi::{
     AffinityKey, BackendId, Counter, FragmentKey, FragmentPorts, Frontend, Scope, ServiceId,
-    affinity, backends,
+    affinity, backends, protocol,
 };
 
 use zerocopy::network_endian::U16;
@@ -639,7 +639,8 @@ pub fn claim<F: Family, T: Tables<F>>(tables: &T, answer: &F::Flow, state: &F::S
         Inserted::Taken => match tables.known(answer) {
             Some(other)
                 if other.flags() & flags::CLOSING != 0
-                    || other.to().is(state.to()) && other.flags() & flags::TAKEN == 0 =>
+                    || other.to().is(state.to()) && other.flags() & flags::TAKEN == 0
+                    || is_vain(tables, answer, other, state.last_seen_secs()) =>
             {
                 tables.put_flow(answer, state)
             }
@@ -647,6 +648,27 @@ pub fn claim<F: Family, T: Tables<F>>(tables: &T, answer: &F::Flow, state: &F::S
         },
         inserted => inserted,
     }
+}
+
+/// How long a connection may be begun before its tuple is another one's, in seconds: longer than it takes to send the first
+/// packet again.
+const OPENING_SECS: u32 = 5;
+
+/// Whether the flow of an entry of answers is a connection that was begun a while ago, and never more than that.
+#[inline(always)]
+fn is_vain<F: Family, T: Tables<F>>(
+    tables: &T,
+    answer: &F::Flow,
+    state: &F::State,
+    now_secs: u32,
+) -> bool {
+    answer.proto() == protocol::TCP
+        && is_young(state.flags())
+        && now_secs.wrapping_sub(state.last_seen_secs()) >= OPENING_SECS
+        && match tables.known(&state.to().reversed()) {
+            Some(asked) => is_young(asked.flags()),
+            None => true,
+        }
 }
 
 #[cfg(test)]

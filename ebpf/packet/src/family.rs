@@ -137,6 +137,8 @@ pub trait State: Copy + Eq + core::fmt::Debug {
     fn backend(&self) -> u32;
     /// Bits of [`abi::flows::flags`].
     fn flags(&self) -> u32;
+    /// When a packet last passed in this direction: seconds of `CLOCK_MONOTONIC`.
+    fn last_seen_secs(&self) -> u32;
     /// Makes it the state of the other direction.
     fn redirect(&mut self, to: &Self::Flow, flags: u32);
 }
@@ -273,6 +275,10 @@ macro_rules! family {
             #[inline(always)]
             fn flags(&self) -> u32 {
                 self.flags
+            }
+            #[inline(always)]
+            fn last_seen_secs(&self) -> u32 {
+                self.last_seen_secs
             }
             #[inline(always)]
             fn redirect(&mut self, to: &$flow, flags: u32) {

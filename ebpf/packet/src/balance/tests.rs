@@ -401,3 +401,36 @@ fn a_direct_conversation_does_not_mix_with_a_service_s_unless_xdp_made_it() {
         }
     }
 }
+
+#[test]
+fn a_port_of_a_connection_that_nobody_answers_is_another_s_after_a_while() {
+    let begun = Decision::Rewrite(Kind::New);
+    let none = Decision::Drop(Counter::DropSnatExhausted);
+    for goes_on in [false, true] {
+        let mut model = model(0);
+        model.node.snat_port_max = model.node.snat_port_min;
+        for frontend in model.frontends.values_mut() {
+            // The one backend of another node.
+            frontend.ring_offset += 2;
+            frontend.ring_len = 1;
+        }
+        let from = |client: u8, flags| {
+            let tuple = Flow4 {
+                saddr: [198, 51, 100, client],
+                ..tuple(0, 2000, 1)
+            };
+            send(&model, Place::Device, tuple, flags).0
+        };
+        assert_eq!(from(1, tcp::SYN), begun);
+        if goes_on {
+            from(1, tcp::ACK);
+        }
+        assert_eq!(from(2, tcp::SYN), none, "the port is the first one's");
+        model.now_secs.set(OPENING_SECS);
+        let later = if goes_on { none } else { begun };
+        assert_eq!(from(2, tcp::SYN), later, "goes on: {goes_on}");
+        if !goes_on {
+            assert_eq!(from(1, tcp::SYN), none, "the port is the second one's now");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use abi::{Counter, protocol};
 use bpf::Datapath;
-use bpf::timeout::{CLOSE_WAIT_SECS, CLOSED_SECS, DATAGRAMS_SECS, ESTABLISHED_SECS};
+use bpf::timeout::{CLOSE_WAIT_SECS, CLOSED_SECS, DATAGRAMS_SECS, ESTABLISHED_SECS, OPENING_SECS};
 use plan::{Step, Store};
 
 use crate::ground::{Ground, ip};
@@ -69,24 +69,36 @@ fn flows_end_with_silence_by_protocol_and_state() {
         };
         // Each case is a flow: how it goes on, how long it may be silent.
         let root = ground.bpffs();
-        for (n, (what, flags, ends, secs)) in [
-            ("open", Some(SYN), &[][..], ESTABLISHED_SECS),
+        for (n, (what, flags, later, secs)) in [
+            ("never answered", Some(SYN), &[][..], OPENING_SECS),
+            (
+                "answered by nobody that listens further",
+                Some(SYN),
+                &[("pod_egress", SYN | ACK)],
+                OPENING_SECS,
+            ),
+            (
+                "open",
+                Some(SYN),
+                &[("pod_egress", SYN | ACK), ("pod_ingress", ACK)],
+                ESTABLISHED_SECS,
+            ),
             (
                 "ended by the client",
                 Some(SYN),
-                &["pod_ingress"],
+                &[("pod_ingress", FIN | ACK)],
                 CLOSE_WAIT_SECS,
             ),
             (
                 "ended by the server",
                 Some(SYN),
-                &["pod_egress"],
+                &[("pod_egress", FIN | ACK)],
                 CLOSE_WAIT_SECS,
             ),
             (
                 "ended by both",
                 Some(SYN),
-                &["pod_ingress", "pod_egress"],
+                &[("pod_ingress", FIN | ACK), ("pod_egress", FIN | ACK)],
                 CLOSED_SECS,
             ),
             ("datagrams", None, &[], DATAGRAMS_SECS),
@@ -96,11 +108,10 @@ fn flows_end_with_silence_by_protocol_and_state() {
         {
             let client = ([10, 244, 0, 200], 2_000 + n as u16);
             run("pod_ingress", &frame(client, service, flags));
-            for program in ends {
-                let last = Some(FIN | ACK);
+            for (program, flags) in later {
                 let frame = match *program {
-                    "pod_ingress" => frame(client, service, last),
-                    _ => frame(pod, client, last),
+                    "pod_ingress" => frame(client, service, Some(*flags)),
+                    _ => frame(pod, client, Some(*flags)),
                 };
                 run(program, &frame);
             }
