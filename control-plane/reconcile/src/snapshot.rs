@@ -406,10 +406,16 @@ fn first_pair(service: &Service) -> Option<(&String, &String)> {
     service.spec.selector.first_key_value()
 }
 
-/// Whether the node has or may get an agent. Where Fairlead registers a host that has none, the condition says so.
+/// Whether the node has or may get an agent. Where Fairlead registers a host that has none, a condition says so, until
+/// somebody reports whether the host is ready.
 fn attended(node: &Node) -> bool {
-    let mut conditions = node.status.conditions.iter();
-    !conditions.any(|condition| condition.type_ == "Ready" && condition.reason == "NoNodeAgent")
+    let conditions = &node.status.conditions;
+    conditions
+        .iter()
+        .any(|condition| condition.type_ == "Ready")
+        || !conditions
+            .iter()
+            .any(|condition| condition.reason == "NoNodeAgent")
 }
 
 fn zone_label(node: &Node) -> Option<&str> {

@@ -39,6 +39,8 @@ pub(crate) async fn register(
         "addresses": addresses(name, &links, devices),
         "conditions": [
             condition("NetworkUnavailable", "False", "FairleadProxy", "Services are programmed on this node"),
+            // Until somebody says whether the node is Ready, deleted pods do not wait for an agent.
+            condition("fairlead.io/NodeAgent", "False", "NoNodeAgent", "no agent runs this node's pods"),
         ],
         "nodeInfo": {
             "operatingSystem": "linux",
