@@ -132,7 +132,7 @@ pub(crate) fn cel(data: &[u8]) {
         namespace: &Value::Null,
         authority: &admission::hook::rights::Nobody,
     };
-    let _ = admission::hook::policy::denials(&policy, &inputs);
+    let _ = admission::hook::policy::judge(&policy, &inputs);
     for (kind, key) in [
         ("ApplyConfiguration", "applyConfiguration"),
         ("JSONPatch", "jsonPatch"),

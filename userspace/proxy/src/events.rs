@@ -316,19 +316,23 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_in_no_namespace_has_its_events_in_default() {
-        use axum::Json;
+        use axum::body::Bytes;
+        use axum::http::header::CONTENT_TYPE;
         use axum::routing::{get, post};
 
+        let answer = |body: &Value| ([(CONTENT_TYPE, "application/json")], body.to_string());
         let (told, mut heard) = mpsc::unbounded_channel();
         let of_group = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
         let found = json!({"metadata": {}, "items": [{"metadata": {"name": "deny", "uid": "7"}}]});
         let router = axum::Router::new()
-            .route(of_group, get(async move || Json(found)))
+            .route(of_group, get(async move || answer(&found)))
             .route(
                 "/api/v1/namespaces/default/events",
-                post(async move |Json(event): Json<Value>| {
-                    told.send(event.clone()).unwrap();
-                    Json(event)
+                post(async move |event: Bytes| {
+                    let event: Value = serde_json::from_slice(&event).unwrap();
+                    let answer = answer(&event);
+                    told.send(event).unwrap();
+                    answer
                 }),
             );
         let mut writer = writer(Client::in_process(router, ""));

@@ -7,7 +7,6 @@ use view::{Event, PodRanges, Services, objects};
 use crate::Settings;
 
 /// What a watch said.
-#[expect(clippy::large_enum_variant, reason = "one at a time, and gone at once")]
 pub(crate) enum Input {
     Service(Event<objects::Service>),
     Slice(Event<objects::EndpointSlice>),

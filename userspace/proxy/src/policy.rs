@@ -146,7 +146,6 @@ impl Drop for PolicyTask {
 }
 
 /// What a watch said.
-#[expect(clippy::large_enum_variant, reason = "one at a time, and gone at once")]
 enum Input {
     NetworkPolicy(Event<objects::NetworkPolicy>),
     ClusterNetworkPolicy(Event<objects::ClusterNetworkPolicy>),
