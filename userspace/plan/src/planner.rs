@@ -299,6 +299,11 @@ impl Planner {
         }
         let mut steps = turn.backends;
         steps.append(&mut turn.rings);
+        // Who is no longer admitted goes last, or first where both do not fit beside each other.
+        let held = self.holdings.frontends_len(Table::Sources) + turn.shut_out.len();
+        if held > self.capacities.sources as usize {
+            steps.append(&mut turn.shut_out);
+        }
         steps.append(&mut turn.sources);
         steps.append(&mut turn.frontends);
         steps.append(&mut turn.shut_out);
