@@ -84,28 +84,39 @@ const SCOPES: &[&str] = &[
     "VolumeAttributesClass",
 ];
 
-/// Resources of containers that a quota may name without a prefix, and those that count objects.
-const QUOTA_RESOURCES: &[&str] = &[
-    "cpu",
-    "memory",
-    "ephemeral-storage",
-    "requests.cpu",
-    "requests.memory",
-    "requests.storage",
-    "requests.ephemeral-storage",
-    "limits.cpu",
-    "limits.memory",
-    "limits.ephemeral-storage",
-    "pods",
-    "resourcequotas",
-    "services",
-    "replicationcontrollers",
-    "secrets",
-    "persistentvolumeclaims",
-    "configmaps",
-    "services.nodeports",
-    "services.loadbalancers",
-];
+/// Objects that quotas count under names of their own.
+pub(crate) fn is_counted(name: &str) -> bool {
+    matches!(
+        name,
+        "pods"
+            | "resourcequotas"
+            | "services"
+            | "replicationcontrollers"
+            | "secrets"
+            | "persistentvolumeclaims"
+            | "configmaps"
+            | "services.nodeports"
+            | "services.loadbalancers"
+    )
+}
+
+/// What a quota may name without a prefix: objects, and resources of containers and claims.
+fn is_of_quotas(name: &str) -> bool {
+    is_counted(name)
+        || matches!(
+            name,
+            "cpu"
+                | "memory"
+                | "ephemeral-storage"
+                | "requests.cpu"
+                | "requests.memory"
+                | "requests.storage"
+                | "requests.ephemeral-storage"
+                | "limits.cpu"
+                | "limits.memory"
+                | "limits.ephemeral-storage"
+        )
+}
 
 fn validate_quota(object: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
@@ -127,7 +138,7 @@ fn validate_quota(object: &Value) -> Vec<FieldError> {
             refuse("unsupported scope");
         }
         for (name, _) in entries(object, &["spec", "hard"]) {
-            if STANDARD_RESOURCES.contains(&name.as_str()) && !scope_counts(scope, name) {
+            if (is_of_quotas(name) || name == "storage") && !scope_counts(scope, name) {
                 refuse("unsupported scope applied to resource");
             }
         }
@@ -151,30 +162,6 @@ fn validate_quota(object: &Value) -> Vec<FieldError> {
     }
     wrong
 }
-
-/// What Kubernetes itself counts and measures.
-const STANDARD_RESOURCES: &[&str] = &[
-    "cpu",
-    "memory",
-    "ephemeral-storage",
-    "requests.cpu",
-    "requests.memory",
-    "requests.ephemeral-storage",
-    "limits.cpu",
-    "limits.memory",
-    "limits.ephemeral-storage",
-    "pods",
-    "resourcequotas",
-    "services",
-    "replicationcontrollers",
-    "secrets",
-    "configmaps",
-    "persistentvolumeclaims",
-    "storage",
-    "requests.storage",
-    "services.nodeports",
-    "services.loadbalancers",
-];
 
 /// Whether Pods, or claims, of a scope have this resource.
 fn scope_counts(scope: &str, name: &str) -> bool {
@@ -241,7 +228,7 @@ fn bad_quota_name(path: &str, name: &str) -> Vec<FieldError> {
         .into_iter()
         .map(|why| FieldError::invalid_text(path, name, why))
         .collect();
-    let standard = QUOTA_RESOURCES.contains(&name)
+    let standard = is_of_quotas(name)
         || ["hugepages-", "requests.hugepages-"]
             .iter()
             .any(|prefix| name.starts_with(prefix));
@@ -267,19 +254,7 @@ fn bad_quota_amount(path: &str, name: &str, amount: &Value) -> Vec<FieldError> {
             "must be greater than or equal to 0",
         ));
     }
-    let counts = name.starts_with("count/")
-        || matches!(
-            name,
-            "pods"
-                | "resourcequotas"
-                | "services"
-                | "replicationcontrollers"
-                | "secrets"
-                | "persistentvolumeclaims"
-                | "configmaps"
-                | "services.nodeports"
-                | "services.loadbalancers"
-        );
+    let counts = name.starts_with("count/") || is_counted(name);
     if counts && !read.is_whole() {
         wrong.push(FieldError::new(
             path,

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::findings::{Findings, Path};
 use crate::field::{Fault, FieldError, quoted};
+use crate::kinds::quotas::is_counted;
 use crate::names;
 use crate::quantity::Quantity;
 use crate::value::{at, entries, list, text};
@@ -117,22 +118,6 @@ fn is_standard(name: &str) -> bool {
         || is_huge(name.strip_prefix("requests.").unwrap_or(name))
         || matches!(name, "storage" | "requests.storage")
         || is_counted(name)
-}
-
-/// What quotas count.
-fn is_counted(name: &str) -> bool {
-    matches!(
-        name,
-        "pods"
-            | "resourcequotas"
-            | "services"
-            | "replicationcontrollers"
-            | "secrets"
-            | "configmaps"
-            | "persistentvolumeclaims"
-            | "services.nodeports"
-            | "services.loadbalancers"
-    )
 }
 
 fn name_of(name: &str, owner: Owner, path: &Path<'_>, found: &mut Findings) {
