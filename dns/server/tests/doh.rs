@@ -125,8 +125,7 @@ async fn every_request_has_a_status() {
     let mut status = [0; 12];
     stream.read_exact(&mut status).await.unwrap();
     assert_eq!(&status, b"HTTP/1.1 408");
-    let instance = server.reloader.current().load_full();
-    let metrics = instance.environment().metrics.render();
+    let metrics = common::metrics(&server.reloader);
     let counted = format!(
         "coredns_dns_https_responses_total{{server=\"https://127.0.0.1:{port}\",status=\"415\"}} 2\n"
     );

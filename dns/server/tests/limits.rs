@@ -60,8 +60,7 @@ async fn strangers_are_refused_by_every_way() {
         assert_eq!((code(&answer), answer[7]), (5, 0), "stream: {by_stream}");
         assert_eq!(answer.len(), QUERY.len(), "nobody is flooded with it");
     }
-    let metrics = server.reloader.current().load_full();
-    let text = metrics.environment().metrics.render();
+    let text = common::metrics(&server.reloader);
     let line = "coredns_shed_dropped_total{reason=\"stranger\"} 2";
     assert!(text.contains(line), "{text}");
     server.stop().await;
@@ -103,8 +102,7 @@ async fn answers_to_a_network_are_bounded() {
         let answer = ask([127, 0, 0, 7].into(), server.address, true).await;
         assert_eq!((code(&answer), answer[7]), (0, 1));
     }
-    let current = server.reloader.current().load_full();
-    let text = current.environment().metrics.render();
+    let text = common::metrics(&server.reloader);
     let exceeded = text
         .lines()
         .find_map(|line| line.strip_prefix("coredns_rrl_responses_exceeded_total{"))
@@ -142,13 +140,7 @@ async fn what_is_shed_on_a_stream_is_answered() {
         assert_eq!(code(&answer), 2, "SERVFAIL");
         assert_eq!(answer[12..], QUERY[12..], "the question");
     }
-    let text = server
-        .reloader
-        .current()
-        .load()
-        .environment()
-        .metrics
-        .render();
+    let text = common::metrics(&server.reloader);
     assert!(
         text.contains("coredns_shed_dropped_total{reason=\"octets\"} 2"),
         "{text}"

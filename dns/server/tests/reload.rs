@@ -1,5 +1,7 @@
 //! Changing the Corefile while queries come in: none is lost, and a wrong file changes nothing.
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -272,13 +274,7 @@ async fn a_port_changes_how_it_is_bound() {
     );
     assert_eq!(server.listens(), [format!("dns://127.0.0.9:{port}")]);
     assert!(answered(&format!("127.0.0.9:{port}")).await);
-    let metrics = server
-        .reloader
-        .current()
-        .load()
-        .environment()
-        .metrics
-        .render();
+    let metrics = common::metrics(&server.reloader);
     assert!(
         metrics.contains("coredns_reload_failed_total 1"),
         "{metrics}"

@@ -105,6 +105,11 @@ pub(crate) async fn run_in(corefile: &str, environment: Environment) -> Running 
     }
 }
 
+/// What a server's metrics say now.
+pub(crate) fn metrics(reloader: &Reloader) -> String {
+    reloader.current().load().environment().metrics.render()
+}
+
 impl Running {
     /// Ends it.
     pub(crate) async fn stop(self) {
