@@ -7,10 +7,10 @@ use crate::{
     Affinity, AffinityKey, Backend, Balancing, Bucket, Connection, Conversation, Counter,
     CounterValue, Device, DnsAnswer, DnsControl, DnsName, Endpoint, Event, Flow4, Flow6,
     FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host,
-    HostRouting, InsideKey, Limit, Load, Masquerade, Member, MemberKey, NextHop, NodeConfig,
-    PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyPeerKey, PolicyPod,
-    PolicyPortKey, PolicyVerdictKey, Quota, ReverseSocket, ReverseSocketKey, RingSlot, Source,
-    SourceKey, SpreadWord, Watcher, Watchers, policy,
+    HostRouting, InsideKey, Limit, Load, Masquerade, Member, MemberKey, Namespace, NextHop,
+    NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyPeerKey,
+    PolicyPod, PolicyPortKey, PolicyVerdictKey, Quota, ReverseSocket, ReverseSocketKey, RingSlot,
+    Source, SourceKey, SpreadWord, Watcher, Watchers, policy,
 };
 
 /// FNV-1a over the bytes of a word and a number.
@@ -87,7 +87,7 @@ const COUNTERS: usize = 21;
 /// What came to this version since: tables by name, with a fingerprint of what they hold. A table that is added
 /// changes none that is there: an older process leaves it alone, a newer one makes it where it is not pinned yet,
 /// and the programs of both run on the same tables. So the version stays, and flows live on.
-pub const ADDED: [(&str, u64); 38] = [
+pub const ADDED: [(&str, u64); 39] = [
     (
         crate::endpoints::NAME4,
         fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } },
@@ -220,6 +220,10 @@ pub const ADDED: [(&str, u64); 38] = [
             NextHop { saddr, daddr, from, ifindex, next, next_family, mtu, asked_ms }
         },
     ),
+    (
+        crate::namespaces::NAME,
+        fingerprint! { Namespace { addr4, addr6 } },
+    ),
 ];
 
 const EVENT: u64 = fingerprint! {
@@ -290,6 +294,7 @@ mod tests {
         ("OPENINGS4", 16),
         ("OPENINGS6", 40),
         ("NEXT_HOPS", 11_891_006_823_956_958_389),
+        ("NAMESPACES", 5_261_946_770_784_867_300),
     ];
 
     #[test]

@@ -30,6 +30,7 @@ pub mod limits;
 pub mod loads;
 pub mod masquerade;
 pub mod members;
+pub mod namespaces;
 pub mod next_hops;
 pub mod openings;
 pub mod policy;
@@ -57,6 +58,7 @@ pub use limits::{Bucket, Limit};
 pub use loads::{Connection, Load};
 pub use masquerade::{InsideKey, Masquerade};
 pub use members::{Member, MemberKey};
+pub use namespaces::Namespace;
 pub use next_hops::NextHop;
 pub use policy::{
     Conversation, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey,

@@ -297,7 +297,8 @@ impl Walk {
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
+/// Next header of a Fragment header (RFC 8200 section 4.5).
+pub(crate) const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
 
 /// The length that the IP header states; zero stands for a packet of more than 64 kB (BIG TCP), whose length

@@ -5,11 +5,14 @@ use abi::flows::flags;
 use abi::protocol::{SCTP, TCP, UDP};
 use zerocopy::network_endian::U16;
 
-use crate::parse::{IPV4_LEN, IPV6_LEN};
+use crate::parse::{FRAGMENT, IPV4_LEN, IPV6_LEN};
 use crate::refuse::ICMP_LEN;
 use crate::{
     Address as _, Bytes, Family, Fault, Flow, Fragment, Headers, State as _, Tables, Transport,
 };
+
+/// Length of a Fragment header (RFC 8200 section 4.5).
+const FRAGMENT_LEN: u32 = 8;
 
 /// The packet that an error quotes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,12 +78,23 @@ pub(crate) fn quoted<F: Family, B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Option
         tuple(bytes, l3, l4, proto, [saddr, 0, 0, 0], [daddr, 0, 0, 0])
     } else {
         let [first, second, s0, s1, s2, s3, d0, d1, d2, d3] = bytes.words::<10>(l3)?;
-        let [_, _, proto, _] = second.to_ne_bytes();
+        let [_, _, mut proto, _] = second.to_ne_bytes();
         if first.to_ne_bytes()[0] >> 4 != 6 {
             return None;
         }
-        // One with extension headers is not looked into.
-        let l4 = l3 + IPV6_LEN;
+        let mut l4 = l3 + IPV6_LEN;
+        // The first fragment carries the ports, and is as large as any: of it the sender learns what it needs to. One
+        // with other extension headers is not looked into.
+        if proto == FRAGMENT {
+            let [fragment, _] = bytes.words::<2>(l4)?;
+            let [next, _, offset_high, offset_low] = fragment.to_ne_bytes();
+            if u16::from_be_bytes([offset_high, offset_low]) & 0xfff8 != 0 {
+                return None;
+            }
+            proto = next;
+            l4 += FRAGMENT_LEN;
+        }
+        let l4 = bytes.merge_paths(l4);
         tuple(bytes, l3, l4, proto, [s0, s1, s2, s3], [d0, d1, d2, d3])
     }
 }
@@ -322,6 +336,31 @@ mod tests {
         for len in 0..bytes.len() {
             assert_eq!(read(&bytes[..len]), None, "{len} bytes");
         }
+    }
+
+    #[test]
+    fn of_fragments_the_first_is_read() {
+        let read = |offset: u16, next: u8| {
+            let addresses = [[0xfd; 16], [0xfe; 16]].concat();
+            let mut bytes = vec![0; 12];
+            bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 64, parse::ICMPV6, 64]);
+            bytes.extend(&addresses);
+            bytes.extend([2, 0, 0, 0, 0, 0, 5, 0]);
+            bytes.extend([0x60, 0, 0, 0, 0, 16, FRAGMENT, 64]);
+            bytes.extend(&addresses);
+            let [high, low] = (offset | 1).to_be_bytes();
+            bytes.extend([next, 0, high, low, 1, 2, 3, 4]);
+            bytes.extend([0x0f, 0xa0, 0x1f, 0x90, 1, 2, 3, 4]);
+            quote::<V6, _>(&bytes[..], &parse::ipv6(&bytes[..], 14))
+        };
+        let found = read(0, UDP).expect("the ports are there");
+        assert_eq!((found.l3, found.l4), (62, 110));
+        let ports = (found.tuple.sport().get(), found.tuple.dport().get());
+        assert_eq!(ports, (4000, 8080));
+        assert_eq!(found.tuple.proto(), UDP);
+        assert_eq!(read(8, UDP), None, "no ports");
+        assert_eq!(read(0, FRAGMENT), None, "nor in a fragment of a fragment");
+        assert_eq!(read(0, parse::ICMPV6), None);
     }
 
     proptest! {

@@ -15,7 +15,7 @@ pub trait Caller {
     /// Whether the socket is one of the host's own network namespace.
     fn is_host(&self) -> bool;
     /// The client that session affinity binds.
-    fn client(&self, service: ServiceId) -> AffinityKey;
+    fn client<F: Family>(&self, service: ServiceId) -> AffinityKey;
     /// The number that stands in for chance, towards a frontend.
     fn random<F: Family>(&self, addr: F::Address, port: U16) -> u32;
     /// Whether calls on one socket are to reach the same backend for as long as the ring is the same.
@@ -97,7 +97,7 @@ fn target<F: Family, T: Tables<F>>(
     port: U16,
     random: u32,
 ) -> Result<(F::Address, U16), Refused> {
-    let client = || caller.client(frontend.service);
+    let client = || caller.client::<F>(frontend.service);
     let chosen = match local_dns::way::<F, T>(tables, addr, port) {
         Way::Here(addr, port) => return Ok((addr, port)),
         Way::Past(addr, port) => other(tables, frontend, random, |backend| {

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use abi::{Device, Endpoint, Limit};
+use abi::{Device, Endpoint, Limit, Namespace};
 
 use crate::link::{self, Attacher, DevicePin, Direction, Way};
 use crate::object::Programs;
@@ -27,6 +27,7 @@ pub struct PodLinks {
     endpoints4: Hash<[u8; 4], Endpoint>,
     endpoints6: Hash<[u8; 16], Endpoint>,
     limits: Hash<u32, Limit>,
+    namespaces: Hash<u64, Namespace>,
     limiting: OwnedFd,
 }
 
@@ -54,6 +55,7 @@ impl PodLinks {
             endpoints4: Hash::open(&pins, spec::ENDPOINTS4, false)?,
             endpoints6: Hash::open(&pins, spec::ENDPOINTS6, false)?,
             limits: Hash::open(&pins, spec::LIMITS, false)?,
+            namespaces: Hash::open(&pins, spec::NAMESPACES, false)?,
             limiting: open_pinned(&pins, &spec::LIMITING, false)?.0,
             tcx: Probe::has_tcx(),
             pins,
@@ -91,6 +93,37 @@ impl PodLinks {
         };
         let put = self.devices.insert(&[endpoint.ifindex], &[device]);
         put.map_err(|(_, error)| error)
+    }
+
+    /// Says whose the network namespace of a cookie is: session affinity takes its sockets' calls and its packets for
+    /// those of one client then. Of the addresses of a family the first counts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] where there is no room for another one, [`Error::Table`].
+    pub fn name_namespace(&self, cookie: u64, addresses: &[IpAddr]) -> Result<(), Error> {
+        let mut pod = Namespace::default();
+        for addr in addresses.iter().rev() {
+            match addr {
+                IpAddr::V4(addr) => pod.addr4[..4].copy_from_slice(&addr.octets()),
+                IpAddr::V6(addr) => pod.addr6 = addr.octets(),
+            }
+        }
+        let put = self.namespaces.insert(&[cookie], &[pod]);
+        put.map_err(|(_, error)| error)
+    }
+
+    /// Forgets the network namespaces of those who had one of these addresses.
+    fn forget_namespaces(&self, addresses: &[IpAddr]) -> Result<(), Error> {
+        for (cookie, pod) in self.namespaces.entries(usize::MAX)? {
+            let [a, b, c, d, ..] = pod.addr4;
+            let had = [IpAddr::from([a, b, c, d]), IpAddr::from(pod.addr6)];
+            if had.iter().any(|addr| addresses.contains(addr)) {
+                let removed = self.namespaces.remove(&[cookie]);
+                removed.map_err(|(_, error)| error)?;
+            }
+        }
+        Ok(())
     }
 
     /// Says how much the pod behind a link may send and get.
@@ -164,6 +197,7 @@ impl PodLinks {
             let removed = self.limits.remove(&[pin.ifindex]);
             removed.map_err(|(_, error)| error)?;
         }
+        self.forget_namespaces(addresses)?;
         for addr in addresses {
             let removed = match addr {
                 IpAddr::V4(addr) => self.endpoints4.remove(&[addr.octets()]),

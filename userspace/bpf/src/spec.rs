@@ -129,6 +129,7 @@ specs! {
     EVENTS_LOST = abi::events::LOST, u32 => u64, "", None;
     INSIDE = abi::masquerade::INSIDE, abi::InsideKey => u32, "", None;
     MASQUERADE = abi::masquerade::NAME, u32 => abi::Masquerade, "", None;
+    NAMESPACES = abi::namespaces::NAME, u64 => abi::Namespace, "", None;
     LIMITS = abi::limits::NAME, u32 => abi::Limit, "", None;
     LIMITING = abi::limits::LIMITING, u32 => u32, "", None;
     COUNTERS = abi::counters::NAME, u32 => abi::CounterValue, "", None;

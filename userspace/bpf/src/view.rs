@@ -10,8 +10,8 @@ use abi::{
     Affinity, AffinityKey, Backend, BackendId, Balancing, Counter, CounterValue, Device, DnsAnswer,
     DnsControl, DnsName, Endpoint, Flow4, Flow6, FlowState4, FlowState6, FragmentKey,
     FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Limit, Load, Member,
-    MemberKey, NodeConfig, Quota, ReverseSocket, ReverseSocketKey, RingSlot, ServiceId, Source,
-    SourceKey, SpreadWord,
+    MemberKey, Namespace, NodeConfig, Quota, ReverseSocket, ReverseSocketKey, RingSlot, ServiceId,
+    Source, SourceKey, SpreadWord,
 };
 use plan::{FrontendKey, Tables};
 use serde::Serialize;
@@ -77,6 +77,7 @@ pub struct View {
     pub(crate) policies: Policies,
     pod_cgroups: PodCgroups,
     pub(crate) limits: Hash<u32, Limit>,
+    namespaces: Hash<u64, Namespace>,
     masquerading: Masquerading,
     config: OwnedFd,
     counters: OwnedFd,
@@ -123,6 +124,7 @@ impl View {
             policies: Policies::open(&pins, read_only)?,
             pod_cgroups: PodCgroups::open(&pins, read_only)?,
             limits: Hash::open(&pins, spec::LIMITS, read_only)?,
+            namespaces: Hash::open(&pins, spec::NAMESPACES, true)?,
             masquerading: Masquerading::open_pins(&pins, read_only)?,
             config: open_pinned(&pins, &spec::CONFIG, read_only)?.0,
             counters: open_pinned(&pins, &spec::COUNTERS, true)?.0,
@@ -386,6 +388,15 @@ impl View {
         self.policies.tables()
     }
 
+    /// The pod that has the network namespace of a cookie, where that is known.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Table`] if the kernel refuses.
+    pub fn namespace(&self, cookie: u64) -> Result<Option<Namespace>, Error> {
+        self.namespaces.get(&cookie)
+    }
+
     /// The pods that use the node's network and have policies, by the numbers that stand for the indexes of their links.
     ///
     /// # Errors
@@ -439,6 +450,7 @@ impl View {
             hash!(DNS_NAMES, dns_names),
             hash!(SOURCES, sources),
             hash!(LIMITS, limits),
+            hash!(NAMESPACES, namespaces),
             fill(
                 &spec::INSIDE,
                 self.masquerading.inside.count()?,

@@ -100,6 +100,7 @@ fn try_make(host: &Rtnl, programs: Option<&PodLinks>, plan: &Plan<'_>) -> Result
                 _pad: [0; 2],
             },
         )?;
+        programs.name_namespace(netns.run(Netns::current_cookie)??, addresses)?;
         if let Some(limit) = limit {
             programs.limit(here, limit)?;
         }

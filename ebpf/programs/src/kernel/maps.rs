@@ -13,11 +13,11 @@ use abi::{
     Affinity, AffinityKey, Backend, Balancing, Connection, Conversation, CounterValue, Device,
     DnsAnswer, DnsControl, DnsName, Endpoint, Event, Flow4, Flow6, FlowState4, FlowState6,
     FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Limit,
-    Load, Masquerade, Member, NextHop, NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey,
-    PolicyLink, PolicyLinkKey, PolicyPod, PolicyVerdictKey, Quota, ReverseSocket, ReverseSocketKey,
-    RingSlot, Source, SpreadWord, Watchers, affinity, backends, counters, devices, dns, endpoints,
-    events, flows, fragments, frontends, limits, masquerade, members, next_hops, openings, policy,
-    quotas, reverse_sockets, rings, sources, spreads,
+    Load, Masquerade, Member, Namespace, NextHop, NodeConfig, PolicyControl, PolicyHeld,
+    PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyPod, PolicyVerdictKey, Quota, ReverseSocket,
+    ReverseSocketKey, RingSlot, Source, SpreadWord, Watchers, affinity, backends, counters,
+    devices, dns, endpoints, events, flows, fragments, frontends, limits, masquerade, members,
+    namespaces, next_hops, openings, policy, quotas, reverse_sockets, rings, sources, spreads,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{
@@ -189,6 +189,15 @@ pub(crate) static LIMITS: HashMap<u32, Limit, { limits::CAPACITY as usize }, NO_
 /// Written by the CNI plugin.
 #[btf_map]
 pub(crate) static LIMITING: Array<u32, 1> = Array::new();
+
+/// Written by the CNI plugin when it makes a link, before the pod has a socket.
+#[btf_map]
+pub(crate) static NAMESPACES: HashMap<
+    u64,
+    Namespace,
+    { namespaces::CAPACITY as usize },
+    NO_PREALLOC,
+> = HashMap::new();
 
 /// Replaced whole by the agent, behind INSIDE.
 #[btf_map]

@@ -15,7 +15,7 @@ use super::count::count;
 use super::events::{self, Seen};
 use super::load;
 use super::maps::REVERSE_SOCKETS;
-use super::tables::{Maps, is_host};
+use super::tables::{Maps, is_host, pod_address};
 
 /// Lets the call go on.
 pub(crate) const ALLOW: i32 = 1;
@@ -155,10 +155,19 @@ impl Call {
         }
     }
 
-    /// One pod is one network namespace: its cookie stands for the client, whose address is not chosen yet.
+    /// The client's address is not chosen yet, but one pod is one network namespace: it is the pod's, as the pod's link
+    /// would see it. Where the pod is not known the namespace's cookie stands for the client.
     #[inline(always)]
-    fn client(&self, service: u32) -> AffinityKey {
-        let [a, b, c, d, e, f, g, h] = self.netns_cookie().to_ne_bytes();
+    fn client<F: Family>(&self, service: u32) -> AffinityKey {
+        let cookie = self.netns_cookie();
+        if let Some(addr) = pod_address::<F>(cookie) {
+            return AffinityKey {
+                client: addr,
+                service,
+                client_kind: client::ADDRESS,
+            };
+        }
+        let [a, b, c, d, e, f, g, h] = cookie.to_ne_bytes();
         AffinityKey {
             client: [a, b, c, d, e, f, g, h, 0, 0, 0, 0, 0, 0, 0, 0],
             service,
@@ -268,20 +277,18 @@ where
     let port = call.port();
     let caller = By { call, choice };
     let (to_addr, to_port) = match socket::decide::<F, _>(&Maps, &caller, proto, addr, port) {
-        Sent::NotOurs => return Outcome::NotOurs,
+        Sent::NotOurs => {
+            // It is the peer itself now, not one that stands behind a Service.
+            forget(&reverse_key::<F>(call, addr, port));
+            return Outcome::NotOurs;
+        }
         Sent::To(_, to_addr, to_port) => (to_addr, to_port),
         Sent::NotAdmitted(_) => return Outcome::NotAdmitted,
         Sent::NoEndpoint(_) | Sent::NoPort => return Outcome::NoEndpoint,
         Sent::NoBackend(_) => return Outcome::NoBackend,
     };
     let is_new = remember(
-        &ReverseSocketKey {
-            cookie: call.cookie(),
-            addr: to_addr.padded(),
-            port: to_port,
-            family: F::NUMBER,
-            _pad: [0; 5],
-        },
+        &reverse_key::<F>(call, to_addr, to_port),
         &ReverseSocket {
             addr: addr.padded(),
             port,
@@ -322,8 +329,8 @@ impl socket::Caller for By<'_> {
     }
 
     #[inline(always)]
-    fn client(&self, service: ServiceId) -> AffinityKey {
-        self.call.client(service)
+    fn client<F: Family>(&self, service: ServiceId) -> AffinityKey {
+        self.call.client::<F>(service)
     }
 
     #[inline(always)]
@@ -342,6 +349,28 @@ impl socket::Caller for By<'_> {
     #[inline(always)]
     fn counted(&self, backend: BackendId, service: ServiceId) {
         load::connect(self.call.ctx, backend, service);
+    }
+}
+
+/// A socket and whom it sends to.
+#[inline(always)]
+fn reverse_key<F: Family>(call: &Call, addr: F::Address, port: U16) -> ReverseSocketKey {
+    ReverseSocketKey {
+        cookie: call.cookie(),
+        addr: addr.padded(),
+        port,
+        family: F::NUMBER,
+        _pad: [0; 5],
+    }
+}
+
+/// Takes the way back away, where there is one. Looked for first: most calls that are no Service's leave nothing, and a
+/// removal takes a lock.
+#[inline(always)]
+fn forget(key: &ReverseSocketKey) {
+    // SAFETY: nothing of the entry is read.
+    if unsafe { REVERSE_SOCKETS.get(key) }.is_some() {
+        let _ = REVERSE_SOCKETS.remove(key);
     }
 }
 
@@ -364,13 +393,7 @@ fn restore<F: Family>(call: &Call, addr: F::Address, set_addr: impl FnOnce(F::Ad
     if call.proto().is_none() {
         return;
     }
-    let key = ReverseSocketKey {
-        cookie: call.cookie(),
-        addr: addr.padded(),
-        port: call.port(),
-        family: F::NUMBER,
-        _pad: [0; 5],
-    };
+    let key = reverse_key::<F>(call, addr, call.port());
     // SAFETY: the entry is read before anything else touches the map.
     if let Some(frontend) = unsafe { REVERSE_SOCKETS.get(key) } {
         set_addr(F::Address::from_padded(&frontend.addr));

@@ -13,8 +13,8 @@ use packet::{Address as _, Decision, Family, Headers, Inserted, Shared, Tables, 
 
 use super::maps::{
     AFFINITY, BACKENDS, CONFIG, DEVICES, ENDPOINTS4, ENDPOINTS6, FLOWS4, FLOWS6, FRAGMENTS,
-    FRONTENDS4, FRONTENDS6, HOST, HOST_ROUTING, INSIDE, LOADS, MEMBERS, QUOTAS, RINGS, SOURCES,
-    SPREADS,
+    FRONTENDS4, FRONTENDS6, HOST, HOST_ROUTING, INSIDE, LOADS, MEMBERS, NAMESPACES, QUOTAS, RINGS,
+    SOURCES, SPREADS,
 };
 use super::{dns, openings, outlined};
 
@@ -172,6 +172,19 @@ pub(crate) fn is_host(netns_cookie: u64) -> bool {
         Some(host) => host.netns_cookie != 0 && host.netns_cookie == netns_cookie,
         None => false,
     }
+}
+
+/// The address of the pod that has a network namespace, by the namespace's cookie.
+#[inline(always)]
+pub(crate) fn pod_address<F: Family>(netns_cookie: u64) -> Option<[u8; 16]> {
+    // SAFETY: an entry is replaced whole, and read before anything else touches the table.
+    let pod = unsafe { NAMESPACES.get(netns_cookie) }?;
+    let addr = if F::NUMBER == abi::family::V4 {
+        pod.addr4
+    } else {
+        pod.addr6
+    };
+    (addr != [0; 16]).then_some(addr)
 }
 
 /// A number of this node's that other ones on the machine do not have; zero where it is not known.

@@ -575,4 +575,16 @@ fn a_pod_s_bandwidth_is_kept() {
     let table = node.datapath().fill().unwrap();
     let limits = table.iter().find(|fill| fill.table == "LIMITS").unwrap();
     assert_eq!(limits.used, 0);
+
+    // Session affinity knows a pod's sockets by its addresses, and forgets a pod that is gone.
+    let cookie = |netns: &net::Netns| netns.run(net::Netns::current_cookie).unwrap().unwrap();
+    let known = |netns| node.datapath().namespace(cookie(netns)).unwrap();
+    let pods_own = known(&free.netns).expect("a pod of ours");
+    for addr in addresses(&made) {
+        match addr {
+            IpAddr::V4(addr) => assert_eq!(pods_own.addr4[..4], addr.octets()),
+            IpAddr::V6(addr) => assert_eq!(pods_own.addr6, addr.octets()),
+        }
+    }
+    assert_eq!(known(&pod.netns), None);
 }

@@ -34,7 +34,7 @@ fn pods_of_the_nodes_network_are_held_to_policies() {
 }
 
 /// Makes something as a process in a cgroup would.
-fn within<T>(cgroup: &Path, make: impl FnOnce() -> T) -> T {
+pub(crate) fn within<T>(cgroup: &Path, make: impl FnOnce() -> T) -> T {
     let join = |cgroup: &Path| std::fs::write(cgroup.join("cgroup.procs"), "0").unwrap();
     join(cgroup);
     let made = make();

@@ -7,6 +7,7 @@ mod dsr;
 mod growth;
 mod host_pods;
 mod leaving;
+mod peers;
 mod pod_network;
 mod policy;
 mod quotas;

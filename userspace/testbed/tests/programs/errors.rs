@@ -10,10 +10,11 @@ use crate::kernel::{Kernel, NEXT, Net, REDIRECT, TCP, UDP, nets};
 
 /// "Too big" from one address to another, about a packet.
 pub(crate) fn too_big(from: IpAddr, to: IpAddr, quoted: &Packet) -> Packet {
+    let fragment_header = if quoted.fragment.is_some() { 8 } else { 0 };
     let (kind, code, proto, header) = if from.is_ipv4() {
         (3, 4, 1, 20)
     } else {
-        (2, 0, 58, 40)
+        (2, 0, 58, 40 + fragment_header)
     };
     let mut payload = vec![kind, code, 0, 0, 0, 0, 5, 20];
     payload.extend(&quoted.bytes()[14..14 + header + 8]);
@@ -63,6 +64,33 @@ fn an_error_about_a_request_is_one_about_the_service() -> Result<()> {
                 kernel.expect("arriving", program, &error, NEXT, &error, None);
             }
         }
+    }
+    Ok(())
+}
+
+/// A client that fragments must learn how large its fragments may be.
+#[test]
+fn an_error_about_a_fragment_is_one_about_the_service() -> Result<()> {
+    for net in nets() {
+        let mut kernel = Kernel::new()?;
+        kernel.service(1, net.service, TCP, Some(net.backend), true)?;
+        let cut = |offset: usize| Packet {
+            payload: vec![0x5a; 40],
+            fragment: Some((offset, 24, 0x1234)),
+            ..Packet::tcp(net.client, net.service, tcp::SYN)
+        };
+        let given = |asked: &Packet| asked.between(net.client, net.backend);
+        let (first, later) = (cut(0), cut(24));
+        kernel.run("device_ingress", &first.bytes())?;
+        let client = net.client.ip();
+        let error = too_big(router(&net), client, &given(&first));
+        let mended = too_big(router(&net), client, &first);
+        for program in ["pod_egress", "device_egress"] {
+            kernel.expect("the first", program, &error, NEXT, &mended, MENDED);
+        }
+        // The others are no larger, and without ports they are of no flow.
+        let error = too_big(router(&net), client, &given(&later));
+        kernel.expect("a later", "device_egress", &error, NEXT, &error, None);
     }
     Ok(())
 }

@@ -188,7 +188,7 @@ impl Way<'_> {
         let caller = Caller {
             memory: &memory,
             is_host: self.client.at == At::Node,
-            netns_cookie: self.netns_cookie(notes),
+            known: self.known_as(notes)?,
         };
         let sent = socket::decide::<F, _>(
             &memory,
@@ -284,7 +284,7 @@ impl Way<'_> {
             };
             return format!("{name} has {count}; {chance}, and another connection may get another");
         }
-        let key = socket::Caller::client(caller, service);
+        let key = caller.key(service);
         match self.view_affinity(&key, memory) {
             Some(age) => format!(
                 "session affinity: this client was sent there {age} s ago, and stays for {} s",
@@ -316,13 +316,10 @@ impl Way<'_> {
             ..Start::default()
         };
         let mut memory = Memory::new(start, fastrand::u64(..));
-        if let Some(cookie) = self.netns_cookie(notes) {
-            let services: Vec<ServiceId> = self.service_of(self.to).into_iter().collect();
-            for service in services {
-                let key = netns_client(cookie, service);
-                if let Some(affinity) = self.view.affinity(&key)? {
-                    memory.affinities().insert(key, affinity);
-                }
+        if let (Some(known), Some(service)) = (self.known_as(notes)?, self.service_of(self.to)) {
+            let key = AffinityKey { service, ..known };
+            if let Some(affinity) = self.view.affinity(&key)? {
+                memory.affinities().insert(key, affinity);
             }
         }
         Ok(memory)
@@ -338,7 +335,27 @@ impl Way<'_> {
             .collect()
     }
 
-    /// By which the socket hook knows the client, where session affinity asks for it.
+    /// As whom the socket hook knows the client, whatever the service, where session affinity asks for it.
+    fn known_as(&self, notes: &mut Vec<String>) -> anyhow::Result<Option<AffinityKey>> {
+        let Some(cookie) = self.netns_cookie(notes) else {
+            return Ok(None);
+        };
+        let pod = self.view.namespace(cookie)?;
+        let addr = pod.map(|pod| match self.to {
+            SocketAddr::V4(_) => pod.addr4,
+            SocketAddr::V6(_) => pod.addr6,
+        });
+        Ok(Some(match addr.filter(|addr| *addr != [0; 16]) {
+            Some(client) => AffinityKey {
+                client,
+                service: 0,
+                client_kind: client::ADDRESS,
+            },
+            None => netns_client(cookie),
+        }))
+    }
+
+    /// By which the socket hook knows the client's network namespace, where session affinity asks for it.
     fn netns_cookie(&self, notes: &mut Vec<String>) -> Option<u64> {
         let frontends = self.tables.frontends.iter();
         let mut bound =
@@ -650,7 +667,17 @@ enum Arrived {
 struct Caller<'a> {
     memory: &'a Memory,
     is_host: bool,
-    netns_cookie: Option<u64>,
+    /// As whom session affinity knows the client, whatever the service.
+    known: Option<AffinityKey>,
+}
+
+impl Caller<'_> {
+    fn key(&self, service: ServiceId) -> AffinityKey {
+        AffinityKey {
+            service,
+            ..self.known.unwrap_or_else(|| netns_client(0))
+        }
+    }
 }
 
 impl socket::Caller for Caller<'_> {
@@ -658,8 +685,8 @@ impl socket::Caller for Caller<'_> {
         self.is_host
     }
 
-    fn client(&self, service: ServiceId) -> AffinityKey {
-        netns_client(self.netns_cookie.unwrap_or(0), service)
+    fn client<F: Family>(&self, service: ServiceId) -> AffinityKey {
+        self.key(service)
     }
 
     fn random<F: Family>(&self, _addr: F::Address, _port: U16) -> u32 {
@@ -673,12 +700,12 @@ impl socket::Caller for Caller<'_> {
     fn counted(&self, _backend: BackendId, _service: ServiceId) {}
 }
 
-fn netns_client(cookie: u64, service: ServiceId) -> AffinityKey {
+fn netns_client(cookie: u64) -> AffinityKey {
     let mut client = [0; 16];
     client[..8].copy_from_slice(&cookie.to_ne_bytes());
     AffinityKey {
         client,
-        service,
+        service: 0,
         client_kind: client::NETNS,
     }
 }

@@ -1,0 +1,147 @@
+//! A UDP socket shows whom it speaks to now: a Service, or somebody it was sent to by one before. And a pod is one client
+//! to session affinity, whether its sockets are hooked or its packets balanced.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use abi::affinity::client;
+use abi::{AffinityKey, family};
+use bpf::{Datapath, PodLinks};
+use net::Netns;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::host_pods::within;
+use super::run;
+use super::support::{Api, Ground, in_namespace, ip, slice, until};
+
+const SERVICE: &str = "10.96.0.10:53";
+const BACKEND: &str = "10.244.0.3:5353";
+
+#[test]
+fn a_udp_socket_shows_no_service_that_it_has_left() {
+    let ground = Ground::new();
+    let netns = Netns::create().expect("root may make network namespaces");
+    in_namespace(&netns, story(&ground));
+}
+
+async fn story(ground: &Ground) {
+    ip("link set lo up");
+    ip("addr add 10.244.0.3/32 dev lo");
+    let api = Api::default();
+    api.put(
+        "services",
+        json!({
+            "kind": "Service",
+            "metadata": {"name": "dns", "namespace": "default"},
+            "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 53, "protocol": "UDP"}]},
+        }),
+    );
+    let mut endpoints = slice("dns", &["10.244.0.3"]);
+    endpoints["ports"] = json!([{"port": 5353, "protocol": "UDP"}]);
+    api.put("endpointslices", endpoints);
+    let settings = ground.settings();
+    let mut status = settings.status.subscribe();
+    let (stop, stopping) = watch::channel(false);
+    let daemon = tokio::spawn({
+        let api = api.clone();
+        async move { run(&api, settings, stopping).await }
+    });
+    until(&mut status, |status| status.ready).await;
+
+    let [service, backend]: [SocketAddr; 2] = [SERVICE, BACKEND].map(|text| text.parse().unwrap());
+    let server = UdpSocket::bind(backend).unwrap();
+    let client = || within(ground.cgroup(), || UdpSocket::bind("0.0.0.0:0").unwrap());
+    let patience = Some(Duration::from_secs(5));
+    server.set_read_timeout(patience).unwrap();
+
+    let connected = client();
+    let unconnected = client();
+    unconnected.set_read_timeout(patience).unwrap();
+    for asked in [service, backend, service, backend] {
+        connected.connect(asked).unwrap();
+        assert_eq!(connected.peer_addr().unwrap(), asked, "getpeername");
+
+        unconnected.send_to(b"?", asked).unwrap();
+        let (_, from) = server.recv_from(&mut [0; 8]).unwrap();
+        server.send_to(b"!", from).unwrap();
+        let (_, shown) = unconnected.recv_from(&mut [0; 8]).unwrap();
+        assert_eq!(shown, asked, "recvfrom");
+    }
+    stop.send_replace(true);
+    daemon.await.unwrap();
+}
+
+#[test]
+fn a_pod_is_one_client_to_its_sockets_and_to_its_link() {
+    let ground = Ground::new();
+    let netns = Netns::create().expect("root may make network namespaces");
+    in_namespace(&netns, affinity(&ground));
+}
+
+/// A UDP datagram of nothing from the pod to the Service.
+fn datagram(pod: [u8; 4], port: u16) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
+    frame.extend([0x45, 0, 0, 28, 0, 0, 0x40, 0, 64, 17, 0, 0]);
+    frame.extend(pod);
+    frame.extend([10, 96, 0, 10]);
+    frame.extend(port.to_be_bytes());
+    frame.extend([0, 53, 0, 8, 0, 0]);
+    frame
+}
+
+async fn affinity(ground: &Ground) {
+    const POD: [u8; 4] = [10, 244, 0, 77];
+    ip("link set lo up");
+    ip("route add 10.244.0.0/24 dev up0");
+    let api = Api::default();
+    let service: Value = json!({
+        "kind": "Service",
+        "metadata": {"name": "dns", "namespace": "default"},
+        "spec": {
+            "clusterIP": "10.96.0.10", "sessionAffinity": "ClientIP",
+            "ports": [{"port": 53, "protocol": "UDP"}],
+        },
+    });
+    api.put("services", service);
+    let mut endpoints = slice(
+        "dns",
+        &["10.244.0.2", "10.244.0.3", "10.244.0.4", "10.244.0.5"],
+    );
+    endpoints["ports"] = json!([{"port": 5353, "protocol": "UDP"}]);
+    api.put("endpointslices", endpoints);
+    let settings = ground.settings();
+    let mut status = settings.status.subscribe();
+    let (stop, stopping) = watch::channel(false);
+    let daemon = tokio::spawn({
+        let api = api.clone();
+        async move { run(&api, settings, stopping).await }
+    });
+    until(&mut status, |status| status.ready).await;
+
+    let cookie = Netns::current_cookie().unwrap();
+    let links = PodLinks::open(&ground.root()).unwrap();
+    links.name_namespace(cookie, &[IpAddr::from(POD)]).unwrap();
+    let socket = within(ground.cgroup(), || UdpSocket::bind("0.0.0.0:0").unwrap());
+    socket.connect(SERVICE).unwrap();
+
+    let view = Datapath::inspect(&ground.root()).unwrap();
+    let tables = view.observe().unwrap();
+    let (_, frontend) = tables.frontends.iter().next().unwrap();
+    let mut client = [0; 16];
+    client[..4].copy_from_slice(&POD);
+    let key = AffinityKey {
+        client,
+        service: frontend.service,
+        client_kind: client::ADDRESS,
+    };
+    let chosen = view.affinity(&key).unwrap().expect("known by its address");
+    let backend = tables.backends[&chosen.backend];
+    assert_eq!(backend.family, family::V4);
+    for port in 40_000..40_010 {
+        let ran = view.test_run("pod_ingress", &datagram(POD, port), &[], 1);
+        assert_eq!(ran.unwrap().packet[30..34], backend.addr[..4], "the same");
+    }
+    stop.send_replace(true);
+    daemon.await.unwrap();
+}
