@@ -41,6 +41,6 @@ pub use netns::Netns;
 pub use paths::{HostRoute, Neighbour};
 pub use routes::{default_route_devices, forward, forwards};
 pub use rtnl::{Device, Route, Rtnl, Vxlan};
-pub use scheduling::ask_for_slices;
+pub use scheduling::{Turns, ask_for_turns, has_usual_turns};
 pub use sockets::{Connected, Sockets};
 pub use towards::{Towards, towards};

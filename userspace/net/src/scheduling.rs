@@ -18,23 +18,40 @@ struct Attributes {
     period: u64,
 }
 
-/// Asks for slices of this length for the calling thread: one that asks for little at a time gets it sooner. Takes
-/// effect from Linux 6.12 on ("sched/eevdf: Use sched_attr::sched_runtime to set request/slice suggestion"), from 0.1
-/// to 100 ms; kernels before that take and ignore it. A thread with another policy than the usual is left alone.
+/// When a thread that has become ready to run should get the core that another one is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turns {
+    /// Soon, for slices of this length: one that asks for little at a time gets it sooner. Takes effect from Linux 6.12
+    /// on ("sched/eevdf: Use sched_attr::sched_runtime to set request/slice suggestion"), from 0.1 to 100 ms; kernels
+    /// before that take and ignore it.
+    Soon(Duration),
+    /// When the other one's slice is over: work comes together meanwhile (`SCHED_BATCH`, sched(7)).
+    Late,
+}
+
+/// Whether the calling thread is scheduled as threads usually are. One that somebody gave another policy keeps it.
+#[must_use]
+pub fn has_usual_turns() -> bool {
+    // SAFETY: the call takes and gives numbers alone; zero is the calling thread.
+    unsafe { libc::sched_getscheduler(0) == libc::SCHED_OTHER }
+}
+
+/// Asks for turns for the calling thread.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn ask_for_slices(length: Duration) -> io::Result<()> {
-    // SAFETY: the call reads and writes no memory of ours; zero is the calling thread.
-    if unsafe { libc::sched_getscheduler(0) } != libc::SCHED_OTHER {
-        return Ok(());
-    }
+pub fn ask_for_turns(turns: Turns) -> io::Result<()> {
+    let (policy, slice) = match turns {
+        Turns::Soon(slice) => (libc::SCHED_OTHER, slice),
+        // Zero is a slice of the usual length.
+        Turns::Late => (libc::SCHED_BATCH, Duration::ZERO),
+    };
     let attributes = Attributes {
         size: mem::size_of::<Attributes>() as u32,
-        policy: libc::SCHED_OTHER as u32,
+        policy: policy as u32,
         // Given anew with the policy, so it must be what it was.
         nice: rustix::process::getpriority_process(None)?,
-        runtime: u64::try_from(length.as_nanos()).unwrap_or(u64::MAX),
+        runtime: u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX),
         ..Attributes::default()
     };
     // SAFETY: the pointer is to a structure that lives until the call returns, and of the size that it tells; the call
@@ -54,7 +71,11 @@ mod tests {
     fn the_kernel_takes_it_and_nothing_else_changes() {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let before = nice();
-        ask_for_slices(Duration::from_micros(500)).expect("no privilege is needed");
-        assert_eq!(nice(), before);
+        let soon = Turns::Soon(Duration::from_micros(500));
+        for (turns, usual) in [(soon, true), (Turns::Late, false), (soon, true)] {
+            ask_for_turns(turns).expect("no privilege is needed");
+            assert_eq!(has_usual_turns(), usual, "{turns:?}");
+            assert_eq!(nice(), before);
+        }
     }
 }

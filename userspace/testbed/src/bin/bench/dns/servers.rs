@@ -124,12 +124,12 @@ pub(crate) fn knot(served: &Served<'_>) -> Result<Server> {
     })
 }
 
-/// nsd, with a process for each CPU.
+/// nsd, with a process for each CPU. Its limit of answers of one kind (200 a second, the rest is lost) is off, as knot's.
 pub(crate) fn nsd(served: &Served<'_>) -> Result<Server> {
     const PORT: u16 = 5302;
     let folder = served.folder.display();
     let mut text = format!(
-        "server:\n  ip-address: 127.0.0.1@{PORT}\n  reuseport: yes\n  server-count: {}\n  username: \"\"\n  \
+        "server:\n  ip-address: 127.0.0.1@{PORT}\n  reuseport: yes\n  server-count: {}\n  rrl-ratelimit: 0\n  username: \"\"\n  \
          zonesdir: \"{folder}\"\n  database: \"\"\n  pidfile: \"{folder}/nsd.pid\"\n  \
          zonelistfile: \"{folder}/nsd.list\"\n  xfrdfile: \"{folder}/nsd.xfrd\"\n  xfrdir: \"{folder}\"\n\
          remote-control:\n  control-enable: no\n",
