@@ -508,10 +508,8 @@ impl Builder<'_> {
                     address: SocketAddr::new(address, key.port),
                 };
                 if key.scheme != Scheme::Dns && draft.tls.is_none() {
-                    return Err(word.error(
-                        format!("{}:// needs a certificate", key.scheme.text()),
-                        "add a line `tls CERT KEY` to the block",
-                    ));
+                    let scheme = key.scheme.text();
+                    tracing::warn!(server = %block.server, "{scheme}:// without a certificate is served in clear, for who has taken the TLS off; else add a line `tls CERT KEY`");
                 }
                 let group = self.instance.groups.entry(listen).or_default();
                 group.tls = draft.tls.clone().or(group.tls.take());

@@ -19,6 +19,8 @@ type Changed = Arc<dyn Fn(&Path, &str) + Send + Sync>;
 pub struct Watched {
     path: PathBuf,
     every: Duration,
+    /// Its text is known already.
+    read: bool,
     changed: Changed,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -33,7 +35,20 @@ impl Watched {
         Self {
             path,
             every,
+            read: true,
             changed: Arc::new(changed),
+            task: Mutex::new(None),
+        }
+    }
+
+    /// The file could not be read: its text is news as soon as it is there.
+    #[must_use]
+    pub fn unread(self) -> Self {
+        Self {
+            path: self.path.clone(),
+            every: self.every,
+            read: false,
+            changed: Arc::clone(&self.changed),
             task: Mutex::new(None),
         }
     }
@@ -44,8 +59,9 @@ impl Watched {
             return;
         }
         let (path, every, changed) = (self.path.clone(), self.every, Arc::clone(&self.changed));
+        let read = self.read;
         let task = tokio::spawn(async move {
-            let mut before = stamp(&path);
+            let mut before = if read { stamp(&path) } else { None };
             loop {
                 tokio::time::sleep(every).await;
                 let now = stamp(&path);
@@ -54,7 +70,7 @@ impl Watched {
                 }
                 let (file, changed) = (path.clone(), Arc::clone(&changed));
                 // Reading and parsing may take long; not on a thread that answers.
-                let read = tokio::task::spawn_blocking(move || {
+                let reading = tokio::task::spawn_blocking(move || {
                     match std::fs::read_to_string(&file) {
                         Ok(text) => changed(&file, &text),
                         Err(error) => {
@@ -62,7 +78,7 @@ impl Watched {
                         }
                     }
                 });
-                let _ = read.await;
+                let _ = reading.await;
                 before = now;
             }
         });
@@ -91,4 +107,34 @@ fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
     let metadata = std::fs::metadata(path).ok()?;
     (metadata.len() <= OCTETS_MAX).then_some(())?;
     Some((metadata.modified().ok()?, metadata.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the file's text is told although it stays as it is from before the first look.
+    async fn told(known: bool) -> bool {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let (tell, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let every = Duration::from_millis(1);
+        let mut watched = Watched::new(file.path().to_path_buf(), every, move |_, _| {
+            let _ = tell.send(());
+        });
+        if !known {
+            watched = watched.unread();
+        }
+        watched.start();
+        let patience = Duration::from_millis(if known { 50 } else { 10_000 });
+        matches!(
+            tokio::time::timeout(patience, heard.recv()).await,
+            Ok(Some(()))
+        )
+    }
+
+    #[tokio::test]
+    async fn a_file_that_could_not_be_read_is_news() {
+        assert!(told(false).await);
+        assert!(!told(true).await);
+    }
 }

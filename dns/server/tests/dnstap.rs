@@ -159,7 +159,8 @@ async fn an_observer_sees_queries_and_answers() {
 async fn observers_hear_of_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(folder.path().join("tap")).unwrap();
-    let text = ". {\n dnstap tap\n dnstap listen place\n whoami\n}\n";
+    let shown = folder.path().display();
+    let text = &format!(". {{\n dnstap tap\n dnstap listen {shown}/place\n whoami\n}}\n");
     let environment = Arc::new(Environment::new(53));
     let file = folder.path().join("Corefile");
     let instance = Arc::new(Instance::build(&environment, &file, text).unwrap());

@@ -49,6 +49,29 @@ async fn connect(
     sender
 }
 
+/// Behind a balancer that takes the TLS off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_certificate_it_is_served_in_clear() {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let port = address.port();
+    let text = format!("https://.:{port} {{\n bind 127.0.0.1\n whoami\n}}\n");
+    let server = common::run(&text, None).await;
+    let stream = TcpStream::connect(address).await.unwrap();
+    let connected = handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (mut sender, connection) = connected.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post(format!("http://localhost:{port}/dns-query"))
+        .header("content-type", "application/dns-message")
+        .body(Full::new(Bytes::copy_from_slice(QUERY)))
+        .unwrap();
+    let response = sender.send_request(request).await.expect("a status");
+    assert_eq!(response.status(), StatusCode::OK);
+    drop(sender);
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_request_has_a_status() {
     let folder = tempfile::tempdir().unwrap();
@@ -70,6 +93,13 @@ async fn every_request_has_a_status() {
     let too_long = vec![b'x'; 70_000];
     for (method, path, kind, body, expected) in [
         (Method::POST, "/dns-query", message, QUERY, StatusCode::OK),
+        (
+            Method::POST,
+            "/dns-query",
+            "Application/DNS-Message; charset=x",
+            QUERY,
+            StatusCode::OK,
+        ),
         (
             Method::POST,
             "/dns-query",

@@ -34,6 +34,8 @@ use tokio::net::UdpSocket;
 enum Manner {
     Answers,
     Silent,
+    /// Silent to the first question.
+    Loses,
     Fails,
     Denies,
     Truncates,
@@ -62,6 +64,7 @@ fn answer(query: &Message, manner: Manner, by_stream: bool) -> Message {
     let mut message = Message::response(query.metadata.id, query.metadata.op_code);
     message.queries.clone_from(&query.queries);
     message.metadata.recursion_available = true;
+    message.metadata.authentic_data = true;
     let name = query.queries[0].name().clone();
     match manner {
         Manner::Fails => message.metadata.response_code = ResponseCode::ServFail,
@@ -105,6 +108,10 @@ async fn upstream(manner: Manner) -> Server {
             if query.queries[0].query_type() != RecordType::NS {
                 asked.fetch_add(1, Ordering::Relaxed);
             }
+            let manner = match manner {
+                Manner::Loses if asked.load(Ordering::Relaxed) < 2 => Manner::Silent,
+                manner => manner,
+            };
             let socket = Arc::clone(&socket);
             tokio::spawn(async move {
                 let right = answer(&query, manner, false);
@@ -309,6 +316,43 @@ async fn all_dead_costs_bounded_time() {
 }
 
 #[tokio::test]
+async fn a_question_that_got_lost_is_asked_again() {
+    let server = upstream(Manner::Loses).await;
+    let instance = build(&format!(
+        ". {{\n forward . {} {{\n  read_timeout 200ms\n  max_fails 0\n }}\n}}",
+        server.address
+    ));
+    assert_eq!(ask(&instance, "a.example.org.").await, "NOERROR 192.0.2.1");
+    assert_eq!(server.asked(), 2);
+    // Not for ever, and not more often than is allowed.
+    for (option, asked) in [("", 3), ("max_connect_attempts 2", 2)] {
+        let server = upstream(Manner::Silent).await;
+        let instance = build(&format!(
+            ". {{\n forward . {} {{\n  read_timeout 100ms\n  max_fails 0\n  {option}\n }}\n}}",
+            server.address
+        ));
+        assert_eq!(ask(&instance, "a.example.org.").await, "SERVFAIL");
+        assert_eq!(server.asked(), asked, "{option}");
+    }
+}
+
+/// The port is closed, and the kernel says so at once.
+#[tokio::test]
+async fn a_refused_datagram_is_not_waited_for() {
+    let alive = upstream(Manner::Answers).await;
+    let closed = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = closed.local_addr().unwrap();
+    drop(closed);
+    let instance = build(&format!(
+        ". {{\n forward . {address} {} {{\n  policy sequential\n  read_timeout 1h\n }}\n}}",
+        alive.address
+    ));
+    let asked = ask(&instance, "a.example.org.");
+    // All attempts together end after five seconds.
+    assert_eq!(asked.await, "NOERROR 192.0.2.1");
+}
+
+#[tokio::test]
 async fn failover_and_next() {
     let (fails, answers) = (
         upstream(Manner::Fails).await,
@@ -373,6 +417,28 @@ async fn equal_questions_travel_as_one_and_others_are_bounded() {
         metrics.contains("coredns_forward_max_concurrent_rejects_total 8"),
         "{metrics}"
     );
+}
+
+#[tokio::test]
+async fn an_answer_that_is_kept_is_told_as_it_is_kept() {
+    let server = upstream(Manner::Answers).await;
+    let instance = build(&format!(
+        ". {{\n cache 30\n forward . {}\n}}",
+        server.address
+    ));
+    for asked in 0..2 {
+        let outcome = ask_by(&instance, "a.example.org.", Transport::Udp).await;
+        let message = outcome.message().unwrap();
+        assert!(message.answers[0].ttl <= 30, "{asked}");
+        // Who asked says neither DO nor AD.
+        assert!(!message.metadata.authentic_data, "{asked}");
+    }
+    assert_eq!(server.asked(), 1);
+    let bare = build(&format!(". {{\n forward . {}\n}}", server.address));
+    let outcome = ask_by(&bare, "a.example.org.", Transport::Udp).await;
+    let message = outcome.message().unwrap();
+    assert!(message.metadata.authentic_data);
+    assert_eq!(message.answers[0].ttl, 300);
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ pub(super) fn import(
     if files.is_empty() && !is_pattern {
         return Err(target.error(
             format!("import {}: no such file or snippet", target.text),
-            "define the snippet above this line, or give the file's path from the folder of the Corefile",
+            "define the snippet above this line, or give the file's path from the folder of this one",
         ));
     }
     let mut tokens = Vec::new();

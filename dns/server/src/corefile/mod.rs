@@ -56,7 +56,7 @@ pub struct Directive {
     pub block: Vec<Directive>,
 }
 
-/// Reads a Corefile. `file` is its name in errors, and relative imports are taken from its folder.
+/// Reads a Corefile. `file` is its name in errors, and its relative imports are taken from its folder.
 ///
 /// # Errors
 ///

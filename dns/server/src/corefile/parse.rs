@@ -295,7 +295,9 @@ impl Parser<'_> {
             self.fill(word);
         }
         let line = words.remove(0);
-        let tokens = import::import(&line, &words, &self.snippets, self.folder)?;
+        // From the folder of the file that the line stands in.
+        let folder = Path::new(&*line.file).parent().unwrap_or(self.folder);
+        let tokens = import::import(&line, &words, &self.snippets, folder)?;
         if self.rest.len() + tokens.len() > TOKENS_MAX {
             return Err(line.error(
                 format!("more than {TOKENS_MAX} words with all imports"),

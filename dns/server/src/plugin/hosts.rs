@@ -23,7 +23,6 @@ use super::setup::Fallthrough;
 use super::setup::Made;
 use super::setup::Setup;
 use super::setup::matching;
-use crate::message::Failure;
 use crate::message::Outcome;
 use crate::message::Request;
 use crate::message::Served;
@@ -197,8 +196,9 @@ impl Plugin for Hosts {
                 return next.serve(request);
             }
             // A hosts file has no SOA, so a denial could not be kept by anybody: CoreDNS says SERVFAIL too.
-            let cause = format!("{} is in no hosts file", request.name());
-            return Box::pin(async { Err(Failure::new("hosts", cause)) });
+            // It is no failure to be told.
+            let message = request.reply(ResponseCode::ServFail);
+            return Box::pin(async { Ok(Outcome::answer("hosts", message)) });
         }
         let supported = matches!(
             request.kind(),

@@ -22,6 +22,7 @@ use crate::message::Metadata;
 use crate::message::Outcome;
 use crate::message::Request;
 use crate::message::Served;
+use crate::plugin::file::types;
 
 /// The common format.
 const COMMON: &str = "{remote}:{port} - {>id} \"{type} {class} {name} {proto} {size} {>do} {>bufsize}\" {rcode} {>rflags} {rsize} {duration}";
@@ -224,9 +225,9 @@ fn value(
 ) -> String {
     let edns = request.message.edns.as_ref();
     match placeholder {
-        "type" => request.kind().to_string(),
+        "type" => types::kind_text(request.kind()),
         "name" => request.name().to_ascii(),
-        "class" => request.class().to_string(),
+        "class" => types::class_text(request.class()),
         "proto" => request.transport.proto().to_owned(),
         "remote" => bracketed(request.client.ip()),
         "local" => bracketed(request.local.ip()),

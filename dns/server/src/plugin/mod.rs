@@ -191,7 +191,7 @@ pub fn asked_kind(text: &str) -> Option<RecordType> {
         "AXFR" => Some(RecordType::AXFR),
         "IXFR" => Some(RecordType::IXFR),
         "ANY" | "*" => Some(RecordType::ANY),
-        _ => file::rdata::kind(text),
+        _ => file::types::kind(text),
     }
 }
 

@@ -151,11 +151,18 @@ impl<'a> Setup<'a> {
         }
     }
 
-    /// A file as the Corefile names it, under `root` if there is one, else from the Corefile's folder.
+    /// A file as the Corefile names it: under `root` if there is one, else from where the process runs, as CoreDNS has
+    /// it. What is not there is looked for beside the Corefile.
     #[must_use]
     pub fn path(&self, text: &str) -> PathBuf {
-        let folder = self.draft.root.as_deref().unwrap_or(self.folder);
-        folder.join(text)
+        if let Some(root) = &self.draft.root {
+            return root.join(text);
+        }
+        let (here, beside) = (PathBuf::from(text), self.folder.join(text));
+        match !here.exists() && beside.exists() {
+            true => beside,
+            false => here,
+        }
     }
 
     /// The zones that a line names, or the block's if it names none.

@@ -72,7 +72,7 @@ pub const SETTINGS: &[&str] = &[
 #[must_use]
 pub fn known() -> String {
     let mut names: Vec<&str> = PLUGINS.iter().map(|(name, _)| *name).collect();
-    names.extend(["import", "on"]);
+    names.push("import");
     names.sort_unstable();
     names.join(", ")
 }

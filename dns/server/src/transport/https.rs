@@ -18,7 +18,6 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 
 use super::{Arrived, Shared, Turn, seats};
 use crate::instance::{Listen, label};
@@ -39,14 +38,9 @@ pub(super) async fn run(shared: &Arc<Shared>, listener: Arc<TcpListener>) {
     seats::accept(shared, listener, |stream, [peer, local], seat| {
         let shared = Arc::clone(shared);
         async move {
-            let Some(tls) = shared.instance().tls(&shared.listen) else {
-                return;
-            };
-            let mut tls = (*tls).clone();
-            tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
             let limits = shared.instance().timeouts(&shared.listen);
-            let accepting = TlsAcceptor::from(Arc::new(tls)).accept(stream);
-            let Ok(Ok(stream)) = timeout(limits.read, accepting).await else {
+            let secured = seats::secured(&shared, stream, &[b"h2", b"http/1.1"]);
+            let Some(stream) = secured.await else {
                 return;
             };
             let listener = Arc::clone(&shared);
@@ -169,8 +163,11 @@ async fn query(request: Request<Incoming>) -> Result<Bytes, StatusCode> {
             Ok(octets.into())
         }
         Method::POST => {
+            // Without parameters, in any case (RFC 9110 section 8.3.1).
             let kind = head.headers.get(CONTENT_TYPE);
-            if kind.is_none_or(|kind| kind.as_bytes() != MESSAGE.as_bytes()) {
+            let kind = kind.and_then(|kind| kind.as_bytes().split(|octet| *octet == b';').next());
+            let message = |kind: &[u8]| kind.trim_ascii().eq_ignore_ascii_case(MESSAGE.as_bytes());
+            if !kind.is_some_and(message) {
                 return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
             }
             let body = body.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;

@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
 use super::Shared;
 use crate::listen::Door;
@@ -171,6 +174,34 @@ impl Drop for Taken {
     fn drop(&mut self) {
         self.seats.taken().1.remove(&self.number);
     }
+}
+
+/// A connection's octets, in TLS or not.
+pub(super) trait Octets: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Octets for S {}
+
+/// A connection in TLS, speaking one of these protocols if any are given. As it is where the configuration has no
+/// certificate: somebody before us has taken the TLS off.
+pub(super) async fn secured(
+    shared: &Shared,
+    stream: TcpStream,
+    protocols: &[&[u8]],
+) -> Option<Box<dyn Octets>> {
+    let instance = shared.instance();
+    // Certificates may have changed with the configuration.
+    let Some(mut tls) = instance.tls(&shared.listen) else {
+        return Some(Box::new(stream));
+    };
+    if !protocols.is_empty() {
+        let protocols = protocols.iter().map(|protocol| protocol.to_vec());
+        Arc::make_mut(&mut tls).alpn_protocols = protocols.collect();
+    }
+    let patience = instance.timeouts(&shared.listen).read;
+    drop(instance);
+    let accepting = TlsAcceptor::from(tls).accept(stream);
+    let stream = timeout(patience, accepting).await.ok()?.ok()?;
+    Some(Box::new(stream))
 }
 
 /// Takes connections, a bounded number at a time, until the address is closed, and ends when they have ended. They end

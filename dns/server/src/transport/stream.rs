@@ -14,7 +14,6 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 
 use super::seats::{self, Seat};
 use super::{Arrived, Shared, Turn, encode};
@@ -53,13 +52,7 @@ pub(super) async fn run(shared: &Arc<Shared>, listener: Arc<TcpListener>) {
             if shared.listen.scheme == Scheme::Dns {
                 return serve(&shared, stream, arrived(Transport::Tcp), &seat).await;
             }
-            // Certificates may have changed with the configuration.
-            let Some(tls) = shared.instance().tls(&shared.listen) else {
-                return;
-            };
-            let limits = shared.instance().timeouts(&shared.listen);
-            let accepting = TlsAcceptor::from(tls).accept(stream);
-            if let Ok(Ok(stream)) = timeout(limits.read, accepting).await {
+            if let Some(stream) = seats::secured(&shared, stream, &[]).await {
                 serve(&shared, stream, arrived(Transport::Tls), &seat).await;
             }
         }

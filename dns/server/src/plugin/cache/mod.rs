@@ -251,9 +251,13 @@ impl Shared {
         request: &'a mut Request,
         next: Next<'a>,
     ) -> Served {
-        let served = next.serve(request).await;
-        if let Ok(Outcome::Answer(response)) = &served {
+        let mut served = next.serve(request).await;
+        if let Ok(Outcome::Answer(response)) = &mut served {
             self.keep(key, request, response);
+            if !NEVER_KEPT.contains(&response.plugin) {
+                self.shorten(&mut response.message);
+                told_securely(request, &mut response.message);
+            }
         }
         served
     }
@@ -288,6 +292,22 @@ impl Shared {
         self.meters.evictions.with(&classed).add(evicted);
         #[expect(clippy::cast_precision_loss, reason = "the number of entries is small")]
         self.meters.entries.with(&classed).set(store.len() as f64);
+    }
+
+    /// Nobody keeps an answer for longer than this server does, whoever comes first.
+    fn shorten(&self, message: &mut Message) {
+        let Some((_, lifetime)) = self.lifetime(message).filter(|(_, kept)| !kept.is_zero()) else {
+            return;
+        };
+        let most = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
+        let sections = [
+            &mut message.answers,
+            &mut message.authorities,
+            &mut message.additionals,
+        ];
+        for record in sections.into_iter().flatten() {
+            record.ttl = record.ttl.min(most);
+        }
     }
 
     /// The class of an answer and how long it is kept; nothing if it is not.
@@ -383,7 +403,15 @@ fn reply(request: &Request, mut message: Message) -> Outcome {
     message.metadata.recursion_desired = request.message.metadata.recursion_desired;
     message.metadata.checking_disabled = request.message.metadata.checking_disabled;
     message.queries.clone_from(&request.message.queries);
+    told_securely(request, &mut message);
     Outcome::answer("cache", message)
+}
+
+/// That an answer was validated is told to those who say that they understand it (RFC 6840 sections 5.7 and 5.8).
+fn told_securely(request: &Request, message: &mut Message) {
+    if !request.dnssec_ok() && !request.message.metadata.authentic_data {
+        message.metadata.authentic_data = false;
+    }
 }
 
 fn failed(outcome: &Outcome) -> bool {

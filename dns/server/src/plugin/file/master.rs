@@ -9,6 +9,7 @@ use hickory_proto::rr::RData;
 use hickory_proto::rr::Record;
 
 use super::rdata;
+use super::types;
 
 /// Files inside files.
 const INCLUDES_MAX: usize = 8;
@@ -136,7 +137,7 @@ impl Reader {
         Ok(())
     }
 
-    /// `$GENERATE FIRST-LAST[/STEP] OWNER [TTL] [CLASS] TYPE DATA` as BIND has it, with `$` as the number.
+    /// `$GENERATE FIRST-LAST[/STEP] OWNER [TTL] [CLASS] TYPE DATA` as BIND has it.
     fn generate(&mut self, words: &[Word]) -> Result<(), Wrong> {
         let range = &argument(words)?.text;
         let (range, step) = range.split_once('/').unwrap_or((range, "1"));
@@ -151,14 +152,13 @@ impl Reader {
         }
         let mut current = first;
         while current <= last {
-            let filled: Vec<Word> = words
-                .iter()
-                .skip(2)
-                .map(|word| Word {
-                    text: word.text.replace('$', &current.to_string()),
+            let filled = words.iter().skip(2).map(|word| {
+                Ok(Word {
+                    text: numbered(&word.text, current)?,
                     quoted: word.quoted,
                 })
-                .collect();
+            });
+            let filled = filled.collect::<Result<Vec<Word>, String>>()?;
             self.record(false, &filled)?;
             current = current.saturating_add(step);
             if current == u32::MAX {
@@ -192,7 +192,7 @@ impl Reader {
             words = rest;
         }
         let (kind, rest) = words.split_first().ok_or("the record has no type")?;
-        let kind = rdata::kind(&kind.text).ok_or_else(|| format!("unknown type {}", kind.text))?;
+        let kind = types::kind(&kind.text).ok_or_else(|| format!("unknown type {}", kind.text))?;
         let data = rdata::parse(kind, rest, &self.origin)
             .map_err(|what| format!("{owner} {kind}: {what}"))?;
         if let RData::SOA(soa) = &data {
@@ -208,6 +208,55 @@ impl Reader {
         self.records.push(record);
         Ok(())
     }
+}
+
+/// A word of `$GENERATE`: `$` is the number, `${OFFSET[,WIDTH[,BASE]]}` the number and an offset with so many digits at
+/// least in base d, o, x or X; `$$` is a dollar, as is `\$`.
+fn numbered(text: &str, number: u32) -> Result<String, String> {
+    let mut filled = String::new();
+    let mut chars = text.chars().peekable();
+    while let Some(character) = chars.next() {
+        match character {
+            '\\' if chars.next_if_eq(&'$').is_some() => filled.push('$'),
+            '\\' => {
+                filled.push('\\');
+                filled.extend(chars.next());
+            }
+            '$' if chars.next_if_eq(&'$').is_some() => filled.push('$'),
+            '$' if chars.next_if_eq(&'{').is_some() => {
+                let mut inside = String::new();
+                loop {
+                    match chars.next().ok_or("$GENERATE: ${ is never closed")? {
+                        '}' => break,
+                        character => inside.push(character),
+                    }
+                }
+                filled.push_str(&modified(&inside, number)?);
+            }
+            '$' => filled.push_str(&number.to_string()),
+            character => filled.push(character),
+        }
+    }
+    Ok(filled)
+}
+
+fn modified(modifiers: &str, number: u32) -> Result<String, String> {
+    let wrong = || format!("$GENERATE: ${{{modifiers}}} is not ${{OFFSET[,WIDTH[,d|o|x|X]]}}");
+    let mut parts = modifiers.split(',');
+    let offset: i64 = parts.next().unwrap_or("").parse().map_err(|_| wrong())?;
+    let width: usize = parts.next().unwrap_or("0").parse().map_err(|_| wrong())?;
+    let base = parts.next().unwrap_or("d");
+    let number = i64::from(number).saturating_add(offset);
+    if number < 0 || width > 255 || parts.next().is_some() {
+        return Err(wrong());
+    }
+    Ok(match base {
+        "d" => format!("{number:0width$}"),
+        "o" => format!("{number:0width$o}"),
+        "x" => format!("{number:0width$x}"),
+        "X" => format!("{number:0width$X}"),
+        _ => return Err(wrong()),
+    })
 }
 
 enum Wrong {
@@ -345,6 +394,22 @@ fn entries(text: &str) -> impl Iterator<Item = Result<(u32, Entry), (u32, String
                 '\\' => {
                     word.push('\\');
                     word.extend(chars.next());
+                }
+                // A value in quotes after its key (RFC 9460 section 2.1): both stay, for who reads it.
+                '"' if word.ends_with('=') => {
+                    word.push('"');
+                    loop {
+                        let Some(next) = chars.next() else {
+                            return Some(Err((began, "a quote is never closed".to_owned())));
+                        };
+                        line += u32::from(next == '\n');
+                        word.push(next);
+                        match next {
+                            '"' => break,
+                            '\\' => word.extend(chars.next()),
+                            _ => {}
+                        }
+                    }
                 }
                 character if character.is_whitespace() => end(&mut entry, &mut word),
                 character => word.push(character),

@@ -1,7 +1,10 @@
 //! `file`, and what it shares with `auto` and `secondary`: zones in memory, answered with authority.
 
+mod fields;
 pub mod master;
-pub(crate) mod rdata;
+mod rdata;
+mod special;
+pub(crate) mod types;
 pub mod zone;
 
 use std::path::Path;
@@ -169,22 +172,37 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             }
         }
         let path = setup.path(&file.text);
-        let text = std::fs::read_to_string(&path).map_err(|error| {
-            file.error(
-                format!("file: {}: {error}", path.display()),
-                "name a readable master file",
-            )
-        })?;
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => Some(text),
+            // It may come, as one that something else writes: until then its zones fail.
+            Err(error) if !reload.is_zero() => {
+                tracing::warn!(file = %path.display(), %error, ?reload, "file: not read yet; it is looked for again");
+                None
+            }
+            Err(error) => {
+                return Err(file.error(
+                    format!("file: {}: {error}", path.display()),
+                    "name a readable master file",
+                ));
+            }
+        };
         for origin in setup.zones_of(words)? {
-            let zone = read(&path, &text, &origin)?;
-            let slot: Slot = Arc::new(ArcSwapOption::from_pointee(zone));
-            watched.push(watch(
+            let zone = match &text {
+                Some(text) => Some(Arc::new(read(&path, text, &origin)?)),
+                None => None,
+            };
+            let slot: Slot = Arc::new(ArcSwapOption::new(zone));
+            let file = watch(
                 path.clone(),
                 reload,
                 origin.clone(),
                 Arc::clone(&slot),
                 setup.draft.notify.clone(),
-            ));
+            );
+            watched.push(match &text {
+                Some(_) => file,
+                None => file.unread(),
+            });
             list.push((origin, slot));
         }
     }

@@ -202,7 +202,7 @@ impl Zone {
         }
         let at = key(name);
         if let Some(node) = self.nodes.get(&at) {
-            return self.answer(name, node, kind, dnssec, found);
+            return self.answer(name, name, node, kind, dnssec, found);
         }
         if self.is_above_others(&at) {
             self.deny(ResponseCode::NoError, name, dnssec, found);
@@ -216,16 +216,17 @@ impl Zone {
                 // Proof that the name itself does not exist.
                 self.cover(name, &mut found.authorities);
             }
-            return self.answer(name, node, kind, dnssec, found);
+            return self.answer(name, &wildcard, node, kind, dnssec, found);
         }
         self.deny(ResponseCode::NXDomain, name, dnssec, found);
         None
     }
 
-    /// The records of a node for a name: its own, or one that a wildcard stands for.
+    /// The records of a node for a name: its own, or that of the wildcard which stands for it. `owner` is the node's.
     fn answer(
         &self,
         name: &Name,
+        owner: &Name,
         node: &Node,
         kind: RecordType,
         dnssec: bool,
@@ -274,7 +275,7 @@ impl Zone {
                         .collect::<Vec<_>>(),
                 ));
                 if found.answers.is_empty() {
-                    self.deny(ResponseCode::NoError, name, dnssec, found);
+                    self.deny(ResponseCode::NoError, owner, dnssec, found);
                 }
                 return None;
             }
@@ -304,7 +305,7 @@ impl Zone {
             with_signatures(cname, &mut found.answers);
             return Some(target.0.clone());
         }
-        self.deny(ResponseCode::NoError, name, dnssec, found);
+        self.deny(ResponseCode::NoError, owner, dnssec, found);
         None
     }
 
@@ -378,6 +379,7 @@ impl Zone {
         Some(Some(alias).filter(|_| kind != RecordType::CNAME))
     }
 
+    /// Says that there is no such name, or that the node `name` has no such records.
     fn deny(&self, code: ResponseCode, name: &Name, dnssec: bool, found: &mut Found) {
         found.code = Some(code);
         let minimum = match &self.soa.data {
@@ -386,15 +388,19 @@ impl Zone {
         };
         let mut soa = self.soa.clone();
         soa.ttl = soa.ttl.min(minimum);
+        let ttl = soa.ttl;
         found.authorities.push(soa);
         if !dnssec {
             return;
         }
         if let Some(node) = self.nodes.get(&key(&self.origin)) {
             let signatures = node.signatures.get(&u16::from(RecordType::SOA));
-            found
-                .authorities
-                .extend(signatures.into_iter().flatten().cloned());
+            // A signature has the TTL of what it signs (RFC 4034 section 3).
+            let signatures = signatures.into_iter().flatten().cloned();
+            found.authorities.extend(signatures.map(|mut signature| {
+                signature.ttl = ttl;
+                signature
+            }));
         }
         self.cover(name, &mut found.authorities);
         if code == ResponseCode::NXDomain

@@ -1,7 +1,7 @@
 //! The lines of `forward`.
 
-use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV6};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -451,11 +451,32 @@ fn server_name(named: Option<&str>, address: SocketAddr) -> Result<ServerName<'s
 
 fn address(text: &str, port: u16) -> Option<SocketAddr> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
-    text.parse().ok().or_else(|| {
-        bare.parse::<IpAddr>()
-            .ok()
-            .map(|ip| SocketAddr::new(ip, port))
-    })
+    let plain = text.parse().ok().or_else(|| {
+        let ip: IpAddr = bare.parse().ok()?;
+        Some(SocketAddr::new(ip, port))
+    });
+    plain.or_else(|| scoped(text, port))
+}
+
+/// A link-local address with its interface, in brackets before a port (RFC 4007 section 11).
+fn scoped(text: &str, port: u16) -> Option<SocketAddr> {
+    let (text, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']')? {
+            (text, "") => (text, port),
+            (text, rest) => (text, rest.strip_prefix(':')?.parse().ok()?),
+        },
+        None => (text, port),
+    };
+    let (ip, interface) = text.split_once('%')?;
+    let ip: Ipv6Addr = ip.parse().ok()?;
+    let scope = interface.parse().ok().or_else(|| {
+        let inside =
+            !interface.is_empty() && !interface.contains('/') && !interface.starts_with('.');
+        let path = format!("/sys/class/net/{interface}/ifindex");
+        let number = inside.then(|| std::fs::read_to_string(path).ok())??;
+        number.trim().parse().ok()
+    })?;
+    Some(SocketAddrV6::new(ip, port, 0, scope).into())
 }
 
 /// The name servers of a resolv.conf(5).
@@ -464,9 +485,10 @@ fn resolv_conf(text: &str) -> Vec<SocketAddr> {
         .filter_map(|line| {
             let mut words = line.split_whitespace();
             (words.next() == Some("nameserver")).then_some(())?;
-            // A scope behind % cannot be kept by every caller; link-local servers are rare on nodes.
-            let ip = words.next()?.split('%').next()?;
-            ip.parse().ok().map(|ip| SocketAddr::new(ip, 53))
+            let text = words.next()?;
+            // An interface that is gone takes only its scope along.
+            let bare = || text.split('%').next()?.parse().ok();
+            address(text, 53).or_else(|| Some(SocketAddr::new(bare()?, 53)))
         })
         .collect()
 }

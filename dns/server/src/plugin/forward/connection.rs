@@ -18,6 +18,7 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt as _;
+use tokio::io::Interest;
 use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
 use tokio::net::UdpSocket;
@@ -72,7 +73,16 @@ pub(crate) async fn datagram(
     socket.send(octets).await?;
     for _ in 0..STRANGERS_MAX {
         // Room is made when there is an answer: of the questions that wait, few get theirs now.
-        socket.readable().await?;
+        let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
+        if ready.is_error() {
+            // A port that nobody listens on, as an ICMP message tells.
+            let told = socket.try_io(Interest::ERROR, || {
+                Ok(rustix::net::sockopt::socket_error(&socket)?)
+            });
+            if let Ok(Err(error)) = told {
+                return Err(std::io::Error::from(error).into());
+            }
+        }
         let mut buffer = vec![0; size];
         let length = match socket.try_recv(&mut buffer) {
             Ok(length) => length,

@@ -46,6 +46,9 @@ use crate::metrics::Series;
 /// All attempts for one question together.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// Times that the upstreams are asked one after the other while questions to them get lost.
+const ROUNDS: usize = 3;
+
 /// In what order upstreams are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Policy {
@@ -191,12 +194,23 @@ impl Group {
         let deadline = Instant::now() + DEADLINE;
         let mut cause = "no healthy proxies".to_owned();
         let mut refused = None;
-        let attempts = self.attempts_max.unwrap_or(usize::MAX);
-        for upstream in self.order().into_iter().take(attempts) {
+        let mut attempts = self.attempts_max.unwrap_or(usize::MAX);
+        let (mut order, mut rounds, mut lost) = (self.order().into_iter(), 1, false);
+        loop {
+            let Some(upstream) = order.next() else {
+                // A question or an answer may have got lost on its way; what fails otherwise fails again.
+                if !std::mem::take(&mut lost) || refused.is_some() || rounds >= ROUNDS {
+                    break;
+                }
+                rounds += 1;
+                order = self.order().into_iter();
+                continue;
+            };
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || attempts == 0 {
                 break;
             }
+            attempts -= 1;
             let asked = SystemTime::now();
             let answer = self.one(&upstream, query, how, left).await;
             if !self.taps.is_empty() {
@@ -214,6 +228,7 @@ impl Group {
                 }
                 Ok(message) => return Ok(told(message)),
                 Err(error) => {
+                    lost |= matches!(error, upstream::ExchangeError::Timeout);
                     cause = upstream.failed(how, &error);
                     Upstream::probe(&upstream);
                 }

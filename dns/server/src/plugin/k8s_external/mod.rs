@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 
 use futures_util::future::BoxFuture;
+use hickory_proto::op::Message;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::DNSClass;
 use hickory_proto::rr::Name;
@@ -167,8 +168,24 @@ impl Plugin for External {
                     message.add_authority(self.soa(&**cluster, zone));
                 }
             }
+            if let Some(target) = alias(request, &message) {
+                super::file::follow(request, target, &mut message).await;
+            }
             Ok(Outcome::answer(NAME, message))
         })
+    }
+}
+
+/// What the answer's only record is another name for, where that was not asked for itself.
+fn alias(request: &Request, message: &Message) -> Option<Name> {
+    match message.answers.as_slice() {
+        [
+            Record {
+                data: RData::CNAME(target),
+                ..
+            },
+        ] if request.kind() != RecordType::CNAME => Some(target.0.clone()),
+        _ => None,
     }
 }
 

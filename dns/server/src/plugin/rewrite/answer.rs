@@ -14,8 +14,6 @@ use super::name::Pattern;
 pub(super) enum Revert {
     /// Owners of this name get that name.
     Owner(Name, Name),
-    /// Names in data that end in the first get the second in its place.
-    Value(Name, Name),
     OwnerPattern(Pattern),
     ValuePattern(Pattern),
     Ttl(u32, u32),
@@ -30,12 +28,25 @@ pub(super) enum Revert {
 }
 
 impl Revert {
-    pub(super) fn of(rule: &AnswerRule, _pattern: &Pattern, before: &Name, after: &Name) -> Self {
-        match rule {
-            AnswerRule::AutoName => Self::Owner(after.clone(), before.clone()),
-            AnswerRule::AutoValue => Self::Value(after.clone(), before.clone()),
-            AnswerRule::Name(pattern) => Self::OwnerPattern(pattern.clone()),
-            AnswerRule::Value(pattern) => Self::ValuePattern(pattern.clone()),
+    /// Adds what a rule has done to answers to a question that it changed from the first name to the second.
+    pub(super) fn add(
+        rule: &AnswerRule,
+        pattern: &Pattern,
+        [before, after]: [&Name; 2],
+        reverts: &mut Vec<Self>,
+    ) {
+        match (rule, pattern) {
+            (AnswerRule::Own, _) => reverts.push(Self::Owner(after.clone(), before.clone())),
+            (AnswerRule::Auto, Pattern::Suffix(from, to)) => {
+                let back = Pattern::Suffix(to.clone(), from.clone());
+                reverts.extend([Self::OwnerPattern(back.clone()), Self::ValuePattern(back)]);
+            }
+            (AnswerRule::Auto, _) => {
+                let back = Pattern::Domain(after.clone(), before.clone());
+                reverts.extend([Self::OwnerPattern(back.clone()), Self::ValuePattern(back)]);
+            }
+            (AnswerRule::Name(pattern), _) => reverts.push(Self::OwnerPattern(pattern.clone())),
+            (AnswerRule::Value(pattern), _) => reverts.push(Self::ValuePattern(pattern.clone())),
         }
     }
 
@@ -44,13 +55,6 @@ impl Revert {
             Self::Owner(after, before) => each(message, |record| {
                 if record.name == *after {
                     record.name = before.clone();
-                }
-            }),
-            Self::Value(after, before) => each(message, |record| {
-                if let Some(name) = value(record)
-                    && *name == *after
-                {
-                    *name = before.clone();
                 }
             }),
             Self::OwnerPattern(pattern) => each(message, |record| {

@@ -12,7 +12,7 @@ use crate::corefile::ConfigError;
 use crate::corefile::Directive;
 use crate::corefile::Token;
 use crate::plugin::code;
-use crate::plugin::file::rdata;
+use crate::plugin::file::types;
 
 const FIELDS: &str = "known are name, type, class, edns0, ttl, rcode and cname";
 
@@ -71,7 +71,7 @@ fn kind(word: &Token) -> Result<hickory_proto::rr::RecordType, ConfigError> {
     if word.text.eq_ignore_ascii_case("ANY") {
         return Ok(hickory_proto::rr::RecordType::ANY);
     }
-    rdata::kind(&word.text).ok_or_else(|| {
+    types::kind(&word.text).ok_or_else(|| {
         word.error(
             format!("rewrite: {} is not a type", word.text),
             "write A, AAAA, TXT and such",
@@ -136,6 +136,10 @@ fn name(line: &Directive, words: &[Token]) -> Result<Change, ConfigError> {
     };
     let changed = pattern(matched, from, &to.text)?;
     let mut answers = Vec::new();
+    // As with CoreDNS: whole names are put back in answers without being told so.
+    if matched == "exact" {
+        answers.push(AnswerRule::Auto);
+    }
     let mut rest = rest;
     while let Some((first, after)) = rest.split_first() {
         if first.text != "answer" {
@@ -143,7 +147,7 @@ fn name(line: &Directive, words: &[Token]) -> Result<Change, ConfigError> {
         }
         match after {
             [auto, after @ ..] if auto.text == "auto" => {
-                answers.extend([AnswerRule::AutoName, AnswerRule::AutoValue]);
+                answers.push(AnswerRule::Auto);
                 rest = after;
             }
             [kind, from, to, after @ ..] if matches!(kind.text.as_str(), "name" | "value") => {
@@ -159,7 +163,7 @@ fn name(line: &Directive, words: &[Token]) -> Result<Change, ConfigError> {
     }
     // The client's own name is always put back: an answer about another name would be thrown away.
     if answers.is_empty() {
-        answers.push(AnswerRule::AutoName);
+        answers.push(AnswerRule::Own);
     }
     Ok(Change::Name {
         pattern: changed,

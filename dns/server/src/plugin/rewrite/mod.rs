@@ -59,10 +59,11 @@ enum Change {
 /// How answers are changed back.
 #[derive(Clone)]
 enum AnswerRule {
-    /// The new name becomes the old one again, in owners.
-    AutoName,
-    /// The same in data.
-    AutoValue,
+    /// The new name becomes the old one again in owners.
+    Own,
+    /// What was changed is put back wherever it stands, in owners and in data: a suffix as such, else the new name and
+    /// what is below it.
+    Auto,
     Name(Pattern),
     Value(Pattern),
 }
@@ -148,6 +149,17 @@ impl Rewrite {
         for revert in reverts.iter().rev() {
             revert.apply(message);
         }
+        // Patterns know lower case alone; the client's own name stays as it was written.
+        let sections = [
+            &mut message.answers,
+            &mut message.authorities,
+            &mut message.additionals,
+        ];
+        for record in sections.into_iter().flatten() {
+            if record.name == *request.name() {
+                record.name.clone_from(request.name());
+            }
+        }
     }
 }
 
@@ -174,7 +186,7 @@ impl Rule {
                 };
                 question.name = after.clone();
                 for answer in answers {
-                    reverts.push(Revert::of(answer, pattern, &before, &after));
+                    Revert::add(answer, pattern, [&before, &after], reverts);
                 }
             }
             Change::Kind { from, to } if question.query_type == *from => question.query_type = *to,

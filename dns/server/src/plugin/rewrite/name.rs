@@ -14,13 +14,19 @@ pub(super) enum Pattern {
     Substring(String, String),
     /// The replacement holds `{1}` for the first group.
     Regex(Regex, String),
+    /// A name and those below it.
+    Domain(Name, Name),
 }
 
 impl Pattern {
     /// True if the name fits.
     pub(super) fn holds(&self, name: &Name) -> bool {
+        if let Self::Domain(from, _) = self {
+            return from.zone_of(name);
+        }
         let text = name.to_lowercase().to_ascii();
         match self {
+            Self::Domain(..) => false,
             Self::Exact(from, _) => text == *from,
             Self::Prefix(from, _) => text.starts_with(from),
             Self::Suffix(from, _) => text.ends_with(from),
@@ -31,8 +37,22 @@ impl Pattern {
 
     /// What the name becomes: nothing if it does not fit, an error if the result is no name.
     pub(super) fn rewrite(&self, name: &Name) -> Option<Result<Name, ()>> {
+        if let Self::Domain(from, to) = self {
+            // Every name is below the root, but none is meant.
+            if !from.zone_of(name) || (from.is_root() && !name.is_root()) {
+                return None;
+            }
+            let kept = names::labels(name).saturating_sub(names::labels(from));
+            let labels = name.iter().take(kept).chain(to.iter());
+            let after = Name::from_labels(labels.collect::<Vec<_>>()).map_err(|_| ());
+            return Some(after.map(|mut after| {
+                after.set_fqdn(true);
+                after
+            }));
+        }
         let text = name.to_lowercase().to_ascii();
         let after = match self {
+            Self::Domain(..) => return None,
             Self::Exact(from, to) => (text == *from).then(|| to.clone())?,
             Self::Prefix(from, to) => format!("{to}{}", text.strip_prefix(from)?),
             Self::Suffix(from, to) => format!("{}{to}", text.strip_suffix(from)?),

@@ -136,7 +136,7 @@ fn rule(setup: &Setup<'_>, line: &Directive) -> Result<Rule, ConfigError> {
     };
     let kind_of = |word: &Token| match word.text.to_ascii_uppercase().as_str() {
         "ANY" => Ok(None),
-        other => file::rdata::kind(other).map(Some).ok_or_else(|| {
+        other => file::types::kind(other).map(Some).ok_or_else(|| {
             word.error(
                 format!("template: {} is not a type", word.text),
                 "write A, AAAA, TXT, ... or ANY",
@@ -242,7 +242,10 @@ impl Plugin for Templates {
 
 impl Templates {
     async fn answer(&self, rule: &Rule, zone: &Name, data: &Value, request: &Request) -> Served {
-        let (class, kind) = (request.class().to_string(), request.kind().to_string());
+        let (class, kind) = (
+            file::types::class_text(request.class()),
+            file::types::kind_text(request.kind()),
+        );
         let zone_text = zone.to_string();
         let labels = [
             &*request.server,
@@ -325,8 +328,8 @@ impl Rule {
             [
                 ("Zone", text(zone.to_string())),
                 ("Name", text(name)),
-                ("Class", text(request.class().to_string())),
-                ("Type", text(request.kind().to_string())),
+                ("Class", text(file::types::class_text(request.class()))),
+                ("Type", text(file::types::kind_text(request.kind()))),
                 (
                     "Match",
                     Value::List(matched.into_iter().map(Value::Text).collect()),
