@@ -239,10 +239,9 @@ impl Keeper {
                     look_at = self.look_next(&mut missing_since);
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    due = None;
                     let started = Instant::now();
-                    match self.decide().await {
-                        Ok(()) => {}
+                    due = match self.decide().await {
+                        Ok(again) => again.then(Instant::now),
                         Err(error) => {
                             error!(error = &*error, "policies are as they were: the kernel refused a step");
                             self.status.send_modify(|status| status.policies.failures += 1);
@@ -250,9 +249,9 @@ impl Keeper {
                             if let Ok(tables) = tables {
                                 self.planner = Some(PolicyPlanner::new(tables, PolicyLimits::default()));
                             }
-                            due = Some(started + AGAIN);
+                            Some(started + AGAIN)
                         }
-                    }
+                    };
                     look_at = self.look_next(&mut missing_since);
                     tokio::time::sleep(EVERY.max(started.elapsed())).await;
                     continue;
@@ -327,8 +326,8 @@ impl Keeper {
         Some(Instant::now() + wait)
     }
 
-    /// Decides what should hold, and makes it so.
-    async fn decide(&mut self) -> Result<(), Box<dyn StdError + Send + Sync>> {
+    /// Decides what should hold, and makes it so. Says whether to do it once more, for the room of what held before.
+    async fn decide(&mut self) -> Result<bool, Box<dyn StdError + Send + Sync>> {
         let held = (
             self.policies.take(),
             self.planner.take(),
@@ -341,7 +340,7 @@ impl Keeper {
             self.policies = Some(policies);
             self.planner = Some(planner);
             self.host_pods = Some(host_pods);
-            return Ok(());
+            return Ok(false);
         }
         let started = Instant::now();
         let whereabouts = self.whereabouts.borrow_and_update().clone();
@@ -384,11 +383,11 @@ impl Keeper {
         }
         self.tell(&plan, count, took);
         if plan.steps.is_empty() {
-            return Ok(());
+            return Ok(self.planner.as_ref().is_some_and(PolicyPlanner::lingers));
         }
         grace::programs_ended().await;
         let Some(mut planner) = self.planner.take() else {
-            return Ok(());
+            return Ok(false);
         };
         let table = self.table.clone();
         let (planner, cleared) = spawn_blocking(move || {
@@ -397,8 +396,10 @@ impl Keeper {
             (planner, cleared)
         })
         .await?;
+        let lingers = planner.lingers();
         self.planner = Some(planner);
-        Ok(cleared?)
+        cleared?;
+        Ok(lingers)
     }
 
     /// Says what holds and what does not, in the status, the log and Events.

@@ -59,6 +59,8 @@ pub struct PolicyPlanner {
     used: BTreeMap<PolicyKey, u64>,
     /// Sets that links have.
     sets: BTreeSet<SetKey>,
+    /// The last plan still knew sets that no link has any more.
+    lingers: bool,
     /// Nothing is known yet of what the numbers in the kernel stand for.
     fresh: bool,
     /// What should be there; the rest of what is told may go.
@@ -92,6 +94,7 @@ impl PolicyPlanner {
             limits,
             used: BTreeMap::new(),
             sets: BTreeSet::new(),
+            lingers: false,
             fresh: true,
         }
     }
@@ -102,11 +105,19 @@ impl PolicyPlanner {
         &self.told
     }
 
+    /// Whether the last plan kept what sets mean that no link has any more, since programs that began before it may
+    /// ask for them. Their room is had back by planning once more, after the garbage.
+    #[must_use]
+    pub fn lingers(&self) -> bool {
+        self.lingers
+    }
+
     /// Decides.
     pub fn plan(&mut self, inputs: &Inputs<'_>) -> PolicyPlan {
         let before = self.told.control;
         if inputs.world.policies.is_empty() {
             self.sets.clear();
+            self.lingers = false;
             self.used.clear();
             self.fresh = true;
             self.wanted = PolicyTables::default();
@@ -137,6 +148,7 @@ impl PolicyPlanner {
         };
         let nothing = BTreeSet::new();
         let lingering = if flip { &nothing } else { &self.sets };
+        self.lingers = !lingering.is_subset(&sets);
         if flip {
             self.ids.begin_epoch();
         }
