@@ -259,6 +259,11 @@ pub const SCALE: Subresource = Subresource {
 };
 
 impl Resource {
+    /// Whether it is this kind of this group. A custom resource may be called as a built-in one of another group is.
+    pub fn is(&self, group: &str, kind: &str) -> bool {
+        (self.group, self.kind) == (group, kind)
+    }
+
     /// `v1` or `group/version`.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() {

@@ -333,7 +333,7 @@ impl Deletion {
             finalizers.retain(|f| !matches!(f.as_str(), Some("orphan" | "foregroundDeletion")));
             finalizers.extend(wanted.map(Value::from));
         }
-        let definition = resource.kind == "CustomResourceDefinition";
+        let definition = resource.is("apiextensions.k8s.io", "CustomResourceDefinition");
         if definition && !meta::is_terminating(object) {
             // Its objects go first.
             let cleanup = Value::from("customresourcecleanup.apiextensions.k8s.io");
@@ -376,7 +376,7 @@ impl Deletion {
                 set(metadata, "generation", generation + 1);
             }
         }
-        if resource.kind == "Namespace"
+        if resource.is("", "Namespace")
             && let Some(status) = value::object_mut(&mut marked, "status")
         {
             set(status, "phase", "Terminating");
@@ -421,7 +421,7 @@ pub fn is_done(resource: &Resource, object: &Value) -> bool {
 
 /// Whether a Namespace still has to be emptied.
 fn waits_to_be_emptied(resource: &Resource, object: &Value) -> bool {
-    resource.kind == "Namespace" && !value::list(object, &["spec", "finalizers"]).is_empty()
+    resource.is("", "Namespace") && !value::list(object, &["spec", "finalizers"]).is_empty()
 }
 
 fn match_namespace(resource: &Resource, object: &mut Value, namespace: &str) -> Result<(), Status> {

@@ -244,7 +244,7 @@ async fn resource(
     let namespace = match at.namespace {
         Some(namespace) if row.namespaced => query::decode_segment(namespace),
         // The path of a Namespace names it twice over.
-        Some(_) if row.kind != "Namespace" => return Err(Status::unknown_resource()),
+        Some(_) if !row.is("", "Namespace") => return Err(Status::unknown_resource()),
         _ if row.namespaced && !name.is_empty() => return Err(Status::unknown_resource()),
         _ => String::new(),
     };

@@ -268,7 +268,7 @@ pub(crate) async fn grant(
     new: Option<&mut Value>,
     old: Option<&Value>,
 ) -> Result<Grant, Status> {
-    if call.row.kind == "Service" {
+    if call.row.is("", "Service") {
         call.app.allocator.grant(new, old).await
     } else {
         Ok(Grant::default())

@@ -489,3 +489,54 @@ async fn definitions_that_make_no_sense_are_refused() {
         assert!(refusal.contains(expected), "{pointer}: {refusal}");
     }
 }
+
+#[tokio::test]
+async fn one_that_is_called_as_a_built_in_kind_is_nothing_special() {
+    let server = Server::new().await;
+    let group = "same.example.com";
+    let kinds = [
+        ("services", "Service", "Namespaced"),
+        ("bindings", "Binding", "Namespaced"),
+        (
+            "certificatesigningrequests",
+            "CertificateSigningRequest",
+            "Cluster",
+        ),
+        ("componentstatuses", "ComponentStatus", "Cluster"),
+        (
+            "customresourcedefinitions",
+            "CustomResourceDefinition",
+            "Cluster",
+        ),
+    ];
+    for (plural, kind, scope) in kinds {
+        let name = format!("{plural}.{group}");
+        let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        let definition = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": name},
+            "spec": {"group": group, "scope": scope, "names": {"plural": plural, "kind": kind}, "versions": [
+                {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]},
+        });
+        server.post(DEFINITIONS, &definition).await.ok();
+        established(&server, &name).await;
+        let path = match scope {
+            "Cluster" => format!("/apis/{group}/v1/{plural}"),
+            _ => format!("/apis/{group}/v1/namespaces/default/{plural}"),
+        };
+        for _ in 0..1000 {
+            if server.get(&path).await.code == 200 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let spec = json!({"ports": [{"port": 80}], "finalizers": ["kubernetes"]});
+        let object = json!({"apiVersion": format!("{group}/v1"), "kind": kind, "metadata": {"name": "x"}, "spec": spec});
+        let made = server.post(&path, &object).await.ok();
+        assert_eq!(made["spec"], spec, "{kind}");
+        let there = server.get(&path).await.ok();
+        assert_eq!(there["items"][0]["spec"], spec, "{kind}");
+        let object = format!("{path}/x");
+        server.delete(&object).await.ok();
+        assert_eq!(server.get(&object).await.code, 404, "{kind} is gone");
+    }
+}

@@ -238,3 +238,19 @@ async fn a_binding_names_its_pod() {
     let refused = server.post(path, &binding).await.refused(400);
     assert_eq!(refused, "name in URL does not match name in Binding object");
 }
+
+#[tokio::test]
+async fn a_job_has_the_labels_of_its_pods() {
+    let server = Server::new().await;
+    let pod = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]});
+    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {"template": {"spec": pod}}});
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let made = server.post(jobs, &job).await.ok();
+    let labels = &made["metadata"]["labels"];
+    assert_eq!(labels["job-name"], "j");
+    assert_eq!(*labels, made["spec"]["template"]["metadata"]["labels"]);
+    let found = server
+        .get(&format!("{jobs}?labelSelector=job-name%3Dj"))
+        .await;
+    assert_eq!(found.ok()["items"][0]["metadata"]["name"], "j");
+}

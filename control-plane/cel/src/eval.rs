@@ -423,6 +423,7 @@ fn select<'a>(value: &Value<'a>, name: &str, optional: bool) -> Outcome<'a> {
             Ok(field(inner, name).map_or(Value::Optional(None), Value::some))
         }
         Value::JsonMap(..) | Value::Map(_) => match (field(value, name), optional) {
+            (Some(Value::Failed(why)), _) => Err(Failure::new(&*why)),
             (Some(found), false) => Ok(found),
             (Some(found), true) => Ok(Value::some(found)),
             (None, true) => Ok(Value::Optional(None)),

@@ -70,6 +70,7 @@ impl Value<'_> {
             | Value::Quantity(_)
             | Value::Ip(_)
             | Value::Cidr(..)
+            | Value::Failed(_)
             | Value::Semver(_) => self.shown().into(),
             Value::JsonList(items, _) => Json::Array(items.to_vec()),
             Value::JsonMap(fields, _) => Json::Object((*fields).clone()),

@@ -59,6 +59,8 @@ pub enum Value<'a> {
     Ip(IpAddr),
     /// `net.CIDR`.
     Cidr(IpAddr, u8),
+    /// Why a member of a map has no value: whoever selects it fails for that reason.
+    Failed(Arc<str>),
     /// `kubernetes.Semver`.
     Semver(Arc<Semver>),
     /// `kubernetes.NamedFormat`.
@@ -174,6 +176,7 @@ impl<'a> Value<'a> {
             Value::Quantity(_) => crate::types::QUANTITY,
             Value::Ip(_) => crate::types::IP,
             Value::Cidr(..) => crate::types::CIDR,
+            Value::Failed(_) => "error",
             Value::Semver(_) => crate::types::SEMVER,
             Value::Format(_) => crate::types::FORMAT,
             Value::Message(_) => "object",
@@ -272,6 +275,7 @@ impl<'a> Value<'a> {
             Value::Quantity(quantity) => quantity.to_string(),
             Value::Ip(ip) => ip.to_string(),
             Value::Cidr(ip, bits) => format!("{ip}/{bits}"),
+            Value::Failed(why) => why.to_string(),
             Value::Semver(semver) => semver.text.clone(),
             Value::Format(format) => format.name().to_owned(),
             Value::Asking(_) | Value::Decision(_) => self.type_name().to_owned(),

@@ -219,11 +219,13 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Adds `variables.NAME`. One that has no value is absent: only an expression that needs it fails.
+    /// Adds `variables.NAME`. Where it has no value only an expression that needs it fails.
     pub fn define(&mut self, name: &'a str, compiled: &'a Compiled) {
-        if let Ok(value) = self.value(compiled) {
-            self.variables.push((Cel::Text(name), value));
-        }
+        let value = self.value(compiled).unwrap_or_else(|why| {
+            let name = api::field::quoted(name);
+            Cel::Failed(format!("composited variable {name} fails to evaluate: {why}").into())
+        });
+        self.variables.push((Cel::Text(name), value));
     }
 
     /// The value of an expression.

@@ -237,6 +237,9 @@ mod tests {
             (json!({"variables": [{"name": "n", "expression": "object.spec.replicas"}, {"name": "m", "expression": "variables.n + 1"}],
                 "validations": [{"expression": "variables.m < 8", "reason": "Forbidden", "messageExpression": "'got ' + string(variables.m)", "message": "not shown"}]}),
                 json!(null), vec!["Forbidden got 8"]),
+            (json!({"variables": [{"name": "n", "expression": "object.metadata.labels.x"}, {"name": "m", "expression": "variables.n + '1'"}],
+                "validations": [{"expression": "variables.m == 'a'"}, {"expression": "true || variables.n == 'a'"}]}), json!(null),
+                vec!["expression 'variables.m == 'a'' resulted in error: composited variable \"m\" fails to evaluate: composited variable \"n\" fails to evaluate: no such key: labels"]),
             (json!({"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}, "validations": [
                 {"expression": "object.spec.replicas <= int(params.data.max)", "message": "too many"}]}),
                 json!({"data": {"max": "6"}}), vec!["too many"]),

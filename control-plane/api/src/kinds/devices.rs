@@ -75,9 +75,11 @@ pub(crate) static RESOURCE_CLAIM_TEMPLATES: Resource = Resource {
     columns: NAME_AGE,
     cells: |object, now| named_cells(object, [], now),
     default: |object| {
-        let spec = object.get_mut("spec").and_then(|spec| spec.get_mut("spec"));
-        if let Some(spec) = spec {
-            default_claim(spec);
+        if let Some(template) = value::object_mut(object, "spec") {
+            value::object_mut(template, "metadata");
+            if let Some(spec) = template.get_mut("spec") {
+                default_claim(spec);
+            }
         }
     },
     validate: |object| bad_claim("spec.spec", at(object, &["spec", "spec"])),

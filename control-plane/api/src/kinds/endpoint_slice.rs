@@ -138,7 +138,10 @@ fn bad_endpoint(field: &str, endpoint: &Value, kind: &str) -> Vec<FieldError> {
         let invalid = |field: &str, why: &str| FieldError::invalid_text(field, address, why);
         match (kind, net::parse_ip(address)) {
             ("IPv4" | "IPv6", Some(ip)) => {
-                if ip.is_ipv4() != (kind == "IPv4") {
+                // An IPv4 address in IPv6's clothes is IPv4.
+                if ip.to_canonical().is_ipv4() != (kind == "IPv4")
+                    || ip.is_ipv4() != (kind == "IPv4")
+                {
                     wrong.push(invalid(
                         &format!("{field}.addresses"),
                         &format!("must be an {kind} address"),

@@ -37,7 +37,9 @@ pub(crate) static INGRESSES: Resource = Resource {
         ]
     },
     default: |object| {
-        value::object_mut(object, "spec");
+        if let Some(spec) = value::object_mut(object, "spec") {
+            default_resources(spec);
+        }
         if let Some(status) = value::object_mut(object, "status") {
             value::object_mut(status, "loadBalancer");
         }
@@ -166,6 +168,27 @@ fn hosts(object: &Value) -> String {
         (true, _) => "*".to_owned(),
         (false, 0) => shown.join(","),
         (false, more) => format!("{} + {more} more...", shown.join(",")),
+    }
+}
+/// The group of a backend that is a resource is written even where it is null.
+fn default_resources(spec: &mut Value) {
+    let named = |backend: &mut Value| {
+        if let Some(resource) = backend.get_mut("resource").filter(|r| r.is_object()) {
+            value::set_default(resource, "apiGroup", Value::Null);
+        }
+    };
+    if let Some(backend) = spec.get_mut("defaultBackend") {
+        named(backend);
+    }
+    for rule in value::items_mut(spec, "rules") {
+        let Some(http) = rule.get_mut("http") else {
+            continue;
+        };
+        for path in value::items_mut(http, "paths") {
+            if let Some(backend) = path.get_mut("backend") {
+                named(backend);
+            }
+        }
     }
 }
 

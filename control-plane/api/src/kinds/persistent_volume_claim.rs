@@ -101,6 +101,12 @@ pub(crate) fn default_spec(spec: &mut Value) {
             value::set(spec, "dataSource", reference);
         }
     }
+    // The group is written even where it is null.
+    for key in ["dataSource", "dataSourceRef"] {
+        if let Some(source) = spec.get_mut(key).filter(|source| source.is_object()) {
+            set_default(source, "apiGroup", Value::Null);
+        }
+    }
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {

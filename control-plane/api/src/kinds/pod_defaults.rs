@@ -66,10 +66,6 @@ pub(crate) fn default_template(object: &mut Value) {
     for volume in items_mut(spec, "volumes") {
         default_volume(volume);
     }
-    for constraint in items_mut(spec, "topologySpreadConstraints") {
-        set_default(constraint, "nodeAffinityPolicy", "Honor");
-        set_default(constraint, "nodeTaintsPolicy", "Ignore");
-    }
 }
 
 /// `Always` for an image that may change under its name, else `IfNotPresent`, as for what is no image's name.
@@ -209,6 +205,17 @@ fn default_volume(volume: &mut Value) {
             for (key, default) in *defaults {
                 set_default(source, key, *default);
             }
+        }
+    }
+    if let Some(template) = volume
+        .get_mut("ephemeral")
+        .and_then(|ephemeral| ephemeral.get_mut("volumeClaimTemplate"))
+        .filter(|template| template.is_object())
+    {
+        object_mut(template, "metadata");
+        if let Some(claim) = object_mut(template, "spec") {
+            set_default(claim, "volumeMode", "Filesystem");
+            object_mut(claim, "resources");
         }
     }
     if let Some(disk) = volume.get_mut("azureDisk").filter(|v| v.is_object()) {

@@ -126,6 +126,7 @@ fn default(object: &mut Value) {
         set_default(claim, "kind", "PersistentVolumeClaim");
         if let Some(spec) = object_mut(claim, "spec") {
             set_default(spec, "volumeMode", "Filesystem");
+            object_mut(spec, "resources");
         }
         if let Some(status) = object_mut(claim, "status") {
             set_default(status, "phase", "Pending");

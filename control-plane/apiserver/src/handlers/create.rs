@@ -52,7 +52,10 @@ pub(crate) async fn insert(
 ) -> Result<Written, Status> {
     match_namespace(call, &object)?;
     admit::ready(call, &object).await?;
-    if call.row.kind == "CertificateSigningRequest" {
+    if call
+        .row
+        .is("certificates.k8s.io", "CertificateSigningRequest")
+    {
         sign(call, &mut object);
     }
     let asked = admit::Asked {
@@ -79,6 +82,8 @@ pub(crate) async fn insert(
         api::write::check_new(call.row, &mut new)?;
         access::check_grant(call, &new, None)?;
         admit::validate(call, asked, &new, None).await?;
+        // As Kubernetes does when it reads what is stored: a Job's labels are those that its template was given.
+        (call.row.default)(&mut new);
         call.warn((call.row.warnings)(&new, None));
         meta::name(&new).clone_into(&mut taken);
         if let Some(written) = store(call, new, dry_run).await? {
@@ -97,7 +102,7 @@ async fn store(call: &Call, mut new: Value, dry_run: bool) -> Result<Option<Writ
     let storage = &call.app.storage;
     let key = call.row.key(&call.namespace, meta::name(&new));
     // An address or port that somebody else takes in the same moment is chosen anew.
-    let asked = (call.row.kind == "Service").then(|| new.clone());
+    let asked = call.row.is("", "Service").then(|| new.clone());
     loop {
         let exists = storage
             .get(&key)

@@ -141,11 +141,12 @@ pub(crate) async fn answer(call: Call, method: &Method) -> Result<Answer, Status
     if call.subresource.is_some_and(|sub| sub.name == "token") {
         return token::create(&call).await;
     }
-    match (call.row.kind, call.subresource.map_or("", |sub| sub.name)) {
-        ("Pod", "binding") | ("Binding", "") => return Box::pin(pods::bind(&call)).await,
-        ("Pod", "eviction") => return Box::pin(pods::evict(&call)).await,
-        ("ComponentStatus", _) if verb == "get" => return components::get(&call).await,
-        ("ComponentStatus", _) => return components::list(&call).await,
+    let subresource = call.subresource.map_or("", |sub| sub.name);
+    match (call.row.group, call.row.kind, subresource) {
+        ("", "Pod", "binding") | ("", "Binding", "") => return Box::pin(pods::bind(&call)).await,
+        ("", "Pod", "eviction") => return Box::pin(pods::evict(&call)).await,
+        ("", "ComponentStatus", _) if verb == "get" => return components::get(&call).await,
+        ("", "ComponentStatus", _) => return components::list(&call).await,
         _ => {}
     }
     if let Some(answer) = review::answer(&call).await {
