@@ -306,6 +306,10 @@ fn changed_at(event: &Event<objects::EndpointSlice>) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(at, &Rfc3339).ok()
 }
 
+/// How long everything that exists is waited for before what is known so far is shown: some of it may never be heard of, as
+/// kinds that the API server lacks or that we may not see.
+const WAIT: Duration = Duration::from_secs(5);
+
 /// Events that are folded before what they changed is shown.
 const BATCH: usize = 256;
 
@@ -337,9 +341,11 @@ async fn run(client: Client, wanted: Wanted, out: Arc<Shown>, latency: Arc<Serie
     let mut synced = false;
     // Times of the changes that are not shown yet.
     let mut changed: Vec<OffsetDateTime> = Vec::new();
+    let begun = tokio::time::Instant::now();
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let mut second = false;
         // Every stream goes on for ever.
         tokio::select! {
             Some(event) = services.next() => store.service(event),
@@ -351,7 +357,7 @@ async fn run(client: Client, wanted: Wanted, out: Arc<Shown>, latency: Arc<Serie
             Some(event) = pods.next(), if with_pods => store.pod(event),
             Some(event) = imports.next(), if with_imports => store.import(event),
             // Nothing more may happen after a second's last change, whose serial is an earlier one's.
-            _ = seconds.tick(), if store.shares_serial() => {}
+            _ = seconds.tick(), if store.shares_serial() || !synced => second = true,
         }
         for _ in 0..BATCH {
             let mut more = false;
@@ -374,10 +380,11 @@ async fn run(client: Client, wanted: Wanted, out: Arc<Shown>, latency: Arc<Serie
             changed.clear();
             continue;
         }
-        // A list in progress is not shown: a copy of each intermediate state would cost more than the list.
-        if synced || store.synced() {
+        // A list in progress is not shown each time: a copy of every intermediate state would cost more than the list.
+        let overdue = second && begun.elapsed() >= WAIT;
+        if synced || store.synced() || overdue {
             let first = !synced;
-            if first {
+            if store.synced() && first {
                 tracing::info!("every Service has been heard of");
                 synced = true;
             }

@@ -85,6 +85,41 @@ async fn what_is_no_question_gets_no_data() {
     server.stop().await;
 }
 
+/// RFC 7873 section 5.4, RFC 6891 section 7.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edns_is_answered_with_edns() {
+    let text = ". {\n bind 127.0.0.1\n whoami\n}\n";
+    let server = common::run(text, None).await;
+    let address = server.address;
+    let asked = tokio::task::spawn_blocking(move || {
+        let opt = |options: &[u8]| {
+            let length = u8::try_from(options.len()).unwrap();
+            [&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0, length], options].concat()
+        };
+        let cookie = opt(b"\0\x0a\0\x08abcdefgh");
+        let head = [0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let answer = ask(address, &[&head[..], &cookie].concat());
+        assert_eq!((answer[3] & 15, counts(&answer)), (NOERROR, [0, 0, 0, 1]));
+        assert_eq!(answer[21..27], [0, 28, 0, 10, 0, 24]);
+        assert_eq!(&answer[27..35], b"abcdefgh");
+        // Without a cookie there is nothing to be said.
+        let answer = ask(address, &[&head[..], &opt(&[])].concat());
+        assert_eq!((answer[3] & 15, counts(&answer)), (FORMERR, [0, 0, 0, 1]));
+        // A cookie of seven octets.
+        let wrong = opt(b"\0\x0a\0\x07abcdefg");
+        let answer = ask(address, &message(0, 1, &wrong));
+        assert_eq!((answer[3] & 15, counts(&answer)), (FORMERR, [0, 0, 0, 1]));
+        assert_eq!(answer[12..15], [0, 0, 41]);
+        // Two questions, and nobody who speaks EDNS.
+        let mut two = message(0, 1, &[]);
+        two[5] = 2;
+        let answer = ask(address, &two);
+        assert_eq!((answer[3] & 15, answer.len()), (FORMERR, 12));
+    });
+    asked.await.unwrap();
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_soa_record_is_said_to_have_changed() {
     let text =

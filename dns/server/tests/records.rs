@@ -83,6 +83,18 @@ fn what_no_type_has_is_refused() {
 }
 
 #[test]
+fn long_texts_are_parted() {
+    let origin = names::parse("ty.test.").expect("a name");
+    for kind in ["TXT", "SPF"] {
+        let long = "x".repeat(300);
+        let record = master::record(&format!("q 60 IN {kind} {long} \"\""), &origin);
+        let found = octets(&record.expect("a record").data);
+        let expected = [&[255][..], &[b'x'; 255], &[45], &[b'x'; 45], &[0]].concat();
+        assert_eq!(found, expected, "{kind}");
+    }
+}
+
+#[test]
 fn generate_fills_numbers_in() {
     let origin = names::parse("ty.test.").expect("a name");
     for (text, expected) in [

@@ -28,7 +28,7 @@ pub enum Outcome {
     Empty,
     /// There is no such name; the zone's SOA was written.
     NxDomain(Absence),
-    /// Not everything that exists has been heard of yet: SERVFAIL.
+    /// Nothing was found, and not everything that exists has been heard of yet: SERVFAIL.
     Unsynced,
     /// A zone transfer, which is no matter of a question and an answer.
     Transfer,
@@ -165,9 +165,6 @@ impl<'s> Asked<'s> {
         }
         if let Some(outcome) = self.fixed(reply) {
             return outcome;
-        }
-        if !self.snapshot.synced {
-            return Outcome::Unsynced;
         }
         if let Some(family) = reverse {
             return self.reverse(family, reply);
@@ -513,6 +510,9 @@ impl<'s> Asked<'s> {
     }
 
     pub(crate) fn nothing(&self, why: Absence, reply: &mut Reply<'_>) -> Outcome {
+        if !self.snapshot.synced {
+            return Outcome::Unsynced;
+        }
         self.soa(Section::Authority, reply);
         Outcome::NxDomain(why)
     }

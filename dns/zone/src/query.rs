@@ -108,6 +108,32 @@ pub fn head(message: &[u8]) -> Option<&[u8]> {
     message.get(..HEADER + used)
 }
 
+/// The OPT record of a message without a question (RFC 7873 section 5.4), if it is the only record and can be read.
+#[must_use]
+pub fn edns_alone(message: &[u8]) -> Option<Edns> {
+    let (header, rest) = message.split_at_checked(HEADER)?;
+    if header[4..] != [0, 0, 0, 0, 0, 0, 0, 1] {
+        return None;
+    }
+    Edns::parse(rest).ok()
+}
+
+/// Whether a message's question, if it has one, is followed by an OPT record, whatever is in that.
+#[must_use]
+pub fn speaks_edns(message: &[u8]) -> bool {
+    let end = match message.get(4..6) {
+        Some([0, 0]) => Some(HEADER),
+        Some([0, 1]) => head(message).map(<[u8]>::len),
+        _ => None,
+    };
+    let Some(end) = end else {
+        return false;
+    };
+    let [high, low] = types::OPT.to_be_bytes();
+    // Its owner is the root.
+    message.get(end..end + 3) == Some(&[0, high, low])
+}
+
 impl<'m> Query<'m> {
     /// Reads a request.
     ///

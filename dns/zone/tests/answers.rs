@@ -21,6 +21,30 @@ fn config() -> Config {
     config
 }
 
+/// What is known is told before everything is: that something does not exist is not.
+#[test]
+fn before_everything_is_heard_of() {
+    let mut store = zone::Store::new(Options::default());
+    let service = serde_json::json!({
+        "metadata": {"namespace": "default", "name": "web"}, "spec": {"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"]},
+    });
+    let service = serde_json::from_value(service).unwrap();
+    store.service(view::Event::Applied(service));
+    let snapshot = store.publish(1);
+    assert!(!snapshot.synced());
+    for (name, code) in [
+        ("web.default.svc.cluster.local", "NOERROR"),
+        ("other.default.svc.cluster.local", "SERVFAIL"),
+        ("1.0.96.10.in-addr.arpa", "NOERROR"),
+        ("2.0.96.10.in-addr.arpa", "SERVFAIL"),
+    ] {
+        for kind in ["A", "PTR"] {
+            let (_, answer) = ask(&snapshot, &config(), name, type_number(kind));
+            assert_eq!(answer[0], code, "{name} {kind}");
+        }
+    }
+}
+
 #[test]
 fn every_rule_has_its_answers() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/answers.txt");

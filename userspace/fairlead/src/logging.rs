@@ -20,10 +20,14 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Installs the subscriber. `RUST_LOG` wins over the default level, which is INFO.
-pub(crate) fn init(format: LogFormat, like_coredns: bool) -> anyhow::Result<()> {
+/// Installs the subscriber. `RUST_LOG` wins over the level.
+pub(crate) fn init(
+    format: LogFormat,
+    like_coredns: bool,
+    level: LevelFilter,
+) -> anyhow::Result<()> {
     let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
+        .with_default_directive(level.into())
         .from_env()
         .context("RUST_LOG is no filter; want for instance `info` or `proxy=debug,warn`")?;
     let builder = tracing_subscriber::fmt()

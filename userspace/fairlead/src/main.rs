@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use tracing_subscriber::filter::LevelFilter;
+
 mod cli;
 mod commands;
 mod config;
@@ -20,8 +22,13 @@ fn main() -> ExitCode {
         return cni::run(plugin);
     }
     let outcome = cli::parse().and_then(|cli| {
-        let like_coredns = matches!(&cli.command, cli::Command::Dns(dns) if dns.command.is_none());
-        logging::init(cli.log_format, like_coredns)?;
+        let (like_coredns, level) = match &cli.command {
+            cli::Command::Dns(dns) if dns.command.is_none() => (true, LevelFilter::INFO),
+            // An answer is shown, not what a server would tell beside it.
+            cli::Command::Dns(_) => (false, LevelFilter::ERROR),
+            _ => (false, LevelFilter::INFO),
+        };
+        logging::init(cli.log_format, like_coredns, level)?;
         commands::run(cli.command)
     });
     match outcome {

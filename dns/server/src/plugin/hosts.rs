@@ -156,6 +156,8 @@ fn parse(texts: &[&str], reverse: bool) -> Table {
         let Some(address) = address.and_then(|word| word.parse::<IpAddr>().ok()) else {
             continue;
         };
+        // Go's way: an IPv4 address in an IPv6 one is the former.
+        let address = address.to_canonical();
         for name in words.filter_map(|word| names::parse(word).ok()) {
             let known = table.addresses.entry(names::wire(&name)).or_default();
             if !known.contains(&address) {

@@ -140,14 +140,14 @@ pub(super) fn odd(odd: Odd, octets: &[u8], buffer: &mut [u8]) -> Turn {
         .zip(RECORDS_MAX);
     let length = match odd {
         Odd::Records | Odd::Opcode(4) if counts.any(|(count, most)| count > most) => {
-            header(octets, rcodes::FORMERR, buffer)
+            form_error(octets, buffer)
         }
         Odd::Ignored => return Turn::Silence,
         // CH, signatures and NOTIFY are matters of plugins.
         Odd::Class(_) | Odd::Records | Odd::Opcode(4) => return Turn::Slow,
         Odd::Opcode(_) => header(octets, rcodes::NOTIMP, buffer),
         // RFC 9619 section 4.
-        Odd::Malformed | Odd::Questions(_) => header(octets, rcodes::FORMERR, buffer),
+        Odd::Malformed | Odd::Questions(_) => form_error(octets, buffer),
         Odd::Version => bad_version(octets, buffer),
     };
     length.map_or(Turn::Silence, Turn::Answered)
@@ -195,6 +195,33 @@ fn header(octets: &[u8], rcode: u8, buffer: &mut [u8]) -> Option<usize> {
     to[2] = 0x80 | from[2] & 0x79;
     to[3] = rcode;
     Some(HEADER)
+}
+
+/// FORMERR; who speaks EDNS sees that we do (RFC 6891 section 7).
+fn form_error(octets: &[u8], buffer: &mut [u8]) -> Option<usize> {
+    let end = header(octets, rcodes::FORMERR, buffer)?;
+    match zone::query::speaks_edns(octets) {
+        true => opt_alone(&[], buffer),
+        false => Some(end),
+    }
+}
+
+/// Answers who asks for nothing but our cookie (RFC 7873 section 5.4).
+pub(super) fn cookie_alone(octets: &[u8], cookie: &[u8; 24], buffer: &mut [u8]) -> Turn {
+    let option = [&[0, 10, 0, 24], &cookie[..]].concat();
+    let answered = header(octets, rcodes::NOERROR, buffer).and_then(|_| opt_alone(&option, buffer));
+    answered.map_or(Turn::Silence, Turn::Answered)
+}
+
+/// Appends an OPT record to a header that stands alone; gives the length of both.
+fn opt_alone(options: &[u8], buffer: &mut [u8]) -> Option<usize> {
+    let [u0, u1] = UDP_SIZE.to_be_bytes();
+    let [l0, l1] = u16::try_from(options.len()).ok()?.to_be_bytes();
+    let opt = [&[0, 0, 41, u0, u1, 0, 0, 0, 0, l0, l1], options].concat();
+    let end = HEADER + opt.len();
+    buffer.get_mut(HEADER..end)?.copy_from_slice(&opt);
+    buffer[11] = 1;
+    Some(end)
 }
 
 /// RFC 6891 section 6.1.3: BADVERS, 16, whose high part stands in the OPT record.

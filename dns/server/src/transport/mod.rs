@@ -12,8 +12,8 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hickory_proto::op::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use zone::Query;
 use zone::reply::UDP_MIN;
+use zone::{Odd, Query};
 
 use crate::fast::{Arrival, Table};
 use crate::instance::{self, Instance, Listen};
@@ -150,6 +150,13 @@ impl Shared {
         }
         let query = match query {
             Ok(query) => query,
+            Err(Odd::Questions(0)) => {
+                let cookie = zone::query::edns_alone(octets).and_then(|edns| edns.cookie);
+                return match cookie.map(|cookie| self.cookies.answer(&cookie, at.peer.ip())) {
+                    Some(cookie) => encode::cookie_alone(octets, &cookie, buffer),
+                    None => encode::odd(Odd::Questions(0), octets, buffer),
+                };
+            }
             Err(odd) => return encode::odd(odd, octets, buffer),
         };
         let cookie = query.edns.and_then(|edns| edns.cookie);

@@ -95,12 +95,15 @@ pub(crate) fn open(
     tokio::spawn(Arc::clone(&reloader).watch());
     let mut hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let mut users = signal(SignalKind::user_defined1()).context("listen for SIGUSR1")?;
+    // Would end the process otherwise; with CoreDNS too it serves on.
+    let mut others = signal(SignalKind::user_defined2()).context("listen for SIGUSR2")?;
     let by_hand = Arc::clone(&reloader);
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = hangups.recv() => {}
                 _ = users.recv() => {}
+                _ = others.recv() => continue,
             }
             let reloader = Arc::clone(&by_hand);
             // What came of it is logged; a wrong file changes nothing.

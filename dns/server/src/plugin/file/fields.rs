@@ -66,9 +66,11 @@ impl<'a> Fields<'a> {
                 }
             }
             Field::Texts => {
-                counted(&text(&self.word()?.text)?, octets)?;
-                for word in self.words.by_ref() {
-                    counted(&text(&word.text)?, octets)?;
+                let first = self.word()?;
+                for word in std::iter::once(first).chain(self.words.by_ref()) {
+                    for text in texts_of(&word.text)? {
+                        counted(&text, octets)?;
+                    }
                 }
             }
             Field::Plain => octets.extend(unescape(&self.word()?.text)?),
@@ -286,6 +288,15 @@ pub(super) fn text(text: &str) -> Result<Vec<u8>, String> {
         0..=255 => Ok(octets),
         _ => Err("a text is longer than 255 octets".to_owned()),
     }
+}
+
+/// As many character strings as a text needs: keys of DKIM are often written in one piece.
+pub(super) fn texts_of(text: &str) -> Result<Vec<Vec<u8>>, String> {
+    let octets = unescape(text)?;
+    if octets.is_empty() {
+        return Ok(vec![octets]);
+    }
+    Ok(octets.chunks(255).map(<[u8]>::to_vec).collect())
 }
 
 /// The octets of a text: `\X` is X, `\DDD` the octet of that number.

@@ -17,7 +17,7 @@ use hickory_proto::rr::rdata::TXT;
 
 use super::fields::Fields;
 use super::fields::from_hexadecimal;
-use super::fields::text;
+use super::fields::texts_of;
 use super::master::Word;
 use super::types;
 
@@ -118,7 +118,7 @@ pub(super) fn parse(kind: RecordType, words: &[Word], origin: &Name) -> Result<R
         RecordType::TXT => {
             let mut texts = Vec::new();
             for word in fields.words.by_ref() {
-                texts.push(text(&word.text)?);
+                texts.extend(texts_of(&word.text)?);
             }
             if texts.is_empty() {
                 return Err("no text".to_owned());
