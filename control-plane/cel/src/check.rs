@@ -128,7 +128,10 @@ impl Checker {
                 optional,
             } => self.select(operand, field, *optional, expr.at),
             Kind::Has { operand, field } => {
-                let known = self.select(operand, field, false, expr.at);
+                let mut known = self.select(operand, field, false, expr.at);
+                // Looking whether a field is there costs nothing beyond what leads to it.
+                known.cost.min = known.cost.min.saturating_sub(1);
+                known.cost.max = known.cost.max.saturating_sub(1);
                 Known::new(Type::Bool, Some(Range::ONE), known.cost)
             }
             Kind::Index {

@@ -90,21 +90,21 @@ pub(crate) const TEXT: u64 = 10;
 /// A regular expression has about one state for four bytes.
 pub(crate) const REGEX: u64 = 25;
 
-/// How large a declared value can be; `None` for what has no size.
+/// How large a declared value can be; `None` for what has no size. Kubernetes' estimates know sizes only of what a schema
+/// can bound: objects with known fields, truth values and numbers count as nothing.
 pub(crate) fn size_of(decl: &Decl) -> Option<Range> {
     match &decl.kind {
         DeclKind::String
         | DeclKind::Bytes
         | DeclKind::List { .. }
         | DeclKind::Map(_)
-        | DeclKind::IntOrString => Some(Range::up_to(decl.max)),
-        DeclKind::Bool
-        | DeclKind::Int
-        | DeclKind::Double
         | DeclKind::Timestamp
         | DeclKind::Duration
-        | DeclKind::Opaque(_) => Some(Range::ONE),
-        DeclKind::Object { .. } => Some(Range::up_to(decl.max)),
+        | DeclKind::IntOrString => Some(Range::up_to(decl.max)),
+        DeclKind::Bool | DeclKind::Int | DeclKind::Double | DeclKind::Object { .. } => {
+            Some(Range::fixed(0))
+        }
+        DeclKind::Opaque(_) => Some(Range::ONE),
         DeclKind::Dyn => None,
     }
 }

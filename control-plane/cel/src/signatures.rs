@@ -165,7 +165,7 @@ impl Call<'_> {
                 };
                 let fits =
                     (ordered(&a.of) && a.of.agrees(&b.of)) || (number(&a.of) && number(&b.of));
-                fits.then(|| self.comparison(a, b))
+                fits.then(|| self.ordering(a, b))
             }
             "@in" => match &b.of {
                 Type::List(items) if items.agrees(&a.of) || (number(items) && number(&a.of)) => {
@@ -228,6 +228,19 @@ impl Call<'_> {
             (Type::Duration, Type::Duration) => self.gives(Type::Duration),
             _ => self.arithmetic(a, b),
         }
+    }
+
+    /// Of texts as much as comparing them for equality, of all else one.
+    fn ordering(&self, a: &Known, b: &Known) -> Known {
+        let is_text = |known: &Known| matches!(known.of, Type::String | Type::Bytes);
+        if is_text(a) || is_text(b) {
+            return self.comparison(a, b);
+        }
+        let mut known = self.comparison(a, b);
+        let one = self.spent.plus(Range::ONE);
+        let open = matches!(a.of, Type::Dyn) || matches!(b.of, Type::Dyn);
+        known.cost = if open { known.cost.union(one) } else { one };
+        known
     }
 
     fn comparison(&self, a: &Known, b: &Known) -> Known {

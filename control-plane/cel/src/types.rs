@@ -141,7 +141,7 @@ impl fmt::Display for Type {
 pub struct Decl {
     /// What it is.
     pub kind: DeclKind,
-    /// The most bytes of a text, items of a list or entries of a map.
+    /// The most bytes of a text, items of a list or entries of a map; of other kinds it says nothing.
     pub max: u64,
 }
 

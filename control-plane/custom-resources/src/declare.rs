@@ -11,6 +11,15 @@ use crate::schema::{ListType, Schema, Type};
 /// The most bytes of a request.
 const REQUEST_MAX: u64 = 3 << 20;
 
+/// The most bytes of a moment or a span of time as JSON.
+const LONG: u64 = 32;
+/// The bytes of a date as JSON.
+const DATE: u64 = 12;
+/// The fewest bytes of a moment as JSON, as Kubernetes counts them.
+const MOMENT_LEAST: u64 = 21;
+/// The fewest bytes of a span of time as JSON: `"0"`.
+const SPAN_LEAST: u64 = 3;
+
 /// The declaration of an object's schema; it has `apiVersion`, `kind` and the names in `metadata` as well.
 pub(crate) fn root(fields: Vec<FieldDecl>) -> Arc<Decl> {
     object(fields, true)
@@ -18,12 +27,14 @@ pub(crate) fn root(fields: Vec<FieldDecl>) -> Arc<Decl> {
 
 /// The declaration of a node, given those below it.
 pub(crate) fn node(schema: &Schema, below: Below) -> Arc<Decl> {
-    let unsized_kind = |kind| Arc::new(Decl { kind, max: 1 });
+    let unsized_kind = |kind| Arc::new(Decl { kind, max: 0 });
     let checks = schema.checks.as_deref();
     match (schema.kind, below) {
         (None, _) if schema.int_or_string => Arc::new(Decl {
             kind: DeclKind::IntOrString,
-            max: REQUEST_MAX - 2,
+            max: checks
+                .and_then(|checks| checks.max_length)
+                .map_or(REQUEST_MAX - 2, |stated| stated.saturating_mul(4)),
         }),
         (None, _) => Decl::any(),
         (Some(Type::Boolean), _) => unsized_kind(DeclKind::Bool),
@@ -95,7 +106,7 @@ fn object(mut fields: Vec<FieldDecl>, resource: bool) -> Arc<Decl> {
                 name: "object".into(),
                 fields: names.into_iter().flatten().collect(),
             },
-            max: REQUEST_MAX,
+            max: 0,
         });
         fields.retain(|field| !matches!(&*field.name, "apiVersion" | "kind" | "metadata"));
         fields.extend(field("apiVersion", text()));
@@ -108,7 +119,7 @@ fn object(mut fields: Vec<FieldDecl>, resource: bool) -> Arc<Decl> {
             name: "object".into(),
             fields: fields.into(),
         },
-        max: REQUEST_MAX,
+        max: 0,
     })
 }
 
@@ -118,8 +129,9 @@ fn string(schema: &Schema) -> Arc<Decl> {
     let stated = checks.and_then(|checks| checks.max_length);
     let (kind, fixed) = match format {
         Some(Format::Byte) => (DeclKind::Bytes, None),
-        Some(Format::Duration) => (DeclKind::Duration, Some(1)),
-        Some(Format::Date | Format::DateTime) => (DeclKind::Timestamp, Some(1)),
+        Some(Format::Duration) => (DeclKind::Duration, Some(LONG)),
+        Some(Format::Date) => (DeclKind::Timestamp, Some(DATE)),
+        Some(Format::DateTime) => (DeclKind::Timestamp, Some(LONG)),
         _ => (DeclKind::String, None),
     };
     let listed = checks
@@ -159,7 +171,12 @@ pub(crate) fn least_size(schema: &Schema) -> u64 {
         None => 1,
         Some(Type::Boolean) => 4,
         Some(Type::Integer | Type::Number) => 1,
-        Some(Type::String) => 2,
+        Some(Type::String) => match checks.and_then(|checks| checks.format) {
+            Some(Format::Duration) => SPAN_LEAST,
+            Some(Format::Date) => DATE,
+            Some(Format::DateTime) => MOMENT_LEAST,
+            _ => 2,
+        },
         Some(Type::Array) => 2,
         Some(Type::Object) => {
             let required = checks.map_or(&[][..], |checks| &checks.required);

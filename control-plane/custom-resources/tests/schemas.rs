@@ -106,6 +106,56 @@ fn schemas_that_are_not_structural_are_refused() {
     );
 }
 
+#[test]
+fn rules_cost_what_kubernetes_estimates() {
+    let many = |items: Value| json!({"type": "array", "items": items});
+    let few = |items: Value, most: u64| json!({"type": "array", "items": items, "maxItems": most});
+    let map = |values: Value| json!({"type": "object", "additionalProperties": values});
+    let of = |kind: &str| json!({"type": kind});
+    let text = |format: &str| json!({"type": "string", "format": format});
+    let pair = json!({"type": "object", "required": ["required"], "properties": {"required": {"type": "string"}, "optional": {"type": "string"}}});
+    let label =
+        json!({"type": "object", "properties": {"label": {"type": "string", "maxLength": 316}}});
+    let either = json!({"x-kubernetes-int-or-string": true});
+    let unique = "size(self.filter(i, size(self.filter(j, j == i)) > 1)) == 0";
+    let cases = [
+        (many(of("number")), "self.all(x, true)", 4_718_591),
+        (many(of("boolean")), "self.all(x, true)", 1_887_437),
+        (many(pair.clone()), "self.all(x, true)", 555_128),
+        (many(either), "self.all(x, true)", 4_718_591),
+        (many(text("duration")), "self.all(x, true)", 2_359_295),
+        (many(text("date")), "self.all(x, true)", 725_936),
+        (many(text("date-time")), "self.all(x, true)", 428_963),
+        (map(text("duration")), "self.all(x, true)", 1_048_577),
+        (map(text("date-time")), "self.all(x, true)", 349_526),
+        // What is no text, list or map has no size.
+        (many(of("number")), "self[1] == 0.0", 2),
+        (many(of("number")), "self.all(x, x == 0.0)", 6_291_454),
+        (many(of("boolean")), "self[0] == false", 2),
+        (many(map(of("number"))), "self[0].x > 2.0", 4),
+        (many(pair.clone()), "self[0] == null", 2),
+        (pair.clone(), "self == oldSelf", 2),
+        (map(text("date-time")), "self['a'] == self['b']", 8),
+        (map(text("duration")), "self['c'] == self['d']", 8),
+        (many(of("string")), "self[1] == self[1]", 314_577),
+        (of("string"), "self.contains('test')", 314_574),
+        (map(of("integer")), "oldSelf.size() == self.size()", 5),
+        // Looking whether a field is there is free.
+        (pair.clone(), "has(self.required)", 1),
+        (pair, "!has(self.optional) || self.optional == 'a'", 5),
+        (few(label, 8), unique, 1190),
+    ];
+    for (mut schema, rule, expected) in cases {
+        schema["x-kubernetes-validations"] = json!([{"rule": rule}]);
+        let mut whole = Schema::parse(&with_spec(&schema));
+        rules::compile(&mut whole);
+        let spec = whole.property("spec").unwrap();
+        let compiled = spec.rules.as_ref().unwrap()[0].compiled().unwrap();
+        let cost = compiled.rule.as_ref().unwrap().cost;
+        assert_eq!(cost, expected, "{rule} of {schema}");
+    }
+}
+
 fn schema() -> Schema {
     let mut schema = Schema::parse(
         &json!({"type": "object", "properties": {"spec": {"type": "object",
