@@ -314,8 +314,11 @@ impl Status {
         Self::new(413, "RequestEntityTooLarge", message)
     }
 
-    /// 415 of a PATCH whose content type is none of the patch types.
-    pub fn unsupported_patch_type() -> Self {
+    /// 415 of a PATCH whose content type is none of the patch types of the row.
+    pub fn unsupported_patch_type(row: &Resource) -> Self {
+        if row.custom.is_some() {
+            return Self::unsupported_media_type(row.patch_types());
+        }
         Self::about(
             415,
             "UnsupportedMediaType",

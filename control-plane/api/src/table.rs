@@ -341,6 +341,18 @@ impl Resource {
         self.custom.and_then(crate::custom::Slot::rules)
     }
 
+    /// The content types of patches, as refusals list them. Of custom resources no type says how lists merge.
+    pub fn patch_types(&self) -> &'static [&'static str] {
+        const TYPES: [&str; 4] = [
+            "application/json-patch+json",
+            "application/merge-patch+json",
+            "application/apply-patch+yaml",
+            "application/strategic-merge-patch+json",
+        ];
+        let known = TYPES.len() - usize::from(self.custom.is_some());
+        &TYPES[..known]
+    }
+
     /// [`Resource::default`], and the defaults of a custom resource's schema.
     pub fn fill(&self, object: &mut Value) {
         (self.default)(object);

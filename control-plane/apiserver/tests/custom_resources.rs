@@ -187,17 +187,20 @@ async fn the_status_has_a_path_of_its_own() {
         .await
         .ok();
     assert_eq!(patched["metadata"]["generation"], 2);
-    assert_eq!(
-        server
-            .patch(
-                &format!("{WIDGETS}/a"),
-                "strategic-merge",
-                &json!({"spec": {"size": 2}})
-            )
-            .await
-            .code,
-        415
-    );
+    let known =
+        "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+    for part in ["", "/status", "/scale"] {
+        let path = format!("{WIDGETS}/a{part}");
+        let patch = json!({"spec": {"replicas": 2}});
+        let refusal = server.patch(&path, "strategic-merge", &patch).await;
+        assert_eq!(
+            refusal.refused(415),
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: {known}"
+            ),
+            "{path}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -255,12 +258,30 @@ async fn documents_describe_them_and_change_with_them() {
         widget["properties"]["spec"]["properties"]["color"]["default"],
         "red"
     );
-    assert!(
-        document["paths"]
-            .get("/apis/example.com/v1/namespaces/{namespace}/widgets/{name}")
-            .is_some()
-    );
     let swagger = server.get("/openapi/v2").await.ok();
+    // By these kubectl chooses how it patches.
+    for part in ["", "/status", "/scale"] {
+        let path = format!("/apis/example.com/v1/namespaces/{{namespace}}/widgets/{{name}}{part}");
+        let known = [
+            "application/apply-patch+yaml",
+            "application/json-patch+json",
+            "application/merge-patch+json",
+        ];
+        let content = &document["paths"][&path]["patch"]["requestBody"]["content"];
+        let mut v3: Vec<&str> = content
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        v3.sort_unstable();
+        assert_eq!(v3, known, "{path}");
+        assert_eq!(
+            swagger["paths"][&path]["patch"]["consumes"],
+            json!(known),
+            "{path}"
+        );
+    }
     assert!(
         swagger["definitions"]
             .get("com.example.v1.Widget")

@@ -15,11 +15,6 @@ pub(super) const DEFINITIONS: &[&str] = &[
     "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent",
 ];
 
-const JSON_PATCH: &str = "application/json-patch+json";
-const MERGE_PATCH: &str = "application/merge-patch+json";
-const STRATEGIC: &str = "application/strategic-merge-patch+json";
-const APPLY: &str = "application/apply-patch+yaml";
-
 /// Adds every path of `row`.
 pub(super) fn add(paths: &mut Map<String, Value>, row: &Resource) {
     let root = row.root_path();
@@ -169,7 +164,12 @@ fn add_verb_of(path: &mut Value, row: &Resource, verb: &str, definition: &str) {
             ));
             let mut patch = operation(row, "patch", &parameters, None, definition);
             let body = json!({"schema": reference(DEFINITIONS[2])});
-            patch["requestBody"] = json!({"content": {APPLY: body, JSON_PATCH: body, MERGE_PATCH: body, STRATEGIC: body}, "required": true});
+            let content: Map<String, Value> = row
+                .patch_types()
+                .iter()
+                .map(|media| ((*media).to_owned(), body.clone()))
+                .collect();
+            patch["requestBody"] = json!({"content": content, "required": true});
             path["patch"] = patch;
         }
         "delete" => {

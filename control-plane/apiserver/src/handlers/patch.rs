@@ -23,12 +23,15 @@ enum Kind {
 
 /// Answers with the object as stored.
 pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
-    let kind = match body::content_type(&call.headers) {
+    let content_type = body::content_type(&call.headers);
+    if !call.row.patch_types().contains(&content_type) {
+        return Err(Status::unsupported_patch_type(call.row));
+    }
+    let kind = match content_type {
         "application/apply-patch+yaml" => return apply::apply(call).await,
         "application/json-patch+json" => Kind::Json,
         "application/merge-patch+json" => Kind::Merge,
-        "application/strategic-merge-patch+json" => Kind::Strategic,
-        _ => return Err(Status::unsupported_patch_type()),
+        _ => Kind::Strategic,
     };
     let options = WriteOptions::of_patch(&call.query, false)?;
     let patch = decode::untyped_json(&call.body)?;
@@ -99,7 +102,8 @@ fn patched(
             )
         }
         Kind::Strategic => {
-            let schema = schema::of(call.row).ok_or_else(Status::unsupported_patch_type)?;
+            let schema =
+                schema::of(call.row).ok_or_else(|| Status::unsupported_patch_type(call.row))?;
             (
                 patch::strategic_merge(schema, current, patch)?,
                 Some(decode::unknown_in_patch(call.row, patch)),

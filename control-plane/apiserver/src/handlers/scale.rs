@@ -73,13 +73,17 @@ enum Change {
 
 impl Change {
     fn read(call: &Call) -> Result<Self, Status> {
-        match body::content_type(&call.headers) {
+        let content_type = body::content_type(&call.headers);
+        if !call.row.patch_types().contains(&content_type) {
+            return Err(Status::unsupported_patch_type(call.row));
+        }
+        match content_type {
             "application/json-patch+json" => decode::untyped_json(&call.body).map(Change::Json),
             "application/merge-patch+json" => decode::untyped_json(&call.body).map(Change::Merge),
             "application/strategic-merge-patch+json" => {
                 decode::untyped_json(&call.body).map(Change::Strategic)
             }
-            _ => Err(Status::unsupported_patch_type()),
+            _ => Err(Status::unsupported_patch_type(call.row)),
         }
     }
 
@@ -92,7 +96,8 @@ impl Change {
                 patched
             }
             Change::Strategic(change) => {
-                let schema = schema::of(&SCALES).ok_or_else(Status::unsupported_patch_type)?;
+                let schema =
+                    schema::of(&SCALES).ok_or_else(|| Status::unsupported_patch_type(&SCALES))?;
                 patch::strategic_merge(schema, current, change)?
             }
         };
