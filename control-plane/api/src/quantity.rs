@@ -30,6 +30,7 @@ enum Format {
 pub struct NotAQuantity;
 
 const NANO: i128 = 1_000_000_000;
+const MILLI: i128 = NANO / 1000;
 /// The largest amount in units, as Kubernetes caps it: 2^63 - 1.
 const MAX: i128 = i64::MAX as i128 * NANO;
 
@@ -87,6 +88,26 @@ impl Quantity {
             nanos: -other.nanos,
             format: other.format,
         })
+    }
+
+    /// Whether it counts whole thousandths of the unit.
+    pub fn is_of_thousandths(&self) -> bool {
+        self.nanos % MILLI == 0
+    }
+
+    /// In whole thousandths of the unit, away from zero.
+    #[must_use]
+    pub fn in_thousandths(&self) -> Quantity {
+        let rest = self.nanos % MILLI;
+        let more = if rest == 0 {
+            0
+        } else {
+            MILLI * self.nanos.signum()
+        };
+        Quantity {
+            nanos: self.nanos - rest + more,
+            format: self.format,
+        }
     }
 
     /// Reads a quantity.

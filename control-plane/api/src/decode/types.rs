@@ -34,9 +34,18 @@ pub(super) fn normalise(shape: &Shape, value: &mut Value) {
             }
         }
         (Shape::Map(values), Value::Object(map)) => {
+            // Amounts by the names of resources are of thousandths at the finest.
+            let amounts = matches!(values.resolve().1, Shape::Quantity);
             for value in map.values_mut() {
                 fill_null(values, value);
                 normalise(values, value);
+                if amounts
+                    && let Value::String(text) = value
+                    && let Ok(quantity) = Quantity::parse(text)
+                    && !quantity.is_of_thousandths()
+                {
+                    *text = quantity.in_thousandths().to_string();
+                }
             }
         }
         (Shape::List(items), Value::Array(list)) => {

@@ -134,6 +134,10 @@ fn zero_status(object: &mut Value) {
     let Some(status) = value::object_mut(object, "status") else {
         return;
     };
+    let capacity = at(status, &["capacity"]).clone();
+    if capacity.is_object() && at(status, &["allocatable"]).is_null() {
+        value::set(status, "allocatable", capacity);
+    }
     if let Some(daemons) = value::object_mut(status, "daemonEndpoints")
         && let Some(kubelet) = value::object_mut(daemons, "kubeletEndpoint")
     {

@@ -57,14 +57,7 @@ pub(crate) static PERSISTENT_VOLUMES: Resource = Resource {
         };
         set_default(spec, "persistentVolumeReclaimPolicy", "Retain");
         set_default(spec, "volumeMode", "Filesystem");
-        if let Some(path) = spec.get_mut("hostPath").filter(|path| path.is_object())
-            && at(path, &["type"]).is_null()
-        {
-            value::set(path, "type", "");
-        }
-        if let Some(iscsi) = spec.get_mut("iscsi").filter(|iscsi| iscsi.is_object()) {
-            set_default(iscsi, "iscsiInterface", "default");
-        }
+        super::pod_defaults::default_volume_source(spec);
     },
     prepare_create: |object| {
         let now = at(object, &["metadata", "creationTimestamp"]).clone();

@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::value::{self, at, items_mut, list, number, object_mut, set, set_default, text};
+use super::pod_spec::{aggregate, is_huge, is_of_pods};
+use crate::quantity::Quantity;
+use crate::value::{
+    self, at, entries, items_mut, list, number, object_mut, set, set_default, text,
+};
 
 /// Fills a Pod.
 pub(crate) fn default(object: &mut Value) {
@@ -21,6 +25,50 @@ pub(crate) fn default(object: &mut Value) {
                     set(port, "hostPort", number);
                 }
             }
+        }
+    }
+    default_pod_level(spec);
+}
+
+/// What a Pod as a whole is limited to and asks for follows from its containers, if it says something of either.
+fn default_pod_level(spec: &mut Value) {
+    let said = |spec: &Value, which: &str| entries(spec, &["resources", which]).next().is_some();
+    let lacks =
+        |spec: &Value, which: &str, name: &str| at(spec, &["resources", which, name]).is_null();
+    let mut fill = |spec: &mut Value, which: &str, name: &str, amount: Value| {
+        if let Some(amounts) = object_mut(spec, "resources").and_then(|all| object_mut(all, which))
+        {
+            set(amounts, name, amount);
+        }
+    };
+    let owned = |amounts: Vec<(&str, Quantity)>| -> Vec<(String, String)> {
+        let text = |(name, amount): (&str, Quantity)| (name.to_owned(), amount.to_string());
+        amounts.into_iter().map(text).collect()
+    };
+    if !said(spec, "limits") && !said(spec, "requests") {
+        return;
+    }
+    for (name, sum) in owned(aggregate(spec, "limits")) {
+        if is_huge(&name) && lacks(spec, "requests", &name) && lacks(spec, "limits", &name) {
+            fill(spec, "limits", &name, sum.into());
+        }
+    }
+    if !said(spec, "limits") {
+        return;
+    }
+    for (name, sum) in owned(aggregate(spec, "requests")) {
+        if !is_huge(&name) && lacks(spec, "requests", &name) {
+            fill(spec, "requests", &name, sum.into());
+        }
+    }
+    for (name, limit) in at(spec, &["resources", "limits"])
+        .clone()
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
+        if is_of_pods(name) && lacks(spec, "requests", name) {
+            fill(spec, "requests", name, limit.clone());
         }
     }
 }
@@ -191,21 +239,9 @@ fn default_volume(volume: &mut Value) {
             }
         }
     }
-    if let Some(host_path) = volume.get_mut("hostPath").filter(|h| h.is_object())
-        && at(host_path, &["type"]).is_null()
-    {
-        set(host_path, "type", "");
-    }
     if let Some(image) = volume.get_mut("image").filter(|v| v.is_object()) {
         let policy = pull_policy(text(image, &["reference"]));
         set_default(image, "pullPolicy", policy);
-    }
-    for (source, defaults) in OLD_VOLUMES {
-        if let Some(source) = volume.get_mut(source).filter(|v| v.is_object()) {
-            for (key, default) in *defaults {
-                set_default(source, key, *default);
-            }
-        }
     }
     if let Some(template) = volume
         .get_mut("ephemeral")
@@ -218,10 +254,28 @@ fn default_volume(volume: &mut Value) {
             object_mut(claim, "resources");
         }
     }
-    if let Some(disk) = volume.get_mut("azureDisk").filter(|v| v.is_object()) {
+    default_volume_source(volume);
+}
+
+/// Fills a source that Pods and PersistentVolumes have in common: `holder` is a volume of a Pod, or a PersistentVolume's
+/// spec.
+pub(super) fn default_volume_source(holder: &mut Value) {
+    if let Some(host_path) = holder.get_mut("hostPath").filter(|h| h.is_object())
+        && at(host_path, &["type"]).is_null()
+    {
+        set(host_path, "type", "");
+    }
+    for (source, defaults) in OLD_VOLUMES {
+        if let Some(source) = holder.get_mut(source).filter(|v| v.is_object()) {
+            for (key, default) in *defaults {
+                set_default(source, key, *default);
+            }
+        }
+    }
+    if let Some(disk) = holder.get_mut("azureDisk").filter(|v| v.is_object()) {
         set_default(disk, "readOnly", false);
     }
-    if let Some(iscsi) = volume.get_mut("iscsi").filter(|v| v.is_object()) {
+    if let Some(iscsi) = holder.get_mut("iscsi").filter(|v| v.is_object()) {
         set_default(iscsi, "iscsiInterface", "default");
     }
 }
@@ -238,10 +292,21 @@ fn default_downward(source: &mut Value) {
 pub(crate) fn qos(object: &Value) -> &'static str {
     let mut asks = false;
     let mut guaranteed = true;
-    let containers = list(object, &["spec", "containers"])
+    let spec = at(object, &["spec"]);
+    let as_a_whole = ["limits", "requests"]
+        .into_iter()
+        .flat_map(|which| entries(spec, &["resources", which]))
+        .any(|(name, _)| is_of_pods(name));
+    let containers = list(spec, &["containers"])
         .iter()
-        .chain(list(object, &["spec", "initContainers"]));
-    for container in containers {
+        .chain(list(spec, &["initContainers"]));
+    // What the Pod as a whole says goes before what its containers say.
+    let holders: Vec<&Value> = if as_a_whole {
+        vec![spec]
+    } else {
+        containers.collect()
+    };
+    for container in holders {
         for resource in ["cpu", "memory"] {
             let amount = |kind: &str| {
                 at(container, &["resources", kind, resource])
@@ -252,7 +317,7 @@ pub(crate) fn qos(object: &Value) -> &'static str {
                             .as_number()
                             .map(ToString::to_string)
                     })
-                    .and_then(|t| crate::quantity::Quantity::parse(&t).ok())
+                    .and_then(|t| Quantity::parse(&t).ok())
                     .filter(|q| !q.is_zero())
             };
             let (request, limit) = (amount("requests"), amount("limits"));

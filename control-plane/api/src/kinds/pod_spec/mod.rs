@@ -26,6 +26,7 @@ mod windows;
 use serde_json::Value;
 
 pub(in crate::kinds) use affinity::write_label_keys;
+pub(in crate::kinds) use resources::{aggregate, is_huge, is_of_pods};
 pub(in crate::kinds) use scheduling::toleration;
 
 use crate::field::FieldError;

@@ -92,7 +92,8 @@ fn lists(limits: &Value, requests: &Value, owner: Owner, path: &Path<'_>, found:
     }
 }
 
-fn is_huge(name: &str) -> bool {
+/// Of memory in pages of a size of its own.
+pub(in crate::kinds) fn is_huge(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
 
@@ -235,7 +236,7 @@ pub(super) fn pod_level(
     }
     check(resources, Owner::Pod, claims, &path, found);
     let requests = path.child("requests");
-    for (name, sum) in aggregate(spec) {
+    for (name, sum) in aggregate(spec, "requests") {
         let asked = quantity(at(resources, &["requests", name])).unwrap_or(Quantity::ZERO);
         if sum > asked {
             let why =
@@ -259,21 +260,25 @@ pub(super) fn pod_level(
     }
 }
 
-/// The most that the containers ask for at one time: all that run together, or an init container and the sidecars
-/// that were started before it.
-fn aggregate(spec: &Value) -> Vec<(&str, Quantity)> {
+/// Whether a Pod as a whole can ask for it.
+pub(in crate::kinds) fn is_of_pods(name: &str) -> bool {
+    matches!(name, "cpu" | "memory") || is_huge(name)
+}
+
+/// The most that the containers have as `requests` or `limits` at one time: all that run together, or an init container
+/// and the sidecars that were started before it.
+pub(in crate::kinds) fn aggregate<'a>(spec: &'a Value, which: &str) -> Vec<(&'a str, Quantity)> {
     let inits = list(spec, &["initContainers"]);
     let containers = list(spec, &["containers"]);
-    let supported = |name: &&String| matches!(name.as_str(), "cpu" | "memory") || is_huge(name);
     let names: BTreeSet<&String> = containers
         .iter()
         .chain(inits)
-        .flat_map(|container| entries(container, &["resources", "requests"]))
+        .flat_map(|container| entries(container, &["resources", which]))
         .map(|(name, _)| name)
-        .filter(supported)
+        .filter(|name| is_of_pods(name))
         .collect();
     let asks = |container: &Value, name: &str| {
-        quantity(at(container, &["resources", "requests", name])).unwrap_or(Quantity::ZERO)
+        quantity(at(container, &["resources", which, name])).unwrap_or(Quantity::ZERO)
     };
     let sum = |name: &&String| {
         let all = containers
@@ -340,6 +345,6 @@ mod tests {
             ],
             "containers": [{"resources": asks("2")}, {"resources": asks("1")}],
         });
-        assert_eq!(aggregate(&spec)[0].1.to_string(), "6");
+        assert_eq!(aggregate(&spec, "requests")[0].1.to_string(), "6");
     }
 }
