@@ -26,7 +26,7 @@ pub enum Fault {
     TypeInvalid(String),
     /// Not one of a closed set.
     NotSupported(String),
-    /// There already.
+    /// There already; empty where the value is not shown.
     Duplicate(String),
     /// Must not be set here.
     Forbidden,
@@ -142,6 +142,7 @@ impl FieldError {
             Fault::Invalid(value) if value.is_empty() => "Invalid value".to_owned(),
             Fault::Invalid(value) | Fault::TypeInvalid(value) => format!("Invalid value: {value}"),
             Fault::NotSupported(value) => format!("Unsupported value: {value}"),
+            Fault::Duplicate(value) if value.is_empty() => "Duplicate value".to_owned(),
             Fault::Duplicate(value) => format!("Duplicate value: {value}"),
             Fault::Forbidden => "Forbidden".to_owned(),
             Fault::TooLong => "Too long".to_owned(),

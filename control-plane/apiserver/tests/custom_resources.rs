@@ -212,7 +212,7 @@ async fn rules_hold_and_the_scale_obeys_them() {
         .refused(422);
     assert_eq!(
         refusal,
-        "Widget.example.com \"a\" is invalid: spec: Invalid value: \"object\": too many replicas"
+        "Widget.example.com \"a\" is invalid: spec: Invalid value: too many replicas"
     );
     server
         .post(WIDGETS, &widget("a", &json!({"size": 1, "replicas": 1})))

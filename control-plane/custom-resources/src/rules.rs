@@ -5,15 +5,15 @@ use std::sync::Arc;
 use api::field::{Fault, FieldError};
 use api::value::text;
 use cel::cost::{CALL_MAX, OBJECT_MAX};
-use cel::types::{Decl, Type};
+use cel::types::{Decl, Type as CelType};
 use cel::value::{Value as Cel, wrap};
 use cel::{Failure, Program};
 use serde_json::Value;
 
 use crate::correlate::Items;
 use crate::declare::{self, Below};
-use crate::path::Path;
-use crate::schema::Schema;
+use crate::path::{Path, number};
+use crate::schema::{Schema, Type};
 
 /// The longest message that an expression makes.
 const MESSAGE_MAX: usize = 5 << 10;
@@ -77,9 +77,9 @@ impl Rule {
             ("self", decl.clone(), false),
             ("oldSelf", decl.clone(), self.optional_old),
         ];
-        let rule = Program::compile(&self.rule, &variables, &Type::Bool);
+        let rule = Program::compile(&self.rule, &variables, &CelType::Bool);
         let message = (!self.message_expression.is_empty())
-            .then(|| Program::compile(&self.message_expression, &variables, &Type::String));
+            .then(|| Program::compile(&self.message_expression, &variables, &CelType::String));
         self.compiled = Some(Arc::new(Compiled {
             decl: decl.clone(),
             uses_old: rule.as_ref().is_ok_and(|rule| rule.uses("oldSelf")),
@@ -97,12 +97,13 @@ impl Rule {
         }
     }
 
-    fn refusal(&self, field: String, kind: &str, detail: String) -> FieldError {
+    /// `shown`: the value as refusals print it; empty where they do not.
+    fn refusal(&self, field: String, shown: String, detail: String) -> FieldError {
         match &*self.reason {
             "FieldValueForbidden" => FieldError::forbidden(field, detail),
             "FieldValueRequired" => FieldError::required(field, detail),
-            "FieldValueDuplicate" => FieldError::duplicate(field, api::field::quoted(kind)),
-            _ => FieldError::invalid_text(field, kind, detail),
+            "FieldValueDuplicate" => FieldError::duplicate(field, shown),
+            _ => FieldError::new(field, Fault::Invalid(shown), detail),
         }
     }
 }
@@ -231,7 +232,7 @@ impl Walk {
         let Some(compiled) = rule.compiled() else {
             return;
         };
-        let kind = schema.type_name();
+        let kind = schema.kind.map_or("", Type::name);
         let here = match path {
             Path::Root => "<nil>".to_owned(),
             path => path.bracketed(),
@@ -264,7 +265,7 @@ impl Walk {
                     below if matches!(path, Path::Root) => below.to_owned(),
                     below => format!("{here}.{below}"),
                 };
-                self.found.push(rule.refusal(field, kind, detail));
+                self.found.push(rule.refusal(field, shown(value), detail));
             }
             Err(failure) => self.failure(rule, kind, here, &failure),
         }
@@ -317,6 +318,15 @@ impl Walk {
         } else {
             rule.message.to_string()
         }
+    }
+}
+
+/// A value as refusals print it: of objects and lists nothing.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Object(_) | Value::Array(_) => String::new(),
+        Value::Number(n) if n.is_f64() => number(n.as_f64().unwrap_or(0.0)),
+        other => other.to_string(),
     }
 }
 

@@ -147,12 +147,12 @@ fn scalar(checks: &Checks, value: &Value, path: Path<'_>, faults: &mut Vec<Field
                 && count < min
             {
                 let why = format!("{path} in body should have at least {min} items");
-                invalid(path, value, why, faults);
+                invalid(path, &count.into(), why, faults);
             }
             too_many(checks.max_items, items.len(), path, faults);
             if checks.unique_items && repeats(items) {
                 let why = format!("{path} in body shouldn't contain duplicates");
-                invalid(path, value, why, faults);
+                invalid(path, &"".into(), why, faults);
             }
         }
         Value::Object(map) => {
@@ -161,7 +161,7 @@ fn scalar(checks: &Checks, value: &Value, path: Path<'_>, faults: &mut Vec<Field
                 && count < min
             {
                 let why = format!("{path} in body should have at least {min} properties");
-                invalid(path, value, why, faults);
+                invalid(path, &count.into(), why, faults);
             }
             too_many(checks.max_properties, map.len(), path, faults);
             for name in &checks.required {

@@ -192,13 +192,13 @@ fn rules_are_kept() {
             json!({"min": 1, "max": 2, "many": [{"a": "bad"}]}),
             None,
             vec![
-                "spec: Invalid value: \"object\": failed rule: !has(self.many) || self.many.all(m, m.a != 'bad')",
+                "spec: Invalid value: failed rule: !has(self.many) || self.many.all(m, m.a != 'bad')",
             ],
         ),
         (
             json!({"min": 1, "max": 2, "name": "x"}),
             Some(json!({"min": 1, "max": 2, "name": "y"})),
-            vec!["spec.name: Invalid value: \"string\": name is immutable"],
+            vec!["spec.name: Invalid value: \"x\": name is immutable"],
         ),
         (
             json!({"min": 1, "max": 2, "name": "x"}),
@@ -219,6 +219,76 @@ fn rules_are_kept() {
             .map(ToString::to_string)
             .collect();
         assert_eq!(found, expected, "{spec}");
+    }
+}
+
+#[test]
+fn refusals_show_the_value_where_it_is_no_object_or_list() {
+    let rule = |of: Value, reason: &str| {
+        let mut schema = of;
+        schema["x-kubernetes-validations"] =
+            json!([{"rule": "self != self", "message": "no", "reason": reason}]);
+        schema
+    };
+    let either = json!({"x-kubernetes-int-or-string": true});
+    let cases = [
+        (
+            rule(json!({"type": "string"}), "FieldValueInvalid"),
+            json!("::1"),
+            "f: Invalid value: \"::1\": no",
+        ),
+        (
+            rule(json!({"type": "integer"}), "FieldValueInvalid"),
+            json!(7),
+            "f: Invalid value: 7: no",
+        ),
+        (
+            rule(json!({"type": "number"}), "FieldValueInvalid"),
+            json!(1.5),
+            "f: Invalid value: 1.5: no",
+        ),
+        (
+            rule(either.clone(), "FieldValueInvalid"),
+            json!("-1"),
+            "f: Invalid value: \"-1\": no",
+        ),
+        (
+            rule(either, "FieldValueDuplicate"),
+            json!(3),
+            "f: Duplicate value: 3",
+        ),
+        (
+            rule(
+                json!({"type": "array", "items": {"type": "string"}}),
+                "FieldValueInvalid",
+            ),
+            json!(["a"]),
+            "f: Invalid value: no",
+        ),
+        (
+            rule(json!({"type": "object"}), "FieldValueDuplicate"),
+            json!({}),
+            "f: Duplicate value",
+        ),
+        (
+            json!({"type": "array", "minItems": 1, "items": {"type": "string"}}),
+            json!([]),
+            "f: Invalid value: 0: f in body should have at least 1 items",
+        ),
+        (
+            json!({"type": "object", "minProperties": 2}),
+            json!({"a": 1}),
+            "f: Invalid value: 1: f in body should have at least 2 properties",
+        ),
+    ];
+    for (of, value, expected) in cases {
+        let mut schema = Schema::parse(&json!({"type": "object", "properties": {"f": of}}));
+        rules::compile(&mut schema);
+        let object = json!({"f": value});
+        let mut found = validate::validate(&schema, &object, None);
+        found.extend(rules::validate(&schema, &object, None));
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, [expected], "{of}");
     }
 }
 
