@@ -2,6 +2,7 @@
 //! stays with a socket.
 
 use abi::frontends::flags::{CHECK_SOURCE, HOST_ONLY, LEAST};
+use abi::protocol::UDP;
 use abi::{AffinityKey, BackendId, Frontend, Scope, ServiceId};
 use zerocopy::network_endian::U16;
 
@@ -52,7 +53,10 @@ pub fn decide<F: Family, T: Tables<F>>(
 ) -> Sent<F::Address> {
     let key = F::frontend_key(addr, port, proto, Scope::Any);
     let Some(frontend) = tables.frontend(&key) else {
-        return if claims::<F, T>(tables, addr) {
+        // A pod that answers itself over a service sends to the service's address and its own port. Its link knows
+        // that flow, and refuses a port that is nobody's.
+        let seen = proto == UDP && !caller.is_host();
+        return if !seen && claims::<F, T>(tables, addr) {
             Sent::NoPort
         } else {
             Sent::NotOurs

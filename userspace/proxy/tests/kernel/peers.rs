@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::host_pods::within;
 use super::run;
-use super::support::{Api, Ground, in_namespace, ip, slice, until};
+use super::support::{Api, Ground, in_namespace, ip, path, service, slice, until};
 
 const SERVICE: &str = "10.96.0.10:53";
 const BACKEND: &str = "10.244.0.3:5353";
@@ -142,6 +142,71 @@ async fn affinity(ground: &Ground) {
         let ran = view.test_run("pod_ingress", &datagram(POD, port), &[], 1);
         assert_eq!(ran.unwrap().packet[30..34], backend.addr[..4], "the same");
     }
+    stop.send_replace(true);
+    daemon.await.unwrap();
+}
+
+#[test]
+fn a_pod_answers_itself_over_its_service() {
+    let ground = Ground::new();
+    let [node, pod] = [(); 2].map(|()| Netns::create().expect("root may make network namespaces"));
+    in_namespace(&node, itself(&ground, &pod));
+}
+
+async fn itself(ground: &Ground, pod: &Netns) {
+    ip("link set lo up");
+    net::forward(false).unwrap();
+    let inside = path(pod);
+    ip(&format!(
+        "link add veth-pod type veth peer name eth0 netns {inside}"
+    ));
+    ip("addr add 169.254.1.1/32 dev veth-pod");
+    ip("link set veth-pod up");
+    ip("route add 10.244.0.2/32 dev veth-pod");
+    let configured = pod.run(|| {
+        ip("link set lo up");
+        ip("addr add 10.244.0.2/32 dev eth0");
+        ip("link set eth0 up");
+        ip("route add 169.254.1.1 dev eth0");
+        ip("route add default via 169.254.1.1");
+    });
+    configured.unwrap();
+    let api = Api::default();
+    let mut object = service("dns", "10.96.0.10");
+    object["spec"]["ports"] = json!([{"port": 53, "protocol": "UDP"}]);
+    api.put("services", object);
+    let mut endpoints = slice("dns", &["10.244.0.2"]);
+    endpoints["ports"] = json!([{"port": 5353, "protocol": "UDP"}]);
+    api.put("endpointslices", endpoints);
+    let settings = ground.settings();
+    let mut status = settings.status.subscribe();
+    let (stop, stopping) = watch::channel(false);
+    let daemon = tokio::spawn({
+        let api = api.clone();
+        async move { run(&api, settings, stopping).await }
+    });
+    until(&mut status, |status| {
+        status.ready && status.devices.len() == 2
+    })
+    .await;
+
+    let socket = |bind: &str| {
+        let socket = pod.run(|| UdpSocket::bind(bind).unwrap()).unwrap();
+        let patience = Some(Duration::from_secs(5));
+        socket.set_read_timeout(patience).unwrap();
+        socket
+    };
+    // Of the client only the packets are balanced; the server's answer is a call of a socket that is hooked, to the
+    // Service's address and the client's port.
+    let server = within(ground.cgroup(), || socket("10.244.0.2:5353"));
+    let client = socket("0.0.0.0:0");
+    client.send_to(b"?", SERVICE).unwrap();
+    let (_, from) = server.recv_from(&mut [0; 8]).expect("a datagram arrives");
+    assert_eq!(from.ip(), IpAddr::from([10, 96, 0, 10]));
+    server.send_to(b"!", from).unwrap();
+    let (_, shown) = client.recv_from(&mut [0; 8]).expect("an answer arrives");
+    assert_eq!(shown.to_string(), SERVICE);
+
     stop.send_replace(true);
     daemon.await.unwrap();
 }
