@@ -1,4 +1,4 @@
-//! Manifests: documents of any kind, created or merged into what is there.
+//! Manifests: documents of any kind, applied by the server (KEP-555).
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -22,8 +22,8 @@ pub enum Applied {
     Unchanged(Value),
 }
 
-/// Parameters of a request whose unknown fields are errors.
-const STRICT: &[(&str, &str)] = &[("fieldValidation", "Strict")];
+/// Whatever others have written, and unknown fields are errors.
+const APPLY: &[(&str, &str)] = &[("force", "true"), ("fieldValidation", "Strict")];
 
 /// What a short manifest may come to by its aliases: nodes, and what the parser says of each.
 const NODES_MIN: usize = 250_000;
@@ -66,37 +66,29 @@ pub fn documents(manifest: &str) -> Result<Vec<Value>, Error> {
 }
 
 impl Client {
-    /// Creates the object of a document, or merges the document into the object that is there (RFC 7386: lists are
-    /// replaced whole, fields that the document does not name stay). Fields that the server does not know are
-    /// refused: in a document that a person wrote they are mistakes.
+    /// Makes the object of a document what the document says, or creates it: what an earlier version of the document
+    /// said and this one does not goes, what others wrote stays. Fields that the server does not know are refused: in a
+    /// document that a person wrote they are mistakes.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn apply(&self, document: &Value) -> Result<Applied, Error> {
         let path = self.locate(document).await?;
         let before = match self.get::<Value>(&path.object).await {
-            Ok(before) => before,
-            Err(error) if error.is_not_found() => {
-                let json = "application/json";
-                let created = self.write(Method::POST, &path.collection, json, document, STRICT);
-                match created.await {
-                    Ok(created) => return Ok(Applied::Created(created)),
-                    Err(error) if error.is_already_exists() => Value::Null,
-                    Err(error) => return Err(error),
-                }
-            }
+            Ok(before) => Some(before),
+            Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error),
         };
-        let merge = PatchKind::Merge.content_type();
+        let apply = PatchKind::Apply.content_type();
         let after: Value = self
-            .write(Method::PATCH, &path.object, merge, document, STRICT)
+            .write(Method::PATCH, &path.object, apply, document, APPLY)
             .await?;
         let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
-        if version(&before) == version(&after) {
-            Ok(Applied::Unchanged(after))
-        } else {
-            Ok(Applied::Configured(after))
-        }
+        Ok(match before {
+            None => Applied::Created(after),
+            Some(before) if version(&before) == version(&after) => Applied::Unchanged(after),
+            Some(_) => Applied::Configured(after),
+        })
     }
 
     /// Where the object of a document stands, by the server's discovery.

@@ -57,6 +57,8 @@ pub enum PatchKind {
     Strategic,
     /// RFC 6902.
     Json,
+    /// What the sender wants of the object; the server knows by his name what he wanted before.
+    Apply,
 }
 
 impl PatchKind {
@@ -65,6 +67,7 @@ impl PatchKind {
             PatchKind::Merge => "application/merge-patch+json",
             PatchKind::Strategic => "application/strategic-merge-patch+json",
             PatchKind::Json => "application/json-patch+json",
+            PatchKind::Apply => "application/apply-patch+yaml",
         }
     }
 }

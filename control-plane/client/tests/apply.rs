@@ -44,7 +44,7 @@ fn server(there: bool) -> (Client, Arc<Mutex<Vec<String>>>) {
                 ]}),
             ),
             ("GET", _) if there => (200, object("5")),
-            ("POST", _) => (201, object("6")),
+            ("PATCH", _) if !there => (201, object("6")),
             ("PATCH", path) if path.ends_with("/same") => (200, object("5")),
             ("PATCH", _) => (200, object("7")),
             _ => (
@@ -74,7 +74,7 @@ async fn created_configured_unchanged() {
         [
             "GET /api/v1",
             "GET /api/v1/namespaces/default/services/web",
-            "POST /api/v1/namespaces/default/services application/json",
+            "PATCH /api/v1/namespaces/default/services/web application/apply-patch+yaml",
         ]
     );
 
@@ -95,12 +95,12 @@ async fn created_configured_unchanged() {
     assert_eq!(
         log.lock().unwrap()[2..],
         [
-            "PATCH /api/v1/namespaces/default/services/web application/merge-patch+json",
+            "PATCH /api/v1/namespaces/default/services/web application/apply-patch+yaml",
             "GET /apis/apps/v1",
             "GET /apis/apps/v1/namespaces/shop/deployments/same",
-            "PATCH /apis/apps/v1/namespaces/shop/deployments/same application/merge-patch+json",
+            "PATCH /apis/apps/v1/namespaces/shop/deployments/same application/apply-patch+yaml",
             "GET /api/v1/namespaces/shop",
-            "PATCH /api/v1/namespaces/shop application/merge-patch+json",
+            "PATCH /api/v1/namespaces/shop application/apply-patch+yaml",
         ],
         "what was discovered is remembered"
     );

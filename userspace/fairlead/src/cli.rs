@@ -517,7 +517,7 @@ pub(crate) struct Kubeconfig {
 pub(crate) struct Apply {
     #[command(flatten)]
     pub(crate) kubeconfig: Kubeconfig,
-    /// YAML files, or folders of them
+    /// YAML files, or folders of them; - for standard input
     #[arg(short, long, value_name = "FILE", required = true)]
     pub(crate) filename: Vec<PathBuf>,
 }

@@ -48,7 +48,12 @@ pub(crate) async fn run(flags: &Apply) -> anyhow::Result<()> {
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<Value>> {
-    let text = std::fs::read_to_string(file).context("cannot be read")?;
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let text = text.context("cannot be read")?;
     Ok(client::documents(&text)?)
 }
 

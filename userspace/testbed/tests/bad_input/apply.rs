@@ -94,6 +94,19 @@ fn each_is_named_and_the_good_one_among_them_is_applied() -> Result<()> {
     let good = folder.join("zz-good.yaml").display().to_string();
     let again = stage.fairlead(&["apply", "-f", &good])?;
     assert_eq!(again.stdout, "configmap/good unchanged\n", "{again:?}");
+    let pod = folder.join("pod.yaml");
+    let path = pod.display().to_string();
+    let spec = "spec: {containers: [{name: c, image: 'registry.example/web:1'}]}";
+    for (metadata, word) in [
+        ("{name: p, labels: {a: b}}", "created"),
+        ("{name: p, labels: {a: b}}", "unchanged"),
+        ("{name: p}", "configured"),
+    ] {
+        let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {metadata}\n{spec}\n");
+        std::fs::write(&pod, text)?;
+        let ended = stage.fairlead(&["apply", "-f", &path])?;
+        assert_eq!(ended.stdout, format!("pod/p {word}\n"), "{ended:?}");
+    }
     stage
         .fairlead(&["apply", "-f", "/nowhere/at.all"])?
         .assert_refused(1, &["/nowhere/at.all: cannot be read"]);
