@@ -263,6 +263,17 @@ impl Outcome {
         }))
     }
 
+    /// With the object behind an answer, where somebody wants to know.
+    #[must_use]
+    pub fn of(mut self, request: &Request, origin: impl FnOnce() -> String) -> Self {
+        if let Self::Answer(response) = &mut self
+            && request.described
+        {
+            response.origin = Some(origin());
+        }
+        self
+    }
+
     /// The message, if there is exactly one.
     #[must_use]
     pub fn message(&self) -> Option<&Message> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dns_server::cluster::Clusters;
 use dns_server::instance::{Environment, Instance};
+use dns_server::message::{Outcome, Request, Transport};
 
 /// What stands within `. { ... }`; blocks that need another plugin name it.
 const LINES: &[&str] = &[
@@ -199,4 +200,68 @@ async fn lines_of_the_readmes_are_taken() {
         }
     }
     assert!(refused.is_empty(), "{refused}");
+}
+
+/// Who made an answer, for who asks for it: object behind it and what is known of the request.
+#[tokio::test]
+async fn answers_say_what_is_behind_them() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("zone"),
+        "@ SOA a b 7 2 3 4 5\nwww A 192.0.2.1\n",
+    )
+    .unwrap();
+    let environment = Arc::new(Environment::new(53));
+    let corefile = folder.path().join("Corefile");
+    let shown = corefile.display();
+    for (lines, name, origin, metadata) in [
+        (
+            "file zone example.org",
+            "www.example.org.",
+            "zone example.org. with serial 7".to_owned(),
+            "",
+        ),
+        (
+            "rewrite name old.test www.example.org\nfile zone example.org",
+            "old.test.",
+            "zone example.org. with serial 7".to_owned(),
+            "rewrite/name www.example.org.",
+        ),
+        (
+            "log\ntemplate IN A {\n answer \"a. 1 IN A 192.0.2.1\"\n}",
+            "a.",
+            format!("{shown}:3"),
+            "",
+        ),
+        (
+            "acl {\n block type A\n}\nwhoami",
+            "a.",
+            format!("{shown}:3"),
+            "",
+        ),
+    ] {
+        let text = format!(". {{\n{lines}\n}}\n");
+        let instance = Arc::new(Instance::build(&environment, &corefile, &text).unwrap());
+        let mut message = hickory_proto::op::Message::query();
+        let name = hickory_proto::rr::Name::from_ascii(name).unwrap();
+        message.add_query(hickory_proto::op::Query::query(
+            name,
+            hickory_proto::rr::RecordType::A,
+        ));
+        let raw = bytes::Bytes::from(message.to_vec().unwrap());
+        let here = "127.0.0.1:53".parse().unwrap();
+        let mut request = Request::new(message, raw, here, here, Transport::Udp);
+        request.described = true;
+        let listen = instance.listens().into_iter().next().unwrap();
+        let Outcome::Answer(response) = instance.serve(&listen, &mut request).await else {
+            panic!("{lines}: no answer");
+        };
+        assert_eq!(response.origin, Some(origin), "{lines}");
+        let known: Vec<String> = request
+            .metadata
+            .iter()
+            .map(|(k, v)| format!("{k} {v}"))
+            .collect();
+        assert_eq!(known.join(", "), metadata, "{lines}");
+    }
 }

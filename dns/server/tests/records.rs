@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dns_server::instance::{Environment, Instance};
 use dns_server::names;
-use dns_server::plugin::file::master;
+use dns_server::plugin::file::{master, present};
 use hickory_proto::rr::RData;
 use hickory_proto::serialize::binary::{BinEncodable as _, BinEncoder};
 
@@ -38,6 +38,35 @@ fn data_of_every_type_is_read() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is shown can be read again, and is the same.
+#[test]
+fn data_of_every_type_is_shown() {
+    let origin = names::parse("ty.test.").expect("a name");
+    for line in include_str!("records.txt").lines() {
+        let (text, expected) = line.split_once(" => ").expect("an arrow");
+        let record = master::record(&format!("q 60 IN {text}"), &origin).expect("it is read");
+        let shown = present::record(&record);
+        let again = master::record(&shown, &origin);
+        let again = again.unwrap_or_else(|error| panic!("{shown}: {error}"));
+        assert_eq!(hexadecimal(&octets(&again.data)), expected, "{shown}");
+        assert_eq!(record.record_type(), again.record_type(), "{shown}");
+    }
+    for text in [
+        "q.ty.test. 60 IN TXT \"a b\" \"c\\\"\\\\\\200\"",
+        "q.ty.test. 60 IN DS 1 8 2 00ff",
+        "q.ty.test. 60 IN NSEC b.ty.test. A RRSIG TYPE1234",
+        "q.ty.test. 60 IN NSEC3 1 1 12 - 2VPTU5TIMAMQTTGL4LUU9KG21E0AOR3S A",
+        "q.ty.test. 60 IN RRSIG LOC 8 3 86400 20301122173103 20261120173103 2642 ty.test. oJB1",
+        "q.ty.test. 60 IN DNAME mail.ty.test.",
+        "q.ty.test. 60 IN TYPE65280 \\# 2 01ff",
+        "q.ty.test. 60 IN MX 10 mail.ty.test.",
+        "q.ty.test. 60 IN SVCB 1 . mandatory=alpn,port alpn=h2,h3 port=1 ipv4hint=192.0.2.1 key667=\"a b\"",
+    ] {
+        let record = master::record(text, &origin).expect("it is read");
+        assert_eq!(present::record(&record), text);
+    }
 }
 
 #[test]

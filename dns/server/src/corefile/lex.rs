@@ -22,6 +22,11 @@ pub struct Token {
 }
 
 impl Token {
+    /// Where it stands, as errors name it.
+    pub(crate) fn place(&self) -> String {
+        format!("{}:{}", self.file, self.line)
+    }
+
     /// An error at this word.
     #[must_use]
     pub fn error(&self, what: impl Into<String>, remedy: impl Into<String>) -> ConfigError {

@@ -33,6 +33,8 @@ enum Action {
 }
 
 struct Policy {
+    /// The line that says so.
+    place: String,
     action: Action,
     /// No types means all.
     kinds: Vec<RecordType>,
@@ -105,6 +107,7 @@ fn policy(option: &Directive) -> Result<Policy, ConfigError> {
         action,
         kinds: Vec::new(),
         nets: Vec::new(),
+        place: option.name.place(),
     };
     let mut in_types = None;
     for word in &option.args {
@@ -136,7 +139,7 @@ impl Plugin for Acl {
     }
 
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
-        let (action, zone) = self.decide(request);
+        let (action, zone, place) = self.decide(request);
         let zone = zone.to_string();
         let labels: [&str; 3] = [&request.server, &zone, &request.view];
         match action {
@@ -153,19 +156,20 @@ impl Plugin for Acl {
             Action::Block => {
                 self.blocked.with(&labels).increment();
                 // Extended DNS error 15, blocked (RFC 8914).
-                Box::pin(async { Ok(refusal(request, ResponseCode::Refused, 15)) })
+                Box::pin(async { Ok(refusal(request, ResponseCode::Refused, 15, place)) })
             }
             Action::Filter => {
                 self.filtered.with(&labels).increment();
                 // Extended DNS error 17, filtered.
-                Box::pin(async { Ok(refusal(request, ResponseCode::NoError, 17)) })
+                Box::pin(async { Ok(refusal(request, ResponseCode::NoError, 17, place)) })
             }
         }
     }
 }
 
 impl Acl {
-    fn decide(&self, request: &Request) -> (Action, Name) {
+    /// What is done, the zone for metrics, and the line that says so.
+    fn decide(&self, request: &Request) -> (Action, Name, &str) {
         let client = request.client.ip().to_canonical();
         for rule in &self.rules {
             let Some(zone) = matching(&rule.zones, request.name()) else {
@@ -180,14 +184,14 @@ impl Acl {
                 kind && net
             };
             if let Some(policy) = rule.policies.iter().find(fits) {
-                return (policy.action, zone.clone());
+                return (policy.action, zone.clone(), &policy.place);
             }
         }
-        (Action::Allow, Name::root())
+        (Action::Allow, Name::root(), "")
     }
 }
 
-fn refusal(request: &Request, code: ResponseCode, extended: u16) -> Outcome {
+fn refusal(request: &Request, code: ResponseCode, extended: u16, place: &str) -> Outcome {
     let mut message = request.reply(code);
     if request.message.edns.is_some() {
         let mut edns = Edns::new();
@@ -197,5 +201,5 @@ fn refusal(request: &Request, code: ResponseCode, extended: u16) -> Outcome {
         ));
         message.edns = Some(edns);
     }
-    Outcome::answer("acl", message)
+    Outcome::answer("acl", message).of(request, || place.to_owned())
 }

@@ -213,7 +213,8 @@ impl Plugin for Hosts {
             let mut message = request.reply(ResponseCode::NoError);
             message.metadata.authoritative = true;
             message.answers = records;
-            Ok(Outcome::answer("hosts", message))
+            let shown = || format!("{} or lines of the Corefile", self.path.display());
+            Ok(Outcome::answer("hosts", message).of(request, shown))
         })
     }
 }

@@ -2,6 +2,7 @@
 
 mod fields;
 pub mod master;
+pub mod present;
 mod rdata;
 mod special;
 pub(crate) mod types;
@@ -119,7 +120,8 @@ pub(super) async fn serve(
     if let Some(target) = found.outside {
         follow(request, target, &mut message).await;
     }
-    Ok(Outcome::answer(plugin, message))
+    let shown = || format!("zone {origin} with serial {}", zone.serial);
+    Ok(Outcome::answer(plugin, message).of(request, shown))
 }
 
 /// Resolves an alias that leads out of what a plugin knows, by asking this server. What cannot be had is left to

@@ -275,6 +275,14 @@ pub(super) fn parameter(text: &str) -> Option<u16> {
     u16::try_from(at).ok()
 }
 
+/// A parameter's name, or `key65280`.
+pub(super) fn parameter_text(number: u16) -> String {
+    match PARAMETERS.get(usize::from(number)) {
+        Some(name) => (*name).to_owned(),
+        None => format!("key{number}"),
+    }
+}
+
 fn named<N: Copy>(known: &[(N, &str)], text: &str) -> Option<N> {
     let mut known = known.iter();
     let (number, _) = known.find(|(_, name)| name.eq_ignore_ascii_case(text))?;

@@ -171,9 +171,22 @@ impl Plugin for External {
             if let Some(target) = alias(request, &message) {
                 super::file::follow(request, target, &mut message).await;
             }
-            Ok(Outcome::answer(NAME, message))
+            let outcome = Outcome::answer(NAME, message);
+            Ok(match service_of(zone, request.name()) {
+                Some(service) => outcome.of(request, || service),
+                None => outcome,
+            })
         })
     }
+}
+
+/// Namespace and name of the Service that a name is about.
+fn service_of(zone: &Name, name: &Name) -> Option<String> {
+    let below = names::labels(name).checked_sub(names::labels(zone))?;
+    let service = name.iter().nth(below.checked_sub(2)?)?;
+    let namespace = name.iter().nth(below.checked_sub(1)?)?;
+    let text = |label| String::from_utf8_lossy(label).to_lowercase();
+    Some(format!("Service {}/{}", text(namespace), text(service)))
 }
 
 /// What the answer's only record is another name for, where that was not asked for itself.

@@ -107,6 +107,13 @@ impl Plugin for Rewrite {
                     }
                 }
             }
+            if let Some(asked) = original.queries.first()
+                && request.described
+                && request.name() != asked.name()
+            {
+                let name = request.name().to_string();
+                request.metadata.insert("rewrite/name", name);
+            }
             let mut served = next.serve(request).await;
             for revert in &reverts {
                 if let Revert::Cname(pattern) = revert

@@ -68,6 +68,8 @@ impl Section {
 }
 
 struct Rule {
+    /// The line that begins it.
+    place: String,
     class: Option<DNSClass>,
     kind: Option<RecordType>,
     zones: Vec<Name>,
@@ -144,6 +146,7 @@ fn rule(setup: &Setup<'_>, line: &Directive) -> Result<Rule, ConfigError> {
         }),
     };
     let mut rule = Rule {
+        place: line.name.place(),
         class: class_of(class)?,
         kind: kind_of(kind)?,
         zones: setup.zones_of(words)?,
@@ -292,7 +295,7 @@ impl Templates {
             let edns = message.edns.get_or_insert_with(Edns::new);
             edns.options_mut().insert(EdnsOption::Unknown(15, octets));
         }
-        Ok(Outcome::answer("template", message))
+        Ok(Outcome::answer("template", message).of(request, || rule.place.clone()))
     }
 }
 

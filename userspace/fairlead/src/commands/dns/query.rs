@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use dns_server::cluster::Clusters;
 use dns_server::instance::{Environment, Instance};
 use dns_server::message::{Outcome, Request, Transport};
+use dns_server::plugin::file::present;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -26,17 +27,12 @@ pub(super) async fn run(flags: &DnsQuery) -> anyhow::Result<()> {
     let mut name = Name::from_ascii(&flags.name)
         .with_context(|| format!("{:?} is no domain name", flags.name))?;
     name.set_fqdn(true);
-    let kind: RecordType = flags
-        .kind
-        .to_ascii_uppercase()
-        .parse()
-        .ok()
-        .with_context(|| {
-            format!(
-                "{:?} is no type of records, such as A, AAAA or SRV",
-                flags.kind
-            )
-        })?;
+    let kind: RecordType = dns_server::plugin::asked_kind(&flags.kind).with_context(|| {
+        format!(
+            "{:?} is no type of records, such as A, AAAA or SRV",
+            flags.kind
+        )
+    })?;
     let mut message = Message::new(fastrand::u16(..), MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(name, kind));
@@ -148,6 +144,7 @@ async fn explain(flags: &DnsQuery, message: Message) -> anyhow::Result<String> {
     let octets = message.to_vec().context("write the query")?;
     let here = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
     let mut request = Request::new(message, octets.into(), here, here, Transport::Udp);
+    request.described = true;
     let asked = Instant::now();
     let outcome = instance.serve(&listen, &mut request).await;
     let elapsed = asked.elapsed();
@@ -176,7 +173,7 @@ fn show(answer: &Message) -> String {
     ];
     for (section, records) in sections {
         for record in records {
-            out += &format!("{section}{record}\n");
+            out += &format!("{section}{}\n", present::record(record));
         }
     }
     out
