@@ -40,6 +40,16 @@ fn data_of_every_type_is_read() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn a_type_without_words_says_so() {
+    let origin = names::parse("ty.test.").expect("a name");
+    let error = master::record("q 60 IN WKS 192.0.2.1 6 25", &origin).unwrap_err();
+    assert_eq!(
+        error,
+        "q.ty.test. WKS: its data has no words here: write \\# LENGTH HEXADECIMAL (RFC 3597)"
+    );
+}
+
 /// What is shown can be read again, and is the same.
 #[test]
 fn data_of_every_type_is_shown() {

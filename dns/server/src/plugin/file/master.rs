@@ -194,7 +194,7 @@ impl Reader {
         let (kind, rest) = words.split_first().ok_or("the record has no type")?;
         let kind = types::kind(&kind.text).ok_or_else(|| format!("unknown type {}", kind.text))?;
         let data = rdata::parse(kind, rest, &self.origin)
-            .map_err(|what| format!("{owner} {kind}: {what}"))?;
+            .map_err(|what| format!("{owner} {}: {what}", types::kind_text(kind)))?;
         if let RData::SOA(soa) = &data {
             self.soa_minimum = Some(soa.minimum);
         }

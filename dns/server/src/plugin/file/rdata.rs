@@ -140,6 +140,11 @@ pub(super) fn parse(kind: RecordType, words: &[Word], origin: &Name) -> Result<R
 
 /// Types that hickory-proto reads from text.
 fn other(kind: RecordType, words: &[Word]) -> Result<RData, String> {
+    if matches!(kind, RecordType::Unknown(_)) {
+        return Err(
+            "its data has no words here: write \\# LENGTH HEXADECIMAL (RFC 3597)".to_owned(),
+        );
+    }
     let mut line = String::new();
     for word in words {
         let quote = if word.quoted { "\"" } else { "" };
