@@ -1,7 +1,8 @@
 //! Watches. A commit is handed to those whose prefix it touches and to no others; what a watcher has not read is
 //! bounded in bytes, and the commits themselves are shared.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,9 +22,7 @@ pub(crate) struct Fanout {
 
 #[derive(Debug, Default)]
 struct Watchers {
-    by_prefix: HashMap<Box<str>, Vec<Arc<Watcher>>>,
-    /// How many prefixes there are of each length: a key is looked up once per length.
-    lengths: BTreeMap<usize, usize>,
+    by_prefix: BTreeMap<Box<str>, Vec<Arc<Watcher>>>,
     closed: bool,
 }
 
@@ -97,11 +96,20 @@ impl Fanout {
     /// Hands out commits that were published. They lead to `revision`.
     pub(crate) fn deliver(&self, commits: &[Arc<Commit>], revision: Revision) {
         let watchers = lock(&self.watchers);
+        // By prefix, the commits that it concerns: a watcher is given all of them at once. One that is woken for the
+        // first sends it by itself while the others are handed out.
+        let mut concerning: BTreeMap<&str, (&[Arc<Watcher>], Vec<&Arc<Commit>>)> = BTreeMap::new();
         for commit in commits {
             for change in &commit.changes {
-                for watcher in watchers.of(change.key()) {
-                    watcher.push(commit);
-                }
+                watchers.each_of(change.key(), |prefix, same| {
+                    let (_, commits) = concerning.entry(prefix).or_insert((same, Vec::new()));
+                    commits.push(commit);
+                });
+            }
+        }
+        for (same, commits) in concerning.into_values() {
+            for watcher in same {
+                watcher.push(&commits);
             }
         }
         self.delivered.store(revision.0, Ordering::Release);
@@ -143,9 +151,6 @@ impl Fanout {
 impl Watchers {
     fn add(&mut self, watcher: &Arc<Watcher>) {
         let same = self.by_prefix.entry(watcher.prefix.clone()).or_default();
-        if same.is_empty() {
-            *self.lengths.entry(watcher.prefix.len()).or_default() += 1;
-        }
         same.push(Arc::clone(watcher));
     }
 
@@ -156,24 +161,34 @@ impl Watchers {
         same.retain(|other| !Arc::ptr_eq(other, watcher));
         if same.is_empty() {
             self.by_prefix.remove(&watcher.prefix);
-            let len = watcher.prefix.len();
-            if let Some(prefixes) = self.lengths.get_mut(&len) {
-                *prefixes -= 1;
-                if *prefixes == 0 {
-                    self.lengths.remove(&len);
-                }
-            }
         }
     }
 
-    /// The watchers whose prefix the key begins with.
-    fn of<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a Arc<Watcher>> {
-        self.lengths
-            .range(..=key.len())
-            .filter_map(|(len, _)| key.get(..*len))
-            .filter_map(|prefix| self.by_prefix.get(prefix))
-            .flatten()
+    /// The watchers of each prefix that the key begins with.
+    fn each_of<'a>(&'a self, key: &str, mut tell: impl FnMut(&'a str, &'a [Arc<Watcher>])) {
+        // What sorts behind `bound` is no prefix of the key that was not told of yet.
+        let mut bound = Bound::Included(key);
+        while let Some((found, same)) = self
+            .by_prefix
+            .range::<str, _>((Bound::Unbounded, bound))
+            .next_back()
+        {
+            let common = common(found, key);
+            bound = if common == found.len() {
+                tell(found, same);
+                Bound::Excluded(&key[..common])
+            } else {
+                // Any other prefix of the key before this one is as short as what the two have in common.
+                Bound::Included(&key[..common])
+            };
+        }
     }
+}
+
+/// How many bytes two texts begin with in common, whole characters only.
+fn common(one: &str, other: &str) -> usize {
+    let bytes = one.bytes().zip(other.bytes());
+    other.floor_char_boundary(bytes.take_while(|(a, b)| a == b).count())
 }
 
 impl Watcher {
@@ -181,21 +196,23 @@ impl Watcher {
         change.key().starts_with(&*self.prefix)
     }
 
-    fn push(&self, commit: &Arc<Commit>) {
+    fn push(&self, commits: &[&Arc<Commit>]) {
         let mut queue = lock(&self.queue);
-        // A commit comes once for each of its changes, and those before the watch began are in its backlog.
-        if queue.slow || commit.revision <= queue.newest {
-            return;
+        for commit in commits {
+            // A commit comes once for each of its changes, and those before the watch began are in its backlog.
+            if queue.slow || commit.revision <= queue.newest {
+                continue;
+            }
+            queue.newest = commit.revision;
+            queue.bytes += commit.bytes;
+            if queue.bytes > self.unread_max {
+                queue.slow = true;
+                queue.commits = VecDeque::new();
+            } else {
+                queue.commits.push_back(Arc::clone(commit));
+            }
+            queue.wake();
         }
-        queue.newest = commit.revision;
-        queue.bytes += commit.bytes;
-        if queue.bytes > self.unread_max {
-            queue.slow = true;
-            queue.commits = VecDeque::new();
-        } else {
-            queue.commits.push_back(Arc::clone(commit));
-        }
-        queue.wake();
     }
 }
 
@@ -402,7 +419,52 @@ mod tests {
         }
         drop(watches);
         let watchers = lock(&fanout.watchers);
-        assert!(watchers.by_prefix.is_empty() && watchers.lengths.is_empty());
+        assert!(watchers.by_prefix.is_empty());
+    }
+
+    #[test]
+    fn the_prefixes_of_a_key_are_found_between_all_others() {
+        let letters = ["", "/", "a", "é", "ê"];
+        let mut texts = std::collections::BTreeSet::new();
+        for (one, two, three) in letters
+            .iter()
+            .flat_map(|a| letters.iter().map(move |b| (a, b)))
+            .flat_map(|(a, b)| letters.iter().map(move |c| (a, b, c)))
+        {
+            texts.insert(format!("{one}{two}{three}"));
+        }
+        let fanout = Arc::new(Fanout::new(Revision(0)));
+        // Every other one, so that what is looked up is now there, now not.
+        let watches: Vec<Watch> = texts
+            .iter()
+            .step_by(2)
+            .map(|prefix| watch(&fanout, prefix, 1 << 20))
+            .collect();
+        let watchers = lock(&fanout.watchers);
+        for key in &texts {
+            let mut found = Vec::new();
+            watchers.each_of(key, |prefix, _| found.push(prefix));
+            found.reverse();
+            let prefixes = watches.iter().map(|watch| &*watch.watcher.prefix);
+            let expected: Vec<&str> = prefixes.filter(|prefix| key.starts_with(prefix)).collect();
+            assert_eq!(found, expected, "{key}");
+        }
+        drop(watchers);
+    }
+
+    #[test]
+    fn a_group_of_commits_wakes_once() {
+        let fanout = Arc::new(Fanout::new(Revision(0)));
+        let (mut watch, wakes) = (watch(&fanout, "/a", 1 << 20), Arc::new(Wakes::default()));
+        assert_eq!(drain(&mut watch, &wakes), ["progress 0"]);
+        let commits = [
+            commit(1, &["/a/1", "/a/2"]),
+            commit(2, &["/b"]),
+            commit(3, &["/a/1"]),
+        ];
+        fanout.deliver(&commits, Revision(3));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+        assert_eq!(drain(&mut watch, &wakes), ["1 /a/1", "1 /a/2", "3 /a/1"]);
     }
 
     #[test]
