@@ -142,6 +142,7 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
 /// Everything wrong with going from the metadata of `old` to that of `new`.
 pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
+    let [before, after] = [old, new].map(|object| at(object, &["metadata"]));
     if is_terminating(old) {
         let added: Vec<String> = finalizers(new)
             .iter()
@@ -159,12 +160,10 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
             ));
         }
     }
-    if value::number(new, &["metadata", "generation"])
-        < value::number(old, &["metadata", "generation"])
-    {
+    if value::number(after, &["generation"]) < value::number(before, &["generation"]) {
         wrong.push(FieldError::invalid(
             "metadata.generation",
-            at(new, &["metadata", "generation"]),
+            at(after, &["generation"]),
             "must not be decremented",
         ));
     }
@@ -176,7 +175,7 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
     ] {
-        let (before, after) = (at(old, &["metadata", key]), at(new, &["metadata", key]));
+        let (before, after) = (at(before, &[key]), at(after, &[key]));
         if before != after && !(value::is_empty(before) && value::is_empty(after)) {
             wrong.push(FieldError::invalid(
                 format!("metadata.{key}"),
@@ -185,9 +184,9 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
             ));
         }
     }
-    wrong.extend(labels(at(new, &["metadata", "labels"]), "metadata.labels"));
+    wrong.extend(labels(at(after, &["labels"]), "metadata.labels"));
     wrong.extend(annotations(
-        at(new, &["metadata", "annotations"]),
+        at(after, &["annotations"]),
         "metadata.annotations",
     ));
     wrong.extend(owners(new));

@@ -1,6 +1,8 @@
 //! Times as Go reads and writes them: `metav1.Time` in whole seconds, `metav1.MicroTime` with six digits after the
 //! point, both in UTC whatever was sent. Refusals have the words of Go's `time.Parse`.
 
+use std::borrow::Cow;
+
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 
 use crate::field::quoted;
@@ -21,7 +23,10 @@ const ELEMENTS: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// It is no time, in the words of Go's decoder.
-pub(super) fn canonical(text: &str, micro: bool) -> Result<String, String> {
+pub(super) fn canonical(text: &str, micro: bool) -> Result<Cow<'_, str>, String> {
+    if is_canonical(text, micro) {
+        return Ok(text.into());
+    }
     let layout = if micro {
         "2006-01-02T15:04:05.000000Z07:00"
     } else {
@@ -49,7 +54,32 @@ pub(super) fn canonical(text: &str, micro: bool) -> Result<String, String> {
     let Some(time) = parts.moment() else {
         return Err(format!("parsing time {}: day out of range", quoted(text)));
     };
-    Ok(shown(time, micro))
+    Ok(shown(time, micro).into())
+}
+
+/// Whether the time has that spelling already, which those of stored objects have: every write of an object meets some.
+fn is_canonical(text: &str, micro: bool) -> bool {
+    let pattern = if micro {
+        "0000-00-00T00:00:00.000000Z"
+    } else {
+        "0000-00-00T00:00:00Z"
+    };
+    let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
+    let fits = |(byte, form): (&u8, &u8)| match form {
+        b'0' => byte.is_ascii_digit(),
+        other => byte == other,
+    };
+    if text.len() != pattern.len() || !text.iter().zip(pattern).all(fits) {
+        return false;
+    }
+    let number = |from: usize, to: usize| {
+        let digits = text[from..to].iter();
+        digits.fold(0_u16, |number, digit| number * 10 + u16::from(digit - b'0'))
+    };
+    let small = |from: usize| u8::try_from(number(from, from + 2)).unwrap_or(u8::MAX);
+    let month = Month::try_from(small(5));
+    month.is_ok_and(|month| Date::from_calendar_date(number(0, 4).into(), month, small(8)).is_ok())
+        && Time::from_hms(small(11), small(14), small(17)).is_ok()
 }
 
 fn shown(time: OffsetDateTime, micro: bool) -> String {
@@ -201,6 +231,7 @@ mod tests {
     fn times_have_one_spelling() {
         for (micro, sent, stored) in [
             (false, "2020-01-01T00:00:00Z", "2020-01-01T00:00:00Z"),
+            (false, "2020-02-29T23:59:59Z", "2020-02-29T23:59:59Z"),
             (false, "2020-01-01T02:00:00.5+02:00", "2020-01-01T00:00:00Z"),
             (false, "2020-03-01T00:30:00+01:00", "2020-02-29T23:30:00Z"),
             (false, "2020-01-01T5:04:05-05:30", "2020-01-01T10:34:05Z"),

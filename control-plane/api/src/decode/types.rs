@@ -1,5 +1,7 @@
 //! Whether values have the types of their fields, in the words of Go's decoder.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::parse::Path;
@@ -55,7 +57,7 @@ pub(super) fn normalise(shape: &Shape, value: &mut Value) {
             }
         }
         (Shape::Time { micro }, Value::String(text)) => {
-            if let Ok(time) = times::canonical(text, *micro) {
+            if let Ok(Cow::Owned(time)) = times::canonical(text, *micro) {
                 *text = time;
             }
         }
