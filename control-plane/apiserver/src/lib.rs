@@ -28,6 +28,7 @@ mod flows;
 mod handlers;
 mod health;
 mod hooks;
+mod json;
 mod kubeconfig;
 mod managers;
 mod masters;

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use storage::{Entry, Revision};
 
+use crate::json;
+
 /// The revision of an object that was only tried: it has no resourceVersion.
 pub(crate) const UNWRITTEN: Revision = Revision(0);
 
@@ -22,9 +24,8 @@ const RESOURCE_VERSION: &str = "\"resourceVersion\":\"";
 /// The stored form of an object. Its kind and apiVersion are those in the value.
 pub(crate) fn encode(object: &Value) -> Bytes {
     let mut out = Vec::with_capacity(1024);
-    // Writing to a Vec can't fail, and JSON values have text keys only.
     let text = |out: &mut Vec<u8>, key: &str| {
-        let _ = serde_json::to_writer(out, object.get(key).unwrap_or(&Value::from("")));
+        json::append(out, object.get(key).unwrap_or(&Value::from("")));
     };
     out.extend_from_slice(b"{\"kind\":");
     text(&mut out, "kind");
@@ -36,10 +37,9 @@ pub(crate) fn encode(object: &Value) -> Bytes {
         if !std::mem::take(first) {
             out.push(b',');
         }
-        // As above: can't fail.
-        let _ = serde_json::to_writer(&mut *out, key);
+        json::append_text(out, key);
         out.push(b':');
-        let _ = serde_json::to_writer(out, value);
+        json::append(out, value);
     };
     for (key, value) in api::value::entries(object, &["metadata"]) {
         if key != "resourceVersion" {
@@ -114,8 +114,7 @@ pub(crate) fn append(
             api::value::remove(&mut object, "kind");
             api::value::remove(&mut object, "apiVersion");
         }
-        // As in `encode`: can't fail.
-        let _ = serde_json::to_writer(out, &object);
+        json::append(out, &object);
         return;
     };
     match head {

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use storage::{Entry, Revision};
 use time::OffsetDateTime;
 
+use crate::json;
 use crate::negotiate::{Accepted, Encoding, Form};
 use crate::object::{self, Head};
 
@@ -58,13 +59,13 @@ pub(crate) fn refusal(status: &Status) -> Answer {
 /// Any value, as it is.
 pub(crate) fn value(code: u16, encoding: Encoding, value: &Value) -> Answer {
     match encoding {
-        // A value whose keys are texts always serialises.
-        Encoding::Json => bytes(
-            code,
-            "application/json",
-            serde_json::to_vec(value).unwrap_or_default(),
-        ),
+        Encoding::Json => {
+            let mut body = Vec::with_capacity(512);
+            json::append(&mut body, value);
+            bytes(code, "application/json", body)
+        }
         Encoding::PrettyJson => {
+            // A value whose keys are texts always serialises.
             let mut body = serde_json::to_vec_pretty(value).unwrap_or_default();
             body.push(b'\n');
             bytes(code, "application/json", body)

@@ -22,6 +22,7 @@ use super::{Call, current, oldest, storage_failure};
 use crate::State;
 use crate::events::Frame;
 use crate::hooks::conversion;
+use crate::json;
 use crate::metrics::Watching;
 use crate::negotiate::{Encoding, Form};
 use crate::object::{self, Head};
@@ -431,8 +432,7 @@ fn written(as_protobuf: bool, kind: &str, object: &Value) -> Vec<u8> {
         return protobuf::watch_frame(kind, &body);
     }
     let mut out = opened(kind, 400);
-    // Writing to a Vec can't fail, and JSON values have text keys only.
-    let _ = serde_json::to_writer(&mut out, object);
+    json::append(&mut out, object);
     out.extend_from_slice(b"}\n");
     out
 }
