@@ -7,6 +7,7 @@
 mod apply;
 mod backoff;
 mod error;
+mod head;
 mod https;
 mod kubeconfig;
 mod lines;
