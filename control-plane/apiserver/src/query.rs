@@ -81,6 +81,9 @@ fn decode(text: &str) -> String {
 
 /// Undoes the percent-encoding of a segment of a path.
 pub(crate) fn decode_segment(segment: &str) -> String {
+    if !segment.contains('%') {
+        return segment.to_owned();
+    }
     decode(&segment.replace('+', "%2B"))
 }
 

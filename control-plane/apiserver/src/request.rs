@@ -90,7 +90,10 @@ impl<'a> Target<'a> {
 
 /// Cuts a path behind the subresource `proxy` of a node, Pod or Service.
 fn proxied(path: &str) -> Option<(&str, &str)> {
-    let rest = path.strip_prefix("/api/v1/")?;
+    // Of nearly all paths this is all that has to be asked.
+    let rest = path
+        .strip_prefix("/api/v1/")
+        .filter(|rest| rest.contains("/proxy"))?;
     let segments: Vec<&str> = rest.splitn(6, '/').collect();
     let own = match segments.as_slice() {
         ["namespaces", _, "pods" | "services", _, "proxy", ..] => 5,
