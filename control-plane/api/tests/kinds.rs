@@ -42,6 +42,18 @@ fn refusals_of_small_kinds() {
 }
 
 #[test]
+fn what_is_too_large_as_a_whole_has_no_field() {
+    let maps = table::find("", "v1", "configmaps").unwrap();
+    let map = |bytes: usize| serde_json::json!({"data": {"a": "x".repeat(bytes)}});
+    let found: Vec<String> = (maps.validate)(&map((1 << 20) + 1))
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(found, ["[]: Too long: may not be more than 1048576 bytes"]);
+    assert_eq!((maps.validate)(&map(1 << 20)), []);
+}
+
+#[test]
 fn a_driver_stays_what_it_is_on_a_node() {
     let nodes = table::find("storage.k8s.io", "v1", "csinodes").unwrap();
     let node = |id: &str| serde_json::json!({"spec": {"drivers": [{"name": "a", "nodeID": id}]}});

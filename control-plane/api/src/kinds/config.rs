@@ -126,7 +126,7 @@ fn validate_config_map(object: &Value) -> Vec<FieldError> {
         bytes += decoded_len(val);
     }
     if bytes > DATA_MAX {
-        wrong.push(FieldError::too_long("", DATA_MAX));
+        wrong.push(FieldError::too_long("[]", DATA_MAX));
     }
     wrong
 }
