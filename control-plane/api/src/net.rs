@@ -2,15 +2,37 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An address in its usual spelling: no leading zeros, no IPv4 inside of IPv6.
+/// An address. Numbers of IPv4 may begin with zeros and are decimal all the same: fields that took such addresses once
+/// go on to take them, with a warning.
 pub fn parse_ip(text: &str) -> Option<IpAddr> {
+    if text.contains(':') {
+        return text.parse().ok();
+    }
+    let mut numbers = text.split('.').map(|number| {
+        let digits = number.bytes().all(|b| b.is_ascii_digit());
+        digits.then(|| number.parse::<u8>().ok()).flatten()
+    });
+    let mut next = || numbers.next().flatten();
+    let ip = [next()?, next()?, next()?, next()?];
+    numbers.next().is_none().then(|| IpAddr::from(ip))
+}
+
+/// An address in its usual spelling: no leading zeros.
+pub fn parse_ip_strict(text: &str) -> Option<IpAddr> {
     text.parse().ok()
+}
+
+/// A prefix in its usual spelling: no leading zeros.
+pub fn parse_cidr_strict(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, length) = text.split_once('/')?;
+    let plain = parse_ip_strict(address).is_some() && (length == "0" || !length.starts_with('0'));
+    parse_cidr(text).filter(|_| plain)
 }
 
 /// An address and a prefix length.
 pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = text.split_once('/')?;
-    let address: IpAddr = address.parse().ok()?;
+    let address = parse_ip(address)?;
     if length.is_empty() || !length.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -79,6 +101,7 @@ mod tests {
         for (text, fits) in [
             ("10.0.0.0/8", true),
             ("::/0", true),
+            ("010.0.0.0/08", true),
             ("10.0.0.0/33", false),
             ("10.0.0.0", false),
             ("x/8", false),
@@ -86,6 +109,26 @@ mod tests {
         ] {
             assert_eq!(parse_cidr(text).is_some(), fits, "{text}");
         }
+    }
+
+    #[test]
+    fn numbers_are_decimal_whatever_zeros_they_begin_with() {
+        for (text, read) in [
+            ("10.1.2.3", Some("10.1.2.3")),
+            ("010.001.2.0255", Some("10.1.2.255")),
+            ("2001:DB8::1", Some("2001:db8::1")),
+            ("+1.2.3.4", None),
+            ("1.2.3", None),
+            ("1.2.3.4.5", None),
+            ("1..2.3", None),
+            ("0256.1.1.1", None),
+            ("", None),
+        ] {
+            let met = parse_ip(text).map(|ip| ip.to_string());
+            assert_eq!(met.as_deref(), read, "{text}");
+        }
+        assert_eq!(parse_ip_strict("010.1.1.1"), None);
+        assert_eq!(parse_cidr_strict("10.0.0.0/08"), None);
     }
 
     #[test]

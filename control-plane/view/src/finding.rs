@@ -80,7 +80,7 @@ impl fmt::Display for Finding {
 ///
 /// Why it cannot be balanced. Kubernetes' API server refuses the same ones for endpoints.
 pub(crate) fn usable(address: &str) -> Result<IpAddr, &'static str> {
-    let addr: IpAddr = address.parse().map_err(|_| "not an IP address")?;
+    let addr: IpAddr = api::net::parse_ip(address).ok_or("not an IP address")?;
     let (link_local, mapped) = match addr {
         IpAddr::V4(v4) => (v4.is_link_local(), false),
         IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.to_ipv4_mapped().is_some()),

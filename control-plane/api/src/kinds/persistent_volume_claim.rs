@@ -58,7 +58,16 @@ pub(crate) static PERSISTENT_VOLUME_CLAIMS: Resource = Resource {
             default_spec(spec);
         }
     },
-    prepare_create: |object| value::set(object, "status", json!({"phase": "Pending"})),
+    prepare_create: |object| {
+        value::set(object, "status", json!({"phase": "Pending"}));
+        forget_other_source(object);
+    },
+    prepare_update: |new, old| {
+        let sources = ["dataSource", "dataSourceRef"];
+        if sources.iter().all(|key| at(old, &["spec", key]).is_null()) {
+            forget_other_source(new);
+        }
+    },
     validate,
     validate_update,
     warnings: super::warnings::of_claim,
@@ -89,23 +98,37 @@ pub(crate) fn default_spec(spec: &mut Value) {
         at(spec, &["dataSourceRef"]).clone(),
     );
     // The older and the newer name of where its content comes from say the same.
-    if source.is_object() && reference.is_null() {
+    if is_old_source(&source) && reference.is_null() {
         value::set(spec, "dataSourceRef", source);
-    } else if reference.is_object() && source.is_null() && at(&reference, &["namespace"]).is_null()
+    } else if reference.is_object()
+        && source.is_null()
+        && text(&reference, &["namespace"]).is_empty()
     {
-        let group = text(&reference, &["apiGroup"]);
-        let kind = text(&reference, &["kind"]);
-        if (group.is_empty() && kind == "PersistentVolumeClaim")
-            || (group == "snapshot.storage.k8s.io" && kind == "VolumeSnapshot")
-        {
-            value::set(spec, "dataSource", reference);
-        }
+        value::set(spec, "dataSource", reference);
     }
     // The group is written even where it is null.
     for key in ["dataSource", "dataSourceRef"] {
         if let Some(source) = spec.get_mut(key).filter(|source| source.is_object()) {
             set_default(source, "apiGroup", Value::Null);
         }
+    }
+}
+
+/// Whether it is of the kinds that there were when `dataSource` was the only name.
+fn is_old_source(source: &Value) -> bool {
+    matches!(
+        (text(source, &["apiGroup"]), text(source, &["kind"])),
+        ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+    )
+}
+
+/// A source of another kind under the older name alone is as good as none, as it was before there were others.
+fn forget_other_source(object: &mut Value) {
+    let Some(spec) = value::object_mut(object, "spec") else {
+        return;
+    };
+    if at(spec, &["dataSourceRef"]).is_null() && !is_old_source(at(spec, &["dataSource"])) {
+        value::remove(spec, "dataSource");
     }
 }
 

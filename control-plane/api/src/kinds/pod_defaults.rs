@@ -35,7 +35,7 @@ fn default_pod_level(spec: &mut Value) {
     let said = |spec: &Value, which: &str| entries(spec, &["resources", which]).next().is_some();
     let lacks =
         |spec: &Value, which: &str, name: &str| at(spec, &["resources", which, name]).is_null();
-    let mut fill = |spec: &mut Value, which: &str, name: &str, amount: Value| {
+    let fill = |spec: &mut Value, which: &str, name: &str, amount: Value| {
         if let Some(amounts) = object_mut(spec, "resources").and_then(|all| object_mut(all, which))
         {
             set(amounts, name, amount);

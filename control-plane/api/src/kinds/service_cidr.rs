@@ -50,7 +50,7 @@ pub(crate) static IP_ADDRESSES: Resource = Resource {
 fn validate_address(object: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     let name = meta::name(object);
-    let canonical = net::parse_ip(name).map(|address| address.to_string());
+    let canonical = net::parse_ip_strict(name).map(|address| address.to_string());
     if canonical.as_deref() != Some(name) {
         let why = if canonical.is_some() {
             "must be in canonical form"
@@ -145,7 +145,7 @@ fn validate_range(object: &Value) -> Vec<FieldError> {
     for (i, range) in ranges.iter().enumerate() {
         let field = format!("spec.cidrs[{i}]");
         let range = range.as_str().unwrap_or("");
-        let Some((address, prefix)) = net::parse_cidr(range) else {
+        let Some((address, prefix)) = net::parse_cidr_strict(range) else {
             wrong.push(FieldError::invalid_text(
                 field,
                 range,

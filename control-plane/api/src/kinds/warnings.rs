@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::net;
 use crate::quantity::Quantity;
 use crate::value::{at, entries, list, text};
 
@@ -319,16 +320,7 @@ fn odd_cidr(field: &str, cidr: &Value) -> Vec<String> {
 
 /// An address, also with zeros before its numbers; one of IPv4 within IPv6 is of IPv4.
 fn sloppy_ip(written: &str) -> Option<IpAddr> {
-    if written.contains(':') {
-        return Some(match written.parse().ok()? {
-            IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4),
-            v4 => v4,
-        });
-    }
-    let mut octets = written.split('.').map(str::parse::<u8>);
-    let mut next = || octets.next()?.ok();
-    let ip = [next()?, next()?, next()?, next()?];
-    octets.next().is_none().then(|| IpAddr::from(ip))
+    net::parse_ip(written).map(|ip| ip.to_canonical())
 }
 
 #[cfg(test)]

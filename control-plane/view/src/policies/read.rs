@@ -176,7 +176,7 @@ impl Reader {
     }
 
     fn range(&mut self, text: &str) -> Option<Range> {
-        let range = text.parse().ok();
+        let range = api::net::parse_cidr(text).and_then(|(addr, len)| Range::new(addr, len));
         if range.is_none() {
             self.find(format!(
                 "a peer is left out: {text:?} is not a range of addresses"
