@@ -9,7 +9,7 @@ mod times;
 mod types;
 mod yaml;
 
-pub use custom::prune_metadata;
+pub use custom::{bad_metadata, prune_metadata};
 pub use types::kind_of;
 
 use serde_json::Value;

@@ -161,7 +161,7 @@ async fn settle(
         .collect();
     let mut object = stored.object.clone();
     let now = meta::timestamp(OffsetDateTime::now_utc());
-    conditions::settle(&mut object, &others, &now);
+    conditions::settle(&mut object, &others, crate::hooks::is_trust, &now);
     if object == stored.object {
         return Ok(false);
     }

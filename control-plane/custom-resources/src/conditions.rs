@@ -54,8 +54,8 @@ pub fn set_condition(
 }
 
 /// Decides which names the definition gets, given the names that others in its group have accepted, and whether it is
-/// established. `now` is RFC 3339.
-pub fn settle(object: &mut Value, others: &[Names], now: &str) {
+/// established; `trusts`: whether a `caBundle` holds a certificate. `now` is RFC 3339.
+pub fn settle(object: &mut Value, others: &[Names], trusts: fn(&str) -> bool, now: &str) {
     let wanted = Names::parse(at(object, &["spec", "names"]));
     let accepted = Names::parse(at(object, &["status", "acceptedNames"]));
     let conflict = conflict(&wanted, others);
@@ -102,7 +102,19 @@ pub fn settle(object: &mut Value, others: &[Names], now: &str) {
     if is_true(object, "Established") {
         return;
     }
-    if conflict.is_none() {
+    let webhook = ["spec", "conversion", "webhook", "clientConfig", "caBundle"];
+    let bundle = text(object, &webhook).to_owned();
+    if conflict.is_none() && !bundle.is_empty() && !trusts(&bundle) {
+        let message = "The conversion webhook CABundle is invalid";
+        set_condition(
+            object,
+            "Established",
+            false,
+            "InvalidCABundle",
+            message,
+            now,
+        );
+    } else if conflict.is_none() {
         let message = "the initial names have been accepted";
         set_condition(
             object,

@@ -1,6 +1,6 @@
 //! The formats of texts that are checked. Others are taken as documentation.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv6Addr;
 
 use api::duration::parse_time;
 
@@ -97,6 +97,12 @@ impl Format {
             .map(|(_, format)| *format)
     }
 
+    /// Whether a format of that name is checked, however it is written: dashes do not count.
+    pub fn is_known(name: &str) -> bool {
+        let plain = |name: &str| name.replace('-', "");
+        NAMES.iter().any(|(known, _)| plain(known) == plain(name))
+    }
+
     /// Its name in a schema.
     pub fn name(self) -> &'static str {
         NAMES
@@ -121,7 +127,7 @@ impl Format {
                 matches!(digits.len(), 3 | 6) && digits.bytes().all(|b| b.is_ascii_hexdigit())
             }
             Format::Hostname => hostname(text),
-            Format::Ipv4 => text.parse::<Ipv4Addr>().is_ok(),
+            Format::Ipv4 => api::net::parse_ip(text).is_some_and(|ip| ip.is_ipv4()),
             Format::Ipv6 => text.parse::<Ipv6Addr>().is_ok(),
             Format::Isbn => isbn10(text) || isbn13(text),
             Format::Isbn10 => isbn10(text),

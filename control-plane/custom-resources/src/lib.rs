@@ -26,6 +26,7 @@ pub mod rules;
 pub mod schema;
 pub mod structural;
 pub mod validate;
+mod warnings;
 
 pub use custom::Custom;
 pub use definition::Definition;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use api::field::{Fault, FieldError};
+use api::field::FieldError;
 use api::value::text;
 use serde_json::{Map, Value};
 
@@ -95,25 +95,20 @@ fn resource(schema: &Schema, value: &Value, path: Path<'_>, found: &mut Vec<Fiel
     for key in ["apiVersion", "kind"] {
         if text(value, &[key]).is_empty() {
             let path = Path::Field(&path, key).bracketed();
-            found.push(FieldError::required(path, "must not be empty"));
+            found.push(FieldError::required(path, ""));
         }
     }
     let name = text(value, &["metadata", "name"]);
     if !name.is_empty() {
         let field = format!("{}.metadata.name", path.bracketed());
-        for why in api::names::subdomain(name) {
+        for why in api::names::path_segment(name) {
             found.push(FieldError::invalid_text(&field, name, why));
         }
     }
-    if let Some(metadata) = value.get("metadata")
-        && !metadata.is_object()
-        && !metadata.is_null()
+    if let Some(metadata) = value.get("metadata").filter(|metadata| !metadata.is_null())
+        && let Some(why) = api::decode::bad_metadata(metadata)
     {
         let field = format!("{}.metadata", path.bracketed());
-        found.push(FieldError::new(
-            field,
-            Fault::Invalid(metadata.to_string()),
-            "must be an object",
-        ));
+        found.push(FieldError::invalid(field, metadata, why));
     }
 }

@@ -54,6 +54,7 @@ pub static DEFINITIONS: Resource = Resource {
         wrong.extend(review::review_status(new));
         wrong
     },
+    warnings: crate::warnings::of,
     ..BASE
 };
 

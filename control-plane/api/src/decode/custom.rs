@@ -64,6 +64,11 @@ pub(super) fn finish(
     })
 }
 
+/// Why a value cannot be the metadata of an object: something in it has another type.
+pub fn bad_metadata(metadata: &Value) -> Option<String> {
+    types::mismatch(schema::find(OBJECT_META)?, metadata)
+}
+
 /// Removes from an object's metadata what no metadata has; the paths of what was removed.
 pub fn prune_metadata(metadata: &mut Value) -> Vec<String> {
     let Some(meta) = schema::find(OBJECT_META) else {

@@ -184,6 +184,11 @@ fn at_url(url: &str) -> Result<Target, String> {
     })
 }
 
+/// Whether a `caBundle` names somebody to be believed.
+pub(crate) fn is_trust(bundle: &str) -> bool {
+    trust(bundle).is_ok()
+}
+
 /// Who is believed to be whom: the authorities of `caBundle` (base64 of PEM), or those of the system.
 fn trust(bundle: &str) -> Result<Arc<rustls::ClientConfig>, String> {
     static KNOWN: LazyLock<Mutex<HashMap<String, Arc<rustls::ClientConfig>>>> =
