@@ -31,7 +31,10 @@ pub(crate) async fn make(state: &State) -> Result<(), Error> {
     let mut made = Vec::new();
     for (row, object) in objects(state, now) {
         let key = row.key("", meta::name(&object));
-        if state.storage.get(&key).await.map_err(failed)?.is_some() {
+        if let Some(entry) = state.storage.get(&key).await.map_err(failed)? {
+            if row.is("networking.k8s.io", "ServiceCIDR") {
+                compare_ranges(&crate::object::decode(row, &entry), &object);
+            }
             continue;
         }
         let value = write::stored_form(row, &new(row, &object, now)?);
@@ -52,6 +55,19 @@ pub(crate) async fn make(state: &State) -> Result<(), Error> {
         // Another server over the same store makes the same.
         Err(StorageError::Exists { .. }) => Ok(()),
         Err(error) => Err(failed(error)),
+    }
+}
+
+/// Warns where the range that Services began with is another than the one given now.
+fn compare_ranges(stored: &Value, given: &Value) {
+    let ranges = |object: &Value| api::value::at(object, &["spec", "cidrs"]).to_string();
+    if ranges(stored) != ranges(given) {
+        tracing::warn!(
+            stored = ranges(stored),
+            given = ranges(given),
+            "ServiceCIDR \"kubernetes\" differs from --service-cluster-ip-range, and Services may get addresses of either: \
+             give the flag as it was, and add the new range as a ServiceCIDR of its own"
+        );
     }
 }
 

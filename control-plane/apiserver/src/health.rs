@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 enum Check {
     /// Nothing: who answers has done it before he could answer at all.
     Done,
-    /// The store reads.
+    /// The store reads, and takes writes.
     Store,
     /// What decisions are made from is followed.
     Informers,
@@ -141,7 +141,10 @@ impl Seen {
         }
         let asked = tokio::time::timeout(PATIENCE, state.storage.get("/registry/health")).await;
         let found = match asked {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => match state.storage.refuses_writes() {
+                Some(error) => Err(error.to_string()),
+                None => Ok(()),
+            },
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
         };

@@ -163,8 +163,6 @@ pub(crate) struct Committer {
     /// Bytes of log that a snapshot would supersede.
     log_bytes: u64,
     snapshot: Option<JoinHandle<()>>,
-    /// Set by the first failure to write: what is on the disk is uncertain from there on.
-    broken: Option<Error>,
     /// How far ahead the log has room, in bytes.
     room: u64,
     /// When a group was written last.
@@ -215,7 +213,6 @@ impl Committer {
             live_bytes: live,
             log_bytes: recovered.log_bytes,
             snapshot: None,
-            broken: None,
             room,
             wrote: Instant::now(),
         }
@@ -255,7 +252,7 @@ impl Committer {
     }
 
     fn room_due(&self) -> Option<Instant> {
-        let lacking = self.broken.is_none() && self.log.room() < self.room / 2;
+        let lacking = self.shared.broken.get().is_none() && self.log.room() < self.room / 2;
         lacking.then(|| self.wrote + QUIET)
     }
 
@@ -327,7 +324,7 @@ impl Committer {
     /// Writes the frame and waits for the disk. After a failure nothing is written any more: what an fsync failed on
     /// may be lost whatever a later one says.
     fn persist(&mut self) -> Result<(), Error> {
-        if let Some(error) = &self.broken {
+        if let Some(error) = self.shared.broken.get() {
             return Err(error.clone());
         }
         if self.frame.is_empty() {
@@ -344,7 +341,7 @@ impl Committer {
 
     /// Makes room for later writes. Without it they take longer, and that is all.
     fn make_room(&mut self) {
-        if self.broken.is_none()
+        if self.shared.broken.get().is_none()
             && let Err(cause) = self.log.make_room(self.room)
         {
             let path = self.disk.path(&self.log.name);
@@ -371,8 +368,7 @@ impl Committer {
             doing,
             cause: Arc::from(cause.to_string()),
         };
-        self.broken = Some(error.clone());
-        error
+        self.shared.broken.get_or_init(|| error).clone()
     }
 
     /// Begins a snapshot where the log has grown long enough. The writers go on, into a new log.

@@ -206,8 +206,10 @@ fn a_failed_write_makes_the_store_read_only() {
                     assert!(doing.contains("restart"), "{doing}");
                     let full = kind == io::ErrorKind::StorageFull;
                     assert_eq!(doing.contains("free space"), full, "{doing}");
+                    assert!(store.refuses_writes().is_some(), "checks of health know");
                 } else {
                     // Only what is done beside the log may fail without anyone being told.
+                    assert!(store.refuses_writes().is_none());
                     assert_eq!(done.states.len(), 41);
                 }
                 drop(store);

@@ -26,7 +26,7 @@ mod crash;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use futures_util::stream::BoxStream;
@@ -172,6 +172,8 @@ pub struct Embedded {
 pub(crate) struct Shared {
     pub(crate) replica: Replica,
     pub(crate) options: Options,
+    /// What every write is answered since one failed: what is on the disk is not known any more.
+    pub(crate) broken: OnceLock<Error>,
 }
 
 impl Embedded {
@@ -193,6 +195,7 @@ impl Embedded {
         let shared = Arc::new(Shared {
             replica: Replica::new(recovered.state.clone(), options.history, options.watch),
             options,
+            broken: OnceLock::new(),
         });
         let inbox = Arc::new(Inbox::default());
         let path = disk.path("");
@@ -233,6 +236,10 @@ impl fmt::Debug for Embedded {
 impl Storage for Embedded {
     fn revision(&self) -> Revision {
         self.shared.replica.revision()
+    }
+
+    fn refuses_writes(&self) -> Option<Error> {
+        self.shared.broken.get().cloned()
     }
 
     fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Entry>> {

@@ -300,6 +300,11 @@ pub trait Storage: Send + Sync + 'static {
         false
     }
 
+    /// Why writes are refused from here on, until the process starts anew.
+    fn refuses_writes(&self) -> Option<Error> {
+        None
+    }
+
     /// The newest value of a key.
     fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Entry>>;
 

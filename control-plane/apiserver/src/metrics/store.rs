@@ -169,6 +169,10 @@ impl Storage for Measured {
         self.store.newest()
     }
 
+    fn refuses_writes(&self) -> Option<Error> {
+        self.store.refuses_writes()
+    }
+
     fn keeps_house(&self) -> bool {
         self.store.keeps_house()
     }

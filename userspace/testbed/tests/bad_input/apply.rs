@@ -38,7 +38,10 @@ const MANIFESTS: &[(&str, &str, &[&str])] = &[
     (
         "field.yaml",
         "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [{port: 80, targtPort: 8080}]}",
-        &["field.yaml", "unknown field \"spec.ports[0].targtPort\""],
+        &[
+            "field.yaml",
+            ".spec.ports[port=80,protocol=\"TCP\"].targtPort: field not declared in schema",
+        ],
     ),
     (
         "range.yaml",
