@@ -361,3 +361,17 @@ async fn replicas_are_applied_through_the_scale() {
         None
     );
 }
+
+#[tokio::test]
+async fn what_is_applied_last_without_labels_keeps_its_name() {
+    let server = Server::new().await;
+    let path = format!("{MAPS}/m");
+    let with = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m", "labels": {"a": "b"}, "finalizers": ["x.example/y"]}});
+    let made = apply(&server, &path, "fieldManager=one", with.to_string()).await;
+    let uid = made.ok()["metadata"]["uid"].clone();
+    let changed = apply(&server, &path, "fieldManager=one", map(&json!({}))).await;
+    let metadata = &changed.ok()["metadata"];
+    assert_eq!((&metadata["name"], &metadata["uid"]), (&json!("m"), &uid));
+    assert_eq!(metadata.get("labels"), None);
+    assert_eq!(metadata.get("finalizers"), None);
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::value::{self, at, list, text};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::collect::{collect, collect_stored, with_named_parents};
 use crate::compare::{Comparison, compare};
@@ -373,6 +373,9 @@ impl Attempt<'_> {
         for manager in managers.0.values() {
             owned.extend(manager.fields.clone());
         }
+        // What is applied names its object, though nobody's record says so: what else is in its metadata stays with that.
+        let name = json!({"f:metadata": {"f:name": {}}});
+        owned.extend(Set::decode(&name).unwrap_or_default());
         let mut without = merged.clone();
         remove(self.of, &mut without, &last, &owned);
         let mut gone = all.clone();
