@@ -98,7 +98,7 @@ impl Fanout {
         let watchers = lock(&self.watchers);
         // By prefix, the commits that it concerns: a watcher is given all of them at once. One that is woken for the
         // first sends it by itself while the others are handed out.
-        let mut concerning: BTreeMap<&str, (&[Arc<Watcher>], Vec<&Arc<Commit>>)> = BTreeMap::new();
+        let mut concerning: BTreeMap<&str, Concerned<'_>> = BTreeMap::new();
         for commit in commits {
             for change in &commit.changes {
                 watchers.each_of(change.key(), |prefix, same| {
@@ -147,6 +147,9 @@ impl Fanout {
         }
     }
 }
+
+/// The watchers of a prefix, and the commits that they are to be given.
+type Concerned<'a> = (&'a [Arc<Watcher>], Vec<&'a Arc<Commit>>);
 
 impl Watchers {
     fn add(&mut self, watcher: &Arc<Watcher>) {
