@@ -480,7 +480,9 @@ impl Call<'_> {
                 _ => None,
             };
             if let Some(of) = found {
-                return self.costs(of, parse());
+                // Kubernetes counts how long the text is for URLs alone.
+                let cost = if name == "url" { parse() } else { Range::ONE };
+                return self.costs(of, cost);
             }
         }
         if matches!(name, "isSemver" | "semver") && self.global(&[Text, Bool]) {

@@ -38,6 +38,9 @@ fn rules_cost_what_kubernetes_estimates() {
         (many(of("string")), "self[1] == self[1]", 314_577),
         (of("string"), "self.contains('test')", 314_574),
         (map(of("integer")), "oldSelf.size() == self.size()", 5),
+        // What reads a text costs one, however long it may be.
+        (of("string"), "isQuantity(self)", 2),
+        (of("string"), "isIP(self) && ip(self).family() == 4", 6),
         // Looking whether a field is there is free.
         (pair.clone(), "has(self.required)", 1),
         (pair, "!has(self.optional) || self.optional == 'a'", 5),
