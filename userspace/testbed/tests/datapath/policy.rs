@@ -405,11 +405,18 @@ fn connections_that_stand_are_judged_anew() -> Result<()> {
         }
         let mut enforced = Enforced::set(stage)?;
         let server = SocketAddr::new(enforced.stage.pods(false)[0], HTTP);
+        // Who began what is older than the policies is told from the ports: the server's is the lower one. Here the
+        // range that clients' ports come from begins below it.
         let connect = |enforced: &Enforced| {
             enforced.stage.client_pod().netns().run(|| {
-                let stream = std::net::TcpStream::connect_timeout(&server, Duration::from_secs(8))?;
-                stream.set_read_timeout(Some(Duration::from_millis(700)))?;
-                Ok(stream)
+                loop {
+                    let limit = Duration::from_secs(8);
+                    let stream = std::net::TcpStream::connect_timeout(&server, limit)?;
+                    if stream.local_addr()?.port() > HTTP {
+                        stream.set_read_timeout(Some(Duration::from_millis(700)))?;
+                        return Ok(stream);
+                    }
+                }
             })
         };
         // Older than any policy, and let go on by the first one.
