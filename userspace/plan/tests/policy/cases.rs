@@ -203,6 +203,37 @@ fn a_change_of_one_pod_is_few_steps() {
     );
 }
 
+/// Programs that began before the plan may still ask for what a link had; a second plan has the room back.
+#[test]
+fn what_no_link_has_any_more_lingers_for_one_plan() {
+    let mut world = world();
+    let block = Peer::Block {
+        range: range("192.0.2.0/24"),
+        except: Vec::new(),
+    };
+    let (key, policy) = of_x(
+        "p",
+        &[("pod", "a")],
+        Some(vec![rule(Peers::Some(vec![block]), Ports::All)]),
+        None,
+    );
+    world.policies.insert(key, policy);
+    let mut planner = PolicyPlanner::new(PolicyTables::default(), PolicyLimits::default());
+    plan(&mut planner, &world, 0);
+    planner.garbage();
+    let held = planner.told().peers.len();
+    assert!(!planner.lingers(), "nothing went");
+    world.pods.get_mut(&pod_key("x", "a")).unwrap().labels = labels(&[]);
+    for (lingers, peers) in [(true, held), (false, held - 1), (false, held - 1)] {
+        plan(&mut planner, &world, 0);
+        planner.garbage();
+        assert_eq!(
+            (planner.lingers(), planner.told().peers.len()),
+            (lingers, peers)
+        );
+    }
+}
+
 #[test]
 fn a_policy_that_does_not_hold_as_it_is_written_is_marked_so() {
     let mut world = world();

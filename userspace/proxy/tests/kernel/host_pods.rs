@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bpf::Datapath;
-use client::Client;
 use net::Netns;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::support::{Api, Ground, in_namespace, ip, path, until};
+use super::support::{Api, Ground, in_namespace, ip, path, start, until};
 
 const UID: &str = "0b5bf7e1-6a1f-4d0c-9c2a-3a1f6e0d7c11";
 /// How long is waited for what never comes.
@@ -308,13 +307,4 @@ fn goes(mut from: &TcpStream, mut to: &TcpStream, limit: Duration) -> bool {
     from.write_all(b"x").unwrap();
     to.set_read_timeout(Some(limit)).unwrap();
     to.read(&mut [0; 16]).is_ok_and(|len| len > 0)
-}
-
-fn start(
-    api: &Api,
-    settings: proxy::Settings,
-    stopping: watch::Receiver<bool>,
-) -> tokio::task::JoinHandle<()> {
-    let client = Client::in_process(api.router(), "");
-    tokio::spawn(async move { proxy::run(client, settings, stopping).await.unwrap() })
 }

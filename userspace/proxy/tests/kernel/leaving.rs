@@ -5,11 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use net::Netns;
-use serde_json::json;
 use tokio::sync::watch;
 
-use crate::run;
-use crate::support::{Api, Ground, in_namespace, ip, slice, until};
+use crate::support::{Api, Ground, dns_service, dns_slice, in_namespace, ip, start, until};
 
 #[test]
 fn connected_udp_sockets_leave_a_backend_that_left() {
@@ -52,41 +50,26 @@ impl Drop for Client {
 
 async fn story(ground: &Ground) {
     ip("route add 10.244.0.0/24 dev up0");
-    let udp = |addresses: &[&str]| {
-        let mut slice = slice("dns", addresses);
-        slice["ports"] = json!([{"port": 5353, "protocol": "UDP"}]);
-        slice
-    };
     let api = Api::default();
-    api.put(
-        "services",
-        json!({
-            "kind": "Service",
-            "metadata": {"name": "dns", "namespace": "default"},
-            "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 53, "protocol": "UDP"}]},
-        }),
-    );
-    api.put("endpointslices", udp(&["10.244.0.2", "10.244.0.3"]));
+    api.put("services", dns_service());
+    api.put("endpointslices", dns_slice(&["10.244.0.2", "10.244.0.3"]));
     let settings = ground.settings();
     let mut status = settings.status.subscribe();
     let (stop, stopping) = watch::channel(false);
-    let daemon = tokio::spawn({
-        let api = api.clone();
-        async move { run(&api, settings, stopping).await }
-    });
+    let daemon = start(&api, settings, stopping);
     let ready = until(&mut status, |status| status.ready).await;
 
     let mut clients: Vec<Client> = (0..24).map(|_| Client::start(ground)).collect();
     assert!(clients.iter_mut().all(Client::waits));
 
     // One backend leaves: its clients hear of it, the others go on.
-    api.put("endpointslices", udp(&["10.244.0.3"]));
+    api.put("endpointslices", dns_slice(&["10.244.0.3"]));
     until(&mut status, |status| status.turns > ready.turns).await;
     let left = within(&mut clients, |waiting| waiting < 24).await;
     assert!(left > 0, "half of them, more or less, were somewhere else");
 
     // The last one leaves, and nobody waits any longer.
-    api.put("endpointslices", udp(&[]));
+    api.put("endpointslices", dns_slice(&[]));
     within(&mut clients, |waiting| waiting == 0).await;
     stop.send_replace(true);
     daemon.await.unwrap();

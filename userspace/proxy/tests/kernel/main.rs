@@ -23,7 +23,7 @@ use bpf::Datapath;
 use client::Client;
 use net::Netns;
 use serde_json::json;
-use support::{Api, Ground, in_namespace, ip, path, service, slice, until};
+use support::{Api, Ground, in_namespace, ip, path, service, slice, start, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
@@ -73,10 +73,7 @@ async fn story(ground: &Ground, pod: &Netns) {
     settings.metrics_bind_address = Some(METRICS);
     let mut status = settings.status.subscribe();
     let (stop, stopping) = watch::channel(false);
-    let daemon = tokio::spawn({
-        let api = api.clone();
-        async move { run(&api, settings, stopping).await }
-    });
+    let daemon = start(&api, settings, stopping);
     let ready = until(&mut status, |status| status.ready).await;
     assert_eq!(ready.steps, 0, "what is right is not written again");
 

@@ -1,5 +1,5 @@
-//! A UDP socket shows whom it speaks to now: a Service, or somebody it was sent to by one before. And a pod is one client
-//! to session affinity, whether its sockets are hooked or its packets balanced.
+//! Who is whose peer. A UDP socket shows whom it speaks to now: a Service, or somebody it was sent to by one before. A pod
+//! is one client to session affinity, whether its sockets are hooked or its packets balanced, and may be its own peer.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -8,12 +8,10 @@ use abi::affinity::client;
 use abi::{AffinityKey, family};
 use bpf::{Datapath, PodLinks};
 use net::Netns;
-use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::host_pods::within;
-use super::run;
-use super::support::{Api, Ground, in_namespace, ip, path, service, slice, until};
+use super::support::{Api, Ground, dns_service, dns_slice, in_namespace, ip, path, start, until};
 
 const SERVICE: &str = "10.96.0.10:53";
 const BACKEND: &str = "10.244.0.3:5353";
@@ -29,24 +27,12 @@ async fn story(ground: &Ground) {
     ip("link set lo up");
     ip("addr add 10.244.0.3/32 dev lo");
     let api = Api::default();
-    api.put(
-        "services",
-        json!({
-            "kind": "Service",
-            "metadata": {"name": "dns", "namespace": "default"},
-            "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 53, "protocol": "UDP"}]},
-        }),
-    );
-    let mut endpoints = slice("dns", &["10.244.0.3"]);
-    endpoints["ports"] = json!([{"port": 5353, "protocol": "UDP"}]);
-    api.put("endpointslices", endpoints);
+    api.put("services", dns_service());
+    api.put("endpointslices", dns_slice(&["10.244.0.3"]));
     let settings = ground.settings();
     let mut status = settings.status.subscribe();
     let (stop, stopping) = watch::channel(false);
-    let daemon = tokio::spawn({
-        let api = api.clone();
-        async move { run(&api, settings, stopping).await }
-    });
+    let daemon = start(&api, settings, stopping);
     until(&mut status, |status| status.ready).await;
 
     let [service, backend]: [SocketAddr; 2] = [SERVICE, BACKEND].map(|text| text.parse().unwrap());
@@ -95,28 +81,15 @@ async fn affinity(ground: &Ground) {
     ip("link set lo up");
     ip("route add 10.244.0.0/24 dev up0");
     let api = Api::default();
-    let service: Value = json!({
-        "kind": "Service",
-        "metadata": {"name": "dns", "namespace": "default"},
-        "spec": {
-            "clusterIP": "10.96.0.10", "sessionAffinity": "ClientIP",
-            "ports": [{"port": 53, "protocol": "UDP"}],
-        },
-    });
+    let mut service = dns_service();
+    service["spec"]["sessionAffinity"] = "ClientIP".into();
     api.put("services", service);
-    let mut endpoints = slice(
-        "dns",
-        &["10.244.0.2", "10.244.0.3", "10.244.0.4", "10.244.0.5"],
-    );
-    endpoints["ports"] = json!([{"port": 5353, "protocol": "UDP"}]);
-    api.put("endpointslices", endpoints);
+    let endpoints = ["10.244.0.2", "10.244.0.3", "10.244.0.4", "10.244.0.5"];
+    api.put("endpointslices", dns_slice(&endpoints));
     let settings = ground.settings();
     let mut status = settings.status.subscribe();
     let (stop, stopping) = watch::channel(false);
-    let daemon = tokio::spawn({
-        let api = api.clone();
-        async move { run(&api, settings, stopping).await }
-    });
+    let daemon = start(&api, settings, stopping);
     until(&mut status, |status| status.ready).await;
 
     let cookie = Netns::current_cookie().unwrap();
@@ -172,19 +145,12 @@ async fn itself(ground: &Ground, pod: &Netns) {
     });
     configured.unwrap();
     let api = Api::default();
-    let mut object = service("dns", "10.96.0.10");
-    object["spec"]["ports"] = json!([{"port": 53, "protocol": "UDP"}]);
-    api.put("services", object);
-    let mut endpoints = slice("dns", &["10.244.0.2"]);
-    endpoints["ports"] = json!([{"port": 5353, "protocol": "UDP"}]);
-    api.put("endpointslices", endpoints);
+    api.put("services", dns_service());
+    api.put("endpointslices", dns_slice(&["10.244.0.2"]));
     let settings = ground.settings();
     let mut status = settings.status.subscribe();
     let (stop, stopping) = watch::channel(false);
-    let daemon = tokio::spawn({
-        let api = api.clone();
-        async move { run(&api, settings, stopping).await }
-    });
+    let daemon = start(&api, settings, stopping);
     until(&mut status, |status| {
         status.ready && status.devices.len() == 2
     })

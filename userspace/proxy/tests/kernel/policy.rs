@@ -4,14 +4,13 @@
 use std::time::Duration;
 
 use bpf::Datapath;
-use client::Client;
 use model::policy::Direction;
 use net::Netns;
 use plan::policy::PolicyTables;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::support::{Api, Ground, in_namespace, ip, path, until};
+use super::support::{Api, Ground, in_namespace, ip, path, start, until};
 
 fn pod(name: &str, addr: &str, node: &str) -> Value {
     json!({
@@ -181,13 +180,4 @@ async fn story(ground: &Ground, inside: &Netns) {
     assert_eq!(tables(ground).control.flags, 0);
     stop.send_replace(true);
     third.await.unwrap();
-}
-
-fn start(
-    api: &Api,
-    settings: proxy::Settings,
-    stopping: watch::Receiver<bool>,
-) -> tokio::task::JoinHandle<()> {
-    let client = Client::in_process(api.router(), "");
-    tokio::spawn(async move { proxy::run(client, settings, stopping).await.unwrap() })
 }

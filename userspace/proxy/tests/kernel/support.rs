@@ -13,6 +13,7 @@ use axum::extract::{Path as UrlPath, RawQuery, State};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use bpf::{Datapath, XdpMode};
+use client::Client;
 use futures_util::stream;
 use net::Netns;
 use plan::Tables;
@@ -70,6 +71,30 @@ pub(crate) fn slice(service: &str, addresses: &[&str]) -> Value {
         "ports": [{"port": 8080}],
         "endpoints": addresses.iter().map(endpoint).collect::<Vec<_>>(),
     })
+}
+
+/// A Service of datagrams called `dns`.
+pub(crate) fn dns_service() -> Value {
+    let mut object = service("dns", "10.96.0.10");
+    object["spec"]["ports"] = json!([{"port": 53, "protocol": "UDP"}]);
+    object
+}
+
+/// Where that Service leads.
+pub(crate) fn dns_slice(addresses: &[&str]) -> Value {
+    let mut object = slice("dns", addresses);
+    object["ports"] = json!([{"port": 5353, "protocol": "UDP"}]);
+    object
+}
+
+/// Starts a proxy in the background, which must not fail.
+pub(crate) fn start(
+    api: &Api,
+    settings: Settings,
+    stopping: watch::Receiver<bool>,
+) -> tokio::task::JoinHandle<()> {
+    let client = Client::in_process(api.router(), "");
+    tokio::spawn(async move { proxy::run(client, settings, stopping).await.unwrap() })
 }
 
 /// Lists and watches, and no more.

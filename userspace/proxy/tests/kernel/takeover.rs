@@ -10,8 +10,7 @@ use net::Netns;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::run;
-use crate::support::{Api, Ground, in_namespace, ip, path, slice, until};
+use crate::support::{Api, Ground, in_namespace, ip, path, slice, start, until};
 
 /// What kube-proxy writes in mode nftables (KEP-3866) for one Service of two endpoints: a map from its address to a
 /// chain, a choice there, a translation behind that. kube-proxy chooses at random; the first is enough to notice whom a
@@ -187,10 +186,7 @@ async fn story(ground: &Ground, [client, old, new]: &[Netns; 3]) {
     settings.datapath.capacities.flows = 4096;
     let mut status = settings.status.subscribe();
     let (stop, stopping) = watch::channel(false);
-    let daemon = tokio::spawn({
-        let api = api.clone();
-        async move { run(&api, settings, stopping).await }
-    });
+    let daemon = start(&api, settings, stopping);
     // Meanwhile it speaks on.
     let (told, mut speaking) = tokio::sync::mpsc::unbounded_channel();
     let speaker = thread::spawn(move || {

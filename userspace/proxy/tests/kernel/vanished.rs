@@ -10,8 +10,7 @@ use net::Netns;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::run;
-use crate::support::{Api, Ground, in_namespace, ip, service, slice, until};
+use crate::support::{Api, Ground, in_namespace, ip, service, slice, start, until};
 
 #[test]
 fn connections_to_a_dead_backend_are_reset() {
@@ -122,10 +121,7 @@ async fn story(ground: &Ground) {
     settings.reset_dead_backends = true;
     let mut status = settings.status.subscribe();
     let (stop, stopping) = watch::channel(false);
-    let daemon = tokio::spawn({
-        let api = api.clone();
-        async move { run(&api, settings, stopping).await }
-    });
+    let daemon = start(&api, settings, stopping);
     let ready = until(&mut status, |status| status.ready).await;
 
     let mut client = Client::start(ground);
