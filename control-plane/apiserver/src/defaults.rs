@@ -65,8 +65,8 @@ fn compare_ranges(stored: &Value, given: &Value) {
         tracing::warn!(
             stored = ranges(stored),
             given = ranges(given),
-            "ServiceCIDR \"kubernetes\" differs from --service-cluster-ip-range, and Services may get addresses of either: \
-             give the flag as it was, and add the new range as a ServiceCIDR of its own"
+            "ServiceCIDR \"kubernetes\" differs from --service-cluster-ip-range, and Services get addresses of the \
+             ServiceCIDR: give the flag as it was, and add the new range as a ServiceCIDR of its own"
         );
     }
 }

@@ -358,6 +358,12 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
     bootstrap::namespaces_and_service(&app.0).await?;
     roles::reconcile(&app.0).await?;
     defaults::make(&app.0).await?;
+    allocate::begin(&app.0)
+        .await
+        .map_err(|source| Error::Storage {
+            doing: "reading the ranges of Service addresses",
+            source,
+        })?;
     Ok(app)
 }
 

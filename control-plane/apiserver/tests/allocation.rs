@@ -335,6 +335,21 @@ async fn claims_that_do_not_agree_with_services_are_repaired() {
 }
 
 #[tokio::test]
+async fn another_range_in_the_flag_gives_no_addresses() {
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    drop(small(storage.clone()).await);
+    let server = Server::with(storage, |config| {
+        config.service_cidrs = vec!["10.1.0.0/28".parse().unwrap()];
+    })
+    .await;
+    let made = server.post(SERVICES, &service("s", &json!({}))).await.ok();
+    let address = made["spec"]["clusterIP"].as_str().unwrap();
+    assert!(address.starts_with("10.0.0."), "{address}");
+    let asked = service("asked", &json!({"clusterIP": "10.1.0.9"}));
+    assert_eq!(server.post(SERVICES, &asked).await.code, 422);
+}
+
+#[tokio::test]
 async fn ranges_come_and_go() {
     let server = small(Arc::new(Memory::new())).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

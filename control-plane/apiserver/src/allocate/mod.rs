@@ -30,7 +30,7 @@ use port::PortRange;
 use repair::Conflict;
 
 pub(crate) use keep::keep;
-pub(crate) use ranges::follow;
+pub(crate) use ranges::{begin, follow};
 
 /// An address that is in use is an IPAddress object, as in Kubernetes since 1.33.
 const ADDRESSES: &str = "/registry/ipaddresses/";

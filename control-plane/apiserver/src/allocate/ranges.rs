@@ -161,18 +161,25 @@ async fn put(app: &State, range: &Value, held: bool, condition: &Value) -> Resul
     }
 }
 
+/// Takes into use what the store says, before the first request is answered.
+pub(crate) async fn begin(app: &State) -> Result<(), Error> {
+    settle(app).await.map(drop)
+}
+
 impl Allocator {
-    /// Gives addresses of these ranges out, beside those that the server was started with unless they are leaving.
+    /// Gives addresses of these ranges out. Where no ServiceCIDR is left, of those that the server was started with,
+    /// unless they are leaving.
     async fn use_ranges(&self, usable: &[IpNet], leaving: &[IpNet]) -> Result<(), Error> {
-        let configured = self.configured.iter();
-        let mut wanted: Vec<IpNet> = configured
-            .filter(|range| !leaving.contains(range) || usable.contains(range))
-            .copied()
-            .collect();
+        let mut wanted = Vec::new();
         for range in usable {
             if !wanted.contains(range) {
                 wanted.push(*range);
             }
+        }
+        wanted.sort_by_key(|range| !self.configured.contains(range));
+        if wanted.is_empty() {
+            let configured = self.configured.iter();
+            wanted.extend(configured.filter(|range| !leaving.contains(range)));
         }
         if lock(&self.pool).set_ranges(&wanted) {
             self.reload().await?;
