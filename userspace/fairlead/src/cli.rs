@@ -1,6 +1,7 @@
 //! The command line. Flags that upstream's programs have carry upstream's names.
 
 mod dns;
+mod values;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
@@ -17,7 +18,10 @@ use crate::duration;
 use crate::logging::LogFormat;
 use crate::output::Format;
 
+use values::{address, cidr, entries, port_range};
+
 pub(crate) use dns::{Dns, DnsCommand, DnsQuery, NodeDnsFlags};
+pub(crate) use values::protocol;
 
 /// Kubernetes Services, balanced in the Linux kernel.
 #[derive(Debug, Parser)]
@@ -131,6 +135,7 @@ pub(crate) struct ServerFlags {
         long,
         value_name = "CIDR",
         value_delimiter = ',',
+        value_parser = cidr,
         default_value = "10.96.0.0/12"
     )]
     pub(crate) service_cluster_ip_range: Vec<IpNet>,
@@ -328,7 +333,7 @@ pub(crate) struct PodNetworkFlags {
     )]
     pub(crate) masquerade: bool,
     /// Destinations that see pods' own addresses, beside the pods and nodes of the cluster: those that know a way back
-    #[arg(long, value_name = "CIDRS", value_delimiter = ',', requires = "cni")]
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',', value_parser = cidr, requires = "cni")]
     pub(crate) non_masquerade_cidrs: Vec<IpNet>,
     /// How packets get to pods of other nodes
     #[arg(long, value_enum, default_value_t, requires = "cni")]
@@ -735,49 +740,11 @@ pub(crate) struct Output {
     pub(crate) output: Format,
 }
 
-/// A table without entries is none.
-fn entries() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..)
-}
-
-/// A range of addresses, or one alone.
-fn address(text: &str) -> Result<IpNet, String> {
-    let alone = text.parse::<IpAddr>().map(IpNet::from);
-    alone
-        .or_else(|_| text.parse())
-        .map_err(|_| "want an IP address or a range such as 10.244.0.0/16".to_owned())
-}
-
-/// A protocol that a Service may name.
-pub(crate) fn protocol(text: &str) -> Result<u8, String> {
-    match text.to_ascii_uppercase().as_str() {
-        "TCP" => Ok(abi::protocol::TCP),
-        "UDP" => Ok(abi::protocol::UDP),
-        "SCTP" => Ok(abi::protocol::SCTP),
-        _ => Err("want TCP, UDP or SCTP".to_owned()),
-    }
-}
-
-fn port_range(text: &str) -> Result<(u16, u16), String> {
-    let (min, max) = text
-        .split_once('-')
-        .ok_or("want MIN-MAX, for instance 30000-32767")?;
-    let port = |s: &str| {
-        s.parse::<u16>()
-            .map_err(|e| format!("{s:?} is no port: {e}"))
-    };
-    match (port(min)?, port(max)?) {
-        (0, _) => Err("a range of ports begins at 1".to_owned()),
-        (min, max) if min > max => Err(format!("{min} is above {max}")),
-        range => Ok(range),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
 
-    use super::{Cli, port_range};
+    use super::Cli;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -790,13 +757,5 @@ mod tests {
         assert!(flags(&["--cleanup"]).is_ok());
         assert!(flags(&["--kubeconfig", "here"]).is_ok());
         assert!(flags(&["--frontends-max", "0", "--kubeconfig", "here"]).is_err());
-    }
-
-    #[test]
-    fn port_ranges() {
-        assert_eq!(port_range("30000-32767"), Ok((30000, 32767)));
-        for bad in ["", "1", "0-5", "9-3", "a-b", "1-70000"] {
-            assert!(port_range(bad).is_err(), "{bad}");
-        }
     }
 }
