@@ -30,8 +30,10 @@ pub enum Error {
     },
     /// The cgroup hooks have nothing to hang on.
     #[error(
-        "{} is not a cgroup of the unified hierarchy: mount it with `mount -t cgroup2 none {0}`, or name one with --cgroup-root",
-        path.display()
+        "{} {}: name with --cgroup-root a folder of a cgroup2 file system (where there is none, `mount -t cgroup2 none DIR` \
+         makes one; `ip netns exec` hides the host's)",
+        path.display(),
+        if path.exists() { "is not a cgroup of the unified hierarchy" } else { "does not exist" }
     )]
     NoCgroup {
         /// Where the hooks should be attached.

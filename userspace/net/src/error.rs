@@ -9,7 +9,8 @@ use std::path::PathBuf;
 pub enum Error {
     /// No unified cgroup hierarchy is mounted.
     #[error(
-        "no cgroup2 file system is mounted: mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified`, or name a cgroup with --cgroup-root"
+        "no cgroup2 file system is mounted: mount one with `mount -t cgroup2 none DIR` and name it with --cgroup-root \
+         (`ip netns exec` hides the host's; `nsenter --net=FILE` does not)"
     )]
     NoCgroup2,
     /// A bpffs could not be mounted.

@@ -102,7 +102,7 @@ fn missing_file_systems_are_named() -> Result<()> {
         &[&folder, "not a cgroup", "mount -t cgroup2", "--cgroup-root"],
     );
     up(&node, &["--cgroup-root=/nowhere".to_owned()])?
-        .assert_refused(1, &["/nowhere", "not a cgroup", "--cgroup-root"]);
+        .assert_refused(1, &["/nowhere does not exist", "--cgroup-root"]);
     up(&node, &["--bpffs-root=/proc/nowhere".to_owned()])?.assert_refused(
         1,
         &[
