@@ -108,6 +108,9 @@ pub(crate) fn programs() -> Result<PathBuf> {
     }
     let object = target.join("bpf/fairlead.o");
     let changed = write_if_changed(&object, &bytes)?;
+    // By its time `userspace/bpf` tells whether the sources have changed since.
+    let checked = object.with_file_name("checked");
+    std::fs::write(&checked, "").with_context(|| format!("cannot write {}", checked.display()))?;
     let took = started.elapsed().as_secs_f32();
     let word = if changed { "new" } else { "unchanged" };
     cmd::progress(&format!(
