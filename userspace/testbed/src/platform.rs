@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use client::{Client, PatchKind};
 use serde_json::{Value, json};
 
@@ -44,6 +44,17 @@ impl Platform {
     ///
     /// When it does not get ready; the message ends with what it logged last.
     pub fn start(node: &Node, fairlead: &Path, role: Role) -> Result<Self> {
+        let mut platform = Self::begin(node, fairlead, role)?;
+        platform.finish_start()?;
+        Ok(platform)
+    }
+
+    /// As [`Platform::start`], for who looks at it before it is ready; [`Platform::finish_start`] waits for that.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be executed.
+    pub fn begin(node: &Node, fairlead: &Path, role: Role) -> Result<Self> {
         let mut platform = Self {
             role,
             process: None,
@@ -54,7 +65,7 @@ impl Platform {
             folder: node.folder().to_path_buf(),
             flags: Vec::new(),
         };
-        platform.restart()?;
+        platform.begin_again()?;
         Ok(platform)
     }
 
@@ -69,6 +80,11 @@ impl Platform {
     ///
     /// As [`Platform::start`].
     pub fn restart(&mut self) -> Result<()> {
+        self.begin_again()?;
+        self.finish_start()
+    }
+
+    fn begin_again(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut command = self.place.command(&self.fairlead)?;
         command
@@ -92,11 +108,23 @@ impl Platform {
             self.datapath_flags(&mut command);
         }
         command.args(&self.flags);
-        let mut process = Process::start(&mut command, "fairlead up")?;
-        process
-            .line(Duration::from_secs(20), |line| line.starts_with("ready "))
-            .with_context(|| format!("it logged last:\n{}", self.last_words()))?;
-        self.process = Some(process);
+        self.process = Some(Process::start(&mut command, "fairlead up")?);
+        Ok(())
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Errors
+    ///
+    /// As [`Platform::start`].
+    pub fn finish_start(&mut self) -> Result<()> {
+        let said = match &mut self.process {
+            Some(process) => {
+                process.line(Duration::from_secs(20), |line| line.starts_with("ready "))
+            }
+            None => bail!("it does not run"),
+        };
+        said.with_context(|| format!("it logged last:\n{}", self.last_words()))?;
         let kubeconfig = self.kubeconfig();
         crate::wait_for("the kubeconfig", Duration::from_secs(5), || {
             kubeconfig.exists().then_some(())
@@ -241,6 +269,13 @@ impl Api {
     {
         let task = self.runtime.spawn(conversation(self.client.clone()));
         self.runtime.block_on(task)?
+    }
+
+    /// Whether /readyz is ok.
+    pub fn is_ready(&self) -> bool {
+        let readyz = client::Path::raw("/readyz");
+        let asked = self.talk(|client| async move { Ok(client.get_raw(&readyz).await?) });
+        asked.is_ok()
     }
 
     /// Reads the object at a path: `/api/v1/namespaces/default/services/web`.

@@ -19,6 +19,8 @@ use crate::output;
 
 /// A control plane that answers.
 pub(crate) struct ControlPlane {
+    /// Where it answers.
+    pub(crate) url: String,
     /// Wired straight into the router, as the administrator.
     pub(crate) client: Client,
     /// The same as `system:kube-proxy`, which may do no more than a kube-proxy does, unless it is granted more.
@@ -27,7 +29,7 @@ pub(crate) struct ControlPlane {
     pub(crate) tasks: JoinSet<anyhow::Result<()>>,
 }
 
-/// Starts everything and says `ready URL` on stdout. `None`: the shutdown came first.
+/// Starts everything, until /readyz is ok. `None`: the shutdown came first.
 pub(crate) async fn start(
     flags: &ServerFlags,
     shutdown: &watch::Receiver<bool>,
@@ -95,12 +97,17 @@ async fn start_all(
         controllers.await;
         Ok(())
     });
-    output::emit(&format!("ready {url}\n"))?;
     Ok(ControlPlane {
+        url,
         client,
         proxy,
         tasks,
     })
+}
+
+/// Says `ready URL` on stdout.
+pub(crate) fn say_ready(url: &str) -> anyhow::Result<()> {
+    output::emit(&format!("ready {url}\n"))
 }
 
 /// What the flags have recorded.

@@ -46,6 +46,16 @@ pub(crate) async fn run(flags: Up) -> anyhow::Result<()> {
         }
     }
     let client = control_plane.proxy;
+    let url = control_plane.url;
+    let mut status = settings.status.subscribe();
+    let mut stopped = stopping.clone();
+    control_plane.tasks.spawn(async move {
+        // Who waits for this line may create a Service and connect to it at once.
+        tokio::select! {
+            Ok(_) = status.wait_for(|status| status.ready) => control_plane::say_ready(&url),
+            _ = stopped.wait_for(|stop| *stop) => Ok(()),
+        }
+    });
     control_plane.tasks.spawn(async move {
         datapath::run(client, settings, &flags.datapath, stopping)
             .await

@@ -9,7 +9,7 @@ use testbed::topology::NODE4;
 
 use crate::https::Https;
 use crate::stage::{
-    self, Api, GOOD, Running, Stage, data_dir, datapath_flags, in_node, kubeconfig, start_up,
+    self, Api, GOOD, Running, Stage, begin_up, data_dir, datapath_flags, in_node, kubeconfig,
 };
 
 /// Processor time of a process in ticks of 10 ms; proc_pid_stat(5).
@@ -26,17 +26,22 @@ fn ticks(pid: u32) -> Result<u64> {
 fn an_empty_store_is_ready_at_once_and_then_costs_nothing() -> Result<()> {
     let node = Node::create()?;
     let started = Instant::now();
-    let running = start_up(&node, &[])?;
+    let mut running = begin_up(&node, &[])?;
+    let answer = testbed::wait_for("/readyz", stage::PATIENCE, || {
+        let https = Https::of(&data_dir(&node)).ok()?;
+        let answer = https.send(node.netns(), "GET /readyz", "text/plain", b"");
+        answer.ok().filter(|answer| answer.code == 200)
+    })?;
     let took = started.elapsed();
-    println!("ready after {took:?}");
+    println!("/readyz after {took:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");
-    let https = Https::of(&data_dir(&node))?;
-    let answer = https.send(node.netns(), "GET /readyz", "text/plain", b"")?;
-    assert_eq!((answer.code, answer.body.as_str()), (200, "ok"));
+    assert_eq!(answer.body, "ok");
+    running.ready()?;
+    // Whom it told that it is ready may connect to Services.
+    assert!(running.log().contains("programmed"), "{}", running.log());
     let mode = std::fs::metadata(kubeconfig(&node))?.permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "only its owner may read the key in it");
 
-    running.logged("programmed")?;
     // Idle is a state that lasts: what is measured is three seconds of it, once it is reached.
     let pid = running.process.id();
     let until = Instant::now() + Duration::from_secs(20);

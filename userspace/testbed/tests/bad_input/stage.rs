@@ -325,11 +325,16 @@ pub(crate) fn in_node(node: &Node) -> Result<Command> {
 
 /// Starts `fairlead up` in a node and waits until it is ready.
 pub(crate) fn start_up(node: &Node, flags: &[&str]) -> Result<Running> {
-    let mut command = node.place()?.command(&fairlead()?)?;
-    command.arg("up").args(up_flags(node)).args(flags);
-    let mut running = Running::start(&mut command, &log_file(node))?;
+    let mut running = begin_up(node, flags)?;
     running.ready()?;
     Ok(running)
+}
+
+/// Starts `fairlead up` in a node.
+pub(crate) fn begin_up(node: &Node, flags: &[&str]) -> Result<Running> {
+    let mut command = node.place()?.command(&fairlead()?)?;
+    command.arg("up").args(up_flags(node)).args(flags);
+    Running::start(&mut command, &log_file(node))
 }
 
 /// The usual flags of `up` in a node: its own data, pins and cgroup, and no Services in the tables but the test's and
