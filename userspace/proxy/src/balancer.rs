@@ -33,6 +33,8 @@ struct Troubled {
     problems: Vec<Problem>,
     /// Steps that the kernel refused, in words.
     refused: Vec<String>,
+    /// Where load balancers cannot ask.
+    health_check: Vec<Trouble>,
 }
 
 /// What one turn decided.
@@ -236,6 +238,17 @@ impl Balancer {
         Some((key, troubles))
     }
 
+    /// Notes where load balancers cannot ask about a service now; gives all that is wrong with it.
+    pub fn set_health_check(&mut self, key: &ServiceKey, now: Vec<Trouble>) -> Vec<Trouble> {
+        let troubled = self.troubled.entry(key.clone()).or_default();
+        troubled.health_check = now;
+        let troubles = troubled.troubles();
+        if troubles.is_empty() {
+            self.troubled.remove(key);
+        }
+        troubles
+    }
+
     /// Starts again from what the kernel really holds: a step failed, or somebody else wrote there.
     pub fn start_over(&mut self, kernel: &Tables, capacities: Capacities, named: Named) {
         self.planner = Planner::restore(kernel, capacities, named)
@@ -293,7 +306,8 @@ impl Troubled {
             reason: "KernelRefused",
             message: message.clone(),
         });
-        for trouble in findings.chain(problems).chain(refused) {
+        let asked = self.health_check.iter().cloned();
+        for trouble in findings.chain(problems).chain(refused).chain(asked) {
             if !all.contains(&trouble) {
                 all.push(trouble);
             }

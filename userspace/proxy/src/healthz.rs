@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::State;
@@ -19,13 +19,15 @@ use futures_util::future::join_all;
 use model::ServiceKey;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tracing::{info, warn};
 use view::HealthCheck;
 
 use crate::status::Status;
-use crate::{Error, Settings};
+use crate::{Error, Settings, Trouble};
 
 /// Serves the node's own pages in the background, as long as the process lives.
 pub(crate) async fn serve(address: SocketAddr, settings: &Settings) -> Result<(), Error> {
@@ -154,9 +156,10 @@ fn shown(time: SystemTime) -> String {
 }
 
 /// The servers of Services.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct HealthChecks {
     servers: BTreeMap<ServiceKey, Server>,
+    news: UnboundedSender<ServiceKey>,
 }
 
 #[derive(Debug)]
@@ -164,8 +167,12 @@ struct Server {
     port: u16,
     addresses: Option<Vec<IpAddr>>,
     local_endpoints: Arc<AtomicUsize>,
+    unserved: Unserved,
     task: JoinHandle<()>,
 }
+
+/// Where load balancers cannot ask now, and why.
+type Unserved = Arc<Mutex<BTreeMap<SocketAddr, String>>>;
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -174,6 +181,13 @@ impl Drop for Server {
 }
 
 impl HealthChecks {
+    /// None yet, and what tells of which Service [`HealthChecks::troubles`] are others.
+    pub(crate) fn new() -> (Self, UnboundedReceiver<ServiceKey>) {
+        let (news, heard) = mpsc::unbounded_channel();
+        let servers = BTreeMap::new();
+        (HealthChecks { servers, news }, heard)
+    }
+
     /// Serves what is asked of a Service now. Must be called in a tokio runtime.
     pub(crate) fn set(
         &mut self,
@@ -182,7 +196,7 @@ impl HealthChecks {
         status: &watch::Receiver<Status>,
     ) {
         let Some(check) = check else {
-            self.servers.remove(key);
+            self.remove(key);
             return;
         };
         if let Some(server) = self.servers.get(key)
@@ -194,20 +208,50 @@ impl HealthChecks {
                 .store(check.local_endpoints, Ordering::Relaxed);
             return;
         }
-        self.servers.remove(key);
+        self.remove(key);
         let local_endpoints = Arc::new(AtomicUsize::new(check.local_endpoints));
+        let unserved = Unserved::default();
         let page = Page {
             service: key.clone(),
             local_endpoints: local_endpoints.clone(),
             status: status.clone(),
+            unserved: unserved.clone(),
+            news: self.news.clone(),
         };
         let server = Server {
             port: check.port,
             addresses: check.addresses.clone(),
             local_endpoints,
+            unserved,
             task: tokio::spawn(page.serve(check.port, check.addresses)),
         };
         self.servers.insert(key.clone(), server);
+    }
+
+    /// What keeps load balancers from asking about a Service.
+    pub(crate) fn troubles(&self, key: &ServiceKey) -> Vec<Trouble> {
+        let Some(server) = self.servers.get(key) else {
+            return Vec::new();
+        };
+        let unserved = server.unserved.lock();
+        let unserved = unserved.unwrap_or_else(PoisonError::into_inner);
+        let trouble = |(address, error): (&SocketAddr, &String)| Trouble {
+            reason: "FailedToStartServiceHealthcheck",
+            message: format!(
+                "healthCheckNodePort {} cannot be served at {address}: {error}; load balancers pass this node by",
+                server.port
+            ),
+        };
+        unserved.iter().map(trouble).collect()
+    }
+
+    fn remove(&mut self, key: &ServiceKey) {
+        let before = self.troubles(key);
+        self.servers.remove(key);
+        if !before.is_empty() {
+            // Without a reader there is nobody left to tell.
+            let _ = self.news.send(key.clone());
+        }
     }
 }
 
@@ -216,54 +260,83 @@ struct Page {
     service: ServiceKey,
     local_endpoints: Arc<AtomicUsize>,
     status: watch::Receiver<Status>,
+    unserved: Unserved,
+    news: UnboundedSender<ServiceKey>,
 }
+
+/// Between two attempts to have a port: at first, when an earlier server may not have let go of it yet, and later, when
+/// somebody else has it.
+const AGAIN_SOON: Duration = Duration::from_millis(50);
+const AGAIN_LATER: Duration = Duration::from_secs(5);
+/// So many attempts fail before that is told.
+const QUIET: u32 = 6;
 
 impl Page {
     async fn serve(self, port: u16, addresses: Option<Vec<IpAddr>>) {
-        let mut listeners = Vec::new();
-        match addresses {
-            None => listeners.push(listen_everywhere(port).await),
-            Some(addresses) => {
-                for address in addresses {
-                    listeners.push(listen(SocketAddr::new(address, port)).await);
-                }
-            }
-        }
-        let service = self.service.to_string();
-        let pages = Router::new().fallback(health_check).with_state(self);
-        let servers = listeners.into_iter().map(async |listener| {
-            let served = match listener {
-                Ok(listener) => axum::serve(listener, pages.clone()).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = served {
+        let everywhere = vec![IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+        let addresses = addresses.unwrap_or(everywhere);
+        let servers = addresses.into_iter().map(async |address| {
+            let listener = self.listen(SocketAddr::new(address, port)).await;
+            let pages = Router::new()
+                .fallback(health_check)
+                .with_state(self.clone());
+            if let Err(error) = axum::serve(listener, pages).await {
+                let service = self.service.to_string();
                 let error = &error as &dyn std::error::Error;
-                warn!(service, port, error, "healthCheckNodePort is not served");
+                warn!(
+                    service,
+                    port, error, "healthCheckNodePort is served no more"
+                );
             }
         });
         join_all(servers).await;
     }
-}
 
-/// On every address of both families, or of IPv4 where there is no IPv6.
-async fn listen_everywhere(port: u16) -> io::Result<TcpListener> {
-    match listen((Ipv6Addr::UNSPECIFIED, port).into()).await {
-        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-            listen((Ipv4Addr::UNSPECIFIED, port).into()).await
+    /// Listens, however long it takes until that is possible.
+    async fn listen(&self, address: SocketAddr) -> TcpListener {
+        let mut tries = 0;
+        loop {
+            match listen(address).await {
+                Ok(listener) => {
+                    self.note(address, None);
+                    return listener;
+                }
+                Err(_) if tries < QUIET => {
+                    tries += 1;
+                    sleep(AGAIN_SOON).await;
+                }
+                Err(error) => {
+                    self.note(address, Some(error.to_string()));
+                    sleep(AGAIN_LATER).await;
+                }
+            }
         }
-        done => done,
+    }
+
+    /// Remembers why an address is not served, and tells of it where that is new.
+    fn note(&self, address: SocketAddr, error: Option<String>) {
+        let mut unserved = self.unserved.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match &error {
+            Some(error) => unserved.insert(address, error.clone()),
+            None => unserved.remove(&address),
+        };
+        if before != error {
+            // Without a reader there is nobody left to tell.
+            let _ = self.news.send(self.service.clone());
+        }
     }
 }
 
-/// A port that an earlier server has not let go of yet is asked for again.
+/// Where every address is asked for and there is no IPv6, on those of IPv4.
 async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let mut tries = 0;
-    loop {
-        match TcpListener::bind(address).await {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < 10 => tries += 1,
-            done => return done,
+    match TcpListener::bind(address).await {
+        Err(error)
+            if error.kind() != io::ErrorKind::AddrInUse
+                && address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) =>
+        {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
         }
-        tokio::time::sleep(std::time::Duration::from_millis(50 << tries)).await;
+        done => done,
     }
 }
 
@@ -292,8 +365,6 @@ async fn health_check(State(page): State<Page>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -326,7 +397,7 @@ mod tests {
         };
         let status = watch::Sender::new(Status::default());
         let key = ServiceKey::new("default", "web");
-        let mut checks = HealthChecks::default();
+        let (mut checks, _heard) = HealthChecks::new();
         let mut set = |local_endpoints| {
             let check = HealthCheck {
                 port,
@@ -369,7 +440,7 @@ mod tests {
         drop(free);
         let status = watch::Sender::new(Status::default());
         let key = ServiceKey::new("default", "web");
-        let mut checks = HealthChecks::default();
+        let (mut checks, _heard) = HealthChecks::new();
         let check = HealthCheck {
             port,
             addresses: Some(vec!["127.0.0.2".parse().unwrap()]),

@@ -95,6 +95,7 @@ pub async fn run(
                 proxy.release()?;
             }
             Some(refused) = proxy.refusals.recv() => proxy.tell_refusals(refused),
+            Some(service) = proxy.health_check_news.recv() => proxy.tell_health_check(&service),
             Some(crowd) = proxy.crowd.recv() => {
                 proxy.make_room_for_clients(&crowd);
             }
@@ -180,6 +181,8 @@ struct Proxy {
     /// Until when no table is made larger, after the kernel refused that.
     no_growth_before: Option<Instant>,
     health_checks: HealthChecks,
+    /// Tells whose health checks are served, or are not.
+    health_check_news: mpsc::UnboundedReceiver<ServiceKey>,
     leaving: Leaving,
     /// Followed where connections to dead backends are to be reset.
     vanishing: Vanishing,
@@ -246,6 +249,7 @@ impl Proxy {
         let takes_over = settings.take_over_kube_proxy;
         let root = settings.datapath.bpffs_root.clone();
         let (quotas, refusals) = quotas::Keeper::start(root.clone());
+        let (health_checks, health_check_news) = HealthChecks::new();
         let leaving = Leaving::start(settings.datapath.bpffs_root.clone());
         if !settings.masquerade {
             let table = bpf::Masquerading::open(&settings.datapath.bpffs_root)?;
@@ -287,7 +291,8 @@ impl Proxy {
             _expiry: Expiry::start(root.clone()),
             crowd: crowd::watch(root),
             no_growth_before: None,
-            health_checks: HealthChecks::default(),
+            health_checks,
+            health_check_news,
             leaving,
             vanishing: Vanishing::default(),
             pods_due,
@@ -564,10 +569,8 @@ impl Proxy {
             let told = self.balancer.refused(step, &apply::words(&error));
             if let Some((key, troubles)) = told {
                 self.events.tell(&key, &troubles);
-                let words = troubles.iter().map(ToString::to_string).collect();
-                self.settings.status.send_modify(|status| {
-                    status.troubles.insert(key.to_string(), words);
-                });
+                let status = &self.settings.status;
+                status.send_modify(|status| status.set_troubles(&key, &troubles));
             }
             last = Some(error);
         }
@@ -747,6 +750,19 @@ impl Proxy {
         }
     }
 
+    /// Says whether load balancers can ask about a Service.
+    fn tell_health_check(&mut self, key: &ServiceKey) {
+        let unserved = self.health_checks.troubles(key);
+        let service = key.to_string();
+        for Trouble { reason, message } in &unserved {
+            warn!(service, reason, trouble = message, "is not served in full");
+        }
+        let troubles = self.balancer.set_health_check(key, unserved);
+        self.events.tell(key, &troubles);
+        let status = &self.settings.status;
+        status.send_modify(|status| status.set_troubles(key, &troubles));
+    }
+
     /// Tells the programs which addresses are the cluster's own.
     fn set_members(&mut self) {
         let Some(nodes) = self.nodes.nodes().filter(|_| self.nodes_moved) else {
@@ -786,12 +802,7 @@ impl Proxy {
             status.last_turn_secs = secs;
             status.latency.observe(secs);
             for (key, troubles) in &turn.troubles {
-                if troubles.is_empty() {
-                    status.troubles.remove(&key.to_string());
-                } else {
-                    let words = troubles.iter().map(ToString::to_string).collect();
-                    status.troubles.insert(key.to_string(), words);
-                }
+                status.set_troubles(key, troubles);
             }
         });
     }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use model::ServiceKey;
 use serde::Serialize;
 
+use crate::Trouble;
 use crate::kube_proxy::KubeProxy;
 use crate::policy::PolicyStatus;
 
@@ -40,6 +42,18 @@ pub struct Status {
     pub node_leaving: bool,
     /// Services with troubles, `namespace/name`, each in words. What is not named there works.
     pub troubles: BTreeMap<String, Vec<String>>,
+}
+
+impl Status {
+    /// Notes all that is wrong with a service now.
+    pub(crate) fn set_troubles(&mut self, key: &ServiceKey, troubles: &[Trouble]) {
+        let words: Vec<String> = troubles.iter().map(ToString::to_string).collect();
+        if words.is_empty() {
+            self.troubles.remove(&key.to_string());
+        } else {
+            self.troubles.insert(key.to_string(), words);
+        }
+    }
 }
 
 /// A histogram of turns by duration.

@@ -5,6 +5,7 @@
 
 mod dsr;
 mod growth;
+mod health_checks;
 mod host_pods;
 mod leaving;
 mod peers;
