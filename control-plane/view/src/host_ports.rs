@@ -75,10 +75,14 @@ impl HostPorts {
                 };
                 let on_node = of_node.iter().filter(serves).map(frontend(Clients::All));
                 let inside = loopback.iter().filter(serves);
+                let sockets = match port.host_ip {
+                    None => Clients::Host,
+                    Some(_) => Clients::HostExactly,
+                };
                 ports.push(ServicePort {
                     name: port.name.as_str().into(),
                     protocol: port.protocol,
-                    frontends: on_node.chain(inside.map(frontend(Clients::Host))).collect(),
+                    frontends: on_node.chain(inside.map(frontend(sockets))).collect(),
                     backends: vec![Backend {
                         addr: *pod,
                         port: port.container_port,

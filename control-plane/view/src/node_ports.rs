@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use model::Range;
+use model::{Clients, Range};
 
 /// Which addresses of a node serve NodePorts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,6 +84,17 @@ impl NodePortAddresses {
             NodePortAddresses::Within(_) => self.of(&both, &[]),
         }
     }
+
+    /// Which of the host's sockets find a loopback address: where its whole network serves NodePorts, all that name one of
+    /// it.
+    pub(crate) fn loopback_clients(&self) -> Clients {
+        let network = [[127, 0, 0, 0], [127, 255, 255, 255]].map(IpAddr::from);
+        match self {
+            NodePortAddresses::All => Clients::Host,
+            NodePortAddresses::Within(_) if self.of(&network, &[]) == network => Clients::Host,
+            NodePortAddresses::Within(_) | NodePortAddresses::Primary => Clients::HostExactly,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +124,17 @@ mod tests {
             let asked: NodePortAddresses = asked.parse().unwrap();
             assert_eq!(asked.of(&all, &named), addrs(served), "{asked:?}");
             assert_eq!(asked.loopback(), addrs(loopback), "{asked:?}");
+        }
+        for (asked, clients) in [
+            ("", Clients::Host),
+            ("127.0.0.0/8", Clients::Host),
+            ("0.0.0.0/0", Clients::Host),
+            ("127.0.0.1/32", Clients::HostExactly),
+            ("127.0.0.0/9,::/0", Clients::HostExactly),
+            ("primary", Clients::HostExactly),
+        ] {
+            let asked: NodePortAddresses = asked.parse().unwrap();
+            assert_eq!(asked.loopback_clients(), clients, "{asked:?}");
         }
         for bad in ["primary,192.0.2.0/24", "192.0.2.0", "all"] {
             assert!(bad.parse::<NodePortAddresses>().is_err(), "{bad}");

@@ -120,6 +120,9 @@ pub mod flags {
     pub const DSR: u32 = 1 << 7;
     /// New flows are counted against bounds ([`crate::quotas`]).
     pub const LIMITED: u32 = 1 << 8;
+    /// Of a loopback address with [`HOST_ONLY`]: it stands for itself. Without, 127.0.0.1 stands for every address of
+    /// its network that has no frontend of its own on that port.
+    pub const EXACT: u32 = 1 << 9;
 }
 
 /// Port and protocol of an entry that says: this address is a service's alone (a ClusterIP, never a node's own).

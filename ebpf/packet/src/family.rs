@@ -1,5 +1,7 @@
 //! What differs between IPv4 and IPv6, so that everything else is written once.
 
+use core::hint::black_box;
+
 use abi::{
     Flow4, Flow6, FlowState4, FlowState6, FrontendKey4, FrontendKey6, NodeConfig, Scope, ServiceId,
     SourceKey, family,
@@ -69,6 +71,10 @@ pub trait Address: Copy + Eq + core::fmt::Debug {
     }
     /// Sum of its 32-bit words as they lie in memory, for [`crate::checksum`].
     fn sum(self) -> u64;
+    /// Whom a socket reaches that names this address: the unspecified one stands for the host itself.
+    fn reached(self) -> Self;
+    /// The address that stands for it and all others of the loopback network, where that is another one.
+    fn loopback(self) -> Option<Self>;
 }
 
 /// The tuple of a packet.
@@ -322,6 +328,17 @@ family!(
     SourceKey::v6
 );
 
+/// The loopback addresses that hosts have (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.3).
+const LOCALHOST4: [u8; 4] = [127, 0, 0, 1];
+const LOCALHOST6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+/// `value` where `bits` are zero, else zero: without a branch, of which the verifier would walk both sides to the end.
+#[inline(always)]
+fn if_zero(bits: u32, value: u32) -> u32 {
+    let sign = black_box(u64::from(bits).wrapping_sub(1)) >> 63;
+    value * sign as u32
+}
+
 impl Address for [u8; 4] {
     const WORDS: usize = 1;
 
@@ -337,6 +354,15 @@ impl Address for [u8; 4] {
     #[inline(always)]
     fn sum(self) -> u64 {
         u64::from(u32::from_ne_bytes(self))
+    }
+    #[inline(always)]
+    fn reached(self) -> Self {
+        let addr = u32::from_be_bytes(self);
+        (addr | if_zero(addr, u32::from_be_bytes(LOCALHOST4))).to_be_bytes()
+    }
+    #[inline(always)]
+    fn loopback(self) -> Option<Self> {
+        (self[0] == LOCALHOST4[0] && !self.is(LOCALHOST4)).then_some(LOCALHOST4)
     }
 }
 
@@ -355,5 +381,15 @@ impl Address for [u8; 16] {
     fn sum(self) -> u64 {
         let [a, b, c, d]: [u32; 4] = zerocopy::transmute!(self);
         u64::from(a) + u64::from(b) + u64::from(c) + u64::from(d)
+    }
+    #[inline(always)]
+    fn reached(self) -> Self {
+        let [a, b, c, d] = self.words();
+        let [.., one] = LOCALHOST6.words();
+        zerocopy::transmute!([a, b, c, d | if_zero(a | b | c | d, one)])
+    }
+    #[inline(always)]
+    fn loopback(self) -> Option<Self> {
+        None
     }
 }

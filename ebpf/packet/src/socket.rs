@@ -1,7 +1,7 @@
 //! What the socket hooks decide: where a call goes that names an address. IPv4 inside of IPv6 sockets, and a choice that
 //! stays with a socket.
 
-use abi::frontends::flags::{CHECK_SOURCE, HOST_ONLY, LEAST};
+use abi::frontends::flags::{CHECK_SOURCE, EXACT, HOST_ONLY, LEAST};
 use abi::protocol::UDP;
 use abi::{AffinityKey, BackendId, Frontend, Scope, ServiceId};
 use zerocopy::network_endian::U16;
@@ -9,7 +9,7 @@ use zerocopy::network_endian::U16;
 use crate::balance::claims;
 use crate::choose::{Refused, choose, other};
 use crate::local_dns::{self, Way};
-use crate::{Address as _, Family, Tables};
+use crate::{Address, Family, Tables};
 
 /// Who makes a call.
 pub trait Caller {
@@ -42,7 +42,7 @@ pub enum Sent<A> {
     NoBackend(ServiceId),
 }
 
-/// Decides on a call that names an address and port.
+/// Decides on a call that names an address, as [`Address::reached`] gives it, and a port.
 #[inline(always)]
 pub fn decide<F: Family, T: Tables<F>>(
     tables: &T,
@@ -51,8 +51,7 @@ pub fn decide<F: Family, T: Tables<F>>(
     addr: F::Address,
     port: U16,
 ) -> Sent<F::Address> {
-    let key = F::frontend_key(addr, port, proto, Scope::Any);
-    let Some(frontend) = tables.frontend(&key) else {
+    let Some(frontend) = frontend::<F, T>(tables, proto, addr, port) else {
         // A pod that answers itself over a service sends to the service's address and its own port. Its link knows
         // that flow, and refuses a port that is nobody's.
         let seen = proto == UDP && !caller.is_host();
@@ -89,6 +88,22 @@ pub fn decide<F: Family, T: Tables<F>>(
         Err(Refused::NoEndpoint) => Sent::NoEndpoint(service),
         Err(Refused::NoBackend) => Sent::NoBackend(service),
     }
+}
+
+/// The frontend of an address, which may be that of the loopback address.
+#[inline(always)]
+fn frontend<F: Family, T: Tables<F>>(
+    tables: &T,
+    proto: u8,
+    addr: F::Address,
+    port: U16,
+) -> Option<&Frontend> {
+    let at = |addr| tables.frontend(&F::frontend_key(addr, port, proto, Scope::Any));
+    if let Some(frontend) = at(addr) {
+        return Some(frontend);
+    }
+    let frontend = at(addr.loopback()?)?;
+    (frontend.flags & (HOST_ONLY | EXACT) == HOST_ONLY).then_some(frontend)
 }
 
 /// Where a call to a service goes: to this node's instance of DNS while that answers, else to a backend.
@@ -161,7 +176,12 @@ pub const fn steady(cookie: u64, addr_sum: u64, port: u16) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use abi::protocol::TCP;
+    use zerocopy::IntoBytes as _;
+
     use super::*;
+    use crate::V4;
+    use crate::model::Model;
 
     #[test]
     fn only_mapped_addresses_hold_an_ipv4_address() {
@@ -180,6 +200,63 @@ mod tests {
         ] {
             assert_eq!(mapped(words(other)), None, "{other}");
         }
+    }
+
+    /// The host, or a pod.
+    struct By(bool);
+
+    impl Caller for By {
+        fn is_host(&self) -> bool {
+            self.0
+        }
+        fn client<F: Family>(&self, _: ServiceId) -> AffinityKey {
+            unreachable!("nobody asks for affinity")
+        }
+        fn random<F: Family>(&self, _: F::Address, _: U16) -> u32 {
+            0
+        }
+        fn stays(&self) -> bool {
+            false
+        }
+        fn counted(&self, _: BackendId, _: ServiceId) {}
+    }
+
+    #[test]
+    fn the_loopback_address_stands_for_its_network_and_for_the_host() {
+        let port = U16::new(30080);
+        let node_port = |flags| {
+            let mut model = Model::default();
+            let key = V4::frontend_key([127, 0, 0, 1], port, TCP, Scope::Any);
+            let frontend = Frontend {
+                service: 7,
+                flags,
+                ..Frontend::default()
+            };
+            model.frontends.insert(key.as_bytes().to_vec(), frontend);
+            model
+        };
+        let decide = |model: &Model, host, addr: [u8; 4]| {
+            decide::<V4, _>(model, &By(host), TCP, addr.reached(), port)
+        };
+        // What is found has no endpoint.
+        let (found, other) = (Sent::NoEndpoint(7), Sent::NotOurs);
+        for (addr, whole, exact) in [
+            ([127, 0, 0, 1], found, found),
+            ([0, 0, 0, 0], found, found),
+            ([127, 0, 0, 5], found, other),
+            ([127, 255, 255, 254], found, other),
+            ([126, 0, 0, 1], other, other),
+            ([10, 0, 0, 1], other, other),
+        ] {
+            let model = node_port(HOST_ONLY);
+            assert_eq!(decide(&model, true, addr), whole, "{addr:?}");
+            assert_eq!(decide(&model, false, addr), other, "{addr:?} in a pod");
+            let model = node_port(HOST_ONLY | EXACT);
+            assert_eq!(decide(&model, true, addr), exact, "{addr:?} exactly");
+        }
+        let unspecified: [u8; 16] = [0; 16];
+        assert_eq!(unspecified.reached()[15], 1);
+        assert_eq!([7; 16].reached(), [7; 16]);
     }
 
     #[test]

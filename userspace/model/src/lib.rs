@@ -79,8 +79,10 @@ pub enum Clients {
     All,
     /// Those outside of the cluster.
     External,
-    /// The host's own sockets.
+    /// The host's own sockets. A loopback address stands for all of its network.
     Host,
+    /// The host's own sockets, at this very address.
+    HostExactly,
 }
 
 /// What gave a frontend to its service.

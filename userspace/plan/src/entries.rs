@@ -68,13 +68,13 @@ pub(crate) fn entries(service: &Service, mode: Mode, limits: bool) -> Vec<Vec<Wa
 
 fn scope(clients: Clients) -> Scope {
     match clients {
-        Clients::All | Clients::Host => Scope::Any,
+        Clients::All | Clients::Host | Clients::HostExactly => Scope::Any,
         Clients::External => Scope::External,
     }
 }
 
 fn flags(port: &ServicePort, frontend: &Frontend, mode: Mode) -> u32 {
-    use frontends::flags::{CHECK_SOURCE, DROP, DSR, HASHED, HOST_ONLY, LEAST, NODE_PORT};
+    use frontends::flags::{CHECK_SOURCE, DROP, DSR, EXACT, HASHED, HOST_ONLY, LEAST, NODE_PORT};
     let of_node = matches!(
         frontend.kind,
         FrontendKind::NodePort | FrontendKind::HostPort
@@ -89,15 +89,15 @@ fn flags(port: &ServicePort, frontend: &Frontend, mode: Mode) -> u32 {
         Mode::Dsr => true,
         Mode::Hybrid => port.protocol == Protocol::Tcp,
     };
+    let exact = frontend.clients == Clients::HostExactly;
+    let host_only = frontend.clients == Clients::Host || exact;
     let flags = [
-        (
-            from_outside && as_it_came && frontend.clients != Clients::Host,
-            DSR,
-        ),
+        (from_outside && as_it_came && !host_only, DSR),
         (of_node, NODE_PORT),
         (port.drops, DROP),
         (restricted, CHECK_SOURCE),
-        (frontend.clients == Clients::Host, HOST_ONLY),
+        (host_only, HOST_ONLY),
+        (exact, EXACT),
         (port.choice == Choice::Maglev, HASHED),
         (port.choice == Choice::LeastConnection, LEAST),
     ];

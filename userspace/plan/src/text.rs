@@ -175,6 +175,7 @@ impl fmt::Display for Tables {
             for (flag, word) in [
                 (frontends::flags::NODE_PORT, " node-port"),
                 (frontends::flags::HOST_ONLY, " host-only"),
+                (frontends::flags::EXACT, " exact"),
                 (frontends::flags::CHECK_SOURCE, " restricted"),
                 (frontends::flags::HASHED, " hashed"),
                 (frontends::flags::LEAST, " least-connection"),

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use abi::frontends::flags::NODE_PORT;
+use abi::frontends::flags::{HOST_ONLY, NODE_PORT};
 use abi::{
     Backend, BackendId, Endpoint, Frontend, HostRouting, NodeConfig, Scope, endpoints, family,
 };
@@ -19,7 +19,8 @@ use crate::topology::{NODE4, NODE6, Node, Pod, REMOTE4, REMOTE6, UPLINK};
 /// A service, in the words of this crate.
 #[derive(Clone, Debug)]
 pub struct Service {
-    /// What clients connect to; one that is the node's own address is a NodePort.
+    /// What clients connect to; one that is the node's own address is a NodePort, a loopback address one for the node's
+    /// own sockets.
     pub frontends: Vec<SocketAddr>,
     /// See [`abi::protocol`].
     pub protocol: u8,
@@ -190,7 +191,11 @@ impl Balancer {
             }
             frontends.extend(service.frontends.iter().map(|address| {
                 let own = [IpAddr::from(NODE4), IpAddr::from(NODE6)].contains(&address.ip());
-                let flags = if own { NODE_PORT } else { 0 };
+                let flags = match address.ip() {
+                    _ if own => NODE_PORT,
+                    addr if addr.is_loopback() => NODE_PORT | HOST_ONLY,
+                    _ => 0,
+                };
                 Step::PutFrontend(
                     key(*address, service.protocol),
                     Frontend { flags, ..frontend },

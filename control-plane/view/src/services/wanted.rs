@@ -145,8 +145,9 @@ impl Services {
             for addr in &self.node_port_addresses {
                 add(*addr, node_port, FrontendKind::NodePort, Clients::All);
             }
+            let clients = self.node_ports.loopback_clients();
             for addr in &self.node_port_loopback {
-                add(*addr, node_port, FrontendKind::NodePort, Clients::Host);
+                add(*addr, node_port, FrontendKind::NodePort, clients);
             }
         }
         for (addr, kind) in &declared.further_ips {

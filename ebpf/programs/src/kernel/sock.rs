@@ -179,15 +179,18 @@ impl Call {
 /// Sends a call of an IPv4 socket to a backend.
 #[inline(always)]
 pub(crate) fn balance4(call: &Call, choice: Choice) -> Outcome {
-    balance::<V4>(call, call.addr4(), &choice, |addr| call.set_addr4(addr))
+    balance::<V4>(call, call.addr4().reached(), &choice, |addr| {
+        call.set_addr4(addr)
+    })
 }
 
 /// Sends a call of an IPv6 socket to a backend: an IPv4 one where the address is IPv4-mapped.
 #[inline(always)]
 pub(crate) fn balance6(call: &Call, choice: Choice) -> Outcome {
-    let words = call.addr6();
+    let addr: [u8; 16] = zerocopy::transmute!(call.addr6());
+    let words = addr.reached().words();
     match socket::mapped(words) {
-        Some(addr) => balance::<V4>(call, addr, &choice, |addr| {
+        Some(addr) => balance::<V4>(call, addr.reached(), &choice, |addr| {
             call.set_addr6(socket::map(addr))
         }),
         None => balance::<V6>(call, zerocopy::transmute!(words), &choice, |addr| {

@@ -3,6 +3,7 @@
 
 mod dns;
 mod dsr;
+mod localhost;
 mod paths;
 mod policy;
 mod sctp;

@@ -14,9 +14,9 @@ use crate::policy;
 /// kernel's own limit is a million. Both families are in every packet program.
 const BOUNDS: [(&str, u32); 16] = [
     ("connect4", 6_550),
-    ("connect6", 12_500),
+    ("connect6", 13_500),
     ("sendmsg4", 4_450),
-    ("sendmsg6", 7_900),
+    ("sendmsg6", 8_900),
     ("recvmsg4", 150),
     ("recvmsg6", 300),
     ("getpeername4", 150),

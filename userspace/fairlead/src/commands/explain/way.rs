@@ -194,7 +194,7 @@ impl Way<'_> {
             &memory,
             &caller,
             self.protocol,
-            addr,
+            addr.reached(),
             U16::new(self.to.port()),
         );
         let (called, decision, why) = match sent {
