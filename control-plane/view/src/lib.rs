@@ -25,4 +25,4 @@ pub use node_ports::{BadNodePortAddresses, NodePortAddresses};
 pub use objects::Object;
 pub use pod_ranges::{NodeRanges, PodRanges};
 pub use policies::Policies;
-pub use services::{Change, HealthCheck, News, Services};
+pub use services::{Change, HealthCheck, News, Services, Trigger};

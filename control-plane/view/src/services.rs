@@ -67,8 +67,17 @@ pub struct News {
     pub services: u64,
     /// EndpointSlices that changed.
     pub slices: u64,
-    /// When that happened which the slices were changed for, RFC 3339, as their controller noted it.
-    pub triggers: Vec<String>,
+    /// What the slices were changed for.
+    pub triggers: Vec<Trigger>,
+}
+
+/// What an EndpointSlice was changed for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// Whether its endpoints are of IPv4.
+    pub ipv4: bool,
+    /// When it happened, RFC 3339, as the slice's controller noted it.
+    pub at: String,
 }
 
 /// What load balancers ask a node about a Service whose external traffic stays on the node.
@@ -152,6 +161,10 @@ impl Services {
                 if self.slice_owners.get(&key).is_some_and(|s| *s != service) {
                     self.drop_slice(&key);
                 }
+                let trigger = trigger.map(|at| Trigger {
+                    ipv4: slice.ipv4,
+                    at,
+                });
                 let of_service = self.slices.entry(service.clone()).or_default();
                 match of_service.binary_search_by(|(name, _)| name.cmp(&key.1)) {
                     Ok(at) if of_service[at].1 == slice => return,

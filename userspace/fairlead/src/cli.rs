@@ -305,7 +305,7 @@ pub(crate) struct DatapathFlags {
     /// Serve the node's /healthz and /livez here, as kube-proxy does on port 10256
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) healthz_bind_address: Option<SocketAddr>,
-    /// Serve /metrics and /proxyMode here, as kube-proxy does on port 10249, with /healthz, /readyz and /status
+    /// Serve /metrics, /proxyMode and /configz here, as kube-proxy does on port 10249, with /healthz, /readyz and /status
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) metrics_bind_address: Option<SocketAddr>,
     #[command(flatten)]

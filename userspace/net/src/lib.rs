@@ -1,4 +1,4 @@
-//! Links, addresses, network namespaces, mounts and capabilities of the host.
+//! Links, addresses, network namespaces, mounts and capabilities of the host; what its kernel tells of this process.
 //!
 //! This crate knows nothing about BPF programs or Services: it tells what is there.
 #![allow(
@@ -20,6 +20,7 @@ mod netfilter;
 mod netlink;
 mod netns;
 mod paths;
+mod process;
 mod routes;
 mod rtnl;
 mod scheduling;
@@ -39,6 +40,7 @@ pub use mounts::{cgroup2_mount, ensure_bpffs, is_bpffs, release_bpffs};
 pub use netfilter::{Hooked, Netfilter};
 pub use netns::Netns;
 pub use paths::{HostRoute, Neighbour};
+pub use process::process_metrics;
 pub use routes::{default_route_devices, forward, forwards};
 pub use rtnl::{Device, Route, Rtnl, Vxlan};
 pub use scheduling::{Turns, ask_for_turns, has_usual_turns};

@@ -193,9 +193,10 @@ impl Balancer {
     #[must_use]
     pub fn no_local_endpoints(&self) -> NoLocalEndpoints {
         let all = self.unserved.values();
-        all.fold(NoLocalEndpoints::default(), |sum, of| NoLocalEndpoints {
-            internal: sum.internal + of.internal,
-            external: sum.external + of.external,
+        all.fold(NoLocalEndpoints::default(), |mut sum, of| {
+            sum.internal += of.internal;
+            sum.external += of.external;
+            sum
         })
     }
 
@@ -203,9 +204,11 @@ impl Balancer {
         let mut unserved = NoLocalEndpoints::default();
         let ports = service.into_iter().flat_map(|service| &service.ports);
         for port in ports.filter(|port| port.drops) {
+            // All frontends of a port are of one family.
+            let ipv4 = port.frontends.iter().any(|f| f.addr.is_ipv4());
             let has = |kind: fn(&Frontend) -> bool| u64::from(port.frontends.iter().any(kind));
-            unserved.internal += has(|f| f.kind == FrontendKind::ClusterIp);
-            unserved.external += has(|f| f.clients == Clients::External);
+            *unserved.internal.of(ipv4) += has(|f| f.kind == FrontendKind::ClusterIp);
+            *unserved.external.of(ipv4) += has(|f| f.clients == Clients::External);
         }
         if unserved == NoLocalEndpoints::default() {
             self.unserved.remove(key);

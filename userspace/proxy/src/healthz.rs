@@ -1,33 +1,24 @@
-//! What kube-proxy answers to load balancers and kubelets: `/healthz` and `/livez` of the node
-//! (`--healthz-bind-address`), and for each Service whose external traffic stays on the node a server at its
-//! healthCheckNodePort.
+//! What kube-proxy answers to load balancers and kubelets of the node: `/healthz` and `/livez` (`--healthz-bind-address`).
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use futures_util::future::join_all;
-use model::ServiceKey;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::sleep;
 use tracing::{info, warn};
-use view::HealthCheck;
 
 use crate::status::Status;
-use crate::{Error, Settings, Trouble};
+use crate::{Error, Settings};
 
 /// Serves the node's own pages in the background, as long as the process lives.
 pub(crate) async fn serve(address: SocketAddr, settings: &Settings) -> Result<(), Error> {
@@ -51,17 +42,17 @@ pub(crate) async fn serve(address: SocketAddr, settings: &Settings) -> Result<()
 
 /// Whether new connections should come to this node.
 async fn healthz(State(status): State<watch::Receiver<Status>>) -> Response {
-    let (healthy, times, eligible) = read(&status);
-    let body = format!("{{{times}, \"nodeEligible\": {eligible}}}");
-    let answer = answer(healthy && eligible, body);
+    let (healthy, mut body, eligible) = read(&status);
+    body["nodeEligible"] = json!(eligible);
+    let answer = answer(healthy && eligible, &body);
     count(&HEALTHZ, &answer);
     answer
 }
 
 /// Whether this process does its work.
 async fn livez(State(status): State<watch::Receiver<Status>>) -> Response {
-    let (healthy, times, _) = read(&status);
-    let answer = answer(healthy, format!("{{{times}}}"));
+    let (healthy, body, _) = read(&status);
+    let answer = answer(healthy, &body);
     count(&LIVEZ, &answer);
     answer
 }
@@ -106,7 +97,8 @@ pub(crate) fn metrics() -> String {
     text
 }
 
-fn read(status: &watch::Receiver<Status>) -> (bool, String, bool) {
+/// Whether the proxy is healthy, in words as well, and whether the node stays. Both families are programmed in one turn.
+fn read(status: &watch::Receiver<Status>) -> (bool, Value, bool) {
     let status = status.borrow();
     let now = SystemTime::now();
     let healthy = status.kube_proxy.is_healthy(now);
@@ -116,23 +108,28 @@ fn read(status: &watch::Receiver<Status>) -> (bool, String, bool) {
     } else {
         status.kube_proxy.last_synced()
     };
-    let times = format!(
-        "\"lastUpdated\": \"{}\",\"currentTime\": \"{}\"",
-        shown(updated.unwrap_or(SystemTime::UNIX_EPOCH)),
-        shown(now)
-    );
-    (healthy, times, !status.node_leaving)
+    let mut body = json!({
+        "lastUpdated": shown(updated),
+        "currentTime": shown(Some(now)),
+        "healthy": healthy,
+    });
+    if let Some(synced) = status.kube_proxy.last_synced() {
+        let family = json!({"lastUpdated": shown(Some(synced)), "healthy": healthy});
+        body["status"] = json!({"IPv4": family, "IPv6": family});
+    }
+    (healthy, body, !status.node_leaving)
 }
 
-fn answer(good: bool, body: String) -> Response {
+fn answer(good: bool, body: &Value) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (code(good), headers, body).into_response()
+    (code(good), headers, body.to_string()).into_response()
 }
 
-fn code(good: bool) -> StatusCode {
+/// What stands for good and bad in a health check.
+pub(crate) fn code(good: bool) -> StatusCode {
     if good {
         StatusCode::OK
     } else {
@@ -140,320 +137,46 @@ fn code(good: bool) -> StatusCode {
     }
 }
 
-/// As Go writes a time by default.
-fn shown(time: SystemTime) -> String {
-    let time = OffsetDateTime::from(time);
-    format!("{} {:09} +0000 UTC", time.date(), time.nanosecond()).replacen(
-        ' ',
-        &format!(
-            " {:02}:{:02}:{:02}.",
-            time.hour(),
-            time.minute(),
-            time.second()
-        ),
-        1,
-    )
-}
-
-/// The servers of Services.
-#[derive(Debug)]
-pub(crate) struct HealthChecks {
-    servers: BTreeMap<ServiceKey, Server>,
-    news: UnboundedSender<ServiceKey>,
-}
-
-#[derive(Debug)]
-struct Server {
-    port: u16,
-    addresses: Option<Vec<IpAddr>>,
-    local_endpoints: Arc<AtomicUsize>,
-    unserved: Unserved,
-    task: JoinHandle<()>,
-}
-
-/// Where load balancers cannot ask now, and why.
-type Unserved = Arc<Mutex<BTreeMap<SocketAddr, String>>>;
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
+/// As Go writes a time in JSON: RFC 3339, with as much of a second as there is; the first year stands for never.
+fn shown(time: Option<SystemTime>) -> String {
+    let time = time.map(|time| OffsetDateTime::from(time).format(&Rfc3339));
+    match time {
+        Some(Ok(time)) => time,
+        Some(Err(_)) | None => "0001-01-01T00:00:00Z".to_owned(),
     }
-}
-
-impl HealthChecks {
-    /// None yet, and what tells of which Service [`HealthChecks::troubles`] are others.
-    pub(crate) fn new() -> (Self, UnboundedReceiver<ServiceKey>) {
-        let (news, heard) = mpsc::unbounded_channel();
-        let servers = BTreeMap::new();
-        (HealthChecks { servers, news }, heard)
-    }
-
-    /// Serves what is asked of a Service now. Must be called in a tokio runtime.
-    pub(crate) fn set(
-        &mut self,
-        key: &ServiceKey,
-        check: Option<HealthCheck>,
-        status: &watch::Receiver<Status>,
-    ) {
-        let Some(check) = check else {
-            self.remove(key);
-            return;
-        };
-        if let Some(server) = self.servers.get(key)
-            && server.port == check.port
-            && server.addresses == check.addresses
-        {
-            server
-                .local_endpoints
-                .store(check.local_endpoints, Ordering::Relaxed);
-            return;
-        }
-        self.remove(key);
-        let local_endpoints = Arc::new(AtomicUsize::new(check.local_endpoints));
-        let unserved = Unserved::default();
-        let page = Page {
-            service: key.clone(),
-            local_endpoints: local_endpoints.clone(),
-            status: status.clone(),
-            unserved: unserved.clone(),
-            news: self.news.clone(),
-        };
-        let server = Server {
-            port: check.port,
-            addresses: check.addresses.clone(),
-            local_endpoints,
-            unserved,
-            task: tokio::spawn(page.serve(check.port, check.addresses)),
-        };
-        self.servers.insert(key.clone(), server);
-    }
-
-    /// What keeps load balancers from asking about a Service.
-    pub(crate) fn troubles(&self, key: &ServiceKey) -> Vec<Trouble> {
-        let Some(server) = self.servers.get(key) else {
-            return Vec::new();
-        };
-        let unserved = server.unserved.lock();
-        let unserved = unserved.unwrap_or_else(PoisonError::into_inner);
-        let trouble = |(address, error): (&SocketAddr, &String)| Trouble {
-            reason: "FailedToStartServiceHealthcheck",
-            message: format!(
-                "healthCheckNodePort {} cannot be served at {address}: {error}; load balancers pass this node by",
-                server.port
-            ),
-        };
-        unserved.iter().map(trouble).collect()
-    }
-
-    fn remove(&mut self, key: &ServiceKey) {
-        let before = self.troubles(key);
-        self.servers.remove(key);
-        if !before.is_empty() {
-            // Without a reader there is nobody left to tell.
-            let _ = self.news.send(key.clone());
-        }
-    }
-}
-
-#[derive(Clone)]
-struct Page {
-    service: ServiceKey,
-    local_endpoints: Arc<AtomicUsize>,
-    status: watch::Receiver<Status>,
-    unserved: Unserved,
-    news: UnboundedSender<ServiceKey>,
-}
-
-/// Between two attempts to have a port: at first, when an earlier server may not have let go of it yet, and later, when
-/// somebody else has it.
-const AGAIN_SOON: Duration = Duration::from_millis(50);
-const AGAIN_LATER: Duration = Duration::from_secs(5);
-/// So many attempts fail before that is told.
-const QUIET: u32 = 6;
-
-impl Page {
-    async fn serve(self, port: u16, addresses: Option<Vec<IpAddr>>) {
-        let everywhere = vec![IpAddr::from(Ipv6Addr::UNSPECIFIED)];
-        let addresses = addresses.unwrap_or(everywhere);
-        let servers = addresses.into_iter().map(async |address| {
-            let listener = self.listen(SocketAddr::new(address, port)).await;
-            let pages = Router::new()
-                .fallback(health_check)
-                .with_state(self.clone());
-            if let Err(error) = axum::serve(listener, pages).await {
-                let service = self.service.to_string();
-                let error = &error as &dyn std::error::Error;
-                warn!(
-                    service,
-                    port, error, "healthCheckNodePort is served no more"
-                );
-            }
-        });
-        join_all(servers).await;
-    }
-
-    /// Listens, however long it takes until that is possible.
-    async fn listen(&self, address: SocketAddr) -> TcpListener {
-        let mut tries = 0;
-        loop {
-            match listen(address).await {
-                Ok(listener) => {
-                    self.note(address, None);
-                    return listener;
-                }
-                Err(_) if tries < QUIET => {
-                    tries += 1;
-                    sleep(AGAIN_SOON).await;
-                }
-                Err(error) => {
-                    self.note(address, Some(error.to_string()));
-                    sleep(AGAIN_LATER).await;
-                }
-            }
-        }
-    }
-
-    /// Remembers why an address is not served, and tells of it where that is new.
-    fn note(&self, address: SocketAddr, error: Option<String>) {
-        let mut unserved = self.unserved.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = match &error {
-            Some(error) => unserved.insert(address, error.clone()),
-            None => unserved.remove(&address),
-        };
-        if before != error {
-            // Without a reader there is nobody left to tell.
-            let _ = self.news.send(self.service.clone());
-        }
-    }
-}
-
-/// Where every address is asked for and there is no IPv6, on those of IPv4.
-async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    match TcpListener::bind(address).await {
-        Err(error)
-            if error.kind() != io::ErrorKind::AddrInUse
-                && address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) =>
-        {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
-        }
-        done => done,
-    }
-}
-
-/// Tells load balancers how many endpoints a node has.
-const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
-
-async fn health_check(State(page): State<Page>) -> Response {
-    let count = page.local_endpoints.load(Ordering::Relaxed);
-    let healthy = page
-        .status
-        .borrow()
-        .kube_proxy
-        .is_healthy(SystemTime::now());
-    let body = format!(
-        "{{\n\t\"service\": {{\n\t\t\"namespace\": \"{}\",\n\t\t\"name\": \"{}\"\n\t}},\n\
-         \t\"localEndpoints\": {count},\n\t\"serviceProxyHealthy\": {healthy}\n}}",
-        page.service.namespace, page.service.name
-    );
-    let headers = [
-        (header::CONTENT_TYPE, "application/json".to_owned()),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
-        (WEIGHT, count.to_string()),
-    ];
-    (code(count > 0 && healthy), headers, body).into_response()
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use std::time::Duration;
 
     use super::*;
 
     #[test]
     fn a_time_reads_as_go_writes_it() {
         let time = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 5_000);
-        assert_eq!(shown(time), "2023-11-14 22:13:20.000005000 +0000 UTC");
+        assert_eq!(shown(Some(time)), "2023-11-14T22:13:20.000005Z");
+        assert_eq!(shown(None), "0001-01-01T00:00:00Z");
     }
 
-    async fn ask(port: u16) -> String {
-        let mut socket = loop {
-            match tokio::net::TcpStream::connect(("127.0.0.1", port)).await {
-                Ok(socket) => break socket,
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        };
-        let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-        socket.write_all(request).await.unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.unwrap();
-        answer
-    }
-
-    #[tokio::test]
-    async fn a_service_with_endpoints_here_is_healthy_while_the_proxy_is() {
-        let port = {
-            let free = std::net::TcpListener::bind("[::]:0").unwrap();
-            free.local_addr().unwrap().port()
-        };
+    #[test]
+    fn health_is_told_of_the_whole_and_of_each_family() {
         let status = watch::Sender::new(Status::default());
-        let key = ServiceKey::new("default", "web");
-        let (mut checks, _heard) = HealthChecks::new();
-        let mut set = |local_endpoints| {
-            let check = HealthCheck {
-                port,
-                addresses: None,
-                local_endpoints,
-            };
-            checks.set(&key, Some(check), &status.subscribe());
-        };
-        set(2);
-        assert!(
-            ask(port).await.starts_with("HTTP/1.1 503"),
-            "nothing is programmed"
-        );
+        let (healthy, body, stays) = read(&status.subscribe());
+        assert!(!healthy && stays);
+        assert_eq!(body["lastUpdated"], "0001-01-01T00:00:00Z");
+        assert_eq!(body["healthy"], false);
+        assert!(body["status"].is_null(), "nothing is programmed");
         status.send_modify(|status| {
+            status.node_leaving = true;
             let none = crate::NoLocalEndpoints::default();
-            status
-                .kube_proxy
-                .synced(SystemTime::now(), Duration::ZERO, none);
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+            status.kube_proxy.synced(time, Duration::ZERO, true, none);
         });
-        let answer = ask(port).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert!(
-            answer.contains("\r\nx-load-balancing-endpoint-weight: 2\r\n"),
-            "{answer}"
-        );
-        assert_eq!(answer.matches("\r\ncontent-type: ").count(), 1, "{answer}");
-        let body = "{\n\t\"service\": {\n\t\t\"namespace\": \"default\",\n\t\t\"name\": \"web\"\n\t},\n\
-                    \t\"localEndpoints\": 2,\n\t\"serviceProxyHealthy\": true\n}";
-        assert!(answer.ends_with(body), "{answer}");
-        set(0);
-        let answer = ask(port).await;
-        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
-        assert!(answer.contains("\"localEndpoints\": 0"), "{answer}");
-    }
-
-    #[tokio::test]
-    async fn only_the_addresses_that_serve_node_ports_are_listened_on() {
-        let free = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let status = watch::Sender::new(Status::default());
-        let key = ServiceKey::new("default", "web");
-        let (mut checks, _heard) = HealthChecks::new();
-        let check = HealthCheck {
-            port,
-            addresses: Some(vec!["127.0.0.2".parse().unwrap()]),
-            local_endpoints: 1,
-        };
-        checks.set(&key, Some(check), &status.subscribe());
-        while tokio::net::TcpStream::connect(("127.0.0.2", port))
-            .await
-            .is_err()
-        {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let elsewhere = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
-        assert!(elsewhere.is_err(), "{elsewhere:?}");
+        let (healthy, body, stays) = read(&status.subscribe());
+        assert!(healthy && !stays);
+        assert_eq!(body["lastUpdated"], body["currentTime"]);
+        let family = json!({"lastUpdated": "2023-11-14T22:13:20Z", "healthy": true});
+        assert_eq!(body["status"], json!({"IPv4": family, "IPv6": family}));
     }
 }

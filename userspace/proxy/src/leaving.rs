@@ -7,14 +7,19 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
 use bpf::{Datapath, View};
 use net::{Netns, Sockets};
 use plan::Left;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
+
+use crate::{ByFamily, Status};
 
 /// Closes sockets in the background.
 #[derive(Debug)]
@@ -23,10 +28,11 @@ pub(crate) struct Leaving {
 }
 
 impl Leaving {
-    /// Starts, for the tables that are pinned below `bpffs_root`. Must be called in a tokio runtime.
-    pub(crate) fn start(bpffs_root: PathBuf) -> Self {
+    /// Starts, for the tables that are pinned below `bpffs_root`, and counts in `status`. Must be called in a tokio
+    /// runtime.
+    pub(crate) fn start(bpffs_root: PathBuf, status: Arc<watch::Sender<Status>>) -> Self {
         let (news, heard) = mpsc::unbounded_channel();
-        tokio::spawn(follow(bpffs_root, heard));
+        tokio::spawn(follow(bpffs_root, heard, status));
         Leaving { news }
     }
 
@@ -47,35 +53,24 @@ impl Leaving {
     }
 }
 
-async fn follow(bpffs_root: PathBuf, mut heard: UnboundedReceiver<Vec<Left>>) {
+async fn follow(
+    bpffs_root: PathBuf,
+    mut heard: UnboundedReceiver<Vec<Left>>,
+    status: Arc<watch::Sender<Status>>,
+) {
     while let Some(mut left) = heard.recv().await {
         while let Ok(more) = heard.try_recv() {
             left.extend(more);
         }
         let root = bpffs_root.clone();
-        let closed = spawn_blocking(move || {
-            let view = Datapath::inspect(&root)?;
-            let mut closed = 0;
-            for protocol in [abi::protocol::UDP, abi::protocol::TCP, abi::protocol::SCTP] {
-                let of = left.iter().filter(|left| left.protocol == protocol);
-                let peers: BTreeSet<SocketAddr> = of.map(|left| left.addr).collect();
-                if peers.is_empty() {
-                    continue;
-                }
-                // UDP's flows move by themselves with their next packet.
-                if protocol != abi::protocol::UDP {
-                    let entries = bpf::forget_flows(&root, protocol, &peers)?;
-                    debug!(entries, "forgot flows of backends that are dead");
-                }
-                if protocol != abi::protocol::SCTP {
-                    closed += close(&view, protocol, &peers);
-                }
+        let start = Instant::now();
+        let ended = spawn_blocking(move || end(&root, &left));
+        match ended.await {
+            Ok(Ok(ended)) => {
+                debug!(?ended, "ended what was with backends that left");
+                let took = start.elapsed();
+                status.send_modify(|status| status.kube_proxy.reconciled(took, ended));
             }
-            Ok::<_, bpf::Error>(closed)
-        });
-        match closed.await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(sockets)) => debug!(sockets, "closed sockets of backends that left"),
             Ok(Err(error)) => warn!(
                 error = &error as &dyn std::error::Error,
                 "cannot close sockets of backends that left"
@@ -88,9 +83,33 @@ async fn follow(bpffs_root: PathBuf, mut heard: UnboundedReceiver<Vec<Left>>) {
     }
 }
 
+/// Forgets flows and closes sockets; says how many.
+fn end(bpffs_root: &Path, left: &[Left]) -> Result<ByFamily<u64>, bpf::Error> {
+    let view = Datapath::inspect(bpffs_root)?;
+    let mut ended = ByFamily::default();
+    for protocol in [abi::protocol::UDP, abi::protocol::TCP, abi::protocol::SCTP] {
+        for ipv4 in [true, false] {
+            let of = |left: &&Left| left.protocol == protocol && left.addr.is_ipv4() == ipv4;
+            let peers = left.iter().filter(of).map(|left| left.addr);
+            let peers: BTreeSet<SocketAddr> = peers.collect();
+            if peers.is_empty() {
+                continue;
+            }
+            // UDP's flows move by themselves with their next packet.
+            if protocol != abi::protocol::UDP {
+                *ended.of(ipv4) += bpf::forget_flows(bpffs_root, protocol, &peers)? as u64;
+            }
+            if protocol != abi::protocol::SCTP {
+                *ended.of(ipv4) += close(&view, protocol, &peers);
+            }
+        }
+    }
+    Ok(ended)
+}
+
 /// Closes the sockets of every namespace that a service sent to one of `peers`, and would send there no more. A namespace
 /// that cannot be asked is passed over.
-fn close(view: &View, protocol: u8, peers: &BTreeSet<SocketAddr>) -> usize {
+fn close(view: &View, protocol: u8, peers: &BTreeSet<SocketAddr>) -> u64 {
     let mut closed = 0;
     for netns in Netns::all() {
         match netns.run(|| close_here(view, protocol, peers)) {
@@ -105,7 +124,7 @@ fn close(view: &View, protocol: u8, peers: &BTreeSet<SocketAddr>) -> usize {
     closed
 }
 
-fn close_here(view: &View, protocol: u8, peers: &BTreeSet<SocketAddr>) -> std::io::Result<usize> {
+fn close_here(view: &View, protocol: u8, peers: &BTreeSet<SocketAddr>) -> std::io::Result<u64> {
     let sockets = Sockets::open()?;
     let mut closed = 0;
     for socket in sockets.connected(protocol)? {

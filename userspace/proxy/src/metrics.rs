@@ -1,8 +1,9 @@
-//! `/healthz`, `/readyz`, `/status`, `/proxyMode` and `/metrics` (Prometheus text format 0.0.4).
+//! `/healthz`, `/readyz`, `/status`, `/proxyMode`, `/configz` and `/metrics` (Prometheus text format 0.0.4).
 
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
@@ -10,11 +11,14 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bpf::{Datapath, Fill};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tracing::{error, info};
+use view::NodePortAddresses;
 
+use crate::rest_client::RestClient;
 use crate::status::{Latency, Status};
 use crate::{Error, Settings, healthz};
 
@@ -23,10 +27,16 @@ use crate::{Error, Settings, healthz};
 struct Sources {
     bpffs_root: PathBuf,
     status: watch::Receiver<Status>,
+    requests: Arc<RestClient>,
+    config: Arc<Value>,
 }
 
 /// Serves in the background, as long as the process lives.
-pub(crate) async fn serve(address: SocketAddr, settings: &Settings) -> Result<(), Error> {
+pub(crate) async fn serve(
+    address: SocketAddr,
+    settings: &Settings,
+    requests: Arc<RestClient>,
+) -> Result<(), Error> {
     let failed = |source| Error::Metrics { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
@@ -34,13 +44,16 @@ pub(crate) async fn serve(address: SocketAddr, settings: &Settings) -> Result<()
     let sources = Sources {
         bpffs_root: settings.datapath.bpffs_root.clone(),
         status: settings.status.subscribe(),
+        requests,
+        config: Arc::new(config(settings)),
     };
     let pages = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/status", get(status))
         .route("/metrics", get(metrics))
-        .route("/proxyMode", get(|| async { "fairlead" }))
+        .route("/proxyMode", get(|| async { MODE }))
+        .route("/configz", get(configz))
         .with_state(sources);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, pages).await {
@@ -51,6 +64,34 @@ pub(crate) async fn serve(address: SocketAddr, settings: &Settings) -> Result<()
         }
     });
     Ok(())
+}
+
+/// What `/proxyMode` says, where kube-proxy says `nftables`.
+const MODE: &str = "fairlead";
+
+async fn configz(State(sources): State<Sources>) -> Response {
+    let kind = "application/json";
+    let config = json!({"kubeproxy.config.k8s.io": *sources.config});
+    ([(header::CONTENT_TYPE, kind)], config.to_string()).into_response()
+}
+
+/// The settings that kube-proxy's configuration has, in its words.
+fn config(settings: &Settings) -> Value {
+    let shown = |address: Option<SocketAddr>| address.map_or(String::new(), |it| it.to_string());
+    let node_ports = match &settings.node_port_addresses {
+        NodePortAddresses::All => Vec::new(),
+        NodePortAddresses::Primary => vec!["primary".to_owned()],
+        NodePortAddresses::Within(ranges) => ranges.iter().map(ToString::to_string).collect(),
+    };
+    json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "hostnameOverride": settings.node_name,
+        "healthzBindAddress": shown(settings.healthz_bind_address),
+        "metricsBindAddress": shown(settings.metrics_bind_address),
+        "nodePortAddresses": node_ports,
+        "mode": MODE,
+    })
 }
 
 async fn ready(State(sources): State<Sources>) -> (StatusCode, &'static str) {
@@ -80,6 +121,8 @@ async fn metrics(State(sources): State<Sources>) -> Response {
         Ok(Ok((counters, fills))) => {
             let mut text = sources.status.borrow().kube_proxy.text();
             text += &healthz::metrics();
+            text += &sources.requests.text();
+            text += &net::process_metrics();
             text += &own(&sources.status.borrow());
             text += &of_kernel(&counters, &fills);
             let kind = "text/plain; version=0.0.4";
@@ -220,6 +263,25 @@ fn of_kernel(counters: &[(abi::Counter, abi::CounterValue)], fills: &[Fill]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_configuration_is_one_that_kube_proxy_could_have() {
+        let settings = Settings {
+            node_port_addresses: "192.0.2.0/24,fd00::/8".parse().unwrap(),
+            metrics_bind_address: Some("127.0.0.1:10249".parse().unwrap()),
+            ..Settings::new("node-a")
+        };
+        let expected = json!({
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "hostnameOverride": "node-a",
+            "healthzBindAddress": "",
+            "metricsBindAddress": "127.0.0.1:10249",
+            "nodePortAddresses": ["192.0.2.0/24", "fd00::/8"],
+            "mode": "fairlead",
+        });
+        assert_eq!(config(&settings), expected);
+    }
 
     #[test]
     fn buckets_are_cumulative() {

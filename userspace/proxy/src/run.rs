@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error as StdError;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use abi::NodeConfig;
@@ -16,20 +17,21 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
-use view::{PodRanges, Services};
+use view::{PodRanges, Services, Trigger};
 
 use crate::attach::{Attachments, Due};
 use crate::balancer::Turn;
 use crate::events::{About, Events};
 use crate::expiry::Expiry;
-use crate::healthz::{self, HealthChecks};
+use crate::health_checks::HealthChecks;
 use crate::inputs::Input;
 use crate::leaving::Leaving;
 use crate::policy::PolicyTask;
+use crate::rest_client::RestClient;
 use crate::vanished::Vanishing;
 use crate::{
-    Balancer, Error, Settings, Trouble, apply, crowd, grace, inputs, members, metrics, policy,
-    quotas, takeover,
+    Balancer, Error, Settings, Trouble, apply, crowd, grace, healthz, inputs, members, metrics,
+    policy, quotas, takeover,
 };
 
 /// Follows the API server and keeps the kernel's tables right, until `shutdown` turns true; with
@@ -44,7 +46,9 @@ pub async fn run(
     settings: Settings,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), Error> {
-    let mut proxy = Proxy::start(&client, settings).await?;
+    let requests = Arc::new(RestClient::default());
+    let client = client.observed(requests.clone());
+    let mut proxy = Proxy::start(&client, settings, requests).await?;
     let mut inputs = Box::pin(inputs::inputs(&client, &proxy.settings));
     loop {
         let again = proxy.again;
@@ -193,7 +197,11 @@ struct Proxy {
 }
 
 impl Proxy {
-    async fn start(client: &Client, settings: Settings) -> Result<Proxy, Error> {
+    async fn start(
+        client: &Client,
+        settings: Settings,
+        requests: Arc<RestClient>,
+    ) -> Result<Proxy, Error> {
         let datapath_settings = settings.datapath.clone();
         let (mut datapath, is_first) = spawn_blocking(move || {
             net::ensure_bpffs(&datapath_settings.bpffs_root)?;
@@ -241,7 +249,7 @@ impl Proxy {
         datapath.set_balancing(settings.load_balancing)?;
         let named = named(&datapath)?;
         if let Some(address) = settings.metrics_bind_address {
-            metrics::serve(address, &settings).await?;
+            metrics::serve(address, &settings, requests).await?;
         }
         if let Some(address) = settings.healthz_bind_address {
             healthz::serve(address, &settings).await?;
@@ -250,7 +258,7 @@ impl Proxy {
         let root = settings.datapath.bpffs_root.clone();
         let (quotas, refusals) = quotas::Keeper::start(root.clone());
         let (health_checks, health_check_news) = HealthChecks::new();
-        let leaving = Leaving::start(settings.datapath.bpffs_root.clone());
+        let leaving = Leaving::start(root.clone(), settings.status.clone());
         if !settings.masquerade {
             let table = bpf::Masquerading::open(&settings.datapath.bpffs_root)?;
             table.set(&BTreeMap::new(), abi::Masquerade::default())?;
@@ -307,6 +315,7 @@ impl Proxy {
         if self.blocked {
             return Ok(()); // all of it is planned anew then
         }
+        let full = !self.balancer.is_complete();
         let mut turn = self.balancer.turn();
         if !self.balancer.is_complete() {
             return Ok(());
@@ -373,7 +382,7 @@ impl Proxy {
             debug!(services, steps, ?took, "programmed");
         }
         self.tell(&turn, took);
-        self.tell_kube_proxy(&news.triggers, took);
+        self.tell_kube_proxy(&news.triggers, took, full);
         for (key, check) in &turn.health_checks {
             let status = self.settings.status.subscribe();
             self.health_checks.set(key, check.clone(), &status);
@@ -587,15 +596,16 @@ impl Proxy {
     }
 
     /// Keeps kube-proxy's figures.
-    fn tell_kube_proxy(&self, triggers: &[String], took: Duration) {
+    fn tell_kube_proxy(&self, triggers: &[Trigger], took: Duration, full: bool) {
         let now = SystemTime::now();
         let no_local_endpoints = self.balancer.no_local_endpoints();
         self.settings.status.send_modify(|status| {
-            status.kube_proxy.synced(now, took, no_local_endpoints);
-            for trigger in triggers {
-                let when = OffsetDateTime::parse(trigger, &Rfc3339).map(SystemTime::from);
+            let figures = &mut status.kube_proxy;
+            figures.synced(now, took, full, no_local_endpoints);
+            for Trigger { ipv4, at } in triggers {
+                let when = OffsetDateTime::parse(at, &Rfc3339).map(SystemTime::from);
                 if let Ok(ago) = when.map(|when| now.duration_since(when).unwrap_or_default()) {
-                    status.kube_proxy.programmed(ago);
+                    figures.programmed(*ipv4, ago);
                 }
             }
         });
@@ -609,6 +619,8 @@ impl Proxy {
         }
         let steps = self.balancer.planner_mut().reclaim(epoch);
         if let Err(refused) = self.datapath.apply(&steps) {
+            let status = &self.settings.status;
+            status.send_modify(|status| status.kube_proxy.failed_to_clean_up());
             self.blocked = true;
             return self.refused(refused);
         }

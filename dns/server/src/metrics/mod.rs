@@ -1,6 +1,5 @@
 //! Counters, gauges and histograms under CoreDNS's names, and their text for Prometheus.
 
-mod process;
 pub(crate) mod rest_client;
 
 use std::collections::BTreeMap;
@@ -69,7 +68,7 @@ impl Registry {
     #[must_use]
     pub fn render_with_process(&self) -> String {
         let mut text = self.render();
-        process::render(&mut text);
+        text += &net::process_metrics();
         text
     }
 

@@ -119,11 +119,19 @@ async fn story(ground: &Ground, pod: &Netns) {
         "fairlead_table_entries{table=\"BACKENDS\"} 3",
         "kubeproxy_sync_proxy_rules_service_changes_total 2",
         "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0",
+        "kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1",
+        "# TYPE rest_client_requests_total counter",
+        "# TYPE process_start_time_seconds gauge",
     ] {
         assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
     }
     assert!(get_page("/readyz").await.starts_with("HTTP/1.1 200"));
     assert!(get_page("/proxyMode").await.ends_with("fairlead"));
+    let config = get_page("/configz").await;
+    assert!(
+        config.contains("\r\n{\"kubeproxy.config.k8s.io\":{"),
+        "{config}"
+    );
 
     // A pod's link comes and goes; a link that stays in the namespace is left alone.
     let before = status.borrow().devices.len();

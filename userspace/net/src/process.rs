@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 /// Ticks a second in `/proc` (`USER_HZ`).
 const TICKS: f64 = 100.0;
 
-pub(super) fn render(text: &mut String) {
+/// Samples of this process as Prometheus reads them: its CPU time, memory, files and start.
+#[must_use]
+pub fn process_metrics() -> String {
+    let mut text = String::new();
     let status = read("/proc/self/status");
     // Kibibytes, as proc_pid_status(5) has them.
     let memory = |name: &str| 1024.0 * number(&status, name);
@@ -55,6 +58,7 @@ pub(super) fn render(text: &mut String) {
             );
         }
     }
+    text
 }
 
 fn read(file: &str) -> String {
@@ -72,8 +76,7 @@ fn number(text: &str, label: &str) -> f64 {
 mod tests {
     #[test]
     fn this_process() {
-        let mut text = String::new();
-        super::render(&mut text);
+        let text = super::process_metrics();
         let values: Vec<(&str, f64)> = text
             .lines()
             .filter(|line| !line.starts_with('#'))
