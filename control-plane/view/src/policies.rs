@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use model::Protocol;
-use model::policy::{HostPod, Pod, PodKey, Policy, PolicyKey, World};
+use model::policy::{HostPod, Node, Peer, Peers, Pod, PodKey, Policy, PolicyKey, World};
 
 use crate::event::{Event, Listing};
 use crate::finding::{port_number, usable};
@@ -29,6 +29,7 @@ pub struct Policies {
     no_cluster: bool,
     pods: Listing<PodKey>,
     namespaces: Listing<Arc<str>>,
+    nodes: Listing<Arc<str>>,
 }
 
 impl Policies {
@@ -181,6 +182,39 @@ impl Policies {
         }
     }
 
+    /// Folds what the watch of Nodes said.
+    pub fn node(&mut self, event: Event<objects::Node>) {
+        match event {
+            Event::Restarted => self.nodes.restart(self.world.nodes.keys().cloned()),
+            Event::Applied(object) => {
+                let name: Arc<str> = object.metadata.name.as_str().into();
+                self.nodes.mention(&name);
+                let addresses = object.status.addresses.iter();
+                let node = Node {
+                    addresses: addresses
+                        .filter_map(|it| usable(&it.address).ok())
+                        .collect(),
+                    labels: object.metadata.labels,
+                };
+                if self.world.nodes.get(&name) != Some(&node) {
+                    self.world.nodes.insert(name, node);
+                    self.changed = true;
+                }
+            }
+            Event::Deleted { namespace: _, name } => {
+                let name: Arc<str> = name.into();
+                self.nodes.mention(&name);
+                self.changed |= self.world.nodes.remove(&name).is_some();
+            }
+            Event::Synced => {
+                self.changed |= !self.nodes.complete_once();
+                for name in self.nodes.finish() {
+                    self.changed |= self.world.nodes.remove(&name).is_some();
+                }
+            }
+        }
+    }
+
     /// Whether every policy is known: before that, one that is not known may still hold.
     #[must_use]
     pub fn policies_synced(&self) -> bool {
@@ -193,11 +227,27 @@ impl Policies {
         !self.world.policies.is_empty()
     }
 
+    /// Whether a policy is about nodes, so that they are asked for.
+    #[must_use]
+    pub fn asks_for_nodes(&self) -> bool {
+        let rules = self
+            .world
+            .policies
+            .values()
+            .flat_map(|policy| &policy.egress);
+        rules.flatten().any(|rule| match &rule.peers {
+            Peers::All => false,
+            Peers::Some(peers) => peers.iter().any(|peer| matches!(peer, Peer::Nodes(_))),
+        })
+    }
+
     /// Whether what is known can be decided on.
     #[must_use]
     pub fn synced(&self) -> bool {
         let pods = self.pods.complete_once() && self.namespaces.complete_once();
-        self.policies_synced() && (pods || !self.asks_for_pods())
+        self.policies_synced()
+            && (pods || !self.asks_for_pods())
+            && (self.nodes.complete_once() || !self.asks_for_nodes())
     }
 
     /// Whether anything changed since the last call.

@@ -6,6 +6,7 @@ use model::policy::{
 };
 use model::{Protocol, Range};
 use serde_json::{Value, json};
+use view::objects::{ClusterNetworkPolicyPorts, ClusterNetworkPolicyProtocol};
 use view::{Event, Policies, objects, policies};
 
 fn read(spec: Value) -> (model::policy::Policy, Vec<String>) {
@@ -191,6 +192,102 @@ fn cluster_policies_are_read() {
 }
 
 #[test]
+fn nodes_are_peers_of_what_pods_send() {
+    let object =
+        |direction: &str, peer: &str, action: &str, to: Value| -> objects::ClusterNetworkPolicy {
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {
+                "tier": "Admin", "subject": {"namespaces": {}},
+                direction: [{"action": action, peer: [to]}],
+            }}))
+            .unwrap()
+        };
+    let nodes = json!({"nodes": {"matchLabels": {"tier": "front"}}});
+    let front = Requirement::In("tier".into(), vec!["front".into()]);
+    let (_, policy, findings) =
+        policies::cluster_network_policy(&object("egress", "to", "Deny", nodes.clone()));
+    assert_eq!(findings, [""; 0]);
+    let rules = policy.egress.unwrap();
+    let peers = Peers::Some(vec![Peer::Nodes(Selector(vec![front]))]);
+    assert_eq!((&rules[0].peers, rules[0].action), (&peers, Action::Deny));
+
+    // What is not one thing is none.
+    for (direction, peer, to, instead) in [
+        ("ingress", "from", nodes, "peer 0 by \"nodes\""),
+        (
+            "egress",
+            "to",
+            json!({"nodes": {}, "networks": ["::/0"]}),
+            "peer 0 by 2 fields",
+        ),
+        (
+            "egress",
+            "to",
+            json!({"namespaces": {}, "domainNames": ["a.b"]}),
+            "peer 0 by 2 fields",
+        ),
+        (
+            "egress",
+            "to",
+            json!({"domainNames": ["a.b"]}),
+            "peer 0 by \"domainNames\"",
+        ),
+    ] {
+        for (action, means) in [
+            ("Accept", "it matches nothing"),
+            ("Deny", "it denies everything"),
+        ] {
+            let (_, _, findings) =
+                policies::cluster_network_policy(&object(direction, peer, action, to.clone()));
+            let expected = format!("{direction}[0]: {instead} is not known here: {means}");
+            assert_eq!(findings, [expected]);
+        }
+    }
+    let mut both = object("egress", "to", "Accept", json!({"networks": ["::/0"]}));
+    both.spec.egress[0].protocols = vec![ClusterNetworkPolicyProtocol {
+        tcp: Some(ClusterNetworkPolicyPorts::default()),
+        udp: Some(ClusterNetworkPolicyPorts::default()),
+        ..ClusterNetworkPolicyProtocol::default()
+    }];
+    let (_, _, findings) = policies::cluster_network_policy(&both);
+    let expected = "egress[0]: protocol 0 is not known here: it matches nothing";
+    assert_eq!(findings, [expected]);
+
+    // They are asked for where they are meant, and nothing is decided before they are known.
+    let mut folded = Policies::new("node-a");
+    folded.network_policy(Event::Restarted);
+    folded.network_policy(Event::Synced);
+    folded.cluster_network_policy(Event::Restarted);
+    let policy = object("egress", "to", "Deny", json!({"nodes": {}}));
+    folded.cluster_network_policy(Event::Applied(policy));
+    folded.cluster_network_policy(Event::Synced);
+    folded.pod(Event::Restarted);
+    folded.pod(Event::Synced);
+    folded.namespace(Event::Restarted);
+    folded.namespace(Event::Synced);
+    assert!(folded.asks_for_nodes() && !folded.synced());
+    folded.node(Event::Restarted);
+    let node = |address: &str| -> objects::Node {
+        serde_json::from_value(json!({
+            "metadata": {"name": "n", "labels": {"tier": "front"}},
+            "status": {"addresses": [
+                {"type": "InternalIP", "address": address},
+                {"type": "Hostname", "address": "n"},
+            ]},
+        }))
+        .unwrap()
+    };
+    folded.node(Event::Applied(node("192.0.2.7")));
+    folded.node(Event::Synced);
+    assert!(folded.synced() && folded.take_changed());
+    let addresses = ["192.0.2.7".parse::<std::net::IpAddr>().unwrap()];
+    assert_eq!(folded.world().nodes["n"].addresses, addresses);
+    folded.node(Event::Applied(node("192.0.2.7")));
+    assert!(!folded.take_changed(), "nothing new");
+    folded.node(Event::Applied(node("192.0.2.8")));
+    assert!(folded.take_changed());
+}
+
+#[test]
 fn watches_are_folded() {
     fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
         serde_json::from_value(value).unwrap()
@@ -272,12 +369,13 @@ fn watches_are_folded() {
         }}))
     };
     folded.serves_cluster_policies(true);
-    folded.cluster_network_policy(Event::Applied(cluster(json!({"nodes": {}}))));
+    let names = json!({"domainNames": ["example.com"]});
+    folded.cluster_network_policy(Event::Applied(cluster(names.clone())));
     let key = PolicyKey::Cluster("p".into());
     assert!(folded.world().altered.contains(&key));
     folded.cluster_network_policy(Event::Applied(cluster(json!({"networks": ["::/0"]}))));
     assert!(folded.world().altered.is_empty());
-    folded.cluster_network_policy(Event::Applied(cluster(json!({"nodes": {}}))));
+    folded.cluster_network_policy(Event::Applied(cluster(names)));
     folded.serves_cluster_policies(false);
     assert!(folded.world().altered.is_empty());
 }

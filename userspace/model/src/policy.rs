@@ -122,6 +122,8 @@ pub enum Peer {
         /// Without these.
         except: Vec<Range>,
     },
+    /// Nodes with these labels, at the addresses that their objects name.
+    Nodes(Selector),
 }
 
 /// Ports of a server.
@@ -248,6 +250,15 @@ pub struct HostPod {
     pub pod: Pod,
 }
 
+/// A node of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Node {
+    /// Its labels.
+    pub labels: Labels,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
 /// All that policies are decided on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct World {
@@ -261,6 +272,8 @@ pub struct World {
     pub host_pods: BTreeMap<PodKey, HostPod>,
     /// Labels of every namespace.
     pub namespaces: BTreeMap<Arc<str>, Labels>,
+    /// Every node, where a policy asks for some.
+    pub nodes: BTreeMap<Arc<str>, Node>,
 }
 
 impl World {

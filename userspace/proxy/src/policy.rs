@@ -101,6 +101,7 @@ impl PolicyTask {
             told: BTreeMap::new(),
             inputs: SelectAll::new(),
             pods_asked: false,
+            nodes_asked: false,
         };
         Ok(PolicyTask {
             whereabouts,
@@ -151,6 +152,7 @@ enum Input {
     ClusterNetworkPolicy(Event<objects::ClusterNetworkPolicy>),
     Pod(Event<objects::Pod>),
     Namespace(Event<objects::Namespace>),
+    Node(Event<objects::Node>),
 }
 
 impl Input {
@@ -160,6 +162,7 @@ impl Input {
             Input::ClusterNetworkPolicy(event) => policies.cluster_network_policy(event),
             Input::Pod(event) => policies.pod(event),
             Input::Namespace(event) => policies.namespace(event),
+            Input::Node(event) => policies.node(event),
         }
     }
 }
@@ -196,6 +199,7 @@ struct Keeper {
     told: BTreeMap<PolicyKey, Vec<Trouble>>,
     inputs: SelectAll<BoxStream<'static, Input>>,
     pods_asked: bool,
+    nodes_asked: bool,
 }
 
 impl Keeper {
@@ -266,6 +270,11 @@ impl Keeper {
                 self.inputs.push(pods.map(Input::Pod).boxed());
                 let namespaces = self.client.watch(Params::default());
                 self.inputs.push(namespaces.map(Input::Namespace).boxed());
+            }
+            if policies.asks_for_nodes() && !self.nodes_asked {
+                self.nodes_asked = true;
+                let nodes = self.client.watch(Params::default());
+                self.inputs.push(nodes.map(Input::Node).boxed());
             }
             if policies.take_changed() {
                 due = due.or(Some(Instant::now()));

@@ -220,6 +220,8 @@ pub struct ClusterNetworkPolicyPeer {
     /// Addresses.
     #[serde(deserialize_with = "or_default")]
     pub networks: Vec<String>,
+    /// Nodes; of an egress rule.
+    pub nodes: Option<LabelSelector>,
     /// Fields that are not known here, by name.
     #[serde(flatten)]
     pub others: BTreeMap<String, serde_json::Value>,

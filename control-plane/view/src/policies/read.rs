@@ -4,8 +4,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use model::policy::{
-    Action, Namespaces, Peer, Peers, Policy, PolicyKey, Port, Ports, Requirement, Rule, Selection,
-    Selector, Tier,
+    Action, Direction, Namespaces, Peer, Peers, Policy, PolicyKey, Port, Ports, Requirement, Rule,
+    Selection, Selector, Tier,
 };
 use model::{Protocol, Range};
 
@@ -90,12 +90,12 @@ pub fn cluster_network_policy(
         let rules = rules.iter().enumerate();
         let read = |(at, rule): (usize, &ClusterNetworkPolicyRule)| {
             reader.at = format!("{field}[{at}]");
-            let peers = if field == "ingress" {
-                &rule.from
+            let (peers, direction) = if field == "ingress" {
+                (&rule.from, Direction::Ingress)
             } else {
-                &rule.to
+                (&rule.to, Direction::Egress)
             };
-            reader.cluster_rule(rule, peers)
+            reader.cluster_rule(rule, peers, direction)
         };
         Some(rules.map(read).collect())
     };
@@ -220,6 +220,7 @@ impl Reader {
         &mut self,
         rule: &ClusterNetworkPolicyRule,
         peers: &[ClusterNetworkPolicyPeer],
+        direction: Direction,
     ) -> Rule {
         let action = match rule.action.as_str() {
             "Accept" => Some(Action::Accept),
@@ -234,7 +235,14 @@ impl Reader {
         let mut read = Vec::new();
         for (at, peer) in peers.iter().enumerate() {
             match cluster_pods(peer) {
+                None if fields(peer) > 1 => {
+                    unknown.push(format!("peer {at} by {} fields", fields(peer)));
+                }
                 Some(selection) => read.push(Peer::Pods(selection)),
+                None if let Some(nodes) = &peer.nodes => match direction {
+                    Direction::Egress => read.push(Peer::Nodes(selector(nodes))),
+                    Direction::Ingress => unknown.push(format!("peer {at} by \"nodes\"")),
+                },
                 None if !peer.networks.is_empty() => {
                     for text in &peer.networks {
                         match self.range(text) {
@@ -292,7 +300,13 @@ impl Reader {
         }
     }
 
+    /// `None` where it is no one protocol.
     fn cluster_port(&mut self, asked: &ClusterNetworkPolicyProtocol) -> Option<Port> {
+        let numbered = [&asked.tcp, &asked.udp, &asked.sctp];
+        let named = !asked.destination_named_port.is_empty();
+        if numbered.into_iter().flatten().count() + usize::from(named) > 1 {
+            return None;
+        }
         if !asked.destination_named_port.is_empty() {
             return Some(Port::Named(
                 None,
@@ -317,9 +331,21 @@ impl Reader {
     }
 }
 
-/// `None` where no pods are selected.
+/// How many ways of naming somebody a peer has; there should be one.
+fn fields(peer: &ClusterNetworkPolicyPeer) -> usize {
+    let known = [
+        peer.namespaces.is_some(),
+        peer.pods.is_some(),
+        !peer.networks.is_empty(),
+        peer.nodes.is_some(),
+    ];
+    known.into_iter().filter(|is| *is).count() + peer.others.len()
+}
+
+/// `None` where no pods are selected, or something else as well.
 fn cluster_pods(peer: &ClusterNetworkPolicyPeer) -> Option<Selection> {
     match (&peer.namespaces, &peer.pods) {
+        _ if fields(peer) > 1 => None,
         (Some(namespaces), None) => Some(Selection {
             namespaces: Namespaces::Matching(selector(namespaces)),
             pods: Selector::default(),

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use abi::policy::{ACCEPT, CLOSED, FIRST_ID, NOBODY, NODE, REFUSE};
 use abi::{PolicyPeerKey, PolicyPortKey, PolicyVerdictKey};
+use model::Range;
 use model::policy::{
-    Direction, Labels, Peer, Peers as Others, Pod, PodKey, PolicyKey, Selection, World,
+    Direction, Labels, Peer, Peers as Others, Pod, PodKey, PolicyKey, Selection, Selector, World,
 };
 
 use super::peers::{self, Block, Element, Peers, Signature};
@@ -157,6 +158,7 @@ fn weight(world: &World, key: &SetKey) -> usize {
     let weight = |peer: &Peer| match peer {
         Peer::Pods(_) => world.pods.len(),
         Peer::Block { except, .. } => 1 + except.len(),
+        Peer::Nodes(_) => world.nodes.len(),
     };
     rules
         .map(|rule| match &rule.peers {
@@ -350,6 +352,13 @@ fn find_peers<'a>(
                             range: *range,
                             except,
                         }),
+                        Peer::Nodes(selector) => {
+                            blocks.extend(addresses(wanted.world, selector).map(|range| Block {
+                                clause: clause.id,
+                                range,
+                                except: &[],
+                            }))
+                        }
                     }
                 }
             }
@@ -380,6 +389,15 @@ fn find_peers<'a>(
         }
     }
     peers
+}
+
+/// The addresses of the nodes that are selected.
+fn addresses(world: &World, selector: &Selector) -> impl Iterator<Item = Range> {
+    let nodes = world.nodes.values();
+    let selected = nodes.filter(|node| selector.matches(&node.labels));
+    selected
+        .flat_map(|node| &node.addresses)
+        .filter_map(|addr| Range::new(*addr, if addr.is_ipv4() { 32 } else { 128 }))
 }
 
 fn signature(

@@ -113,6 +113,10 @@ fn peer_matches(world: &World, peer: &Peer, remote: IpAddr) -> bool {
         Peer::Block { range, except } => {
             range.contains(remote) && !except.iter().any(|except| except.contains(remote))
         }
+        Peer::Nodes(selector) => world
+            .nodes
+            .values()
+            .any(|node| node.addresses.contains(&remote) && selector.matches(&node.labels)),
     }
 }
 

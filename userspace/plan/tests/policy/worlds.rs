@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use model::policy::{
-    Action, Labels, Namespaces, Peer, Peers, Pod, PodKey, Policy, PolicyKey, Port, Ports,
+    Action, Labels, Namespaces, Node, Peer, Peers, Pod, PodKey, Policy, PolicyKey, Port, Ports,
     Requirement, Rule, Selection, Selector, Tier, World,
 };
 use model::{Protocol, Range};
@@ -37,7 +37,8 @@ pub(crate) fn range(text: &str) -> Range {
     text.parse().unwrap()
 }
 
-/// Nine pods of two addresses; those of "x" and "y" are here. Pods "a" call port 80 "http", "b" call 81 so.
+/// Nine pods of two addresses; those of "x" and "y" are here. Pods "a" call port 80 "http", "b" call 81 so. Two other
+/// nodes.
 pub(crate) fn world() -> World {
     let mut world = World::default();
     for (n, namespace) in NAMESPACES.into_iter().enumerate() {
@@ -74,6 +75,16 @@ pub(crate) fn world() -> World {
                 },
             );
         }
+    }
+    for (name, tier, addresses) in [
+        ("a", "front", ["10.0.9.9", "fd00::9"]),
+        ("b", "back", ["8.8.8.8", "2001:db8::1"]),
+    ] {
+        let node = Node {
+            labels: labels(&[("tier", tier)]),
+            addresses: addresses.map(addr).to_vec(),
+        };
+        world.nodes.insert(name.into(), node);
     }
     world
 }
@@ -160,7 +171,7 @@ fn peer() -> impl Strategy<Value = Peer> {
         .prop_map(|(namespaces, pods)| Peer::Pods(Selection { namespaces, pods }));
     let block = (a_range(), prop::collection::vec(a_range(), 0..3))
         .prop_map(|(range, except)| Peer::Block { range, except });
-    prop_oneof![3 => pods, 2 => block]
+    prop_oneof![3 => pods, 2 => block, 1 => selector().prop_map(Peer::Nodes)]
 }
 
 pub(crate) fn protocol() -> impl Strategy<Value = Protocol> {

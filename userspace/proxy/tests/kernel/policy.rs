@@ -34,15 +34,8 @@ fn tables(ground: &Ground) -> PolicyTables {
     view.policies().unwrap()
 }
 
-#[test]
-fn policies_hold_and_outlive_the_process() {
-    let ground = Ground::new();
-    let netns = Netns::create().expect("root may make network namespaces");
-    let inside = Netns::create().unwrap();
-    in_namespace(&netns, story(&ground, &inside));
-}
-
-async fn story(ground: &Ground, inside: &Netns) {
+/// A link to the pod "db".
+fn connect(inside: &Netns) {
     ip(&format!(
         "link add veth-db type veth peer name eth0 netns {}",
         path(inside)
@@ -54,6 +47,18 @@ async fn story(ground: &Ground, inside: &Netns) {
         })
         .unwrap();
     ip("route add 10.244.0.2/32 dev veth-db");
+}
+
+#[test]
+fn policies_hold_and_outlive_the_process() {
+    let ground = Ground::new();
+    let netns = Netns::create().expect("root may make network namespaces");
+    let inside = Netns::create().unwrap();
+    in_namespace(&netns, story(&ground, &inside));
+}
+
+async fn story(ground: &Ground, inside: &Netns) {
+    connect(inside);
     let api = Api::default();
     api.put(
         "nodes",
@@ -180,4 +185,61 @@ async fn story(ground: &Ground, inside: &Netns) {
     assert_eq!(tables(ground).control.flags, 0);
     stop.send_replace(true);
     third.await.unwrap();
+}
+
+#[test]
+fn nodes_are_followed_where_a_policy_is_about_them() {
+    let ground = Ground::new();
+    let netns = Netns::create().expect("root may make network namespaces");
+    let inside = Netns::create().unwrap();
+    in_namespace(&netns, about_nodes(&ground, &inside));
+}
+
+async fn about_nodes(ground: &Ground, inside: &Netns) {
+    connect(inside);
+    let api = Api::default();
+    let node = |address: &str| {
+        json!({
+            "kind": "Node",
+            "metadata": {"name": "node-b", "labels": {"tier": "front"}},
+            "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+        })
+    };
+    api.put("nodes", node("192.0.2.7"));
+    api.put(
+        "namespaces",
+        json!({"kind": "Namespace", "metadata": {"name": "default"}}),
+    );
+    api.put("pods", pod("db", "10.244.0.2", "node-a"));
+    api.put(
+        "clusternetworkpolicies",
+        json!({
+            "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": "no-front", "uid": "1"},
+            "spec": {
+                "tier": "Admin",
+                "subject": {"namespaces": {}},
+                "egress": [{"action": "Deny", "to": [{"nodes": {"matchLabels": {"tier": "front"}}}]}],
+            },
+        }),
+    );
+    let mut settings = ground.settings();
+    settings.network_policy = true;
+    let mut status = settings.status.subscribe();
+    let (stop, stopping) = watch::channel(false);
+    let proxy = start(&api, settings, stopping);
+    let said = until(&mut status, |status| status.policies.pods == 1).await;
+    assert_eq!(said.policies.troubles.len(), 0);
+    let reaches = |to: &str| {
+        let held = tables(ground);
+        let link = *held.links.keys().next().expect("the pod's link is known");
+        held.lets_begin(link.ifindex, Direction::Egress, to.parse().unwrap(), 6, 80)
+    };
+    assert!(!reaches("192.0.2.7") && reaches("192.0.2.8"));
+    let changes = said.policies.changes;
+    api.put("nodes", node("192.0.2.8"));
+    until(&mut status, |status| status.policies.changes > changes).await;
+    assert!(reaches("192.0.2.7") && !reaches("192.0.2.8"));
+    stop.send_replace(true);
+    proxy.await.unwrap();
 }

@@ -129,8 +129,24 @@ impl Api {
             .route("/api/v1/{plural}", get(answer))
             .route("/apis/discovery.k8s.io/v1/{plural}", get(answer))
             .route("/apis/networking.k8s.io/v1/{plural}", get(answer))
+            .route(CLUSTER_POLICIES, get(cluster_policies))
+            .route(&format!("{CLUSTER_POLICIES}/{{plural}}"), get(answer))
             .with_state(self.clone())
     }
+}
+
+/// Where ClusterNetworkPolicies are, if there are any.
+const CLUSTER_POLICIES: &str = "/apis/policy.networking.k8s.io/v1alpha2";
+
+async fn cluster_policies(State(api): State<Api>) -> axum::response::Response {
+    let plural = "clusternetworkpolicies";
+    let state = api.0.lock().unwrap();
+    if !state.objects.iter().any(|(of, _)| of == plural) {
+        return axum::http::StatusCode::NOT_FOUND.into_response();
+    }
+    json!({"resources": [{"name": plural}]})
+        .to_string()
+        .into_response()
 }
 
 async fn answer(
