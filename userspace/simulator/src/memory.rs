@@ -109,6 +109,18 @@ impl Memory {
         &self.start
     }
 
+    /// Other bounds on flows, with how many there are.
+    pub fn set_quotas(&mut self, quotas: BTreeMap<u32, abi::Quota>) {
+        self.start.quotas = quotas;
+        self.began.get_mut().clear();
+    }
+
+    /// How many flows a group has by now.
+    pub fn flows_of(&mut self, group: u32) -> u32 {
+        let counted = self.start.quotas.get(&group).map_or(0, |quota| quota.flows);
+        self.began.get_mut().get(&group).copied().unwrap_or(counted)
+    }
+
     /// Gives the numbers that stand in for chance next.
     pub fn set_chances(&mut self, chances: impl IntoIterator<Item = u32>) {
         *self.chances.get_mut() = chances.into_iter().collect();
@@ -145,6 +157,7 @@ impl Memory {
             conversations6: self.conversations6.clone(),
             chances: self.chances.clone(),
             seed: self.seed.clone(),
+            began: self.began.clone(),
             ..Memory::default()
         }
     }

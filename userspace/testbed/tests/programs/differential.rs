@@ -64,6 +64,7 @@ fn kernel_and_simulator_agree_on_random_packets() -> Result<()> {
                 Ok(())
             })?;
             pair.assert_counters(seed)?;
+            pair.assert_quotas(seed)?;
             done += HISTORY;
             seed += 1;
         }
@@ -88,6 +89,7 @@ fn kernel_and_simulator_agree_on_random_packets() -> Result<()> {
         Counter::DropMalformed,
         Counter::DropFragment,
         Counter::DropSource,
+        Counter::DropQuota,
         Counter::DropTtlExceeded,
         Counter::DropPolicyEgress,
         Counter::DropPolicyIngress,

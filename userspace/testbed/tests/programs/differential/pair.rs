@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use abi::quotas::GROUP;
 use abi::{Counter, Flow4, Flow6, FlowState4, FlowState6};
 use anyhow::Result;
-use bpf::Flow;
+use bpf::{Datapath, Flow};
 use packet::{Family as _, Link, V4, V6, parse};
 use plan::{Store as _, Tables};
 use simulator::{Memory, Program, Ran, Start, Verdict};
@@ -93,6 +94,10 @@ impl Pair {
         kernel.datapath.set_members(&members)?;
         twin.memory.start_mut().members = members;
 
+        bpf::keep_quotas(&kernel.root(), &worlds::quotas(random))?;
+        let bounds = Datapath::inspect(&kernel.root())?.quotas()?;
+        twin.memory.set_quotas(bounds.into_iter().collect());
+
         let runs_xdp = random.bool();
         let flags = if runs_xdp {
             abi::devices::flags::XDP_RUNS
@@ -130,6 +135,17 @@ impl Pair {
         );
         twin.before = now;
         twin.counted.clear();
+        Ok(())
+    }
+
+    /// Groups have as many flows in both.
+    pub(super) fn assert_quotas(&mut self, seed: u64) -> Result<()> {
+        let mut groups = Datapath::inspect(&self.kernel.root())?.quotas()?;
+        groups.retain(|(group, _)| group & GROUP != 0);
+        for (group, quota) in groups {
+            let flows = self.twin.memory.flows_of(group);
+            assert_eq!(flows, quota.flows, "group {group:x} after seed {seed}");
+        }
         Ok(())
     }
 

@@ -5,10 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use abi::members::flags as member_of;
 use abi::policy::{ACCEPT, ADDRESS_BITS, CLOSED, EPOCH_BITS, NODE, PORT_AT, REFUSE, flags};
+use abi::quotas::GROUP;
 use abi::{
     Frontend, InsideKey, Masquerade, Member, MemberKey, PolicyControl, PolicyLink, PolicyLinkKey,
     PolicyPeerKey, PolicyPortKey, PolicyVerdictKey,
 };
+use bpf::Quotas;
 use plan::policy::PolicyStep;
 use plan::{Step, Tables};
 
@@ -81,6 +83,9 @@ fn service(
     if random.u8(0..3) == 0 {
         flags |= abi::frontends::flags::DSR;
     }
+    if random.u8(0..2) == 0 {
+        flags |= abi::frontends::flags::LIMITED;
+    }
     let mut spread = 0;
     if len > 0 && random.u8(0..4) == 0 {
         flags |= [SPREAD, SPREAD | HASHED][random.usize(0..2)];
@@ -140,6 +145,26 @@ pub(super) fn members(random: &mut fastrand::Rng) -> BTreeMap<MemberKey, Member>
         }
     }
     members
+}
+
+/// Bounds of two groups, and services in none, either or both.
+pub(super) fn quotas(random: &mut fastrand::Rng) -> Quotas {
+    let groups = [GROUP | 1, GROUP | 2];
+    let mut wanted = Quotas {
+        groups: groups
+            .map(|group| (group, random.u32(0..20)))
+            .into_iter()
+            .collect(),
+        ..Quotas::default()
+    };
+    for service in 1..=18 {
+        let mut of = |group| [0, group][random.usize(0..2)];
+        let in_groups = groups.map(&mut of);
+        if in_groups != [0; 2] {
+            wanted.services.insert(service, in_groups);
+        }
+    }
+    wanted
 }
 
 const SET: u32 = 20;
