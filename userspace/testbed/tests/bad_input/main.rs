@@ -7,6 +7,7 @@ mod doctor;
 mod explain;
 mod host;
 mod https;
+mod killed;
 mod life;
 mod policies;
 mod requests;
