@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::error::Error;
 use crate::path::{Path, Resource};
@@ -141,7 +143,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn resources(&self, verbs: &[&str]) -> Result<Vec<Resource>, Error> {
+    pub async fn resources(&self, verbs: &[&str]) -> Result<Resources, Error> {
         let groups: GroupList = self.get(&Path::raw("/apis")).await?;
         let mut versions = vec!["v1".to_owned()];
         versions.extend(
@@ -150,17 +152,40 @@ impl Client {
                 .into_iter()
                 .map(|group| group.preferred_version.group_version),
         );
-        let mut found = Vec::new();
+        let mut all = Resources::default();
         for version in versions {
-            let list: ResourceList = self.get(&version_path(&version)).await?;
+            let path = version_path(&version);
+            let list = match timeout(VERSION_PATIENCE, self.get::<ResourceList>(&path)).await {
+                Ok(Ok(list)) => list,
+                Ok(Err(Error::Status { .. } | Error::Decode { .. } | Error::Timeout { .. }))
+                | Err(_) => {
+                    all.missing.push(version);
+                    continue;
+                }
+                Ok(Err(error)) => return Err(error),
+            };
             let wanted = list.resources.into_iter().filter(|resource| {
                 let allows = |verb: &&str| resource.verbs.iter().any(|allowed| allowed == verb);
                 !resource.name.contains('/') && verbs.iter().all(allows)
             });
-            found.extend(wanted.map(|resource| resource.at(&version)));
+            all.found
+                .extend(wanted.map(|resource| resource.at(&version)));
         }
-        Ok(found)
+        Ok(all)
     }
+}
+
+/// How long the server may take to tell what there is of one version of a group: another may have to be asked.
+const VERSION_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a server has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// As far as it can say.
+    pub found: Vec<Resource>,
+    /// Versions of groups, such as `metrics.k8s.io/v1beta1`, of which it cannot say what there is: those who answer for
+    /// them are away.
+    pub missing: Vec<String>,
 }
 
 /// Where the server tells what it has of a group and version.

@@ -19,7 +19,7 @@ mod tls;
 mod transport;
 mod watch;
 
-pub use apply::{Applied, Location, documents};
+pub use apply::{Applied, Location, Resources, documents};
 pub use backoff::Backoff;
 pub use error::{BoxError, Error, Status, StatusCause, StatusDetails};
 pub use kubeconfig::KubeconfigError;

@@ -34,7 +34,10 @@ fn server(there: bool) -> (Client, Arc<Mutex<Vec<String>>>) {
             ),
             ("GET", "/apis") => (
                 200,
-                json!({"groups": [{"preferredVersion": {"groupVersion": "apps/v1"}}]}),
+                json!({"groups": [
+                    {"preferredVersion": {"groupVersion": "apps/v1"}},
+                    {"preferredVersion": {"groupVersion": "away.x/v1"}},
+                ]}),
             ),
             ("GET", "/apis/apps/v1") => (
                 200,
@@ -135,8 +138,9 @@ async fn documents_that_lead_nowhere() {
 #[tokio::test]
 async fn what_the_server_has() {
     let (client, _) = server(false);
-    let found = client.resources(&["list", "get"]).await.unwrap();
-    let paths: Vec<String> = found
+    let all = client.resources(&["list", "get"]).await.unwrap();
+    let paths: Vec<String> = all
+        .found
         .iter()
         .map(|resource| resource.within("n").to_string())
         .collect();
@@ -146,5 +150,6 @@ async fn what_the_server_has() {
         "/apis/apps/v1/namespaces/n/deployments",
     ];
     assert_eq!(paths, expected);
-    assert_eq!(client.resources(&["watch"]).await.unwrap(), []);
+    assert_eq!(all.missing, ["away.x/v1"]);
+    assert_eq!(client.resources(&["watch"]).await.unwrap().found, []);
 }

@@ -3,11 +3,12 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use client::{Client, Event, Params, Resource};
+use client::{Client, Event, ListParams, Params, Path, Resource};
 use futures_util::stream::{self, BoxStream, SelectAll};
 use futures_util::{Stream, StreamExt};
 use reconcile::{Bare, Key, Origin, Protected, Snapshot, Stored};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use view::objects::{EndpointSlice, Endpoints, Namespace, Node, Pod, Service};
 use view::{Object, ServiceAccount};
 
@@ -51,7 +52,7 @@ pub(crate) struct Feed {
 impl Feed {
     /// Watches what controllers look at, and `others` for the sake of ownership, and of protection where their
     /// objects are protected.
-    pub(crate) fn new(client: &Client, others: &[Origin]) -> Feed {
+    pub(crate) fn new(client: &Client, others: &Others) -> Feed {
         let mut watches = stream::select_all([
             watch(client, Said::Namespaces),
             watch(client, Said::Nodes),
@@ -61,7 +62,7 @@ impl Feed {
             watch(client, Said::Endpoints),
             watch(client, Said::Accounts),
         ]);
-        for origin in others {
+        for origin in others.all() {
             watches.push(match Protected::at(origin) {
                 Some(_) => watch_at(client, origin, Said::Stored),
                 None => watch_at(client, origin, Said::Others),
@@ -73,7 +74,22 @@ impl Feed {
 
 /// The resources beside those of [`Said`] whose objects may own or be owned. Events come and go too fast to be worth
 /// it, as upstream has it too.
-pub(crate) async fn others(client: &Client) -> Result<Vec<Origin>, client::Error> {
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Others {
+    /// Those of the server itself.
+    pub(crate) own: Vec<Origin>,
+    /// Those that other API servers answer for. Nobody waits for them: they may be away, or never say.
+    pub(crate) lent: Vec<Origin>,
+}
+
+impl Others {
+    fn all(&self) -> impl Iterator<Item = &Origin> {
+        self.own.iter().chain(&self.lent)
+    }
+}
+
+/// What there is now. Of what cannot be asked about just now it is what was `known`.
+pub(crate) async fn others(client: &Client, known: &Others) -> Result<Others, client::Error> {
     let watched = [
         Resource::of::<Service>(),
         Resource::of::<Pod>(),
@@ -83,17 +99,50 @@ pub(crate) async fn others(client: &Client) -> Result<Vec<Origin>, client::Error
         Resource::of::<Namespace>(),
         Resource::of::<ServiceAccount>(),
     ];
+    let elsewhere = elsewhere(client).await?;
     let mut resources = client
         .resources(&["list", "watch", "delete", "patch"])
         .await?;
-    resources.retain(|resource| !watched.contains(resource) && resource.plural != "events");
-    let origins = resources.into_iter().map(|resource| Origin {
+    resources
+        .found
+        .retain(|resource| !watched.contains(resource) && resource.plural != "events");
+    let origins = resources.found.into_iter().map(|resource| Origin {
         group: resource.group.into(),
         version: resource.version.into(),
         plural: resource.plural.into(),
         namespaced: resource.namespaced,
     });
-    Ok(origins.collect())
+    let missing = |origin: &&Origin| resources.missing.contains(&version_of(origin));
+    let known = known.all().filter(missing).cloned();
+    let (mut lent, mut own): (Vec<Origin>, Vec<Origin>) = origins
+        .chain(known)
+        .partition(|origin| elsewhere.contains(&version_of(origin)));
+    own.sort();
+    lent.sort();
+    Ok(Others { own, lent })
+}
+
+fn version_of(origin: &Origin) -> String {
+    match &*origin.group {
+        "" => origin.version.to_string(),
+        group => format!("{group}/{}", origin.version),
+    }
+}
+
+/// The versions of groups that other API servers answer for.
+async fn elsewhere(client: &Client) -> Result<Vec<String>, client::Error> {
+    let services = Path::raw("/apis/apiregistration.k8s.io/v1/apiservices");
+    let page = client
+        .list::<Value>(&services, &ListParams::default())
+        .await?;
+    let elsewhere = page.items.into_iter().filter_map(|service| {
+        let spec = &service["spec"];
+        let (group, version) = (spec["group"].as_str()?, spec["version"].as_str()?);
+        spec["service"]
+            .is_object()
+            .then(|| format!("{group}/{version}"))
+    });
+    Ok(elsewhere.collect())
 }
 
 impl Stream for Feed {

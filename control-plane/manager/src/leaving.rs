@@ -14,7 +14,7 @@ use crate::perform::Error;
 /// What stands in the way, as it is found.
 #[derive(Default, Debug)]
 struct Findings {
-    /// Why the kinds that there are could not be learnt.
+    /// Why the kinds that there are could not be learnt, or not all of them.
     undiscovered: Option<String>,
     /// Kinds whose objects could not be deleted, and why.
     failed: Vec<String>,
@@ -69,9 +69,7 @@ impl Findings {
             each.join(", ")
         };
         [
-            self.undiscovered
-                .as_ref()
-                .map(|why| format!("Discovery failed for some groups, 1 failing: {why}")),
+            self.undiscovered.clone(),
             None,
             (!self.failed.is_empty()).then(|| {
                 let count = self.failed.len();
@@ -134,17 +132,24 @@ async fn delete_everything(
     namespace: &str,
     findings: &mut Findings,
 ) -> Result<(), Error> {
-    let mut resources = match client.resources(&["list", "delete"]).await {
-        Ok(resources) => resources,
+    let (mut resources, missing) = match client.resources(&["list", "delete"]).await {
+        Ok(all) => (all.found, all.missing),
         Err(error) => {
             findings.undiscovered = Some(error.to_string());
             return Err(error.into());
         }
     };
+    let mut waits = None;
+    if !missing.is_empty() {
+        findings.undiscovered = Some(stale(&missing));
+        waits = Some(Error::Undiscovered {
+            namespace: namespace.to_owned(),
+            missing,
+        });
+    }
     resources.retain(|resource| resource.namespaced);
     let is_pods = |resource: &Resource| resource.group.is_empty() && resource.plural == "pods";
     resources.sort_by_key(|resource| !is_pods(resource));
-    let mut waits = None;
     for resource in resources {
         let held = match delete_all(client, &resource, namespace).await {
             Ok(held) => held,
@@ -174,6 +179,19 @@ async fn delete_everything(
         }
     }
     waits.map_or(Ok(()), Err)
+}
+
+/// Says of which versions of groups it is not known what there is.
+fn stale(missing: &[String]) -> String {
+    let each: Vec<String> = missing
+        .iter()
+        .map(|version| format!("{version}: stale GroupVersion discovery: {version}"))
+        .collect();
+    format!(
+        "Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {}",
+        missing.len(),
+        each.join(", ")
+    )
 }
 
 /// What is asked of the objects in a namespace.

@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use client::{Backoff, Client};
 use futures_util::{FutureExt, StreamExt, poll};
-use reconcile::{Key, Origin, Snapshot, Write, reconcile};
+use reconcile::{Key, Snapshot, Write, reconcile};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::feed::Feed;
+use crate::feed::{Feed, Others};
 use crate::perform::{Answer, Error, perform};
 use crate::queue::Queue;
 
@@ -54,11 +54,11 @@ pub async fn run(client: Client, shutdown: impl Future<Output = ()>) {
 }
 
 /// Resolves when the server has other resources than these.
-async fn changed(client: &Client, others: &[Origin]) {
+async fn changed(client: &Client, others: &Others) {
     loop {
         tokio::time::sleep(DISCOVERY_EVERY).await;
-        match feed::others(client).await {
-            Ok(now) if now != others => return,
+        match feed::others(client, others).await {
+            Ok(now) if now != *others => return,
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "cannot ask what the server has"),
         }
@@ -66,9 +66,10 @@ async fn changed(client: &Client, others: &[Origin]) {
 }
 
 /// Runs every controller over these resources.
-async fn follow(client: Client, others: &[Origin]) {
+async fn follow(client: Client, others: &Others) {
     let mut snapshot = Snapshot::default();
-    snapshot.expect(others.iter().cloned());
+    snapshot.expect(others.own.iter().cloned());
+    snapshot.allow(others.lent.iter().cloned());
     let mut manager = Manager {
         feed: Feed::new(&client, others),
         client,
@@ -99,10 +100,10 @@ async fn follow(client: Client, others: &[Origin]) {
 }
 
 /// Asks what the server has, until it answers.
-async fn discover(client: &Client) -> Vec<Origin> {
+async fn discover(client: &Client) -> Others {
     let mut backoff = Backoff::new(DISCOVERY_WAIT_MAX);
     loop {
-        match feed::others(client).await {
+        match feed::others(client, &Others::default()).await {
             Ok(others) => return others,
             Err(error) => {
                 let delay = backoff.next_delay();

@@ -41,6 +41,12 @@ pub(crate) enum Error {
         resource: String,
         count: usize,
     },
+    /// A namespace cannot go while it is not known what is in it.
+    #[error("namespace {namespace} waits for who answers for {}", missing.join(", "))]
+    Undiscovered {
+        namespace: String,
+        missing: Vec<String>,
+    },
     /// A claim cannot go yet.
     #[error("pod {pod} uses the claim")]
     Used { pod: String },
@@ -50,7 +56,7 @@ impl Error {
     /// Whether it is how concurrent writers find out about each other.
     pub(crate) fn is_expected(&self) -> bool {
         match self {
-            Error::Remaining { .. } | Error::Used { .. } => true,
+            Error::Remaining { .. } | Error::Undiscovered { .. } | Error::Used { .. } => true,
             Error::Request(error) => {
                 error.is_conflict() || error.is_not_found() || error.is_already_exists()
             }

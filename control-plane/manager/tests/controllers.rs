@@ -1,6 +1,8 @@
 //! The controllers against the API server, in one process, over the store in memory.
 #![forbid(unsafe_code)]
 
+#[path = "controllers/aggregated.rs"]
+mod aggregated;
 #[path = "controllers/protection.rs"]
 mod protection;
 
@@ -385,6 +387,7 @@ async fn namespaces_begin_and_end() {
         .resources(&["list"])
         .await
         .unwrap()
+        .found
         .into_iter()
         .filter(|resource| resource.namespaced)
     {

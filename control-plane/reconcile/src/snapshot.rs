@@ -61,6 +61,8 @@ pub struct Snapshot {
     namespaces: Store<Namespace>,
     accounts: Store<ServiceAccount>,
     others: BTreeMap<Origin, Store<Bare>>,
+    /// Those of `others` that the snapshot is complete without.
+    lent: BTreeSet<Origin>,
     graph: Graph,
     uses: Uses,
     pods_by_label: LabelIndex,
@@ -81,7 +83,10 @@ impl Snapshot {
             && self.endpoints.lists > 0
             && self.namespaces.lists > 0
             && self.accounts.lists > 0
-            && self.others.values().all(|store| store.lists > 0)
+            && self
+                .others
+                .iter()
+                .all(|(origin, store)| store.lists > 0 || self.lent.contains(origin))
     }
 
     /// No write is under way: no answer can come late any more.
@@ -271,7 +276,16 @@ impl Snapshot {
         }
     }
 
-    /// Folds objects of a kind that was announced to [`Snapshot::expect`].
+    /// Further kinds may be told of, for the sake of ownership alone; nobody waits for them.
+    pub fn allow(&mut self, origins: impl IntoIterator<Item = Origin>) {
+        for origin in origins {
+            self.lent.insert(origin.clone());
+            let store = Store::new(origin.clone());
+            self.others.insert(origin, store);
+        }
+    }
+
+    /// Folds objects of a kind that was announced to [`Snapshot::expect`] or [`Snapshot::allow`].
     pub fn fold_others(&mut self, origin: &Origin, event: Event<Bare>) -> Vec<Key> {
         if let Some(store) = self.others.get_mut(origin) {
             store.fold(slim_more(event), &mut self.graph);
