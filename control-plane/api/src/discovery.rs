@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::table::{Resource, Subresource};
+use crate::value::{flag, list, text};
 
 /// Version of aggregated discovery that a client asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,6 +112,70 @@ pub fn aggregated(rows: &[&Resource], core: bool, version: Aggregated) -> Value 
         "metadata": {},
         "items": items,
     })
+}
+
+/// The resources of a document such as [`legacy_resources`] gives, which somebody else wrote, as aggregated discovery
+/// tells of them. What makes no sense is left out.
+pub fn aggregated_from_legacy(document: &Value, group: &str, version: &str) -> Vec<Value> {
+    let kind = |resource: &Value| {
+        let or = |key: &str, other| match text(resource, &[key]) {
+            "" => other,
+            own => own.to_owned(),
+        };
+        let (group, version) = (
+            or("group", group.to_owned()),
+            or("version", version.to_owned()),
+        );
+        json!({"group": group, "version": version, "kind": text(resource, &["kind"])})
+    };
+    let scope = |resource: &Value| match flag(resource, &["namespaced"]) {
+        true => "Namespaced",
+        false => "Cluster",
+    };
+    let mut found: Vec<Value> = Vec::new();
+    for resource in list(document, &["resources"]) {
+        let (name, subresource) = match text(resource, &["name"]).split_once('/') {
+            Some((name, subresource)) => (name, Some(subresource)),
+            None => (text(resource, &["name"]), None),
+        };
+        if name.is_empty() {
+            continue;
+        }
+        let mut body = json!({"responseKind": kind(resource), "verbs": list(resource, &["verbs"])});
+        let known = found.iter().position(|known| known["resource"] == name);
+        let Some(subresource) = subresource else {
+            body["resource"] = name.into();
+            body["scope"] = scope(resource).into();
+            body["singularResource"] = text(resource, &["singularName"]).into();
+            for key in ["shortNames", "categories"] {
+                if resource[key].is_array() {
+                    body[key] = resource[key].clone();
+                }
+            }
+            if known.is_none() {
+                found.push(body);
+            }
+            continue;
+        };
+        body["subresource"] = subresource.into();
+        let at = known.unwrap_or_else(|| {
+            // A resource that there is only for what is below it.
+            let none = json!({"group": "", "version": "", "kind": ""});
+            found.push(json!({
+                "resource": name, "scope": scope(resource), "responseKind": none, "singularResource": "",
+                "verbs": [],
+            }));
+            found.len() - 1
+        });
+        match found[at]
+            .get_mut("subresources")
+            .and_then(Value::as_array_mut)
+        {
+            Some(subresources) => subresources.push(body),
+            None => found[at]["subresources"] = json!([body]),
+        }
+    }
+    found
 }
 
 /// The groups in the order of the rows, the core group among them.

@@ -53,12 +53,15 @@ static SWAGGER: LazyLock<Swagger> = LazyLock::new(|| {
         .values()
         .filter_map(|d| serde_json::from_slice(&d.bytes).ok())
         .collect();
-    Swagger::new(&v3)
+    Swagger::new(&v3, &[])
 });
 
 impl Swagger {
-    fn new(v3: &[Value]) -> Self {
-        let swagger = v2::document(v3);
+    fn new(v3: &[Value], others: &[(&str, &Value)]) -> Self {
+        let mut swagger = v2::document(v3);
+        for (root, other) in others {
+            v2::add(&mut swagger, root, other);
+        }
         Swagger {
             json: Document::new(swagger.to_string().into_bytes()),
             protobuf: Document::new(v2::encode(&swagger)),
@@ -105,14 +108,18 @@ pub fn added_document(rows: &[&Resource], own: Map<String, Value>, hash: String)
     }
 }
 
-/// `/openapi/v2` with these documents of version 3 besides those of the table.
-pub fn v2_with<'a>(added: impl IntoIterator<Item = &'a Document>) -> Swagger {
+/// `/openapi/v2` with these documents of version 3 besides those of the table, and with `others`: the documents of
+/// version 2 of those who answer for what is below a path, such as `/apis/metrics.k8s.io/v1beta1`.
+pub fn v2_with<'a>(
+    added: impl IntoIterator<Item = &'a Document>,
+    others: &[(&str, &Value)],
+) -> Swagger {
     let v3: Vec<Value> = DOCUMENTS
         .values()
         .chain(added)
         .filter_map(|d| serde_json::from_slice(&d.bytes).ok())
         .collect();
-    Swagger::new(&v3)
+    Swagger::new(&v3, others)
 }
 
 /// A short text that differs where the bytes do.

@@ -72,7 +72,7 @@ fn compare_ranges(stored: &Value, given: &Value) {
 }
 
 /// The object as a create would store it; the status is the one given.
-fn new(row: &Resource, object: &Value, now: OffsetDateTime) -> Result<Value, Error> {
+pub(crate) fn new(row: &Resource, object: &Value, now: OffsetDateTime) -> Result<Value, Error> {
     let mut new = object.clone();
     let stamps = Stamps {
         now,

@@ -2,7 +2,7 @@
 
 use api::discovery::{self, Aggregated};
 use api::status::Status;
-use api::table::Resource;
+use api::value::{items_mut, list};
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use crate::State;
-use crate::aggregation;
+use crate::aggregation::{self, Remote};
 use crate::negotiate::{self, Encoding};
 use crate::query::Query;
 use crate::respond::{self, Answer};
@@ -46,25 +46,25 @@ pub(crate) fn answer(state: &State, path: &str, parts: &Parts, query: &Query) ->
             state,
             parts,
             true,
-            |_| discovery::legacy_versions(&server_address(state)),
+            || discovery::legacy_versions(&server_address(state)),
             encoding,
         ),
-        ["apis"] => groups(state, parts, false, discovery::legacy_groups, encoding),
+        ["apis"] => groups(state, parts, false, || legacy_groups(state), encoding),
         ["api", version] => found(discovery::legacy_resources(
             &state.registry.rows(),
             "",
             version,
         )),
-        ["apis", group] => found(discovery::legacy_group(&state.registry.rows(), group)),
-        ["apis", group, version] => {
-            match discovery::legacy_resources(&state.registry.rows(), group, version) {
-                None => aggregation::unavailable(state, group, version).unwrap_or_else(not_found),
-                resources => found(resources),
-            }
-        }
+        ["apis", group] => found(legacy_group(state, group)),
+        ["apis", group, version] => found(discovery::legacy_resources(
+            &state.registry.rows(),
+            group,
+            version,
+        )),
         ["openapi", "v2"] => swagger(state, parts),
         ["openapi", "v3"] => {
-            respond::value(200, Encoding::Json, &state.documents.index(&state.registry))
+            let own = state.documents.index(&state.registry);
+            respond::value(200, Encoding::Json, &aggregation::index(state, own))
         }
         ["openapi", "v3", rest @ ..] => schema(state, &rest.join("/"), parts, query),
         _ => not_found(),
@@ -80,10 +80,9 @@ fn groups(
     state: &State,
     parts: &Parts,
     core: bool,
-    legacy: impl FnOnce(&[&Resource]) -> Value,
+    legacy: impl FnOnce() -> Value,
     encoding: Encoding,
 ) -> Answer {
-    let rows = state.registry.rows();
     let aggregated = negotiate::ranges(&parts.headers)
         .into_iter()
         .find_map(|range| {
@@ -106,13 +105,13 @@ fn groups(
             }
         });
     let mut response = match aggregated.flatten() {
-        None => respond::value(200, encoding, &legacy(&rows)),
+        None => respond::value(200, encoding, &legacy()),
         Some(form) => {
-            let mut response = respond::value(
-                200,
-                Encoding::Json,
-                &discovery::aggregated(&rows, core, form),
-            );
+            let mut document = discovery::aggregated(&state.registry.rows(), core, form);
+            if !core {
+                merge(state, &mut document);
+            }
+            let mut response = respond::value(200, Encoding::Json, &document);
             if let Ok(content_type) = HeaderValue::from_str(&form.content_type()) {
                 response.headers_mut().insert(CONTENT_TYPE, content_type);
             }
@@ -125,12 +124,52 @@ fn groups(
     response
 }
 
+/// Makes an aggregated document of our groups one of all.
+fn merge(state: &State, document: &mut Value) {
+    let own = aggregation::group_versions(list(document, &["items"]), &["metadata", "name"]);
+    let items: Vec<Value> = aggregation::merged(state, own, Remote::aggregated)
+        .into_iter()
+        .map(|(group, versions)| {
+            let versions: Vec<Value> = versions.into_iter().map(|one| one.body).collect();
+            json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": versions})
+        })
+        .collect();
+    document["items"] = items.into();
+}
+
+/// `/apis` for clients that know nothing newer.
+fn legacy_groups(state: &State) -> Value {
+    let mut document = discovery::legacy_groups(&state.registry.rows());
+    let own = aggregation::group_versions(list(&document, &["groups"]), &["name"]);
+    let groups: Vec<Value> = aggregation::merged(state, own, Remote::legacy)
+        .into_iter()
+        .map(|(group, versions)| {
+            let versions: Vec<Value> = versions.into_iter().map(|one| one.body).collect();
+            json!({"name": group, "versions": versions, "preferredVersion": versions.first()})
+        })
+        .collect();
+    document["groups"] = groups.into();
+    document
+}
+
+/// One of them.
+fn legacy_group(state: &State, group: &str) -> Option<Value> {
+    let mut groups = legacy_groups(state);
+    let found = items_mut(&mut groups, "groups").find(|found| found["name"] == group)?;
+    let mut found = found.take();
+    found["kind"] = "APIGroup".into();
+    found["apiVersion"] = "v1".into();
+    Some(found)
+}
+
 /// The media type that kubectl asks for the v2 schema in. What is answered may not have the `@`.
 const SWAGGER_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// The schema of everything in one document, in protobuf for those who ask for it.
 fn swagger(state: &State, parts: &Parts) -> Answer {
-    let both = state.documents.swagger(&state.registry);
+    let both = state
+        .documents
+        .swagger(&state.registry, &aggregation::swaggers(state));
     let asked = negotiate::ranges(&parts.headers).into_iter().next();
     let (content_type, document) = match asked {
         Some(range) if range.media == SWAGGER_PROTOBUF => (
@@ -211,6 +250,11 @@ fn index(state: &State) -> Value {
             if !paths.contains(&path) {
                 paths.push(path);
             }
+        }
+    }
+    for path in aggregation::root_paths(state) {
+        if !paths.contains(&path) {
+            paths.push(path);
         }
     }
     let others = [

@@ -1,4 +1,5 @@
-//! Requests to nodes, Pods and webhooks: one connection for each, over TLS where the other side has it.
+//! Requests to nodes, Pods and webhooks: one connection for each, over TLS where the other side has it. How connections
+//! to other API servers are opened, too.
 
 use std::fmt;
 use std::io;
@@ -15,6 +16,7 @@ use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// How long connecting and the handshake may take together.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -55,7 +57,13 @@ impl fmt::Display for Failure {
     }
 }
 
+impl std::error::Error for Failure {}
+
 impl Failure {
+    pub(crate) fn new(why: &str) -> Self {
+        Failure(why.to_owned())
+    }
+
     fn dial(peer: &Peer, error: &io::Error) -> Self {
         let why = match error.kind() {
             io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
@@ -84,36 +92,51 @@ pub(crate) async fn send_as(
     tls: Arc<rustls::ClientConfig>,
     request: Request<Body>,
 ) -> Result<Response<Incoming>, Failure> {
-    let connected = timeout(PATIENCE, open(peer, name, tls)).await;
-    let mut sender =
-        connected.unwrap_or_else(|_| Err(Failure::dial(peer, &io::ErrorKind::TimedOut.into())))?;
+    let mut sender = if peer.tls {
+        handshake(TokioIo::new(secure(peer, name, tls).await?)).await?
+    } else {
+        handshake(TokioIo::new(in_time(peer, open(peer)).await?)).await?
+    };
     sender
         .send_request(request)
         .await
         .map_err(|error| Failure(error.to_string()))
 }
 
-async fn open(
+/// A connection over TLS to one who shows a certificate of this name.
+pub(crate) async fn secure(
     peer: &Peer,
     name: &str,
     tls: Arc<rustls::ClientConfig>,
-) -> Result<SendRequest<Body>, Failure> {
+) -> Result<TlsStream<TcpStream>, Failure> {
+    let connecting = async {
+        let stream = open(peer).await?;
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|error| Failure(format!("{name}: {error}")))?;
+        TlsConnector::from(tls)
+            .connect(name, stream)
+            .await
+            .map_err(|error| Failure(format!("tls: {error}")))
+    };
+    in_time(peer, connecting).await
+}
+
+async fn in_time<T>(
+    peer: &Peer,
+    connecting: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let connected = timeout(PATIENCE, connecting).await;
+    connected.unwrap_or_else(|_| Err(Failure::dial(peer, &io::ErrorKind::TimedOut.into())))
+}
+
+async fn open(peer: &Peer) -> Result<TcpStream, Failure> {
     let stream = TcpStream::connect((peer.host.as_str(), peer.port))
         .await
         .map_err(|error| Failure::dial(peer, &error))?;
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(peer = peer.authority(), %error, "can't set TCP_NODELAY");
     }
-    if !peer.tls {
-        return handshake(TokioIo::new(stream)).await;
-    }
-    let name = ServerName::try_from(name.to_owned())
-        .map_err(|error| Failure(format!("{name}: {error}")))?;
-    let stream = TlsConnector::from(tls)
-        .connect(name, stream)
-        .await
-        .map_err(|error| Failure(format!("tls: {error}")))?;
-    handshake(TokioIo::new(stream)).await
+    Ok(stream)
 }
 
 async fn handshake<S>(stream: S) -> Result<SendRequest<Body>, Failure>

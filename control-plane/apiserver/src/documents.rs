@@ -19,7 +19,15 @@ pub(crate) struct Documents(Mutex<Made>);
 struct Made {
     generation: u64,
     documents: BTreeMap<String, (String, Bytes)>,
-    swagger: Option<Arc<Swagger>>,
+    /// With the generation of what others say.
+    swagger: Option<(u64, Arc<Swagger>)>,
+}
+
+/// Documents of version 2 that others wrote, by the path that they answer for.
+pub(crate) struct Others {
+    /// Changes with the documents.
+    pub(crate) generation: u64,
+    pub(crate) documents: Vec<(String, Arc<Value>)>,
 }
 
 impl Documents {
@@ -47,18 +55,25 @@ impl Documents {
         Some(found)
     }
 
-    /// `/openapi/v2`.
-    pub(crate) fn swagger(&self, registry: &Registry) -> Arc<Swagger> {
+    /// `/openapi/v2`, with what others answer for.
+    pub(crate) fn swagger(&self, registry: &Registry, others: &Others) -> Arc<Swagger> {
         let generation = registry.generation();
-        if let Some(swagger) = &self.made(generation).swagger {
+        if let Some((known, swagger)) = &self.made(generation).swagger
+            && *known == others.generation
+        {
             return swagger.clone();
         }
+        let documents: Vec<(&str, &Value)> = others
+            .documents
+            .iter()
+            .map(|(root, document)| (root.as_str(), &**document))
+            .collect();
         let added: Vec<Document> = roots(registry)
             .values()
             .map(|served| make(served))
             .collect();
-        let swagger = Arc::new(openapi::v2_with(&added));
-        self.made(generation).swagger = Some(swagger.clone());
+        let swagger = Arc::new(openapi::v2_with(&added, &documents));
+        self.made(generation).swagger = Some((others.generation, swagger.clone()));
         swagger
     }
 

@@ -278,6 +278,7 @@ pub(crate) struct State {
     pub(crate) namespaces: &'static api::table::Resource,
     pub(crate) registry: Arc<registry::Registry>,
     pub(crate) documents: documents::Documents,
+    pub(crate) aggregator: aggregation::Aggregator,
 }
 
 /// Reads or makes certificates and tokens, learns which addresses and ports are taken, and puts what every cluster
@@ -324,6 +325,7 @@ pub async fn build(config: Config, storage: Arc<dyn Storage>) -> Result<App, Err
     let namespaces = api::table::find("", "v1", "namespaces")
         .ok_or_else(|| Error::Config("the resource table has no namespaces".into()))?;
     let state = State {
+        aggregator: aggregation::Aggregator::new(&pki),
         port: AtomicU16::new(config.port),
         config,
         storage,
@@ -406,6 +408,8 @@ impl App {
         upkeep.spawn(masters::keep(self.0.clone(), local.port()));
         upkeep.spawn(roles::aggregate(self.0.clone()));
         upkeep.spawn(aggregation::follow(self.0.clone()));
+        upkeep.spawn(aggregation::announce(self.0.clone()));
+        upkeep.spawn(aggregation::register(self.0.clone()));
         upkeep.spawn(admit::keep_counts(self.0.clone()));
         upkeep.spawn(namespaces::furnish(self.0.clone()));
         upkeep.spawn(hooks::typing::keep(self.0.clone()));

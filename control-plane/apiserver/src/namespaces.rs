@@ -67,7 +67,11 @@ fn authority(namespace: &str, certificate: &str) -> Value {
 }
 
 /// Makes the object, or puts its data in the place of other data.
-async fn keep(state: &State, namespace: &str, wanted: &Value) -> Result<(), StorageError> {
+pub(crate) async fn keep(
+    state: &State,
+    namespace: &str,
+    wanted: &Value,
+) -> Result<(), StorageError> {
     let kind = api::value::text(wanted, &["kind"]);
     let Some(row) = api::table::find_kind("", "v1", kind) else {
         return Ok(());

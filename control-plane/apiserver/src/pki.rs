@@ -1,7 +1,11 @@
 //! The certificates of one control plane: an authority, the server's certificate and the administrator's client
-//! certificate. Made at the first start, reused afterwards, renewed when they come near their end.
+//! certificate; and an authority of its own for the one certificate with which the server passes on requests of others.
+//! Made at the first start, reused afterwards, renewed when they come near their end.
 //!
-//! `DIR/ca.crt`, `DIR/server.crt`, `DIR/admin.crt` and the `.key` beside each: PEM, PKCS#8, ECDSA P-256, mode 0600.
+//! `DIR/ca.crt`, `DIR/server.crt`, `DIR/admin.crt`, `DIR/front-proxy-ca.crt`, `DIR/front-proxy-client.crt` and the `.key`
+//! beside each: PEM, PKCS#8, ECDSA P-256, mode 0600.
+
+mod client;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,11 +19,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
@@ -30,12 +32,18 @@ const LEAF_LIFETIME: Duration = Duration::days(365);
 /// A certificate with less than this share of its lifetime left is made anew.
 const RENEW_BELOW: f64 = 0.2;
 
+/// The name of the certificate with which the server passes on requests of others, as kubeadm has it.
+pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
+
 /// Certificates and keys, PEM.
 #[derive(Clone)]
 pub(crate) struct Pki {
     pub(crate) ca_cert: String,
     pub(crate) server: Pair,
     pub(crate) admin: Pair,
+    /// Who signs [`Pki::front`], and nothing else: whoever has such a certificate speaks for any user.
+    pub(crate) front_ca: String,
+    pub(crate) front: Pair,
 }
 
 /// A certificate and its key, PEM.
@@ -60,13 +68,8 @@ impl Pki {
             .mode(0o700)
             .create(dir)
             .map_err(|source| Error::io("making the directory", dir, source))?;
-        let (ca_cert, ca_key) = authority(dir)?;
-        let issuer = Issuer::new(
-            ca_params(&common_name(&ca_cert, &dir.join("ca.crt"))?)?,
-            &ca_key,
-        );
-
-        let server = leaf(dir, "server", &ca_cert, &issuer, names, || {
+        let ca = authority(dir, "ca")?;
+        let server = leaf(dir, "server", &ca, names, || {
             let mut params = leaf_params(
                 "fairlead-apiserver",
                 &[],
@@ -81,79 +84,24 @@ impl Pki {
                 .extend(names.addresses.iter().copied().map(SanType::IpAddress));
             Ok(params)
         })?;
-        let admin = leaf(dir, "admin", &ca_cert, &issuer, &Names::default(), || {
+        let admin = leaf(dir, "admin", &ca, &Names::default(), || {
             leaf_params(
                 "fairlead-admin",
                 &["system:masters"],
                 ExtendedKeyUsagePurpose::ClientAuth,
             )
         })?;
+        let front_ca = authority(dir, "front-proxy-ca")?;
+        let front = leaf(dir, FRONT_PROXY, &front_ca, &Names::default(), || {
+            leaf_params(FRONT_PROXY, &[], ExtendedKeyUsagePurpose::ClientAuth)
+        })?;
         Ok(Self {
-            ca_cert,
+            ca_cert: ca.cert,
             server,
             admin,
+            front_ca: front_ca.cert,
+            front,
         })
-    }
-
-    /// Towards nodes and Pods; `identified`: as the administrator.
-    pub(crate) fn client_tls(&self, identified: bool) -> Result<Arc<rustls::ClientConfig>, Error> {
-        let config = rustls::ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(Error::certificate)?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyNode(provider())));
-        if !identified {
-            return Ok(Arc::new(config.with_no_client_auth()));
-        }
-        let key =
-            PrivateKeyDer::from_pem_slice(self.admin.key.as_bytes()).map_err(Error::certificate)?;
-        let chain = certificates(&self.admin.cert, Path::new("admin.crt"))?;
-        let config = config
-            .with_client_auth_cert(chain, key)
-            .map_err(Error::certificate)?;
-        Ok(Arc::new(config))
-    }
-}
-
-/// Nodes prove that they hold the key of the certificate that they show; whose certificate it is is not asked, as with
-/// kube-apiserver without `--kubelet-certificate-authority`: nodes make their own.
-#[derive(Debug)]
-struct AnyNode(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyNode {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -170,16 +118,30 @@ pub(crate) fn random(bytes: &mut [u8]) -> Result<(), Error> {
         .map_err(|_| Error::Random)
 }
 
-fn authority(dir: &Path) -> Result<(String, KeyPair), Error> {
-    let (cert_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
+/// Who signs.
+struct Authority {
+    path: PathBuf,
+    /// PEM.
+    cert: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new(path: PathBuf, cert: String, key: KeyPair) -> Result<Self, Error> {
+        let issuer = Issuer::new(ca_params(&common_name(&cert, &path)?)?, key);
+        Ok(Authority { path, cert, issuer })
+    }
+}
+
+fn authority(dir: &Path, name: &str) -> Result<Authority, Error> {
+    let cert_path = dir.join(format!("{name}.crt"));
+    let key_path = dir.join(format!("{name}.key"));
     let key = match read(&key_path)? {
         Some(pem) => KeyPair::from_pem(&pem).map_err(|e| Error::damaged(&key_path, &e))?,
         None => {
             if cert_path.exists() {
-                return Err(Error::damaged(
-                    &key_path,
-                    &"it is missing, though ca.crt beside it is there",
-                ));
+                let why = format!("it is missing, though {name}.crt beside it is there");
+                return Err(Error::damaged(&key_path, &why));
             }
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(Error::certificate)?;
             write_private(&key_path, key.serialize_pem().as_bytes())?;
@@ -191,12 +153,12 @@ fn authority(dir: &Path) -> Result<(String, KeyPair), Error> {
         let cert = parse(&der, &cert_path)?;
         require_match(&cert, &key, &cert_path)?;
         if share_left(&cert) >= RENEW_BELOW {
-            return Ok((pem, key));
+            return Authority::new(cert_path, pem, key);
         }
     }
     // With the key kept, certificates signed before a renewal stay valid.
     let now = OffsetDateTime::now_utc();
-    let mut params = ca_params(&format!("fairlead-ca@{}", now.unix_timestamp()))?;
+    let mut params = ca_params(&format!("fairlead-{name}@{}", now.unix_timestamp()))?;
     if let Some(pem) = read(&cert_path)? {
         params = ca_params(&common_name(&pem, &cert_path)?)?;
     }
@@ -204,14 +166,13 @@ fn authority(dir: &Path) -> Result<(String, KeyPair), Error> {
     params.not_after = now + CA_LIFETIME;
     let pem = params.self_signed(&key).map_err(Error::certificate)?.pem();
     write_private(&cert_path, pem.as_bytes())?;
-    Ok((pem, key))
+    Authority::new(cert_path, pem, key)
 }
 
 fn leaf(
     dir: &Path,
     name: &str,
-    ca_cert: &str,
-    issuer: &Issuer<'_, &KeyPair>,
+    ca: &Authority,
     wanted: &Names,
     params: impl FnOnce() -> Result<CertificateParams, Error>,
 ) -> Result<Pair, Error> {
@@ -222,9 +183,8 @@ fn leaf(
         let der = first(&cert_pem, &cert_path)?;
         let cert = parse(&der, &cert_path)?;
         require_match(&cert, &key, &cert_path)?;
-        let ca_path = dir.join("ca.crt");
-        let ca_der = first(ca_cert, &ca_path)?;
-        let ours = cert.issuer().as_raw() == parse(&ca_der, &ca_path)?.subject().as_raw();
+        let ca_der = first(&ca.cert, &ca.path)?;
+        let ours = cert.issuer().as_raw() == parse(&ca_der, &ca.path)?.subject().as_raw();
         if ours && share_left(&cert) >= RENEW_BELOW && covers(&cert, wanted) {
             return Ok(Pair {
                 cert: cert_pem,
@@ -234,7 +194,7 @@ fn leaf(
     }
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(Error::certificate)?;
     let cert = params()?
-        .signed_by(&key, issuer)
+        .signed_by(&key, &ca.issuer)
         .map_err(Error::certificate)?;
     let pair = Pair {
         cert: cert.pem(),
@@ -445,6 +405,8 @@ mod tests {
     fn damage_names_the_file() {
         let cases: &[(&str, &[u8])] = &[
             ("ca.crt", b"nonsense"),
+            ("front-proxy-ca.crt", b"nonsense"),
+            ("front-proxy-client.key", b""),
             (
                 "ca.key",
                 b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",

@@ -29,6 +29,8 @@ pub(crate) struct Registry {
     now: ArcSwap<Rows>,
     /// Whether definitions were read once.
     read: watch::Sender<bool>,
+    /// [`Registry::generation`], for those who wait for another.
+    changed: watch::Sender<u64>,
     /// Every row that was ever made, so that equal ones are made once.
     made: Mutex<Vec<&'static Resource>>,
 }
@@ -115,6 +117,11 @@ impl Registry {
         self.now.load().generation
     }
 
+    /// Told of each change of the rows.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
     /// Becomes true when the row is no longer served; `None` for rows of the table.
     pub(crate) fn gone(&self, row: &Resource) -> Option<watch::Receiver<bool>> {
         row.custom?;
@@ -174,6 +181,7 @@ impl Registry {
         };
         let rows = Arc::new(rows);
         self.now.store(rows.clone());
+        self.changed.send_replace(rows.generation);
         self.read.send_replace(true);
         for (key, old) in &before.served {
             let still = rows

@@ -24,6 +24,8 @@ pub(crate) struct At<'a> {
     pub(crate) subresource: Option<&'a str>,
     /// What follows the subresource `proxy`, with its slash: a path of somebody else's.
     pub(crate) tail: &'a str,
+    /// Whether more follows a subresource. Other API servers know what that means; this one has nothing there.
+    pub(crate) deeper: bool,
     /// Whether the path begins with `watch`, which clients from before the parameter of that name write:
     /// `/api/v1/watch/namespaces/a/pods`.
     pub(crate) watch: bool,
@@ -55,7 +57,7 @@ impl<'a> Target<'a> {
         if watch {
             rest.remove(0);
         }
-        if rest.is_empty() || rest.len() > 5 || rest.iter().any(|segment| segment.is_empty()) {
+        if rest.is_empty() || rest.iter().any(|segment| segment.is_empty()) {
             return None;
         }
         let at = |namespace, resource, tail: &[&'a str]| At {
@@ -66,23 +68,26 @@ impl<'a> Target<'a> {
             name: tail.first().copied(),
             subresource: tail.get(1).copied(),
             tail: "",
+            deeper: tail.len() > 2,
             watch,
         };
+        // The core group is nobody else's.
+        let fits = |count: usize| count <= 2 || !group.is_empty();
         match rest.as_slice() {
             // `namespaces/X/status` and `/finalize` are of the namespace itself; any other third segment is a
             // resource within it.
             ["namespaces", namespace, resource, tail @ ..]
                 if !matches!(*resource, "status" | "finalize") =>
             {
-                (tail.len() <= 2).then(|| at(Some(*namespace), resource, tail))
+                fits(tail.len()).then(|| at(Some(*namespace), resource, tail))
             }
             // The namespace is in the path and in the scope alike.
             ["namespaces", namespace, tail @ ..] => {
                 let mut whole = vec![*namespace];
                 whole.extend_from_slice(tail);
-                (tail.len() <= 1).then(|| at(Some(*namespace), "namespaces", &whole))
+                fits(whole.len()).then(|| at(Some(*namespace), "namespaces", &whole))
             }
-            [resource, tail @ ..] => (tail.len() <= 2).then(|| at(None, resource, tail)),
+            [resource, tail @ ..] => fits(tail.len()).then(|| at(None, resource, tail)),
             [] => None,
         }
     }
@@ -180,6 +185,7 @@ mod tests {
             ("/api/v1/watch/pods", Some(["", "v1", "", "pods", "", ""])),
             ("/apis/apps/v1/watch/namespaces/a/deployments/d", Some(["apps", "v1", "a", "deployments", "d", ""])),
             ("/api/v1/namespaces/a/pods/p/exec/more", None),
+            ("/apis/a.x/v1/namespaces/a/machines/m/portforward/22/tcp", Some(["a.x", "v1", "a", "machines", "m", "portforward"])),
         ];
         for (path, expected) in cases {
             let found = match Target::parse(path) {

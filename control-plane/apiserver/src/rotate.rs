@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustls::server::danger::ClientCertVerifier;
 use tokio::sync::watch;
 
 use crate::pki::Pki;
@@ -16,13 +17,23 @@ const LOOK: Duration = Duration::from_secs(10);
 const CHECK: Duration = Duration::from_secs(3600);
 
 /// What connections are made with from now on.
-pub(crate) type Tls = Arc<rustls::ServerConfig>;
+#[derive(Clone)]
+pub(crate) struct Tls {
+    pub(crate) config: Arc<rustls::ServerConfig>,
+    /// Knows the certificates of those who speak for users; all others name users.
+    pub(crate) fronts: Arc<dyn ClientCertVerifier>,
+}
 
 /// From the certificates as they lie there; makes those that are missing or near their end.
 pub(crate) fn load(state: &State) -> Result<Tls, Error> {
     let config = &state.config;
     let pki = Pki::load_or_make(&config.data_dir.join("pki"), &names(config))?;
-    Ok(Arc::new(serving::tls(config, &pki)?))
+    let tls = Tls {
+        config: Arc::new(serving::tls(config, &pki)?),
+        fronts: serving::fronts(&pki)?,
+    };
+    state.aggregator.shows(&pki);
+    Ok(tls)
 }
 
 /// Keeps `tls` what the files say; until it is dropped. Files that cannot be used are told of, and what was read
@@ -60,7 +71,15 @@ pub(crate) async fn follow(state: Arc<State>, tls: watch::Sender<Tls>) {
 /// When each file was last written, and how long it is.
 fn stamps(state: &State) -> Vec<Option<(SystemTime, u64)>> {
     let pki = state.config.data_dir.join("pki");
-    let own = ["ca.crt", "ca.key", "server.crt", "server.key"].map(|name| pki.join(name));
+    let own = [
+        "ca.crt",
+        "ca.key",
+        "server.crt",
+        "server.key",
+        "front-proxy-ca.crt",
+        "front-proxy-client.crt",
+    ]
+    .map(|name| pki.join(name));
     own.into_iter()
         .chain(state.config.client_ca_file.clone())
         .chain(state.config.tls_cert_file.clone())

@@ -17,7 +17,7 @@ use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::access;
-use crate::aggregation;
+use crate::aggregation::{self, Passing};
 use crate::audit::{self, Record};
 use crate::auth;
 use crate::carried::Carried;
@@ -184,13 +184,40 @@ async fn respond_to(
     if let Some(refusal) = verdict.refusal {
         return Err(refusal);
     }
+    let passing = |time| Passing {
+        user: &asks_for,
+        body_max: BODY_MAX,
+        time,
+    };
+    if let Some(route) = state.aggregator.route(&state.mirror, parts.uri.path()) {
+        let time = (!is_long(target, verb)).then_some(TIMEOUT);
+        let passing = passing(time);
+        // In a box: it is large, and every request is as large as the largest.
+        return Box::pin(aggregation::forward(&state, &route, passing, parts, body)).await;
+    }
     match target {
-        Target::Path(path) => Ok(page(&state, path, parts, &query).await),
+        Target::Path(path) => {
+            let passing = passing(Some(TIMEOUT));
+            match Box::pin(aggregation::schema(&state, passing, parts)).await {
+                Some(answer) => answer,
+                None => Ok(page(&state, path, parts, &query).await),
+            }
+        }
         Target::Resource(at) => {
             let record = known.record.as_deref_mut();
             resource(state, asks_for, at, parts, query, verb, body, record).await
         }
     }
+}
+
+/// Whether a request that is passed on may take as long as the client likes.
+fn is_long(target: &Target<'_>, verb: &str) -> bool {
+    let subresource = match target {
+        Target::Resource(at) => at.subresource.unwrap_or_default(),
+        Target::Path(_) => "",
+    };
+    let streams = ["proxy", "attach", "exec", "portforward", "log"];
+    verb == "watch" || streams.contains(&subresource)
 }
 
 /// A path that names no resource.
@@ -226,9 +253,6 @@ async fn resource(
     record: Option<&mut Record>,
 ) -> Result<Answer, Status> {
     let Some(row) = state.registry.find(at.group, at.version, at.resource) else {
-        if let Some(answer) = aggregation::unavailable(&state, at.group, at.version) {
-            return Ok(answer);
-        }
         let rows = state.registry.rows();
         let known = rows
             .iter()
@@ -239,6 +263,9 @@ async fn resource(
             Ok(respond::text(404, "404 page not found\n"))
         };
     };
+    if at.deeper {
+        return Ok(respond::text(404, "404 page not found\n"));
+    }
     let mut query = query;
     let mut name = query::decode_segment(at.name.unwrap_or_default());
     let namespace = match at.namespace {

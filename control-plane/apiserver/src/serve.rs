@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::audit;
-use crate::auth::{self, Connected};
+use crate::auth;
 use crate::rotate::Tls;
 use crate::{State, router};
 
@@ -70,7 +70,7 @@ pub(crate) async fn serve(
             () = &mut shutdown => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let connection = Connection { acceptor: TlsAcceptor::from(tls.borrow().clone()), builder: builder.clone(), peer };
+                    let connection = Connection { tls: tls.borrow().clone(), builder: builder.clone(), peer };
                     connections.spawn(connection.run(stream, state.clone(), closing.subscribe()));
                 }
                 Err(error) => {
@@ -94,7 +94,7 @@ pub(crate) async fn serve(
 }
 
 struct Connection {
-    acceptor: TlsAcceptor,
+    tls: Tls,
     builder: Arc<Builder<TokioExecutor>>,
     peer: SocketAddr,
 }
@@ -110,22 +110,15 @@ impl Connection {
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
         };
-        let certificate = stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(|chain| chain.first());
-        let user = certificate.and_then(|der| auth::certificate::user(der));
-        let user = user.map(|user| Connected(Arc::new(auth::authenticated(user))));
+        let certificates = stream.get_ref().1.peer_certificates();
+        let connected = certificates.and_then(|chain| auth::connected(chain, &*self.tls.fronts));
         let activity = Arc::new(Activity::new());
         let requests = activity.clone();
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-            if let Some(user) = &user {
-                request.extensions_mut().insert(user.clone());
+            if let Some(connected) = &connected {
+                request.extensions_mut().insert(connected.clone());
             }
-            if state.audit.is_some() {
-                request.extensions_mut().insert(audit::Peer(peer));
-            }
+            request.extensions_mut().insert(audit::Peer(peer));
             let open = Open::new(&requests);
             let state = state.clone();
             // It is moved around while it waits, and is large.
@@ -176,7 +169,9 @@ impl Connection {
             stream.shutdown().await?;
             return Err(std::io::Error::other("an HTTP request without TLS"));
         }
-        self.acceptor.accept(stream).await
+        TlsAcceptor::from(self.tls.config.clone())
+            .accept(stream)
+            .await
     }
 }
 

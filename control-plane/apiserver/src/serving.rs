@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -18,7 +19,7 @@ use crate::{Config, Error};
 /// What connections are made with: TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1; a client certificate is asked for and may
 /// be left out. Files are read each time.
 pub(crate) fn tls(config: &Config, pki: &Pki) -> Result<rustls::ServerConfig, Error> {
-    let mut roots = rustls::RootCertStore::empty();
+    let mut roots = front_roots(pki)?;
     if let Some(path) = &config.client_ca_file {
         for cert in certificates(&read(path, "reading the authorities in")?, path)? {
             roots.add(cert).map_err(|e| Error::damaged(path, &e))?;
@@ -53,6 +54,30 @@ pub(crate) fn tls(config: &Config, pki: &Pki) -> Result<rustls::ServerConfig, Er
     tls.ignore_client_order = true;
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(tls)
+}
+
+/// Tells those who speak for users from the users.
+pub(crate) fn fronts(pki: &Pki) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    WebPkiClientVerifier::builder_with_provider(Arc::new(front_roots(pki)?), pki::provider())
+        .build()
+        .map_err(Error::certificate)
+}
+
+fn front_roots(pki: &Pki) -> Result<rustls::RootCertStore, Error> {
+    let mut roots = rustls::RootCertStore::empty();
+    for cert in certificates(&pki.front_ca, Path::new("front-proxy-ca.crt"))? {
+        roots.add(cert).map_err(Error::certificate)?;
+    }
+    Ok(roots)
+}
+
+/// Authorities of which one signs a client's certificate, PEM: the server's own, and those of `--client-ca-file`.
+pub(crate) fn client_authorities(config: &Config, pki: &Pki) -> Result<String, Error> {
+    let mut pem = pki.ca_cert.clone();
+    if let Some(path) = &config.client_ca_file {
+        pem.push_str(&read(path, "reading the authorities in")?);
+    }
+    Ok(pem)
 }
 
 /// The provider of cryptography with the suites in the order in which the server wants them, which is Go's: of two

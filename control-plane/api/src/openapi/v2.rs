@@ -23,6 +23,22 @@ pub(super) fn document(v3: &[Value]) -> Value {
     })
 }
 
+/// Adds what somebody else's document has below `root`, and definitions under names that are free.
+pub(super) fn add(document: &mut Value, root: &str, other: &Value) {
+    let below = |path: &str| {
+        path.strip_prefix(root)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    for (path, item) in fields(&other["paths"]).filter(|(path, _)| below(path)) {
+        document["paths"][path] = item.clone();
+    }
+    for (name, body) in fields(&other["definitions"]) {
+        if document["definitions"].get(name).is_none() {
+            document["definitions"][name] = body.clone();
+        }
+    }
+}
+
 fn fields(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten()
 }

@@ -1,11 +1,12 @@
 //! Who asks.
 //!
-//! In the order in which Kubernetes looks: the certificate of the connection (common name = user, organisations =
-//! groups), static tokens, tokens of service accounts. Whoever shows none of these is anonymous; whoever shows a
+//! In the order in which Kubernetes looks: whom a front proxy speaks for ([`front`]), the certificate of the connection
+//! (common name = user, organisations = groups), static tokens, tokens of service accounts. Whoever shows none of these is anonymous; whoever shows a
 //! token that nobody knows is refused. Then whom the user says he acts for ([`impersonate`]).
 
 pub(crate) mod accounts;
 pub(crate) mod certificate;
+pub(crate) mod front;
 pub(crate) mod impersonate;
 pub(crate) mod keys;
 pub(crate) mod tokens;
@@ -19,20 +20,57 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use http::request::Parts;
+use rustls::server::danger::ClientCertVerifier;
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::State;
+use crate::pki::FRONT_PROXY;
 
-/// The user of a connection, in the extensions of each of its requests.
+/// What the certificate of a connection says, in the extensions of each of its requests.
 #[derive(Clone)]
-pub(crate) struct Connected(pub(crate) Arc<User>);
+pub(crate) enum Connected {
+    /// Whose it is.
+    User(Arc<User>),
+    /// It is the front proxy's, whose requests say for whom they are.
+    Front,
+    /// It is of the front proxy's authority, but another's.
+    Stranger,
+}
+
+/// What a chain says that the TLS layer has verified; `None`: nothing.
+pub(crate) fn connected(
+    chain: &[CertificateDer<'_>],
+    fronts: &dyn ClientCertVerifier,
+) -> Option<Connected> {
+    let (leaf, others) = chain.split_first()?;
+    let user = certificate::user(leaf);
+    if fronts
+        .verify_client_cert(leaf, others, UnixTime::now())
+        .is_ok()
+    {
+        return Some(match user {
+            Some(user) if user.name == FRONT_PROXY => Connected::Front,
+            _ => Connected::Stranger,
+        });
+    }
+    user.map(|user| Connected::User(Arc::new(authenticated(user))))
+}
 
 /// The user behind a request. A certificate counts before a token.
 pub(crate) async fn authenticate(state: &State, parts: &Parts) -> Result<Arc<User>, Status> {
-    if let Some(Connected(user)) = parts.extensions.get::<Connected>() {
-        return Ok(user.clone());
+    let connected = parts.extensions.get::<Connected>();
+    match connected {
+        Some(Connected::User(user)) => return Ok(user.clone()),
+        Some(Connected::Front) => {
+            if let Some(user) = front::user(&parts.headers) {
+                return Ok(Arc::new(user));
+            }
+        }
+        Some(Connected::Stranger) | None => {}
     }
     let Some(token) = token(&parts.headers) else {
-        if state.config.anonymous_auth {
+        // Who shows a certificate that names nobody is not taken for one who shows none.
+        if state.config.anonymous_auth && connected.is_none() {
             return Ok(state.anonymous.clone());
         }
         return Err(Status::unauthorized());

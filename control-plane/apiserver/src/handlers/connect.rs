@@ -162,7 +162,7 @@ fn with_slash(parts: &Parts) -> Answer {
     answer
 }
 
-fn is_upgrade(headers: &HeaderMap) -> bool {
+pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
     headers
         .get_all(CONNECTION)
         .iter()
@@ -214,7 +214,7 @@ async fn forward(
 }
 
 /// All headers but those that are for this server or this connection alone (RFC 9110, section 7.6.1).
-fn passed_headers(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
+pub(crate) fn passed_headers(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
     let mut passed = headers.clone();
     for own in [
         "keep-alive",
@@ -259,7 +259,7 @@ fn refusal(route: &Route, failure: &Failure, upgrade: bool) -> Status {
 }
 
 /// Copies bytes both ways until one side ends or the server does.
-async fn tunnel(
+pub(crate) async fn tunnel(
     client: OnUpgrade,
     server: OnUpgrade,
     mut closing: tokio::sync::watch::Receiver<bool>,

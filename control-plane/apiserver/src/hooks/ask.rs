@@ -197,6 +197,23 @@ fn trust(bundle: &str) -> Result<Arc<rustls::ClientConfig>, String> {
     if let Some(config) = known().get(bundle) {
         return Ok(config.clone());
     }
+    let roots = believed(bundle)?;
+    let config = rustls::ClientConfig::builder_with_provider(pki::provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let config = Arc::new(config);
+    let mut known = known();
+    if known.len() >= KEPT {
+        known.clear();
+    }
+    known.insert(bundle.to_owned(), config.clone());
+    Ok(config)
+}
+
+/// The authorities of a `caBundle`, or those of the system where it is empty.
+pub(crate) fn believed(bundle: &str) -> Result<rustls::RootCertStore, String> {
     let pem = if bundle.is_empty() {
         SYSTEM_ROOTS
             .iter()
@@ -215,16 +232,5 @@ fn trust(bundle: &str) -> Result<Arc<rustls::ClientConfig>, String> {
     if roots.is_empty() && !bundle.is_empty() {
         return Err("unable to load root certificates: unable to parse bytes as PEM block".into());
     }
-    let config = rustls::ClientConfig::builder_with_provider(pki::provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let config = Arc::new(config);
-    let mut known = known();
-    if known.len() >= KEPT {
-        known.clear();
-    }
-    known.insert(bundle.to_owned(), config.clone());
-    Ok(config)
+    Ok(roots)
 }

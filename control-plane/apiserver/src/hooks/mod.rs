@@ -3,7 +3,7 @@
 //! What concerns whom, and what an answer means, is decided in `admission::hook`.
 
 mod ask;
-pub(crate) use ask::is_trust;
+pub(crate) use ask::{believed, is_trust};
 mod bound;
 pub(crate) mod conversion;
 mod mutations;

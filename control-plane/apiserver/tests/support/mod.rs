@@ -1,6 +1,7 @@
 //! A server over the store in memory, asked within the process.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod extension;
 pub(crate) mod hook;
 
 use std::sync::Arc;

@@ -186,10 +186,27 @@ pub(crate) async fn endpoint(
     name: &str,
     wanted: &str,
 ) -> Result<(String, u16), Status> {
+    let mut found = endpoints(state, namespace, name, wanted).await?;
+    Ok(found.swap_remove(fastrand::usize(..found.len())))
+}
+
+/// Address and port of all who answer for a Service: one at least.
+pub(crate) async fn endpoints(
+    state: &Arc<State>,
+    namespace: &str,
+    name: &str,
+    wanted: &str,
+) -> Result<Vec<(String, u16)>, Status> {
     let service = stored(state, row("", "services")?, namespace, name).await?;
     let unavailable = |why: String| Status::new(503, "ServiceUnavailable", why);
     let quoted = api::field::quoted;
     let ports = list(&service, &["spec", "ports"]);
+    let external = text(&service, &["spec", "type"]) == "ExternalName";
+    let host = text(&service, &["spec", "externalName"]);
+    // A name elsewhere has whatever port is asked for.
+    if external && let Ok(port) = wanted.parse() {
+        return Ok(vec![(host.to_owned(), port)]);
+    }
     let port = match wanted {
         "" => ports.first().filter(|_| ports.len() == 1),
         given => ports.iter().find(|port| {
@@ -203,10 +220,9 @@ pub(crate) async fn endpoint(
             quoted(name)
         )));
     };
-    if text(&service, &["spec", "type"]) == "ExternalName" {
-        let host = text(&service, &["spec", "externalName"]).to_owned();
+    if external {
         let number = u16::try_from(number(port, &["port"])).unwrap_or_default();
-        return Ok((host, number));
+        return Ok(vec![(host.to_owned(), number)]);
     }
     let slices = row("discovery.k8s.io", "endpointslices")?;
     let range = Range {
@@ -245,7 +261,7 @@ pub(crate) async fn endpoint(
             quoted(name)
         )));
     }
-    Ok(found.swap_remove(fastrand::usize(..found.len())))
+    Ok(found)
 }
 
 /// The server lends nobody its place on loopback or the link: what listens there trusts who comes from there.
