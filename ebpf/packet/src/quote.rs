@@ -5,6 +5,7 @@ use abi::flows::flags;
 use abi::protocol::{SCTP, TCP, UDP};
 use zerocopy::network_endian::U16;
 
+use crate::balance::masquerade::{Echo, IDENTIFIER_OFFSET, echo_of};
 use crate::parse::{FRAGMENT, IPV4_LEN, IPV6_LEN};
 use crate::refuse::ICMP_LEN;
 use crate::{
@@ -19,7 +20,8 @@ const FRAGMENT_LEN: u32 = 8;
 pub struct Quote<F: Family> {
     /// Offset of its IP header.
     pub l3: u32,
-    /// Offset of its transport header, of which the first eight bytes are quoted at least.
+    /// Offset of its transport header, of which the first eight bytes are quoted at least; of an echo request, of the
+    /// identifier in it.
     pub l4: u32,
     /// Its tuple.
     pub tuple: F::Flow,
@@ -48,6 +50,23 @@ pub enum Way {
 /// Reads the packet that an ICMP error quotes; `None` where it is no error, or quotes no flow's packet.
 #[inline(always)]
 pub fn quote<F: Family, B: Bytes + ?Sized>(bytes: &B, headers: &Headers<F>) -> Option<Quote<F>> {
+    of_error::<F, B, false>(bytes, headers)
+}
+
+/// Reads the echo request that an ICMP error quotes, see [`crate::balance::masquerade`]; `None` where it quotes another packet.
+#[inline(always)]
+pub fn echo_request<F: Family, B: Bytes + ?Sized>(
+    bytes: &B,
+    headers: &Headers<F>,
+) -> Option<Quote<F>> {
+    of_error::<F, B, true>(bytes, headers)
+}
+
+#[inline(always)]
+fn of_error<F: Family, B: Bytes + ?Sized, const ECHO: bool>(
+    bytes: &B,
+    headers: &Headers<F>,
+) -> Option<Quote<F>> {
     if headers.fault != Fault::None
         || headers.transport != Transport::Icmp
         || headers.fragment != Fragment::Whole
@@ -58,12 +77,20 @@ pub fn quote<F: Family, B: Bytes + ?Sized>(bytes: &B, headers: &Headers<F>) -> O
     if !is_error::<F>(kind.to_ne_bytes()[0]) {
         return None;
     }
-    quoted(bytes, headers.l4 + ICMP_LEN)
+    packet_at::<F, B, ECHO>(bytes, headers.l4 + ICMP_LEN)
 }
 
 /// Reads a quoted packet whose IP header is at `l3`.
 #[inline(always)]
 pub(crate) fn quoted<F: Family, B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Option<Quote<F>> {
+    packet_at::<F, B, false>(bytes, l3)
+}
+
+#[inline(always)]
+fn packet_at<F: Family, B: Bytes + ?Sized, const ECHO: bool>(
+    bytes: &B,
+    l3: u32,
+) -> Option<Quote<F>> {
     if F::NUMBER == abi::family::V4 {
         let [first, second, third, saddr, daddr] = bytes.words::<5>(l3)?;
         let [version_ihl, ..] = first.to_ne_bytes();
@@ -75,7 +102,7 @@ pub(crate) fn quoted<F: Family, B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Option
             return None;
         }
         let l4 = bytes.merge_paths(l3 + header_len);
-        tuple(bytes, l3, l4, proto, [saddr, 0, 0, 0], [daddr, 0, 0, 0])
+        tuple::<F, B, ECHO>(bytes, l3, l4, proto, [saddr, 0, 0, 0], [daddr, 0, 0, 0])
     } else {
         let [first, second, s0, s1, s2, s3, d0, d1, d2, d3] = bytes.words::<10>(l3)?;
         let [_, _, mut proto, _] = second.to_ne_bytes();
@@ -95,7 +122,7 @@ pub(crate) fn quoted<F: Family, B: Bytes + ?Sized>(bytes: &B, l3: u32) -> Option
             l4 += FRAGMENT_LEN;
         }
         let l4 = bytes.merge_paths(l4);
-        tuple(bytes, l3, l4, proto, [s0, s1, s2, s3], [d0, d1, d2, d3])
+        tuple::<F, B, ECHO>(bytes, l3, l4, proto, [s0, s1, s2, s3], [d0, d1, d2, d3])
     }
 }
 
@@ -111,7 +138,7 @@ pub(crate) fn is_error<F: Family>(kind: u8) -> bool {
 }
 
 #[inline(always)]
-fn tuple<F: Family, B: Bytes + ?Sized>(
+fn tuple<F: Family, B: Bytes + ?Sized, const ECHO: bool>(
     bytes: &B,
     l3: u32,
     l4: u32,
@@ -119,11 +146,19 @@ fn tuple<F: Family, B: Bytes + ?Sized>(
     saddr: [u32; 4],
     daddr: [u32; 4],
 ) -> Option<Quote<F>> {
-    if !matches!(proto, TCP | UDP | SCTP) {
+    if ECHO && proto != F::ICMP || !ECHO && !matches!(proto, TCP | UDP | SCTP) {
         return None;
     }
-    let [ports, _] = bytes.words::<2>(l4)?;
-    let [s0, s1, d0, d1] = ports.to_ne_bytes();
+    let [first, second] = bytes.words::<2>(l4)?;
+    let (l4, [s0, s1, d0, d1]) = if ECHO {
+        if echo_of::<F>(first.to_ne_bytes()[0]) != Some(Echo::Request) {
+            return None;
+        }
+        let [a, b, _, _] = second.to_ne_bytes();
+        (l4 + IDENTIFIER_OFFSET, [a, b, 0, 0])
+    } else {
+        (l4, first.to_ne_bytes())
+    };
     let tuple = F::Flow::new(
         F::Address::from_padded(&zerocopy::transmute!(saddr)),
         F::Address::from_padded(&zerocopy::transmute!(daddr)),
@@ -336,6 +371,29 @@ mod tests {
         for len in 0..bytes.len() {
             assert_eq!(read(&bytes[..len]), None, "{len} bytes");
         }
+    }
+
+    #[test]
+    fn an_echo_request_is_known_by_its_identifier() {
+        let mut bytes = packet(3, &[]);
+        bytes.truncate(42);
+        bytes.extend([0x45, 0, 0, 28, 0, 7, 0x40, 0, 63, parse::ICMP, 0, 0]);
+        bytes.extend([CLIENT, BACKEND].concat());
+        bytes.extend([8, 0, 1, 2, 0x0f, 0xa0, 0, 9]);
+        let echo = |bytes: &[u8]| echo_request::<V4, _>(bytes, &parse::ipv4(bytes, 14));
+        let expected = Quote {
+            l3: 42,
+            l4: 66,
+            tuple: Flow4::new(CLIENT, BACKEND, 4000.into(), 0.into(), parse::ICMP),
+        };
+        assert_eq!((echo(&bytes), read(&bytes)), (Some(expected), None));
+        for kind in (0..8).chain(9..=255) {
+            bytes[62] = kind;
+            assert_eq!(echo(&bytes), None, "type {kind}");
+        }
+        bytes[51] = UDP;
+        bytes[62] = 8;
+        assert_eq!(echo(&bytes), None, "of another protocol");
     }
 
     #[test]

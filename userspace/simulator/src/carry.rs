@@ -131,7 +131,7 @@ impl Run<'_> {
         if is_icmp
             && place == Place::Device
             && self.masquerades::<F>()
-            && self.answer_echo(headers, &mut to)
+            && (self.answer_echo(headers, &mut to) || self.mend_echo(&headers))
         {
             return Ok(Verdict::Next);
         }
@@ -269,6 +269,24 @@ impl Run<'_> {
         }
         self.counted.push(Counter::TcMasquerade);
         Ok(Verdict::Next)
+    }
+
+    /// Of an ICMP error about an echo request: whether it is for a pod, which gets it.
+    fn mend_echo<F: Family>(&mut self, headers: &Headers<F>) -> bool
+    where
+        Memory: Tables<F>,
+    {
+        let quote = quote::echo_request(self.frame.as_slice(), headers);
+        let mended = quote.and_then(|quote| {
+            let mended = quote::mend(self.memory, Way::Arriving, headers, &quote.tuple)?;
+            Some((quote, mended))
+        });
+        let Some((quote, mended)) = mended else {
+            return false;
+        };
+        self.mend_bytes(headers, &quote, &mended);
+        self.counted.push(Counter::TcIcmpError);
+        true
     }
 
     /// Of an echo reply that arrives at a node device: whether it is for a pod, which gets it.

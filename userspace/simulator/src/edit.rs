@@ -95,7 +95,11 @@ impl Run<'_> {
         }
         let check = headers.l4 + 2;
         self.replace(check, kernel_difference(seen), false);
-        self.store(quote.l4, &new.ports().to_ne_bytes());
+        if new.proto() == F::ICMP {
+            self.store(quote.l4, &new.sport().to_bytes());
+        } else {
+            self.store(quote.l4, &new.ports().to_ne_bytes());
+        }
         self.store_addresses::<F>(quote.l3, new.saddr(), new.daddr());
         let outer = (headers.tuple.saddr(), headers.tuple.daddr());
         let outer = kernel_difference(between(outer, (mended.saddr, mended.daddr)));

@@ -194,7 +194,7 @@ pub fn echo<F: Family, B: Bytes + ?Sized>(bytes: &B, headers: &mut Headers<F>) -
 
 /// Which echo message an ICMP message of a type is.
 #[inline(always)]
-fn echo_of<F: Family>(kind: u8) -> Option<Echo> {
+pub(crate) fn echo_of<F: Family>(kind: u8) -> Option<Echo> {
     let is_v4 = F::NUMBER == abi::family::V4;
     match kind {
         8 if is_v4 => Some(Echo::Request),

@@ -6,6 +6,7 @@ use abi::events::kinds;
 use abi::masquerade::families;
 use packet::balance::code;
 use packet::balance::masquerade::{self, Echo};
+use packet::quote::{self, Way};
 use packet::{Family, Flow as _, Tables, Transport};
 
 use super::events;
@@ -67,7 +68,8 @@ where
     }
 }
 
-/// Gives an echo reply that arrives at a node device to the pod that asked; [`NOT_MENDED`] where it is none.
+/// Gives an echo reply that arrives at a node device, or an error about an echo request, to the pod that asked;
+/// [`NOT_MENDED`] where it is none.
 #[inline(always)]
 pub(crate) fn arrive<F: Told>(skb: Skb, plan: &mut Plan<F>) -> i32
 where
@@ -81,7 +83,31 @@ where
     } else {
         // As it was read, for whoever looks next.
         headers.tuple = *to;
-        NOT_MENDED
+        mend(skb, plan)
+    }
+}
+
+/// Gives an ICMP error about an echo request to the pod that asked; [`NOT_MENDED`] where it is about something else.
+#[inline(always)]
+fn mend<F: Told>(skb: Skb, plan: &Plan<F>) -> i32
+where
+    Maps: Tables<F>,
+{
+    let headers = &plan.headers;
+    let Some(quote) = quote::echo_request(&skb, headers) else {
+        return NOT_MENDED;
+    };
+    let Some(mended) = quote::mend(&Maps, Way::Arriving, headers, &quote.tuple) else {
+        return NOT_MENDED;
+    };
+    match skb.mend(headers, &quote, &mended, true) {
+        Ok(()) => {
+            super::count::count(Counter::TcIcmpError, headers.bytes);
+            let what = events::what(kinds::ERROR, Counter::TcIcmpError);
+            F::tell(plan, what, skb.ifindex());
+            NEXT
+        }
+        Err(counter) => tc::dropped(plan, counter as u32, skb.ifindex()),
     }
 }
 

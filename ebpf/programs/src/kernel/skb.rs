@@ -266,6 +266,7 @@ impl Skb {
         headers: &Headers<F>,
         quote: &Quote<F>,
         mended: &Mended<F>,
+        of_echo: bool,
     ) -> Result<(), Counter> {
         let between = |from: (F::Address, F::Address), to: (F::Address, F::Address)| {
             difference(from.0.sum() + from.1.sum(), to.0.sum() + to.1.sum())
@@ -287,7 +288,11 @@ impl Skb {
         let seen = checksum::kernel_difference(seen);
         // SAFETY: the helper checks the offset.
         done(unsafe { bpf_l4_csum_replace(self.skb, check, 0, seen, 0) })?;
-        self.store(quote.l4, &new_ports, 0)?;
+        if of_echo {
+            self.store(quote.l4, &new.sport(), 0)?;
+        } else {
+            self.store(quote.l4, &new_ports, 0)?;
+        }
         self.store(
             quote.l3 + F::ADDRESSES_OFFSET,
             &(new.saddr(), new.daddr()),

@@ -428,7 +428,7 @@ fn send_mended<F: Family>(
     if ours {
         skb.decrement_ttl(headers)?;
     }
-    skb.mend(headers, quote, mended)?;
+    skb.mend(headers, quote, mended, false)?;
     if ours {
         let to = F::Flow::new(mended.saddr, mended.daddr, U16::ZERO, U16::ZERO, F::ICMP);
         skb.forward::<F>(headers.l3, &to)

@@ -9,6 +9,7 @@ mod pair;
 mod worlds;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use abi::Counter;
 use anyhow::Result;
@@ -122,6 +123,14 @@ fn kernel_and_simulator_agree_on_packets_cut_at_every_byte() -> Result<()> {
         overlapping.fragment = Some((8, 24, 9));
         let unchecked = Transport::Udp { checked: false };
         let error = frames::error(net.node, &Packet::tcp(net.backend, net.client, tcp::ACK), 0);
+        let (proto, kind) = if net.node.is_ipv4() {
+            (1, 8)
+        } else {
+            (58, 128)
+        };
+        let node = SocketAddr::new(net.node, 0);
+        let mut asked = Packet::new(node, net.client, Transport::Raw(proto));
+        asked.payload = vec![kind, 0, 0, 0, 0xee, 0x48, 0, 7];
         whole.extend(
             [
                 Packet::tcp(net.client, net.service, tcp::SYN),
@@ -131,6 +140,7 @@ fn kernel_and_simulator_agree_on_packets_cut_at_every_byte() -> Result<()> {
                 Packet::new(net.client, net.service, unchecked),
                 Packet::sctp(net.client, net.service, false),
                 error,
+                frames::error(net.client.ip(), &asked, 0),
             ]
             .map(|packet| packet.bytes()),
         );

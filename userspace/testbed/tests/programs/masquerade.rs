@@ -246,6 +246,23 @@ fn errors_are_about_what_the_pod_or_its_peer_sent() -> Result<()> {
             mended,
         );
 
+        let [from, to] = [pod, far].map(|end| SocketAddr::new(end.ip(), 0));
+        let mut asked = echo(&net, from, to, true, 77);
+        let ran = leave(&kernel, &asked)?;
+        let identifier = word_at(&ran.packet, &net, 4);
+        let node_end = SocketAddr::new(net.node, 0);
+        let sent = echo(&net, node_end, to, true, identifier);
+        // Nobody checks the checksum of what is quoted in part, and it stays.
+        asked.payload[2..4].copy_from_slice(&sent.payload[2..4]);
+        kernel.expect(
+            "about an echo request",
+            "device_ingress",
+            &too_big(router.ip(), net.node, &sent),
+            NEXT,
+            &too_big(router.ip(), pod.ip(), &asked),
+            mended,
+        );
+
         let answer = Packet::tcp(far, pod, tcp::ACK);
         let error = too_big(pod.ip(), far.ip(), &answer);
         let given = Packet {

@@ -27,7 +27,7 @@ const BOUNDS: [(&str, u32); 16] = [
     ("pod_egress", 16_500),
     ("device_egress", 19_400),
     ("pod_ingress", 56_100),
-    ("device_ingress", 59_900),
+    ("device_ingress", 60_500),
     ("device_xdp", 36_600),
 ];
 
