@@ -57,6 +57,10 @@ pub const QUERIES_MAX: usize = 20_000;
 /// multiple of that once it is read.
 pub const QUERY_OCTETS_MAX: usize = 4 << 20;
 
+/// Octets that connections of clients may hold together while they wait: what has not arrived in full, and answers that
+/// nobody has read.
+pub const STREAM_OCTETS_MAX: usize = 32 << 20;
+
 /// What lives as long as the process and is shared by its configurations.
 pub struct Environment {
     /// All metrics.
@@ -71,6 +75,8 @@ pub struct Environment {
     pub queries: AtomicUsize,
     /// A permit for each octet of a query that may be on its way down the chains: see [`QUERY_OCTETS_MAX`].
     pub query_octets: Arc<tokio::sync::Semaphore>,
+    /// A permit for each octet that connections may hold: see [`STREAM_OCTETS_MAX`].
+    pub stream_octets: Arc<tokio::sync::Semaphore>,
     /// Set when the process is about to end: `ready` and `health` say so.
     pub ending: AtomicBool,
     /// The node's own resolver: what it appends to names, pods append after the cluster's suffixes.
@@ -97,6 +103,7 @@ impl Environment {
             port,
             queries: AtomicUsize::new(0),
             query_octets: Arc::new(tokio::sync::Semaphore::new(QUERY_OCTETS_MAX)),
+            stream_octets: Arc::new(tokio::sync::Semaphore::new(STREAM_OCTETS_MAX)),
             ending: AtomicBool::new(false),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             variable: |name| std::env::var(name).ok(),

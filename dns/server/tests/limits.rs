@@ -181,6 +181,70 @@ async fn long_queries_of_a_connection_wait_to_be_read() {
     server.stop().await;
 }
 
+/// Kilobytes of memory that this process has.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    number.unwrap().trim().parse().unwrap()
+}
+
+/// Connections that have been answered and ask nothing more, as clients keep them, take hardly any memory; also in the
+/// place of others that were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_are_small() {
+    const MANY: usize = 700;
+    let server = common::run(&format!(". {{\n bind 127.0.0.1\n{TEMPLATE}}}\n"), None).await;
+    let asked = async || {
+        let mut streams = Vec::with_capacity(MANY);
+        for _ in 0..MANY {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            stream.write_all(&framed(QUERY, 1)).await.unwrap();
+            let length = stream.read_u16().await.unwrap();
+            let mut answer = vec![0; length.into()];
+            stream.read_exact(&mut answer).await.unwrap();
+            streams.push(stream);
+        }
+        streams
+    };
+    let before = resident();
+    let first = asked().await;
+    drop(first);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let second = asked().await;
+    let each = resident().saturating_sub(before) * 1024 / MANY;
+    // Both ends of it, and its task as a build without optimization has it.
+    assert!(each <= 12 * 1024, "{each} octets for each connection");
+    drop(second);
+    server.stop().await;
+}
+
+/// What arrives in part is kept for few at a time; the others are closed, and counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unfinished_queries_of_all_are_bounded() {
+    let mut environment = Environment::new(0);
+    environment.stream_octets = Arc::new(Semaphore::new(150_000));
+    let (server, _upstream) = waiting(environment).await;
+    let mut unfinished = u16::MAX.to_be_bytes().to_vec();
+    unfinished.resize(40_000, 0);
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(&unfinished).await.unwrap();
+        streams.push(stream);
+    }
+    let mut closed = 0;
+    for stream in &mut streams {
+        let ended = timeout(Duration::from_millis(300), stream.read_u8()).await;
+        closed += usize::from(ended.is_ok());
+    }
+    assert!((1..5).contains(&closed), "{closed}");
+    let text = common::metrics(&server.reloader);
+    let counted = format!("coredns_shed_dropped_total{{reason=\"stream_octets\"}} {closed}\n");
+    assert!(text.contains(&counted), "{text}");
+    server.stop().await;
+}
+
 /// Thousands of records in a request are nothing that anybody means.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_full_of_records_are_malformed() {

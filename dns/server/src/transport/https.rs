@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use super::{Arrived, Shared, Turn, seats};
+use super::{Arrived, Shared, Turn, scratch, seats};
 use crate::instance::{Listen, label};
 use crate::message::Transport;
 use crate::metrics::Kind;
@@ -111,14 +111,17 @@ async fn answer(
         transport: Transport::Https,
         when: Instant::now(),
     };
-    let mut buffer = vec![0; usize::from(u16::MAX)];
     let table = shared.fast.load_full();
-    let answer = match shared.quick(&octets, &at, &table, &mut buffer) {
-        Turn::Answered(length) => {
-            buffer.truncate(length);
-            Some(buffer)
-        }
-        Turn::Silence => None,
+    let (turn, quick) = scratch::with(|room| {
+        let turn = shared.quick(&octets, &at, &table, room);
+        let answer = match turn {
+            Turn::Answered(length) => room.get(..length).map(<[u8]>::to_vec),
+            Turn::Slow | Turn::Silence => None,
+        };
+        (turn, answer)
+    });
+    let answer = match turn {
+        Turn::Answered(_) | Turn::Silence => quick,
         Turn::Slow => {
             let Some(_place) = shared.place(octets.len()) else {
                 return plain(StatusCode::SERVICE_UNAVAILABLE);

@@ -25,7 +25,9 @@ use crate::reload::Reloader;
 
 mod cookie;
 mod encode;
+mod held;
 mod https;
+mod scratch;
 mod seats;
 mod sockets;
 mod stream;
@@ -42,9 +44,10 @@ const SLOW_MAX: usize = 4096;
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Why a query or a connection is shed here.
-const SHED_REASONS: [&str; 6] = [
+const SHED_REASONS: [&str; 7] = [
     "too_many",
     "octets",
+    "stream_octets",
     "cut_off",
     "stranger",
     "connection_closed",

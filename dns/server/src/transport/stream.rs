@@ -2,21 +2,27 @@
 //!
 //! A connection holds at most [`Out`]'s 80 kB of answers, a message of 64 kB that has not arrived in full, and the
 //! [`PIPELINE_MAX`] queries of [`PIPELINE_OCTETS`] together that are on their way down a chain: a client that asks and
-//! does not read is not read either.
+//! does not read is not read either. What waits to be read or written in full is bounded over all connections
+//! ([`Held`]), and a connection on which nothing is under way holds no buffer.
 
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+use super::held::Held;
 use super::seats::{self, Seat};
-use super::{Arrived, Shared, Turn, encode};
+use super::{Arrived, Shared, Turn, encode, scratch};
 use crate::corefile::Scheme;
 use crate::message::Transport;
 
@@ -31,9 +37,6 @@ const CHUNK: usize = 8 * 1024;
 
 /// Octets of answers that are written before more queries are answered.
 const WRITE_AT: usize = 16 * 1024;
-
-/// The longest message.
-const MESSAGE_MAX: usize = u16::MAX as usize;
 
 /// Each gives the length of its query and the messages of the answer.
 type Slow<'a> = FuturesUnordered<BoxFuture<'a, (usize, Vec<Vec<u8>>)>>;
@@ -69,8 +72,9 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     seat: &Seat,
 ) {
     let limits = shared.instance().timeouts(&shared.listen);
-    let mut read = BytesMut::with_capacity(CHUNK);
-    let mut out = Out::new(limits.write);
+    let mut read = BytesMut::new();
+    let mut unread = Held::new(shared);
+    let mut out = Out::new(shared, limits.write);
     let mut slow = Slow::new();
     let most = limits.queries.unwrap_or(usize::MAX);
     let mut taken = 0;
@@ -89,9 +93,15 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 ..at
             };
             let table = shared.fast.load_full();
-            match shared.quick(&octets, &at, &table, out.room()) {
-                Turn::Answered(length) => out.take(length),
-                Turn::Silence => {}
+            let turn = scratch::with(|room| {
+                let turn = shared.quick(&octets, &at, &table, room);
+                if let Turn::Answered(length) = turn {
+                    out.add(room.get(..length).unwrap_or_default());
+                }
+                turn
+            });
+            match turn {
+                Turn::Answered(_) | Turn::Silence => {}
                 Turn::Slow => match shared.place(octets.len()) {
                     Some(place) => {
                         pending += octets.len();
@@ -106,18 +116,21 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                         );
                     }
                     // The connection lives on, and so does who waits for an answer.
-                    None => {
-                        if let Some(length) = encode::failed(&octets, out.room()) {
-                            out.take(length);
+                    None => scratch::with(|room| {
+                        if let Some(length) = encode::failed(&octets, room) {
+                            out.add(room.get(..length).unwrap_or_default());
                         }
-                    }
+                    }),
                 },
             }
         }
         seat.set_asked(slow.len());
         // Where it was full, there may be more whole queries to answer before anything is read.
         let more = out.is_full();
-        if !out.write(&mut stream).await {
+        if read.is_empty() {
+            read = BytesMut::new();
+        }
+        if !unread.hold(read.capacity()) || !out.write(&mut stream).await {
             return;
         }
         if more {
@@ -144,7 +157,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     return;
                 }
             }
-            got = timeout(patience, stream.read_buf(&mut read)), if may_read => match got {
+            got = timeout(patience, fill(&mut stream, &mut read)), if may_read => match got {
                 Ok(Ok(0) | Err(_)) => {
                     finish(&mut stream, slow, out).await;
                     return;
@@ -164,7 +177,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// A client may close its side once it has asked; it still hears the answers.
-async fn finish<S: AsyncWrite + Unpin>(stream: &mut S, mut slow: Slow<'_>, mut out: Out) {
+async fn finish<S: AsyncWrite + Unpin>(stream: &mut S, mut slow: Slow<'_>, mut out: Out<'_>) {
     while let Some((_, answers)) = slow.next().await {
         if !out.write_all(stream, &answers).await || !out.write(stream).await {
             return;
@@ -173,41 +186,45 @@ async fn finish<S: AsyncWrite + Unpin>(stream: &mut S, mut slow: Slow<'_>, mut o
     let _ = timeout(out.patience, stream.shutdown()).await;
 }
 
+/// Reads what is there. Until something is, no room is taken for it.
+async fn fill<S: AsyncRead + Unpin>(stream: &mut S, read: &mut BytesMut) -> io::Result<usize> {
+    poll_fn(|context| {
+        scratch::with(|room| {
+            let mut room = ReadBuf::new(room.get_mut(..CHUNK).unwrap_or_default());
+            ready!(Pin::new(&mut *stream).poll_read(context, &mut room))?;
+            read.extend_from_slice(room.filled());
+            Poll::Ready(Ok(room.filled().len()))
+        })
+    })
+    .await
+}
+
 /// Answers that are to be written, each behind its length: those of many queries leave together.
-struct Out {
-    /// Room for what is written at a time, and one message more. Pages of it that were never used take no memory.
+struct Out<'a> {
     octets: Vec<u8>,
-    used: usize,
+    held: Held<'a>,
     /// How long the client may take to read what is written at a time.
     patience: Duration,
 }
 
-impl Out {
-    fn new(patience: Duration) -> Self {
+impl<'a> Out<'a> {
+    fn new(shared: &'a Shared, patience: Duration) -> Self {
         Self {
-            octets: vec![0; WRITE_AT + 2 + MESSAGE_MAX],
-            used: 0,
+            octets: Vec::new(),
+            held: Held::new(shared),
             patience,
         }
     }
 
     fn is_full(&self) -> bool {
-        self.used >= WRITE_AT
+        self.octets.len() >= WRITE_AT
     }
 
-    /// Room for the longest message, unless it is full.
-    fn room(&mut self) -> &mut [u8] {
-        self.octets.get_mut(self.used + 2..).unwrap_or_default()
-    }
-
-    /// Adds the message of this length that was put into the room.
-    fn take(&mut self, length: usize) {
-        let Ok(prefix) = u16::try_from(length) else {
-            return;
-        };
-        if let Some(place) = self.octets.get_mut(self.used..self.used + 2) {
-            place.copy_from_slice(&prefix.to_be_bytes());
-            self.used += 2 + length;
+    /// Adds a message; one that is too long for a stream is none.
+    fn add(&mut self, message: &[u8]) {
+        if let Ok(prefix) = u16::try_from(message.len()) {
+            self.octets.extend_from_slice(&prefix.to_be_bytes());
+            self.octets.extend_from_slice(message);
         }
     }
 
@@ -221,27 +238,26 @@ impl Out {
             if self.is_full() && !self.write(stream).await {
                 return false;
             }
-            if let Some(place) = self.room().get_mut(..message.len()) {
-                place.copy_from_slice(message);
-                self.take(message.len());
-            }
+            self.add(message);
         }
         true
     }
 
     /// Writes what was added. False when the client is gone or does not read.
     async fn write<S: AsyncWrite + Unpin>(&mut self, stream: &mut S) -> bool {
-        let octets = self.octets.get(..self.used).unwrap_or_default();
+        let octets = std::mem::take(&mut self.octets);
         if octets.is_empty() {
             return true;
         }
+        if !self.held.hold(octets.len()) {
+            return false;
+        }
         let writing = async {
-            stream.write_all(octets).await?;
+            stream.write_all(&octets).await?;
             stream.flush().await
         };
         let written = matches!(timeout(self.patience, writing).await, Ok(Ok(())));
-        self.used = 0;
-        written
+        self.held.hold(0) && written
     }
 }
 
@@ -250,7 +266,6 @@ fn message(read: &mut BytesMut) -> Option<Bytes> {
     let head: [u8; 2] = read.get(..2)?.try_into().ok()?;
     let length = usize::from(u16::from_be_bytes(head));
     if read.len() < 2 + length {
-        read.reserve(2 + length - read.len());
         return None;
     }
     read.advance(2);
