@@ -4,6 +4,8 @@ mod common;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -14,7 +16,8 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 /// The question for the addresses of `a.`.
@@ -47,6 +50,76 @@ async fn connect(
     let (sender, connection) = connected.unwrap();
     tokio::spawn(connection);
     sender
+}
+
+/// Passes connections on to a server, but nothing of those that are older than what the number says.
+async fn relay(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let listener = listener.unwrap();
+    let (address, first) = (
+        listener.local_addr().unwrap(),
+        Arc::<AtomicUsize>::default(),
+    );
+    let passed = Arc::clone(&first);
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (client, _) = listener.accept().await.unwrap();
+            let server = TcpStream::connect(to).await.unwrap();
+            let (from_client, to_client) = client.into_split();
+            let (from_server, to_server) = server.into_split();
+            for (mut from, mut to) in [(from_client, to_server), (from_server, to_client)] {
+                let passed = Arc::clone(&passed);
+                tokio::spawn(async move {
+                    let mut octets = [0; 4096];
+                    while let Ok(length @ 1..) = from.read(&mut octets).await {
+                        if number >= passed.load(Ordering::Relaxed) {
+                            to.write_all(&octets[..length]).await.unwrap();
+                        }
+                    }
+                });
+            }
+        }
+    });
+    (address, first)
+}
+
+/// As behind a NAT that has forgotten the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_connection_to_an_upstream_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(file("cert.pem"), own.cert.pem()).unwrap();
+    std::fs::write(file("key.pem"), own.signing_key.serialize_pem()).unwrap();
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let (port, shown) = (address.port(), folder.path().display());
+    let text = format!(
+        "https://.:{port} {{\n bind 127.0.0.1\n tls {shown}/cert.pem {shown}/key.pem\n whoami\n}}\n"
+    );
+    let upstream = common::run(&text, None).await;
+    let (relay, first) = relay(address).await;
+    let text = format!(
+        ". {{\n bind 127.0.0.1\n forward . https://{relay} {{\n  tls {shown}/cert.pem\n  tls_servername localhost\n  read_timeout 300ms\n }}\n}}\n"
+    );
+    let server = common::run(&text, None).await;
+    let ask = async || {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        socket.connect(server.address).await.unwrap();
+        socket.send(QUERY).await.unwrap();
+        let mut answer = [0; 512];
+        let received = timeout(Duration::from_secs(6), socket.recv(&mut answer)).await;
+        received.expect("an answer").unwrap();
+        answer[3] & 15
+    };
+    assert_eq!(ask().await, 0);
+    first.store(1, Ordering::Relaxed);
+    for _ in 0..2 {
+        assert_eq!(ask().await, 0, "by a new connection");
+    }
+    server.stop().await;
+    upstream.stop().await;
 }
 
 /// Behind a balancer that takes the TLS off.
