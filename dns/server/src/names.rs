@@ -1,5 +1,6 @@
 //! Names as lower-case wire octets: what tables are keyed by, and where suffixes are slices.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use hickory_proto::rr::Name;
@@ -44,10 +45,97 @@ pub fn suffixes(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
 ///
 /// When it is not a name; the text says why.
 pub fn parse(text: &str) -> Result<Name, String> {
+    if text.contains('\\') {
+        return read(text);
+    }
     let mut name =
         Name::from_ascii(text).map_err(|error| format!("{text:?} is not a name: {error}"))?;
     name.set_fqdn(true);
     Ok(name.to_lowercase())
+}
+
+/// Reads what [`text`] has written, and parts of it put together: as [`parse`], but any character is one.
+///
+/// # Errors
+///
+/// When it is not a name; the text says why.
+pub fn read(text: &str) -> Result<Name, String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("{text:?} is not a name: {error}");
+    let (labels, _) = labels_of(text).map_err(|error| wrong(&error))?;
+    let mut name =
+        Name::from_labels(labels.iter().map(Vec::as_slice)).map_err(|error| wrong(&error))?;
+    name.set_fqdn(true);
+    Ok(name.to_lowercase())
+}
+
+/// The name as master files write it, with the dot at its end. What means something there stands behind a backslash,
+/// and octets that are no visible ASCII as `\DDD`, in decimal digits (RFC 1035, 5.1).
+#[must_use]
+pub fn text(name: &Name) -> String {
+    let mut text = String::with_capacity(name.len() + 1);
+    for label in name.iter() {
+        for &octet in label {
+            match octet {
+                b'.' | b' ' | b'\'' | b'@' | b';' | b'(' | b')' | b'"' | b'\\' => {
+                    text.extend(['\\', char::from(octet)]);
+                }
+                b'!'..=b'~' => text.push(char::from(octet)),
+                octet => {
+                    let _ = write!(text, "\\{octet:03}");
+                }
+            }
+        }
+        text.push('.');
+    }
+    if text.is_empty() {
+        text.push('.');
+    }
+    text
+}
+
+/// The labels of a name as master files write it, and whether a dot ends it. A backslash before three digits gives
+/// any octet, before another character that character (RFC 1035 section 5.1).
+pub(crate) fn labels_of(text: &str) -> Result<(Vec<Vec<u8>>, bool), &'static str> {
+    if text == "." {
+        return Ok((Vec::new(), true));
+    }
+    let mut labels = vec![Vec::new()];
+    let mut octets = text.bytes();
+    while let Some(octet) = octets.next() {
+        let octet = match octet {
+            b'.' => {
+                if labels.last().is_some_and(Vec::is_empty) {
+                    return Err("an empty label");
+                }
+                labels.push(Vec::new());
+                continue;
+            }
+            b'\\' => match octets.next().ok_or("a backslash at its end")? {
+                first @ b'0'..=b'9' => {
+                    let mut number = u16::from(first - b'0');
+                    for _ in 0..2 {
+                        let digit = octets.next().filter(u8::is_ascii_digit);
+                        let digit = digit.ok_or("a backslash before fewer than three digits")?;
+                        number = number * 10 + u16::from(digit - b'0');
+                    }
+                    u8::try_from(number).map_err(|_| "an octet above 255")?
+                }
+                other => other,
+            },
+            other => other,
+        };
+        if let Some(label) = labels.last_mut() {
+            label.push(octet);
+        }
+    }
+    let absolute = labels.last().is_some_and(Vec::is_empty);
+    if absolute {
+        labels.pop();
+    }
+    if labels.is_empty() {
+        return Err("nothing");
+    }
+    Ok((labels, absolute))
 }
 
 /// Reads a zone: a name, or a prefix that stands for the reverse zones that cover it.
@@ -132,6 +220,29 @@ mod tests {
             assert_eq!(found, expected, "{text}");
         }
         assert!(zones("a..b").is_err());
+    }
+
+    #[test]
+    fn octets_of_all_kinds_are_written_and_read() {
+        let table: &[(&[&[u8]], &str)] = &[
+            (&[], "."),
+            (&[b"www", b"example", b"org"], "www.example.org."),
+            (&[b"my printer", b"_ipp", b"lan"], "my\\ printer._ipp.lan."),
+            (&[b"a@b", b"lan"], "a\\@b.lan."),
+            (&[b"caf\xc3\xa9", b"lan"], "caf\\195\\169.lan."),
+            (&[b"a.b\0", b"*"], "a\\.b\\000.*."),
+            (&[b"0/25", b"10$"], "0/25.10$."),
+        ];
+        for (labels, expected) in table {
+            let mut name = Name::from_labels(labels.iter().copied()).unwrap();
+            name.set_fqdn(true);
+            assert_eq!(text(&name), *expected);
+            assert_eq!(read(expected).as_ref(), Ok(&name), "{expected}");
+        }
+        assert_eq!(parse("my\\032printer.lan"), read("my\\ printer.lan."));
+        for wrong in ["a\\25", "a\\256", "a\\", "a..b", ""] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

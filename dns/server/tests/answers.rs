@@ -152,7 +152,12 @@ fn sorted(text: &str) -> Vec<String> {
 
 async fn answer(instance: &Arc<Instance>, question: &str) -> String {
     let mut words = question.split_whitespace();
-    let name = Name::from_ascii(words.next().expect("a name")).expect("a name");
+    let name = words.next().expect("a name");
+    // The library's own digits behind a backslash are octal.
+    let name = match name.contains('\\') {
+        true => dns_server::names::read(name).expect("a name"),
+        false => Name::from_ascii(name).expect("a name"),
+    };
     let kind: RecordType = match words.next().expect("a type") {
         "IXFR" => RecordType::IXFR,
         kind => kind.parse().expect("a type"),

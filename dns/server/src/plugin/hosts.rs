@@ -189,8 +189,13 @@ impl Plugin for Hosts {
 
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
         let records = self.records(request);
-        let reverse = request.kind() == RecordType::PTR && !records.is_empty();
-        if !reverse && matching(&self.zones, request.name()).is_none() {
+        let reverse = request.kind() == RecordType::PTR;
+        // Addresses are of no zone: what is not here may be elsewhere, whatever `fallthrough` says.
+        let elsewhere = match reverse {
+            true => records.is_empty(),
+            false => matching(&self.zones, request.name()).is_none(),
+        };
+        if elsewhere {
             return next.serve(request);
         }
         if records.is_empty() && !self.exists(request.name()) {

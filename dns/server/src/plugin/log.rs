@@ -22,6 +22,7 @@ use crate::message::Metadata;
 use crate::message::Outcome;
 use crate::message::Request;
 use crate::message::Served;
+use crate::names;
 use crate::plugin::file::types;
 
 /// The common format.
@@ -226,7 +227,7 @@ fn value(
     let edns = request.message.edns.as_ref();
     match placeholder {
         "type" => types::kind_text(request.kind()),
-        "name" => request.name().to_ascii(),
+        "name" => names::text(request.name()),
         "class" => types::class_text(request.class()),
         "proto" => request.transport.proto().to_owned(),
         "remote" => bracketed(request.client.ip()),

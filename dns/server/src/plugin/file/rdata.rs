@@ -20,6 +20,7 @@ use super::fields::from_hexadecimal;
 use super::fields::texts_of;
 use super::master::Word;
 use super::types;
+use crate::names;
 
 /// A name, relative to the origin without a dot at its end; `@` is the origin.
 pub(super) fn name(word: &Word, origin: &Name) -> Result<Name, String> {
@@ -27,7 +28,7 @@ pub(super) fn name(word: &Word, origin: &Name) -> Result<Name, String> {
         return Ok(origin.clone());
     }
     let wrong = |error: &dyn std::fmt::Display| format!("{:?} is not a name: {error}", word.text);
-    let (labels, absolute) = labels(&word.text).map_err(|error| wrong(&error))?;
+    let (labels, absolute) = names::labels_of(&word.text).map_err(|error| wrong(&error))?;
     let mut name =
         Name::from_labels(labels.iter().map(Vec::as_slice)).map_err(|error| wrong(&error))?;
     if !absolute {
@@ -35,51 +36,6 @@ pub(super) fn name(word: &Word, origin: &Name) -> Result<Name, String> {
     }
     name.set_fqdn(true);
     Ok(name)
-}
-
-/// The labels of a name as master files write it, and whether a dot ends it. A backslash before three digits gives
-/// any octet, before another character that character (RFC 1035 section 5.1).
-fn labels(text: &str) -> Result<(Vec<Vec<u8>>, bool), &'static str> {
-    if text == "." {
-        return Ok((Vec::new(), true));
-    }
-    let mut labels = vec![Vec::new()];
-    let mut octets = text.bytes();
-    while let Some(octet) = octets.next() {
-        let octet = match octet {
-            b'.' => {
-                if labels.last().is_some_and(Vec::is_empty) {
-                    return Err("an empty label");
-                }
-                labels.push(Vec::new());
-                continue;
-            }
-            b'\\' => match octets.next().ok_or("a backslash at its end")? {
-                first @ b'0'..=b'9' => {
-                    let mut number = u16::from(first - b'0');
-                    for _ in 0..2 {
-                        let digit = octets.next().filter(u8::is_ascii_digit);
-                        let digit = digit.ok_or("a backslash before fewer than three digits")?;
-                        number = number * 10 + u16::from(digit - b'0');
-                    }
-                    u8::try_from(number).map_err(|_| "an octet above 255")?
-                }
-                other => other,
-            },
-            other => other,
-        };
-        if let Some(label) = labels.last_mut() {
-            label.push(octet);
-        }
-    }
-    let absolute = labels.last().is_some_and(Vec::is_empty);
-    if absolute {
-        labels.pop();
-    }
-    if labels.is_empty() {
-        return Err("nothing");
-    }
-    Ok((labels, absolute))
 }
 
 pub(super) fn parse(kind: RecordType, words: &[Word], origin: &Name) -> Result<RData, String> {

@@ -24,7 +24,7 @@ impl Pattern {
         if let Self::Domain(from, _) = self {
             return from.zone_of(name);
         }
-        let text = name.to_lowercase().to_ascii();
+        let text = names::text(&name.to_lowercase());
         match self {
             Self::Domain(..) => false,
             Self::Exact(from, _) => text == *from,
@@ -50,7 +50,7 @@ impl Pattern {
                 after
             }));
         }
-        let text = name.to_lowercase().to_ascii();
+        let text = names::text(&name.to_lowercase());
         let after = match self {
             Self::Domain(..) => return None,
             Self::Exact(from, to) => (text == *from).then(|| to.clone())?,
@@ -62,7 +62,7 @@ impl Pattern {
             }
             Self::Regex(regex, to) => substitute(regex, &text, to)?,
         };
-        Some(names::parse(&after).map_err(|_| ()))
+        Some(names::read(&after).map_err(|_| ()))
     }
 }
 

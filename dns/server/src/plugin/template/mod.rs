@@ -302,7 +302,7 @@ impl Templates {
 impl Rule {
     /// What templates can name, if one of the patterns fits.
     fn data(&self, zone: &Name, request: &Request) -> Option<Value> {
-        let name = request.name().to_lowercase().to_ascii();
+        let name = names::text(&request.name().to_lowercase());
         let (mut matched, mut groups) = (vec![name.clone()], Vec::new());
         if !self.patterns.is_empty() {
             let (pattern, found) = self
@@ -329,7 +329,7 @@ impl Rule {
         let metadata = request.metadata.iter();
         Some(Value::Map(
             [
-                ("Zone", text(zone.to_string())),
+                ("Zone", text(names::text(zone))),
                 ("Name", text(name)),
                 ("Class", text(file::types::class_text(request.class()))),
                 ("Type", text(file::types::kind_text(request.kind()))),
@@ -386,7 +386,7 @@ fn message(request: &Request) -> Value {
 fn question(request: &Request) -> Value {
     let number = |number: u16| Value::Number(i64::from(number));
     let fields = [
-        ("Name", Value::Text(request.name().to_ascii())),
+        ("Name", Value::Text(names::text(request.name()))),
         ("Qtype", number(request.kind().into())),
         ("Qclass", number(request.class().into())),
     ];

@@ -22,6 +22,7 @@ use regex::Regex;
 use super::words::Word;
 use super::words::words;
 use crate::message::Request;
+use crate::names;
 
 const DEPTH_MAX: usize = 64;
 /// Words of an expression: what is read word by word is evaluated one inside the other.
@@ -336,7 +337,7 @@ fn call(name: &str, args: &[Value], request: &Request) -> Result<Value, String> 
         ("client_ip", []) => text(request.client.ip().to_canonical().to_string()),
         ("do", []) => Ok(Value::Bool(request.dnssec_ok())),
         ("id", []) => number(i64::from(request.message.metadata.id)),
-        ("name", []) => text(request.name().to_lowercase().to_ascii()),
+        ("name", []) => text(names::text(&request.name().to_lowercase())),
         ("opcode", []) => number(i64::from(u8::from(request.message.metadata.op_code))),
         ("port", []) => text(request.client.port().to_string()),
         ("proto", []) => text(request.transport.proto().to_owned()),
