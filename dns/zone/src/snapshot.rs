@@ -139,12 +139,22 @@ impl ServiceView {
         ports.map(|port| (&*port.name, port.protocol.label(), port.number))
     }
 
-    /// Labels and addresses of the hosts that count.
-    pub fn hosts(&self) -> impl Iterator<Item = (String, IpAddr)> {
-        self.0.hosts().map(|(_, host)| {
+    /// Labels and addresses of the hosts that count, each with names, protocols and numbers of its ports.
+    pub fn hosts(
+        &self,
+    ) -> impl Iterator<
+        Item = (
+            String,
+            IpAddr,
+            impl Iterator<Item = (&str, &'static str, u16)>,
+        ),
+    > {
+        self.0.hosts().map(|(slice, host)| {
             let mut made = crate::host::Dashed::default();
             let label = String::from_utf8_lossy(host.label(&mut made)).into_owned();
-            (label, host.addr)
+            let ports = slice.ports.iter();
+            let ports = ports.map(|port| (&*port.name, port.protocol.label(), port.number));
+            (label, host.addr, ports)
         })
     }
 }

@@ -9,6 +9,7 @@ use hickory_proto::rr::rdata::NS;
 use super::External;
 use super::Found;
 use super::Outside;
+use super::Port;
 use super::Reached;
 use crate::names;
 use crate::plugin::transfer;
@@ -60,19 +61,34 @@ impl External {
             }
             false => add(self.service(name, RecordType::CNAME, reached, None)),
         }
-        for (port, protocol, _) in reached.ports.iter().filter(|(port, ..)| !port.is_empty()) {
+        let mut ports: Vec<(&str, &str)> = match self.behind(reached) {
+            Some(endpoints) => endpoints
+                .iter()
+                .flat_map(|one| &one.ports)
+                .map(named)
+                .collect(),
+            None => reached.ports.iter().map(named).collect(),
+        };
+        ports.retain(|(port, _)| !port.is_empty());
+        ports.sort_unstable();
+        ports.dedup();
+        for (port, protocol) in ports {
             let below = |name: &Name, label: &str| name.prepend_label(format!("_{label}").as_str());
             let owner = below(name, protocol).and_then(|name| below(&name, port));
             if let Ok(owner) = owner {
-                let port = Some((port.as_str(), protocol.as_str()));
-                add(self.service(&owner, RecordType::SRV, reached, port));
+                add(self.service(&owner, RecordType::SRV, reached, Some((port, protocol))));
             }
         }
-        for (label, address) in reached.endpoints.iter().flatten().filter(|_| self.headless) {
-            if let Ok(owner) = name.prepend_label(label.as_str()) {
-                add(self.addresses(&owner, RecordType::A, &[*address]));
-                add(self.addresses(&owner, RecordType::AAAA, &[*address]));
+        for endpoint in reached.endpoints.iter().filter(|_| self.headless) {
+            if let Ok(owner) = name.prepend_label(endpoint.label.as_str()) {
+                add(self.addresses(&owner, RecordType::A, &[endpoint.address]));
+                add(self.addresses(&owner, RecordType::AAAA, &[endpoint.address]));
             }
         }
     }
+}
+
+/// Name and protocol of a port.
+fn named((name, protocol, _): &Port) -> (&str, &str) {
+    (name, protocol)
 }

@@ -65,10 +65,26 @@ pub struct Reached {
     pub addresses: Vec<IpAddr>,
     /// Names of load balancers.
     pub names: Vec<Name>,
-    /// Name, protocol in lower case, and number of its ports.
-    pub ports: Vec<(String, String, u16)>,
-    /// Labels and addresses of endpoints, if it is headless.
-    pub endpoints: Option<Vec<(String, IpAddr)>>,
+    /// Its ports.
+    pub ports: Vec<Port>,
+    /// True if it has no address of its own.
+    pub headless: bool,
+    /// What is behind it.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Name, protocol in lower case, and number of a port.
+pub type Port = (String, String, u16);
+
+/// An endpoint of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its name below the Service's.
+    pub label: String,
+    /// Where it is.
+    pub address: IpAddr,
+    /// Its own ports, which are not the Service's.
+    pub ports: Vec<Port>,
 }
 
 /// Where `kubernetes`, which is set up later, leaves itself.
@@ -242,10 +258,11 @@ impl External {
                 Some(reached) => {
                     let part = |label: &str| label.strip_prefix('_').unwrap_or(label).to_owned();
                     let (port, protocol) = (part(port), part(protocol));
-                    let known = reached
-                        .ports
-                        .iter()
-                        .any(|(name, of, _)| *name == port && *of == protocol);
+                    let is = |(name, of, _): &Port| *name == port && *of == protocol;
+                    let known = match self.behind(&reached) {
+                        Some(endpoints) => endpoints.iter().flat_map(|one| &one.ports).any(is),
+                        None => reached.ports.iter().any(is),
+                    };
                     match known {
                         true => self.service(name, kind, &reached, Some((&port, &protocol))),
                         false => Found::Nothing,
@@ -264,15 +281,20 @@ impl External {
         reached: &Reached,
         port: Option<(&str, &str)>,
     ) -> Found {
-        let endpoints = reached.endpoints.as_ref().filter(|_| self.headless);
-        let mut addresses = reached.addresses.clone();
-        addresses.extend(endpoints.into_iter().flatten().map(|(_, address)| *address));
+        let endpoints = self.behind(reached);
+        let addresses: Vec<IpAddr> = match endpoints {
+            Some(endpoints) => endpoints.iter().map(|one| one.address).collect(),
+            None => reached.addresses.clone(),
+        };
         if addresses.is_empty() && reached.names.is_empty() {
             // Not reached from outside: it has no name there.
             return Found::Nothing;
         }
         if kind == RecordType::SRV {
-            return self.ports(name, reached, &addresses, port);
+            return match endpoints {
+                Some(endpoints) => self.endpoint_ports(name, endpoints, port),
+                None => self.ports(name, reached, &addresses, port),
+            };
         }
         let wanted = self.addresses(name, kind, &addresses);
         match (&wanted, reached.names.first()) {
@@ -317,13 +339,59 @@ impl External {
         Found::Records(answers, self.hosts(&host, addresses))
     }
 
-    fn endpoint(&self, name: &Name, kind: RecordType, reached: &Reached, label: &str) -> Found {
-        let endpoints = reached.endpoints.as_ref().filter(|_| self.headless);
-        let addresses: Vec<IpAddr> = endpoints
+    /// What a Service is reached by that is headless and that nothing outside leads to.
+    fn behind<'r>(&self, reached: &'r Reached) -> Option<&'r [Endpoint]> {
+        let direct = self.headless && reached.headless;
+        let outside = !reached.addresses.is_empty() || !reached.names.is_empty();
+        (direct && !outside).then_some(&reached.endpoints)
+    }
+
+    /// The ports of endpoints: no Service translates them, so each endpoint is a target with its own.
+    fn endpoint_ports(
+        &self,
+        name: &Name,
+        endpoints: &[Endpoint],
+        port: Option<(&str, &str)>,
+    ) -> Found {
+        let labels = if port.is_some() { 2 } else { 0 };
+        let service = name.trim_to(names::labels(name).saturating_sub(labels));
+        let wanted = |(name, of, _): &&Port| {
+            port.is_none_or(|(wanted, protocol)| wanted == name && protocol == of)
+        };
+        let (mut targets, mut additionals) = (Vec::new(), Vec::new());
+        for endpoint in endpoints {
+            let Ok(target) = service.prepend_label(endpoint.label.as_str()) else {
+                continue;
+            };
+            let ports = endpoint.ports.iter().filter(wanted);
+            let before = targets.len();
+            targets.extend(ports.map(|(_, _, number)| (target.clone(), *number)));
+            if targets.len() > before {
+                additionals.extend(self.hosts(&target, &[endpoint.address]));
+            }
+        }
+        // One with an address of each family is one target.
+        targets.sort();
+        targets.dedup();
+        let weight = 100 / u16::try_from(targets.len().max(1)).unwrap_or(u16::MAX);
+        let answers: Vec<Record> = targets
             .into_iter()
-            .flatten()
-            .filter(|(host, _)| host == label)
-            .map(|(_, address)| *address)
+            .map(|(target, number)| {
+                let data = RData::SRV(SRV::new(0, weight.max(1), number, target));
+                self.record(name, data)
+            })
+            .collect();
+        match answers.is_empty() {
+            true => Found::NoData,
+            false => Found::Records(answers, additionals),
+        }
+    }
+
+    fn endpoint(&self, name: &Name, kind: RecordType, reached: &Reached, label: &str) -> Found {
+        let endpoints = reached.endpoints.iter().filter(|_| self.headless);
+        let addresses: Vec<IpAddr> = endpoints
+            .filter(|endpoint| endpoint.label == label)
+            .map(|endpoint| endpoint.address)
             .collect();
         match addresses.as_slice() {
             [] => Found::Nothing,

@@ -36,9 +36,12 @@ impl Outside for Cluster {
                 ]
             }
             ("default", "named") => reached.names = vec![names::parse("lb.example.net").unwrap()],
-            ("default", "inside") => {}
+            ("default", "inside") => reached.endpoints = vec![endpoint("c", address("10.0.0.3"))],
             ("default", "hl") => {
-                reached.endpoints = Some(vec![("a".to_owned(), address("10.0.0.1"))])
+                reached.headless = true;
+                reached.endpoints = ["10.0.0.1", "fd00::1"]
+                    .map(|text| endpoint("a", address(text)))
+                    .into();
             }
             _ => return None,
         }
@@ -57,6 +60,15 @@ impl Outside for Cluster {
             "192.0.2.1" => vec![("default".to_owned(), "web".to_owned())],
             _ => Vec::new(),
         }
+    }
+}
+
+/// An endpoint on another port than its Service's.
+fn endpoint(label: &str, address: IpAddr) -> Endpoint {
+    Endpoint {
+        label: label.to_owned(),
+        address,
+        ports: vec![("http".to_owned(), "tcp".to_owned(), 8080)],
     }
 }
 
@@ -161,6 +173,18 @@ fn answers() {
         "A 10.0.0.1 | "
     );
     assert_eq!(answer(true, "b.hl.default.out.example.", "A"), "nothing");
+    let endpoints = "SRV 0 100 8080 a.hl.default.out.example. | A 10.0.0.1, AAAA fd00::1";
+    for name in [
+        "_http._tcp.hl.default.out.example.",
+        "hl.default.out.example.",
+    ] {
+        assert_eq!(answer(true, name, "SRV"), endpoints, "{name}");
+    }
+    let udp = "_http._udp.hl.default.out.example.";
+    assert_eq!(answer(true, udp, "SRV"), "nothing");
+    let endpoint = "c.inside.default.out.example.";
+    assert_eq!(answer(true, endpoint, "A"), "A 10.0.0.3 | ");
+    assert_eq!(answer(false, endpoint, "A"), "nothing");
 }
 
 #[test]
@@ -186,11 +210,14 @@ fn a_zone_is_transferred_as_it_is_answered() {
     assert_eq!(
         found,
         [
-            "_http._tcp.hl.default.out.example. SRV 0 100 80 hl.default.out.example.",
+            "_http._tcp.hl.default.out.example. SRV 0 100 8080 a.hl.default.out.example.",
             "_http._tcp.named.default.out.example. SRV 0 100 80 lb.example.net.",
             "_http._tcp.web.default.out.example. SRV 0 100 80 web.default.out.example.",
             "a.hl.default.out.example. A 10.0.0.1",
+            "a.hl.default.out.example. AAAA fd00::1",
+            "c.inside.default.out.example. A 10.0.0.3",
             "hl.default.out.example. A 10.0.0.1",
+            "hl.default.out.example. AAAA fd00::1",
             "named.default.out.example. CNAME lb.example.net.",
             "out.example. NS ns1.dns.out.example.",
             "web.default.out.example. A 192.0.2.1",

@@ -10,7 +10,7 @@ use zone::External;
 use super::Kubernetes;
 use crate::names;
 use crate::plugin::autopath::SearchPath;
-use crate::plugin::k8s_external::{Outside, Reached};
+use crate::plugin::k8s_external::{Endpoint, Outside, Reached};
 use crate::plugin::transfer;
 
 impl transfer::Source for Kubernetes {
@@ -86,11 +86,17 @@ impl Outside for Kubernetes {
                 }
             }
         }
-        let ports = service.ports();
-        reached.ports = ports
-            .map(|(name, protocol, number)| (name.to_owned(), protocol.to_owned(), number))
-            .collect();
-        reached.endpoints = service.headless().then(|| service.hosts().collect());
+        let owned = |(name, protocol, number): (&str, &str, u16)| {
+            (name.to_owned(), protocol.to_owned(), number)
+        };
+        reached.ports = service.ports().map(owned).collect();
+        reached.headless = service.headless();
+        let hosts = service.hosts().map(|(label, address, ports)| Endpoint {
+            label,
+            address,
+            ports: ports.map(owned).collect(),
+        });
+        reached.endpoints = hosts.collect();
         Some(reached)
     }
 
