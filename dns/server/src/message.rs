@@ -86,6 +86,8 @@ pub struct Request {
     pub above: Vec<(Name, RecordType)>,
     /// The key that a TSIG record was verified with, if one was.
     pub tsig: Option<Arc<crate::plugin::tsig::Verified>>,
+    /// True where an upstream is to name itself (RFC 5001): not the client but the configuration wants it.
+    pub asks_nsid: bool,
 }
 
 impl Request {
@@ -120,6 +122,7 @@ impl Request {
             described: false,
             above: Vec::new(),
             tsig: None,
+            asks_nsid: false,
         }
     }
 

@@ -16,6 +16,7 @@ use dns_server::instance::Listen;
 use dns_server::message::Outcome;
 use dns_server::message::Request;
 use dns_server::message::Transport;
+use hickory_proto::op::Edns;
 use hickory_proto::op::Message;
 use hickory_proto::op::Query;
 use hickory_proto::op::ResponseCode;
@@ -24,6 +25,8 @@ use hickory_proto::rr::RData;
 use hickory_proto::rr::Record;
 use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::SOA;
+use hickory_proto::rr::rdata::opt::EdnsCode;
+use hickory_proto::rr::rdata::opt::EdnsOption;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
@@ -467,6 +470,52 @@ async fn kept_answers() {
         "coredns_cache_requests_total{server=\"dns://:53\",zones=\".\",view=\"\"} 7",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+}
+
+/// Times to live that are kept are those that the answer had when it was put away.
+#[tokio::test]
+async fn kept_times_are_capped() {
+    let server = upstream(Manner::Answers).await;
+    let instance = build(&format!(
+        ". {{\n cache 30 {{\n  success 100 5\n  keepttl\n }}\n forward . {}\n}}",
+        server.address
+    ));
+    for _ in 0..2 {
+        let outcome = ask_by(&instance, "a.example.org.", Transport::Udp).await;
+        assert_eq!(outcome.message().unwrap().answers[0].ttl, 5);
+    }
+    assert_eq!(server.asked(), 1);
+}
+
+/// A client's wish to know the server ends here; one of the configuration is of the upstream.
+#[tokio::test]
+async fn an_upstream_names_itself_where_a_rule_says_so() {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    for (rule, expected) in [("", false), ("rewrite edns0 nsid set", true)] {
+        let instance = build(&format!(". {{\n {rule}\n forward . {address}\n}}"));
+        let mut message = Message::query();
+        message.add_query(Query::query(Name::from_ascii("a.").unwrap(), RecordType::A));
+        let mut edns = Edns::new();
+        edns.options_mut()
+            .insert(EdnsOption::Unknown(3, Vec::new()));
+        message.set_edns(edns);
+        let raw = Bytes::from(message.to_vec().unwrap());
+        let here = "127.0.0.1:53".parse().unwrap();
+        let mut request = Request::new(message, raw, here, here, Transport::Udp);
+        let listen = Listen {
+            scheme: Scheme::Dns,
+            address: "[::]:53".parse().unwrap(),
+        };
+        let mut buffer = [0; 512];
+        let length = tokio::select! {
+            _ = instance.serve(&listen, &mut request) => panic!("nobody has answered"),
+            received = socket.recv(&mut buffer) => received.unwrap(),
+        };
+        let asked = Message::from_vec(&buffer[..length]).unwrap();
+        let edns = asked.edns.expect("EDNS");
+        assert_eq!(edns.option(EdnsCode::NSID).is_some(), expected, "{rule}");
     }
 }
 

@@ -132,7 +132,8 @@ fn read(setup: &Setup<'_>, option: &Directive, settings: &mut Settings) -> Resul
 fn limits(option: &Directive, limits: &mut Limits) -> Result<(), ConfigError> {
     let words = option.between(1, 3)?;
     if let Some(capacity) = words.first() {
-        limits.capacity = capacity.number(1, CAPACITY_MAX)?;
+        // None at all means the fewest.
+        limits.capacity = capacity.number(0, CAPACITY_MAX)?.max(1);
     }
     if let Some(longest) = words.get(1) {
         limits.longest = longest.number(1, u32::MAX)?;

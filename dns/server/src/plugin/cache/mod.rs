@@ -338,6 +338,7 @@ impl Shared {
         let mut message = entry.message.clone();
         let age = u32::try_from(entry.age(now).as_secs()).unwrap_or(u32::MAX);
         let left = u32::try_from(entry.left(now).as_secs()).unwrap_or(u32::MAX);
+        let lifetime = u32::try_from(entry.lifetime.as_secs()).unwrap_or(u32::MAX);
         let sections = [
             &mut message.answers,
             &mut message.authorities,
@@ -346,7 +347,7 @@ impl Shared {
         for record in sections.into_iter().flatten() {
             record.ttl = match ttl {
                 Some(ttl) => ttl,
-                None if self.settings.keep_ttl => record.ttl,
+                None if self.settings.keep_ttl => record.ttl.min(lifetime),
                 // Kept for less than the records allow: nobody behind us keeps them longer.
                 None => record.ttl.saturating_sub(age).min(left.max(1)),
             };

@@ -192,7 +192,7 @@ fn read(
         "failfast_all_unhealthy_upstreams" => {
             group.failfast = option.exactly::<0>().map(|_| true)?
         }
-        "expire" => options.expire = seconds(option.exactly::<1>()?[0], 1, 3600)?,
+        "expire" => options.expire = option.exactly::<1>()?[0].duration()?,
         "max_age" => options.max_age = Some(seconds(option.exactly::<1>()?[0], 1, 86_400)?),
         "read_timeout" => {
             let time = option.exactly::<1>()?[0].duration()?;

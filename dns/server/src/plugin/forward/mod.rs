@@ -148,7 +148,7 @@ impl Group {
             _ if self.prefer_udp => How::Datagram,
             Transport::Tcp | Transport::Tls | Transport::Https => How::Stream,
         };
-        let query = upstream_query(&request.message);
+        let query = upstream_query(request);
         let client = request.client;
         let mut told = match flight::key(&query, how) {
             Some(key) => {
@@ -283,17 +283,15 @@ impl Group {
 }
 
 /// The query as it is sent on: without what is between the client and us alone.
-fn upstream_query(query: &Message) -> Message {
-    let mut query = query.clone();
+fn upstream_query(request: &Request) -> Message {
+    let mut query = request.message.clone();
     query.signature = None;
     if let Some(edns) = &mut query.edns {
-        for hop in [
-            EdnsCode::Cookie,
-            EdnsCode::NSID,
-            EdnsCode::Padding,
-            EdnsCode::Keepalive,
-        ] {
+        for hop in [EdnsCode::Cookie, EdnsCode::Padding, EdnsCode::Keepalive] {
             edns.options_mut().remove(hop);
+        }
+        if !request.asks_nsid {
+            edns.options_mut().remove(EdnsCode::NSID);
         }
     }
     query.answers.clear();

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use api::selector::LabelSelector;
 use hickory_proto::rr::Name;
 use zone::{Config, Pods};
 
 use super::strays::Strays;
 use super::{Kubernetes, NAME};
 use crate::cluster::{Server, Wanted};
+use crate::corefile::{ConfigError, Directive};
 use crate::fast::Source;
 use crate::names;
 use crate::plugin::autopath::{SearchPath, search_of};
@@ -65,8 +67,8 @@ pub(in crate::plugin) fn make(setup: &mut Setup<'_>) -> Made {
                 let names = option.between(1, usize::MAX)?.iter();
                 config.namespaces = names.map(|name| name.text.as_str().into()).collect();
             }
-            "namespace_labels" => wanted.namespace_labels = words(option.between(1, usize::MAX)?),
-            "labels" => wanted.labels = words(option.between(1, usize::MAX)?),
+            "namespace_labels" => wanted.namespace_labels = selector(option)?,
+            "labels" => wanted.labels = selector(option)?,
             "endpoint_pod_names" => {
                 option.exactly::<0>()?;
                 wanted.endpoint_pod_names = true;
@@ -185,8 +187,19 @@ fn wire_names(names: &[Name]) -> Vec<zone::Name> {
         .collect()
 }
 
-/// A selector may be written in several words.
-fn words(tokens: &[crate::corefile::Token]) -> String {
-    let words: Vec<&str> = tokens.iter().map(|token| token.text.as_str()).collect();
-    words.join(" ")
+/// A selector of labels, which may be written in several words.
+fn selector(option: &Directive) -> Result<String, ConfigError> {
+    let words: Vec<&str> = option
+        .between(1, usize::MAX)?
+        .iter()
+        .map(|word| word.text.as_str())
+        .collect();
+    let text = words.join(" ");
+    match LabelSelector::parse(&text) {
+        Ok(_) => Ok(text),
+        Err(why) => Err(option.error(
+            format!("{NAME}: {}: {}", option.name.text, why.message),
+            "write a selector such as `environment in (staging, qa),application=nginx`",
+        )),
+    }
 }

@@ -14,6 +14,9 @@ use crate::corefile::Token;
 use crate::plugin::code;
 use crate::plugin::file::types;
 
+/// The last group of a pattern that a replacement may name.
+const GROUP_MAX: usize = 100;
+
 const FIELDS: &str = "known are name, type, class, edns0, ttl, rcode and cname";
 
 pub(super) fn rule(line: &Directive) -> Result<Rule, ConfigError> {
@@ -117,6 +120,17 @@ fn pattern(kind: &str, from: &Token, to: &str) -> Result<Pattern, ConfigError> {
                     "write a regular expression, quoted if it holds spaces",
                 )
             })?;
+            let groups = regex.captures_len();
+            let used = (groups..=GROUP_MAX).find(|group| to.contains(&format!("{{{group}}}")));
+            if let Some(group) = used {
+                return Err(from.error(
+                    format!(
+                        "rewrite: {to} takes group {group}, which {} lacks",
+                        from.text
+                    ),
+                    "put parentheses round each part that is taken; {1} is the first",
+                ));
+            }
             Pattern::Regex(regex, lower(to))
         }
     })

@@ -10,6 +10,7 @@ use crate::corefile::ConfigError;
 use crate::corefile::Directive;
 use crate::corefile::Token;
 use crate::message::Request;
+use crate::names;
 
 /// Client subnet (RFC 7871).
 const SUBNET: u16 = 8;
@@ -150,6 +151,7 @@ impl Edns {
         record
             .options_mut()
             .insert(EdnsOption::Unknown(self.code, data));
+        request.asks_nsid |= self.code == NSID;
         (self.revert || self.action == Action::Set).then_some(self.code)
     }
 
@@ -169,7 +171,7 @@ fn variable(text: &str, request: &Request) -> Vec<u8> {
         IpAddr::V6(address) => address.octets().to_vec(),
     };
     match text {
-        "{qname}" => request.name().to_ascii().into_bytes(),
+        "{qname}" => names::text(request.name()).into_bytes(),
         "{qtype}" => u16::from(request.kind()).to_be_bytes().to_vec(),
         "{client_ip}" => address(request.client.ip()),
         "{client_port}" => request.client.port().to_be_bytes().to_vec(),

@@ -205,7 +205,7 @@ async fn keep(zone: Name, primary: Arc<Primary>, members: Option<Weak<Members>>)
             }
             (Err(error), Some((_, again, expire))) => {
                 tracing::warn!(%zone, %error, "secondary: no primary server answers for the zone");
-                if confirmed.elapsed() > seconds(expire) {
+                if confirmed.elapsed() > good_for(expire) {
                     tracing::error!(%zone, "secondary: the zone has expired");
                     primary.slot.store(None);
                 }
@@ -222,6 +222,11 @@ async fn keep(zone: Name, primary: Arc<Primary>, members: Option<Weak<Members>>)
         let wait = wait.mul_f64(0.9 + fastrand::f64() * 0.1);
         let _ = tokio::time::timeout(wait, primary.bell.notified()).await;
     }
+}
+
+/// How long a zone is good for without its primary: as its SOA says. The field has no sign on the wire.
+fn good_for(expire: i32) -> Duration {
+    Duration::from_secs(expire.cast_unsigned().into())
 }
 
 async fn update(zone: &Name, primary: &Primary) -> Result<(), String> {
@@ -250,4 +255,25 @@ async fn update_from(server: SocketAddr, zone: &Name, primary: &Primary) -> Resu
     primary.slot.store(Some(Arc::new(fetched)));
     primary.notify.changed(zone);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones_are_good_for_as_long_as_they_say() {
+        for (expire, seconds) in [
+            (0, 0),
+            (604_800, 604_800),
+            (3_600_000, 3_600_000),
+            (-1, u32::MAX),
+        ] {
+            assert_eq!(
+                good_for(expire),
+                Duration::from_secs(seconds.into()),
+                "{expire}"
+            );
+        }
+    }
 }
