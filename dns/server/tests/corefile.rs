@@ -90,6 +90,14 @@ fn grammar() {
         ),
         (". {\n import nothing-*.conf\n}", ".: "),
         (". {\r\n log\r\n}\r\n", ".: log"),
+        (".:1053\n{\n whoami\n}", ".:1053: whoami"),
+        (".:1053 { whoami\n log\n}", ".:1053: whoami; log"),
+        ("a {\n log\n} b {\n errors\n}", "a: log | b: errors"),
+        (
+            ". {\n health :18080 { lameduck 1s\n }\n}",
+            r#".: health ":18080" { lameduck "1s" }"#,
+        ),
+        ("(s)\n{ log\n} . { import s\n}", ".: log"),
         ("\u{feff}. {\n log\n}", ".: log"),
         ("", ""),
     ];
@@ -169,7 +177,7 @@ const WRONG: &[(&str, u32, &str, &str)] = &[
     (
         ". {\n forward . 1.1.1.1 { tls }\n}",
         2,
-        "a brace in the middle of a line: {",
+        "a brace in the middle of a line: }",
         "end the line after {",
     ),
     (
@@ -202,6 +210,24 @@ const WRONG: &[(&str, u32, &str, &str)] = &[
         2,
         "no such file or snippet",
         "above this line",
+    ),
+    (
+        "cluster.local {\n kubernetes {\n  ttl 5\n  labels \"a in (b\"\n }\n}",
+        4,
+        "kubernetes: labels: unable to parse requirement",
+        "write a selector",
+    ),
+    (
+        ". {\n rewrite name regex ^(.*)\\.rx\\.org\\.$ {2}.z.org\n}",
+        2,
+        "{2}.z.org takes group 2",
+        "parentheses",
+    ),
+    (
+        ". {\n rewrite name suffix .a .b answer value (.*)\\.b {1}{2}.a\n}",
+        2,
+        "takes group 2",
+        "parentheses",
     ),
     (
         ". {\n frobnicate\n}",

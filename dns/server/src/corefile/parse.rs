@@ -88,7 +88,7 @@ impl Parser<'_> {
             ));
         }
         match self.rest.pop() {
-            Some(open) if open.is("{") && !open.first => {}
+            Some(open) if open.is("{") => {}
             _ => {
                 return Err(head.error(
                     format!("the snippet ({name}) has no block"),
@@ -125,7 +125,7 @@ impl Parser<'_> {
         // A comma at the end of a line, or a key ending in one, carries the list on to the next line.
         let mut carried = true;
         while let Some(token) = self.rest.last() {
-            if token.first && !keys.is_empty() && !carried {
+            if token.first && !keys.is_empty() && !carried && !token.is("{") {
                 break;
             }
             let Some(mut token) = self.rest.pop() else {
@@ -136,12 +136,6 @@ impl Parser<'_> {
                     return Err(token.error(
                         "a block without a zone",
                         "write the zones that it serves before the brace, as in `. {`",
-                    ));
-                }
-                if self.rest.last().is_some_and(|next| !next.first) {
-                    return Err(token.error(
-                        "words follow the opening brace",
-                        "begin the block's first line below it",
                     ));
                 }
                 braces = true;
@@ -197,7 +191,10 @@ impl Parser<'_> {
                         "open the block with { after its zones",
                     ));
                 }
-                if self.rest.last().is_some_and(|next| !next.first) {
+                // The next block may begin behind it, but nothing else does.
+                let mut behind = self.rest.iter().rev().take_while(|next| !next.first);
+                let follows = self.rest.last().is_some_and(|next| !next.first);
+                if follows && (nesting > 1 || !behind.any(|next| next.is("{"))) {
                     return Err(close.error(
                         "words follow the closing brace",
                         "put them on a line of their own",
@@ -215,20 +212,18 @@ impl Parser<'_> {
 
     fn line(&mut self, nesting: usize) -> Result<Directive, ConfigError> {
         let mut words = self.words()?;
-        let opens = words.last().is_some_and(|last| last.is("{"));
-        if opens {
-            words.pop();
+        let mut opened = None;
+        if let Some(open) = words.iter().position(|word| word.is("{")) {
+            let mut behind = words.drain(open..);
+            opened = behind.next();
+            // The block's first line may begin behind its brace.
+            self.rest.extend(behind.rev());
         }
-        if words.is_empty() {
-            let (file, line) = self.rest.last().map_or((Arc::from(""), 0), |next| {
-                (Arc::clone(&next.file), next.line)
-            });
-            return Err(ConfigError {
-                file,
-                line: line.saturating_sub(1),
-                what: "an opening brace on a line of its own".to_owned(),
-                remedy: "put it at the end of the line above".to_owned(),
-            });
+        if let (Some(brace), true) = (&opened, words.is_empty()) {
+            return Err(brace.error(
+                "an opening brace on a line of its own",
+                "put it at the end of the line above",
+            ));
         }
         for word in words.iter().skip(1) {
             if word.is("{") || word.is("}") {
@@ -249,7 +244,7 @@ impl Parser<'_> {
                 "set the environment variable, or write the name",
             ));
         }
-        let block = match opens {
+        let block = match opened.is_some() {
             true if nesting >= NESTING_MAX => {
                 return Err(name.error(
                     format!("blocks are nested more than {NESTING_MAX} deep"),
