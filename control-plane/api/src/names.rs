@@ -1,4 +1,4 @@
-//! The alphabets of names, labels and addresses (RFC 1123, Kubernetes' qualified names). Each check returns
+//! The alphabets of names, labels and addresses (RFC 1035, RFC 1123, Kubernetes' qualified names). Each check returns
 //! what is wrong in the words that Kubernetes uses; an empty list means that all is well.
 
 use crate::table::NameRule;
@@ -9,6 +9,9 @@ const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower ca
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
     start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
     '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an \
+    alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for \
+    validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or \
     '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex \
     used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
@@ -39,6 +42,7 @@ pub fn object_name(rule: NameRule, name: &str, prefix: bool) -> Vec<String> {
     match rule {
         NameRule::Subdomain => subdomain(&whole),
         NameRule::Label => label(&whole),
+        NameRule::Label1035 => label_1035(&whole),
         NameRule::PathSegment => path_segment(name),
         NameRule::Address => Vec::new(),
     }
@@ -74,6 +78,15 @@ pub fn label(name: &str) -> Vec<String> {
         } else {
             LABEL.into()
         });
+    }
+    wrong
+}
+
+/// RFC 1035 label: a letter comes first.
+pub fn label_1035(name: &str) -> Vec<String> {
+    let mut wrong = longer_than(name, LABEL_MAX);
+    if !(is_label(name) && name.starts_with(|c: char| c.is_ascii_lowercase())) {
+        wrong.push(LABEL_1035.into());
     }
     wrong
 }
@@ -235,18 +248,19 @@ mod tests {
 
     #[test]
     fn alphabets() {
-        for (name, is_label, is_sub) in [
-            ("web", true, true),
-            ("1web", true, true),
-            ("web.example", false, true),
-            ("-web", false, false),
-            ("web-", false, false),
-            ("Web", false, false),
-            ("", false, false),
-            ("a..b", false, false),
-            ("wéb", false, false),
+        for (name, is_label, is_1035, is_sub) in [
+            ("web", true, true, true),
+            ("1web", true, false, true),
+            ("web.example", false, false, true),
+            ("-web", false, false, false),
+            ("web-", false, false, false),
+            ("Web", false, false, false),
+            ("", false, false, false),
+            ("a..b", false, false, false),
+            ("wéb", false, false, false),
         ] {
             assert_eq!(label(name).is_empty(), is_label, "label {name:?}");
+            assert_eq!(label_1035(name).is_empty(), is_1035, "1035 {name:?}");
             assert_eq!(subdomain(name).is_empty(), is_sub, "subdomain {name:?}");
         }
         assert_eq!(label(&"a".repeat(64)), ["must be no more than 63 bytes"]);

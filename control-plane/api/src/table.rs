@@ -224,6 +224,8 @@ pub enum NameRule {
     Subdomain,
     /// RFC 1123 label, at most 63 bytes.
     Label,
+    /// RFC 1035 label, at most 63 bytes: a letter comes first.
+    Label1035,
     /// Anything that can stand between two slashes of a path.
     PathSegment,
     /// An IP address in its canonical form; the row's own validation says so.

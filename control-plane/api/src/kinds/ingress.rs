@@ -59,7 +59,12 @@ pub(crate) static INGRESSES: Resource = Resource {
         wrong.extend(validate(object));
         wrong
     },
-    validate_update: |new, _| validate(new),
+    validate_update: |new, old| {
+        let (mut wrong, before) = (validate(new), validate(old));
+        // Names that later versions allow stay where they stand already.
+        wrong.retain(|error| !error.field.ends_with(".service.name") || !before.contains(error));
+        wrong
+    },
     warnings: super::warnings::of_ingress,
     ..BASE
 };
@@ -356,7 +361,7 @@ fn bad_backend(field: &str, backend: &Value) -> Vec<FieldError> {
             if name.is_empty() {
                 wrong.push(FieldError::required(format!("{field}.service.name"), ""));
             } else {
-                for why in names::label(name) {
+                for why in names::label_1035(name) {
                     wrong.push(FieldError::invalid_text(
                         format!("{field}.service.name"),
                         name,

@@ -29,8 +29,8 @@ pub(crate) static SERVICES: Resource = Resource {
     storage_prefix: "/registry/services/specs",
     definition: "io.k8s.api.core.v1.Service",
     returns_deleted: true,
-    // KEP-5311: a digit may come first.
-    name_rule: NameRule::Label,
+    // A digit may not come first before 1.36: KEP-5311 is off in 1.35.
+    name_rule: NameRule::Label1035,
     columns: COLUMNS,
     cells,
     fields: &[
