@@ -186,6 +186,8 @@ fn default_request(request: &mut Value) {
 
 /// Requests in one claim.
 const REQUESTS_MAX: usize = 32;
+/// Alternatives of one request.
+const ALTERNATIVES_MAX: usize = 8;
 /// Devices in one slice.
 const DEVICES_MAX: usize = 128;
 /// Length of an expression in CEL.
@@ -204,20 +206,7 @@ fn bad_claim(field: &str, spec: &Value) -> Vec<FieldError> {
     let mut seen = std::collections::BTreeSet::new();
     for (i, request) in requests.iter().enumerate() {
         let path = format!("{field}.devices.requests[{i}]");
-        let name = text(request, &["name"]);
-        if name.is_empty() {
-            wrong.push(FieldError::required(format!("{path}.name"), ""));
-        } else {
-            for why in names::label(name) {
-                wrong.push(FieldError::invalid_text(format!("{path}.name"), name, why));
-            }
-            if !seen.insert(name) {
-                wrong.push(FieldError::duplicate(
-                    format!("{path}.name"),
-                    crate::field::quoted(name),
-                ));
-            }
-        }
+        wrong.extend(bad_request_name(&path, text(request, &["name"]), &mut seen));
         let exactly = at(request, &["exactly"]);
         let alternatives = list(request, &["firstAvailable"]);
         match (exactly.is_object(), alternatives.is_empty()) {
@@ -235,14 +224,52 @@ fn bad_claim(field: &str, spec: &Value) -> Vec<FieldError> {
         if exactly.is_object() {
             wrong.extend(bad_request(&format!("{path}.exactly"), exactly));
         }
-        for (j, alternative) in alternatives.iter().enumerate() {
-            wrong.extend(bad_request(
-                &format!("{path}.firstAvailable[{j}]"),
-                alternative,
-            ));
-        }
+        wrong.extend(bad_alternatives(
+            &format!("{path}.firstAvailable"),
+            alternatives,
+        ));
     }
     wrong.extend(device_claims::bad_terms(field, spec));
+    wrong
+}
+
+/// What is wrong with the alternatives of a request, of which the first that can be had is taken.
+fn bad_alternatives(field: &str, alternatives: &[Value]) -> Vec<FieldError> {
+    if alternatives.len() > ALTERNATIVES_MAX {
+        let (count, max) = (alternatives.len(), ALTERNATIVES_MAX);
+        return vec![FieldError::too_many(field, count, max)];
+    }
+    let mut wrong = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for (i, alternative) in alternatives.iter().enumerate() {
+        let path = format!("{field}[{i}]");
+        wrong.extend(bad_request_name(
+            &path,
+            text(alternative, &["name"]),
+            &mut seen,
+        ));
+        wrong.extend(bad_request(&path, alternative));
+    }
+    wrong
+}
+
+/// What is wrong with the name of the request at `path`; `seen` are those before it.
+fn bad_request_name<'a>(
+    path: &str,
+    name: &'a str,
+    seen: &mut std::collections::BTreeSet<&'a str>,
+) -> Vec<FieldError> {
+    let field = format!("{path}.name");
+    if name.is_empty() {
+        return vec![FieldError::required(field, "")];
+    }
+    let mut wrong: Vec<FieldError> = names::label(name)
+        .into_iter()
+        .map(|why| FieldError::invalid_text(field.clone(), name, why))
+        .collect();
+    if !seen.insert(name) {
+        wrong.push(FieldError::duplicate(field, crate::field::quoted(name)));
+    }
     wrong
 }
 
@@ -347,6 +374,20 @@ fn bad_selectors(field: &str, selectors: &Value) -> Vec<FieldError> {
     wrong
 }
 
+/// What is wrong with the name of a pool: subdomains with slashes between.
+fn bad_pool_name(field: &str, name: &str) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    if name.len() > names::SUBDOMAIN_MAX {
+        wrong.push(FieldError::too_long(field, names::SUBDOMAIN_MAX));
+    }
+    for part in name.split('/') {
+        for why in names::subdomain(part) {
+            wrong.push(FieldError::invalid_text(field, part, why));
+        }
+    }
+    wrong
+}
+
 fn validate_slice(object: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     let spec = at(object, &["spec"]);
@@ -361,6 +402,8 @@ fn validate_slice(object: &Value) -> Vec<FieldError> {
     let pool = text(spec, &["pool", "name"]);
     if pool.is_empty() {
         wrong.push(FieldError::required("spec.pool.name", ""));
+    } else {
+        wrong.extend(bad_pool_name("spec.pool.name", pool));
     }
     let count = number(spec, &["pool", "resourceSliceCount"]);
     if count <= 0 {
