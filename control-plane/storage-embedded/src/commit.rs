@@ -27,6 +27,9 @@ const WRITE_MAX: usize = 64 << 20;
 /// How far ahead the log has room at most, in bytes.
 const ROOM: u64 = 4 << 20;
 
+/// How much room is made at once, in bytes: nobody waits for more than that.
+const STEP: u64 = 512 << 10;
+
 /// When nothing was written for so long, nobody is kept waiting by making room.
 const QUIET: Duration = Duration::from_millis(20);
 
@@ -228,8 +231,7 @@ impl Committer {
                 self.group(&mut requests);
                 self.wrote = Instant::now();
             }
-            let quiet = self.room_due().is_some_and(|due| due <= Instant::now());
-            if quiet || self.log.room() < self.room / 8 {
+            if self.room_due().is_some_and(|due| due <= Instant::now()) {
                 self.make_room();
             }
             if self.progress_due().is_some_and(|due| due <= Instant::now()) {
@@ -331,7 +333,7 @@ impl Committer {
             return Ok(());
         }
         let before = self.log.len;
-        if let Err(cause) = self.log.append(&mut self.frame) {
+        if let Err(cause) = self.log.append(&mut self.frame, self.room.min(STEP)) {
             let path = self.disk.path(&self.log.name);
             return Err(self.fail(&path, &cause));
         }
@@ -339,10 +341,11 @@ impl Committer {
         Ok(())
     }
 
-    /// Makes room for later writes. Without it they take longer, and that is all.
+    /// Makes some room for later writes. Without it they take longer, and that is all.
     fn make_room(&mut self) {
+        let room = self.room.min(self.log.room() + STEP);
         if self.shared.broken.get().is_none()
-            && let Err(cause) = self.log.make_room(self.room)
+            && let Err(cause) = self.log.make_room(room)
         {
             let path = self.disk.path(&self.log.name);
             tracing::debug!(file = %path.display(), %cause, "no room could be made in the log");

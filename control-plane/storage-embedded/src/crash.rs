@@ -10,7 +10,8 @@ use bytes::Bytes;
 use storage::{Error, Range, Revision, Storage, Write};
 
 use crate::disk::Disk;
-use crate::format::{FRAME_HEAD_LEN, HEADER_LEN};
+use crate::format::{FRAME_HEAD_LEN, Frame, HEADER_LEN};
+use crate::log::Log;
 use crate::{Embedded, OpenError, Options};
 
 use simulated::{Fault, Simulated};
@@ -248,6 +249,38 @@ fn five_writes() -> (Simulated, Vec<usize>) {
 }
 
 const LOG: &str = "log-00000000000000000000";
+
+#[test]
+fn a_frame_that_finds_no_room_brings_some_in_the_same_sync() {
+    let disk = Simulated::default();
+    let mut log = Log::prepare(&disk, Revision(0)).unwrap();
+    log.begin(&disk).unwrap();
+    let mut frame = Frame::new();
+    let mut seen = Vec::new();
+    for revision in 1..=5 {
+        frame.clear();
+        frame.write(
+            Revision(revision),
+            [("/a", Some(&[1; 100][..]))].into_iter(),
+        );
+        let before = disk.operations();
+        log.append(&mut frame, 300).unwrap();
+        let found = disk.reopened(true).bytes(LOG).len() as u64;
+        assert_eq!(found, log.len + log.room(), "it is on the disk");
+        seen.push((disk.operations() - before, log.room() == 300));
+    }
+    // One more write where room is made, and never another sync.
+    let (makes, takes) = ((3, true), (2, false));
+    assert_eq!(seen, [makes, takes, takes, makes, takes]);
+    let mut revisions = Vec::new();
+    drop(log);
+    Log::replay(&disk, LOG, true, |record| {
+        revisions.push(record);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(revisions.len(), 5);
+}
 
 #[test]
 fn a_torn_tail_is_cut_off() {

@@ -83,13 +83,19 @@ impl Log {
         disk.sync_names()
     }
 
-    /// Appends a frame and makes it durable.
-    pub(crate) fn append(&mut self, frame: &mut Frame) -> io::Result<()> {
+    /// Appends a frame and makes it durable. With one that no room is left for goes room for others, `step` bytes of it,
+    /// in the same sync.
+    pub(crate) fn append(&mut self, frame: &mut Frame, step: u64) -> io::Result<()> {
         let bytes = frame.finish(self.salt);
+        let end = self.len + bytes.len() as u64;
         self.file.write(self.len, bytes)?;
+        if end > self.room_end {
+            // Where there is no space for it, the next frame takes longer, and that is all.
+            let made = self.file.write(end, &vec![0; step as usize]).is_ok();
+            self.room_end = if made { end + step } else { end };
+        }
         self.file.sync()?;
-        self.len += bytes.len() as u64;
-        self.room_end = self.room_end.max(self.len);
+        self.len = end;
         Ok(())
     }
 
