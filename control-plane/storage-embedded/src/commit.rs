@@ -56,6 +56,8 @@ pub(crate) struct Inbox {
 struct Waiting {
     requests: Vec<Request>,
     closed: bool,
+    /// Whether the committer sleeps and nobody has woken it yet: a wake-up is a system call.
+    asleep: bool,
 }
 
 /// Whether the writes are of a size that can be carried out.
@@ -104,8 +106,14 @@ impl Inbox {
     /// A request that comes too late is dropped, and with it its reply, which the caller notices.
     fn push(&self, request: Request) {
         let mut waiting = self.lock();
-        if !waiting.closed {
-            waiting.requests.push(request);
+        if waiting.closed {
+            return;
+        }
+        waiting.requests.push(request);
+        let asleep = std::mem::take(&mut waiting.asleep);
+        // Whom it wakes needs the lock.
+        drop(waiting);
+        if asleep {
             self.arrived.notify_one();
         }
     }
@@ -114,6 +122,7 @@ impl Inbox {
     fn take(&self, until: Option<Instant>) -> Option<Vec<Request>> {
         let mut waiting = self.lock();
         loop {
+            waiting.asleep = false;
             if !waiting.requests.is_empty() {
                 return Some(std::mem::take(&mut waiting.requests));
             }
@@ -121,15 +130,18 @@ impl Inbox {
                 return None;
             }
             waiting = match until {
-                None => self
-                    .arrived
-                    .wait(waiting)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    waiting.asleep = true;
+                    self.arrived
+                        .wait(waiting)
+                        .unwrap_or_else(PoisonError::into_inner)
+                }
                 Some(until) => {
                     let left = until.saturating_duration_since(Instant::now());
                     if left == Duration::ZERO {
                         return Some(Vec::new());
                     }
+                    waiting.asleep = true;
                     self.arrived
                         .wait_timeout(waiting, left)
                         .unwrap_or_else(PoisonError::into_inner)
