@@ -21,9 +21,10 @@ const API_VERSION: &str = "\",\"apiVersion\":\"";
 const METADATA: &str = "\",\"metadata\":{";
 const RESOURCE_VERSION: &str = "\"resourceVersion\":\"";
 
-/// The stored form of an object. Its kind and apiVersion are those in the value.
+/// The stored form of an object. Its kind and apiVersion are those in the value. It stays in memory, and takes no more
+/// of it than it has bytes.
 pub(crate) fn encode(object: &Value) -> Bytes {
-    let mut out = Vec::with_capacity(1024);
+    let mut out = Vec::with_capacity(4096);
     let text = |out: &mut Vec<u8>, key: &str| {
         json::append(out, object.get(key).unwrap_or(&Value::from("")));
     };
@@ -54,7 +55,7 @@ pub(crate) fn encode(object: &Value) -> Bytes {
         }
     }
     out.push(b'}');
-    out.into()
+    Bytes::copy_from_slice(&out)
 }
 
 /// The object as a value of the row's version, with its resourceVersion.
@@ -193,6 +194,7 @@ mod tests {
             r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"},"data":{"metadata":"\"metadata\":{"},"unknown":[1.5,null]}"#
         );
         assert!(metadata_start(row(), &stored).is_some());
+        assert_eq!(Vec::from(encode(&object)).capacity(), stored.len());
         let mut typed = Vec::new();
         append(&mut typed, row(), &stored, Revision(7), Head::Typed);
         let mut expected = object;
