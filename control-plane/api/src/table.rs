@@ -84,7 +84,7 @@ pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resourc
     RESOURCES
         .iter()
         .copied()
-        .find(|r| r.group == group && r.version == version && r.plural == plural)
+        .find(|r| r.plural == plural && r.group == group && r.version == version)
 }
 
 /// The row of a resource, by what stands in `apiVersion` and `kind`.
@@ -92,7 +92,7 @@ pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static Reso
     RESOURCES
         .iter()
         .copied()
-        .find(|r| r.group == group && r.version == version && r.kind == kind)
+        .find(|r| r.kind == kind && r.group == group && r.version == version)
 }
 
 /// One resource. All objects are JSON values; the functions never fail on nonsense, they report it.
@@ -372,7 +372,7 @@ impl std::fmt::Debug for Resource {
 
 impl PartialEq for Resource {
     fn eq(&self, other: &Self) -> bool {
-        (self.group, self.version, self.plural) == (other.group, other.version, other.plural)
+        (self.plural, self.group, self.version) == (other.plural, other.group, other.version)
     }
 }
 
