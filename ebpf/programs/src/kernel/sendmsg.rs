@@ -7,17 +7,25 @@ use aya_ebpf::programs::SockAddrContext;
 
 use super::count::count;
 use super::events::Seen;
-use super::sock::{ALLOW, Call, Choice, Outcome, asked4, asked6, balance4, balance6, reject};
+use super::sock::{
+    ALLOW, Call, Choice, Outcome, asked4, asked6, balance4, balance6, reject, stays4, stays6,
+};
 
 #[cgroup_sock_addr(sendmsg4)]
 pub(crate) fn sendmsg4(ctx: SockAddrContext) -> i32 {
     let call = Call::new(&ctx);
+    if stays4(&call) {
+        return ALLOW;
+    }
     verdict(&call, asked4, balance4(&call, Choice::Steady))
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub(crate) fn sendmsg6(ctx: SockAddrContext) -> i32 {
     let call = Call::new(&ctx);
+    if stays6(&call) {
+        return ALLOW;
+    }
     verdict(&call, asked6, balance6(&call, Choice::Steady))
 }
 

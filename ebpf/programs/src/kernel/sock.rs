@@ -4,7 +4,7 @@ use abi::affinity::client;
 use abi::events::kinds;
 use abi::protocol::{TCP, UDP};
 use abi::{AffinityKey, BackendId, Counter, ReverseSocket, ReverseSocketKey, ServiceId};
-use aya_ebpf::bindings::{BPF_ANY, bpf_sock_addr};
+use aya_ebpf::bindings::{BPF_ANY, bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
 use packet::socket::{self, Sent};
@@ -76,6 +76,13 @@ macro_rules! set_field {
     }};
 }
 
+macro_rules! sock_field {
+    ($sk:expr, $field:ident $([$index:literal])?) => {{
+        // SAFETY: the kernel's context names a socket that lives for the whole run; the verifier checks the field.
+        unsafe { core::ptr::addr_of!((*$sk).$field $([$index])?).read_volatile() }
+    }};
+}
+
 impl Call {
     #[inline(always)]
     pub(crate) fn new(ctx: &SockAddrContext) -> Self {
@@ -133,6 +140,18 @@ impl Call {
     pub(crate) fn set_port(&self, port: U16) {
         let [high, low] = port.to_bytes();
         set_field!(self, user_port, u32::from_ne_bytes([high, low, 0, 0]));
+    }
+
+    /// Whom the socket is connected to, if it is.
+    #[inline(always)]
+    fn peer<A>(&self, addr: impl FnOnce(*mut bpf_sock) -> A) -> Option<(A, U16)> {
+        // SAFETY: as for the other fields.
+        let sk = unsafe { core::ptr::addr_of!((*self.ctx).__bindgen_anon_1.sk).read_volatile() };
+        if sk.is_null() {
+            return None;
+        }
+        let port = sock_field!(sk, dst_port);
+        (port != 0).then(|| (addr(sk), U16::from_bytes(port.to_ne_bytes())))
     }
 
     #[inline(always)]
@@ -197,6 +216,60 @@ pub(crate) fn balance6(call: &Call, choice: Choice) -> Outcome {
             call.set_addr6(zerocopy::transmute!(addr));
         }),
     }
+}
+
+/// On a socket that is connected through a Service, a datagram that names its peer goes the way of the others: whether
+/// this one was seen to. A function of its own, so that the verifier walks what follows it once.
+#[inline(never)]
+pub(crate) fn stays4(call: &Call) -> bool {
+    let peer = call.peer(|sk| sock_field!(sk, dst_ip4).to_ne_bytes());
+    stays::<V4>(call, call.addr4().reached(), peer, |addr| {
+        call.set_addr4(addr)
+    })
+}
+
+/// As [`stays4`], of an IPv6 socket. What an IPv4-mapped address names, the kernel sends as an IPv4 socket's.
+#[inline(never)]
+pub(crate) fn stays6(call: &Call) -> bool {
+    let peer = call.peer(|sk| {
+        zerocopy::transmute!([
+            sock_field!(sk, dst_ip6[0]),
+            sock_field!(sk, dst_ip6[1]),
+            sock_field!(sk, dst_ip6[2]),
+            sock_field!(sk, dst_ip6[3]),
+        ])
+    });
+    let addr: [u8; 16] = zerocopy::transmute!(call.addr6());
+    stays::<V6>(call, addr.reached(), peer, |addr| {
+        call.set_addr6(zerocopy::transmute!(addr));
+    })
+}
+
+#[inline(always)]
+fn stays<F: Family>(
+    call: &Call,
+    addr: F::Address,
+    peer: Option<(F::Address, U16)>,
+    set_addr: impl FnOnce(F::Address),
+) -> bool {
+    let Some((to_addr, to_port)) = peer else {
+        return false;
+    };
+    let key = reverse_key::<F>(call, to_addr, to_port);
+    // SAFETY: the entry is read before anything else touches the map.
+    let Some(frontend) = (unsafe { REVERSE_SOCKETS.get(&key) }) else {
+        return false;
+    };
+    let port = call.port();
+    if (to_addr, to_port) == (addr, port) {
+        return true;
+    }
+    let is_its = frontend.port == port && frontend.addr == addr.padded();
+    if is_its {
+        set_addr(to_addr);
+        call.set_port(to_port);
+    }
+    is_its
 }
 
 /// Gives an address that the kernel is about to show the form that the socket's owner asked for.

@@ -59,6 +59,63 @@ async fn story(ground: &Ground) {
 }
 
 #[test]
+fn a_connected_udp_socket_that_names_its_service_stays_with_its_backend() {
+    let ground = Ground::new();
+    let netns = Netns::create().expect("root may make network namespaces");
+    in_namespace(&netns, named_again(&ground));
+}
+
+async fn named_again(ground: &Ground) {
+    const BACKENDS: [&str; 4] = ["10.244.0.2", "10.244.0.3", "10.244.0.4", "10.244.0.5"];
+    ip("link set lo up");
+    let servers = BACKENDS.map(|address| {
+        ip(&format!("addr add {address}/32 dev lo"));
+        let server = UdpSocket::bind((address, 5353)).unwrap();
+        std::thread::spawn(move || {
+            while let Ok((1, from)) = server.recv_from(&mut [0; 8]) {
+                server.send_to(b"!", from).unwrap();
+            }
+        })
+    });
+    let api = Api::default();
+    api.put("services", dns_service());
+    api.put("endpointslices", dns_slice(&BACKENDS));
+    let settings = ground.settings();
+    let mut status = settings.status.subscribe();
+    let (stop, stopping) = watch::channel(false);
+    let daemon = start(&api, settings, stopping);
+    until(&mut status, |status| status.ready).await;
+
+    for (any, service) in [("0.0.0.0:0", SERVICE), ("[::]:0", "[::ffff:10.96.0.10]:53")] {
+        let service: SocketAddr = service.parse().unwrap();
+        for _ in 0..16 {
+            let client = within(ground.cgroup(), || UdpSocket::bind(any).unwrap());
+            let patience = Some(Duration::from_secs(5));
+            client.set_read_timeout(patience).unwrap();
+            client.connect(service).unwrap();
+            for named in [false, true, true, false] {
+                let sent = if named {
+                    client.send_to(b"?", service)
+                } else {
+                    client.send(b"?")
+                };
+                sent.unwrap();
+                let (_, shown) = client.recv_from(&mut [0; 8]).expect("an answer arrives");
+                assert_eq!(shown, service, "recvfrom");
+                assert_eq!(client.peer_addr().unwrap(), service, "getpeername");
+            }
+        }
+    }
+    for (server, address) in servers.into_iter().zip(BACKENDS) {
+        let last = UdpSocket::bind("0.0.0.0:0").unwrap();
+        last.send_to(b"end", (address, 5353)).unwrap();
+        server.join().unwrap();
+    }
+    stop.send_replace(true);
+    daemon.await.unwrap();
+}
+
+#[test]
 fn a_pod_is_one_client_to_its_sockets_and_to_its_link() {
     let ground = Ground::new();
     let netns = Netns::create().expect("root may make network namespaces");

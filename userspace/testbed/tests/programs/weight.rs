@@ -15,8 +15,8 @@ use crate::policy;
 const BOUNDS: [(&str, u32); 16] = [
     ("connect4", 6_550),
     ("connect6", 13_500),
-    ("sendmsg4", 4_450),
-    ("sendmsg6", 8_900),
+    ("sendmsg4", 4_600),
+    ("sendmsg6", 9_500),
     ("recvmsg4", 150),
     ("recvmsg6", 300),
     ("getpeername4", 150),
