@@ -1,5 +1,4 @@
 //! The fairlead binary: command line, configuration, wiring and output.
-#![forbid(unsafe_code)]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +10,7 @@ mod commands;
 mod config;
 mod duration;
 mod logging;
+mod memory;
 mod output;
 mod shutdown;
 

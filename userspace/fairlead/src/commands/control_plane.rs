@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cli::{AuditFlags, ServerFlags};
-use crate::output;
+use crate::{memory, output};
 
 /// A control plane that answers.
 pub(crate) struct ControlPlane {
@@ -92,6 +92,7 @@ async fn start_all(
     let stop = stopped(shutdown.clone());
     tasks.spawn(async move { app.serve(listener, stop).await.context("serve the API") });
     wait_ready(&client, &mut tasks).await?;
+    memory::release();
     let controllers = manager::run(managing, stopped(shutdown.clone()));
     tasks.spawn(async move {
         controllers.await;

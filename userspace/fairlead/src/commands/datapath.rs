@@ -5,6 +5,7 @@ use anyhow::Context as _;
 use net::Capability;
 
 use crate::cli::{CniOverlay, DatapathFlags, HostRouting, LoadBalancing, NetworkPolicy, Xdp};
+use crate::memory;
 
 pub(crate) fn settings(flags: &DatapathFlags, once: bool) -> anyhow::Result<proxy::Settings> {
     let missing =
@@ -98,6 +99,12 @@ pub(crate) async fn run(
         masquerade: flags.pod_network.masquerade,
         non_masquerade_cidrs: flags.pod_network.non_masquerade_cidrs.clone(),
     };
+    let mut status = settings.status.subscribe();
+    tokio::spawn(async move {
+        if status.wait_for(|status| status.ready).await.is_ok() {
+            memory::release();
+        }
+    });
     let proxy = proxy::run(client.clone(), settings, stopping.clone());
     if !flags.pod_network.cni {
         return Ok(proxy.await?);
