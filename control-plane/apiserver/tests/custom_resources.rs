@@ -122,6 +122,15 @@ async fn objects_are_pruned_filled_and_checked() {
             .contains("strict decoding error: unknown field \"spec.x\"")
     );
 
+    // Null where none may be counts as absent, and whole numbers are integers however they are written.
+    let odd =
+        json!({"size": 3.0, "replicas": 2e0, "port": null, "names": null, "free": {"x": null}});
+    let made = server.post(WIDGETS, &widget("odd", &odd)).await;
+    assert_eq!(
+        made.ok()["spec"],
+        json!({"size": 3, "replicas": 2, "color": "red", "free": {"x": null}})
+    );
+
     let cases = [
         (
             json!({"size": "x"}),

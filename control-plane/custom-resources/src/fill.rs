@@ -97,10 +97,16 @@ fn join(path: &mut String, key: &str) {
 }
 
 /// Fills in what is absent and has a default, parents before what stands in them. Null where null is no value counts
-/// as absent if there is a default.
+/// as absent: as an entry of an object it goes, unless there is a default.
 pub fn default(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(map) => {
+            if map.values().any(Value::is_null) {
+                map.retain(|key, value| {
+                    let below = schema.property(key).or(schema.additional.as_deref());
+                    !value.is_null() || below.is_none_or(|it| it.nullable || it.default.is_some())
+                });
+            }
             for (name, below) in &schema.properties {
                 let Some(default) = &below.default else {
                     continue;

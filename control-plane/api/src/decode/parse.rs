@@ -82,6 +82,12 @@ struct Seed<'a> {
     findings: &'a RefCell<Vec<String>>,
 }
 
+/// The integer that a number of free form is.
+fn whole(number: f64) -> Option<i64> {
+    const BEYOND: f64 = (1_u64 << 63) as f64;
+    (number.fract() == 0.0 && number.abs() < BEYOND).then_some(number as i64)
+}
+
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = Value;
 
@@ -114,7 +120,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
-        Ok(number.into())
+        Ok(match whole(number) {
+            // Go writes it without a fraction, and reads it as an integer the next time.
+            Some(integer) if self.shape.is_none() => integer.into(),
+            _ => number.into(),
+        })
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Value, E> {
