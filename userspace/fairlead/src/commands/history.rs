@@ -238,11 +238,23 @@ fn version(kind: &str, before: Option<&Value>, object: &Value, format: Format) -
         .chain(new.keys().filter(|path| !old.contains_key(*path)).cloned())
         .collect();
     changed.sort();
+    let (by, time) = match last {
+        // Who deletes an object writes nothing into it.
+        _ if kind == "DELETED" => ("", text(&object["metadata"]["deletionTimestamp"])),
+        Some(entry) => (text(&entry["manager"]), text(&entry["time"])),
+        None => ("", ""),
+    };
+    // What it was before is not retained any more.
+    let is_older = time > text(&object["metadata"]["creationTimestamp"]);
+    let kind = match kind {
+        "ADDED" if before.is_none() && is_older => "MODIFIED",
+        kind => kind,
+    };
     Version {
         revision: text(&object["metadata"]["resourceVersion"]).to_owned(),
         event: kind.to_owned(),
-        by: last.map_or("", |entry| text(&entry["manager"])).to_owned(),
-        time: last.map_or("", |entry| text(&entry["time"])).to_owned(),
+        by: by.to_owned(),
+        time: time.to_owned(),
         changed: if kind == "MODIFIED" {
             changed
         } else {
