@@ -186,10 +186,18 @@ fn merge_list(
         }
         return Ok(items.into_iter().flatten().collect());
     };
-    for item in new.iter().filter(|item| !is_bare_directive(item)) {
+    for item in new {
         let object = item
             .as_object()
             .ok_or_else(|| Status::bad_request(format!("items of {name} must be objects")))?;
+        match object.get(PATCH).map(|it| it.as_str().unwrap_or_default()) {
+            None | Some("delete" | "replace") => {}
+            Some("merge") => {
+                let why = "merging lists cannot yet be specified in the patch";
+                return Err(Status::bad_request(why));
+            }
+            Some(directive) => return Err(unknown_directive(directive)),
+        }
         if !object.contains_key(merge_key) {
             return Err(Status::bad_request(format!(
                 "map: {item} does not contain declared merge key: {merge_key}"
