@@ -466,7 +466,8 @@ fn keep_metadata(new: &mut Value, old: &Value) {
     }
 }
 
-/// A write of the status leaves all else as it is, but for labels and annotations; of a custom resource those as well.
+/// A write of the status leaves all else as it is, but for metadata; of a custom resource that as well. Kinds that keep
+/// more say so as [`Resource::prepare_status`].
 fn take_status(resource: &Resource, new: &mut Value, old: &Value) {
     let status = new.get("status").cloned();
     let mut whole = old.clone();
@@ -478,9 +479,6 @@ fn take_status(resource: &Resource, new: &mut Value, old: &Value) {
         }
         metadata = before;
     }
-    for key in ["ownerReferences", "finalizers"] {
-        keep(&mut metadata, &old["metadata"], key);
-    }
     set(&mut whole, "metadata", metadata);
     match status {
         Some(status) => set(&mut whole, "status", status),
@@ -489,6 +487,13 @@ fn take_status(resource: &Resource, new: &mut Value, old: &Value) {
         }
     }
     *new = whole;
+}
+
+/// For kinds whose status is written with none of what clients say in metadata (`ResetObjectMetaForStatus`).
+pub(crate) fn keep_said_metadata(new: &mut Value, old: &Value) {
+    for key in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        keep(&mut new["metadata"], &old["metadata"], key);
+    }
 }
 
 /// A write of the approval changes the conditions alone.
@@ -521,6 +526,11 @@ fn take_finalizers(new: &mut Value, old: &Value) {
 /// Whether anything but metadata and status differs. A custom resource without a status of its own wishes all of it.
 fn wishes_differ(resource: &Resource, new: &Value, old: &Value) -> bool {
     let whole = resource.custom.is_some() && !resource.has_status();
+    // A Deployment's annotations are its ReplicaSets' too.
+    let annotations = |object: &Value| at(object, &["metadata", "annotations"]).clone();
+    if resource.is("apps", "Deployment") && annotations(new) != annotations(old) {
+        return true;
+    }
     let wishes = |object: &Value| -> Vec<(String, Value)> {
         value::entries(object, &[])
             .filter(|(key, _)| {

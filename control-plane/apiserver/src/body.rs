@@ -60,7 +60,7 @@ fn protobuf(body: &[u8]) -> Result<Value, Status> {
 }
 
 /// The body of a call whose object is of another kind than the row's, or of one that is not stored.
-pub(crate) fn of_kind(call: &Call, api_version: &str, kind: &str) -> Result<Value, Status> {
+pub(crate) fn of_kind(call: &Call, api_versions: &[&str], kind: &str) -> Result<Value, Status> {
     let mut object = match content_type(&call.headers) {
         "application/json" => decode::untyped_json(&call.body)?,
         "application/yaml" => decode::untyped_yaml(&call.body)?,
@@ -72,11 +72,11 @@ pub(crate) fn of_kind(call: &Call, api_version: &str, kind: &str) -> Result<Valu
             "the object provided is unrecognized (must be of type {kind})"
         )));
     }
-    let wrong = |key: &str, wanted: &str| {
+    let wrong = |key: &str, wanted: &[&str]| {
         let sent = api::value::text(&object, &[key]);
-        !sent.is_empty() && sent != wanted
+        !sent.is_empty() && !wanted.contains(&sent)
     };
-    if wrong("apiVersion", api_version) || wrong("kind", kind) {
+    if wrong("apiVersion", api_versions) || wrong("kind", &[kind]) {
         let sent = |key: &str| api::value::text(&object, &[key]).to_owned();
         return Err(Status::bad_request(format!(
             "{} in version {:?} cannot be handled as a {kind}",
@@ -84,7 +84,7 @@ pub(crate) fn of_kind(call: &Call, api_version: &str, kind: &str) -> Result<Valu
             sent("apiVersion").rsplit('/').next().unwrap_or_default()
         )));
     }
-    api::value::set(&mut object, "apiVersion", api_version);
+    api::value::set(&mut object, "apiVersion", api_versions[0]);
     api::value::set(&mut object, "kind", kind);
     let _ = api::value::object_mut(&mut object, "metadata");
     if !object["metadata"].is_object() {

@@ -136,6 +136,51 @@ async fn certificate_requests_are_approved_and_signed() {
     assert_eq!(table["rows"][0]["cells"][5], "Approved,Issued");
 }
 
+/// What cloud providers hold a Service by, they write and take away with its status.
+#[tokio::test]
+async fn a_status_is_written_with_the_metadata_that_its_kind_lets_it() {
+    let server = Server::new().await;
+    let services = "/api/v1/namespaces/default/services";
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    server.post(services, &service).await.ok();
+    let held = json!({"metadata": {"finalizers": ["example.com/held"], "labels": {"a": "b"}}});
+    let path = format!("{services}/s");
+    let status = format!("{path}/status");
+    let made = server.patch(&status, "strategic-merge", &held).await.ok();
+    assert_eq!(
+        made["metadata"]["finalizers"],
+        held["metadata"]["finalizers"]
+    );
+    assert_eq!(made["metadata"]["labels"], held["metadata"]["labels"]);
+    server.delete(&path).await.ok();
+    let let_go = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["example.com/held"]}});
+    server.patch(&status, "strategic-merge", &let_go).await.ok();
+    assert_eq!(server.get(&path).await.code, 404);
+
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {
+        "selector": {"matchLabels": {"app": "d"}},
+        "template": {"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}},
+    }});
+    server.post(deployments, &deployment).await.ok();
+    let said = json!({"metadata": {"labels": {"a": "b"}, "annotations": {"a": "b"}}});
+    let status = format!("{deployments}/d/status");
+    let made = server.patch(&status, "merge", &said).await.ok();
+    assert!(made["metadata"]["labels"].is_null(), "{made}");
+    assert_eq!(made["metadata"]["annotations"], json!({"a": "b"}));
+    let noted = json!({"metadata": {"annotations": {"a": "c"}}});
+    let made = server
+        .patch(&format!("{deployments}/d"), "merge", &noted)
+        .await
+        .ok();
+    assert_eq!(made["metadata"]["generation"], 2);
+
+    let schemas = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/catch-all";
+    let status = format!("{schemas}/status");
+    let made = server.patch(&status, "merge", &said).await.ok();
+    assert!(made["metadata"]["labels"].is_null(), "{made}");
+}
+
 /// "[sig-apps] DisruptionController should block an eviction until the PDB is updated to allow it", without the
 /// controller: the budget's status is written by hand.
 #[tokio::test]
@@ -189,7 +234,10 @@ async fn evictions_respect_budgets() {
         "The disruption budget b needs 1 healthy pods and has 1 currently"
     );
     server.patch(&path, "merge", &status(1)).await.ok();
-    assert_eq!(evict().await.code, 201);
+    let older =
+        json!({"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "p"}});
+    let evicted = server.post(&format!("{PODS}/p/eviction"), &older).await;
+    assert_eq!(evicted.code, 201);
     let leaving = server.get(&format!("{PODS}/p")).await.ok();
     assert!(leaving["metadata"]["deletionTimestamp"].is_string());
     let conditions = leaving["status"]["conditions"].as_array().unwrap();

@@ -40,6 +40,7 @@ pub(crate) static VALIDATING_ADMISSION_POLICIES: Resource = Resource {
     cells: |object, now| policy_cells(object, "validations", now),
     default: default_policy,
     prepare_create: |object| value::set(object, "status", json!({})),
+    prepare_status: crate::write::keep_said_metadata,
     validate: validate_validating,
     validate_update: |new, _| validate_validating(new),
     ..POLICY

@@ -22,6 +22,7 @@ pub(crate) static API_SERVICES: Resource = Resource {
     definition: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService",
     name_rule: NameRule::PathSegment,
     unconditional_update: false,
+    prepare_status: crate::write::keep_said_metadata,
     columns: &[
         NAME,
         column("Service", "The Service that answers, or this server."),

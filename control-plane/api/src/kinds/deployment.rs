@@ -32,6 +32,7 @@ pub(crate) static DEPLOYMENTS: Resource = Resource {
     default,
     warnings: super::pod_warnings::of_named_workload,
     prepare_create: clear_status,
+    prepare_status: |new, old| crate::value::keep(&mut new["metadata"], &old["metadata"], "labels"),
     validate,
     validate_update,
     scale: Some(&Scale::WORKLOAD),

@@ -58,6 +58,7 @@ pub(crate) static RESOURCE_CLAIMS: Resource = Resource {
         }
     },
     prepare_create: |object| value::set(object, "status", json!({})),
+    prepare_status: crate::write::keep_said_metadata,
     validate: |object| bad_claim("spec", at(object, &["spec"])),
     validate_update: |new, old| immutable(new, old, &["spec"]).into_iter().collect(),
     validate_status: Some(device_claims::bad_status),

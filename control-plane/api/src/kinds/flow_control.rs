@@ -25,6 +25,7 @@ pub(crate) static FLOW_SCHEMAS: Resource = Resource {
     plural: "flowschemas",
     singular: "flowschema",
     storage_prefix: "/registry/flowschemas",
+    prepare_status: crate::write::keep_said_metadata,
     definition: "io.k8s.api.flowcontrol.v1.FlowSchema",
     columns: SCHEMA_COLUMNS,
     cells: |object, now| {
@@ -256,6 +257,7 @@ pub(crate) static PRIORITY_LEVEL_CONFIGURATIONS: Resource = Resource {
     plural: "prioritylevelconfigurations",
     singular: "prioritylevelconfiguration",
     storage_prefix: "/registry/prioritylevelconfigurations",
+    prepare_status: crate::write::keep_said_metadata,
     definition: "io.k8s.api.flowcontrol.v1.PriorityLevelConfiguration",
     columns: LEVEL_COLUMNS,
     cells: |object, now| {

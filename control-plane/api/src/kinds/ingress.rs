@@ -410,6 +410,33 @@ fn bad_backend(field: &str, backend: &Value) -> Vec<FieldError> {
     wrong
 }
 
+/// A reference to an object of a class's controller.
+fn bad_parameters_reference(parameters: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
+    let group = text(parameters, &["apiGroup"]);
+    if !group.is_empty() {
+        for why in names::subdomain(group) {
+            wrong.push(FieldError::invalid_text(
+                "spec.parameters.apiGroup",
+                group,
+                why,
+            ));
+        }
+    }
+    for key in ["kind", "name"] {
+        let field = format!("spec.parameters.{key}");
+        let value = text(parameters, &[key]);
+        if value.is_empty() {
+            wrong.push(FieldError::required(field, format!("{key} is required")));
+            continue;
+        }
+        for why in names::path_segment(value) {
+            wrong.push(FieldError::invalid_text(field.clone(), value, why));
+        }
+    }
+    wrong
+}
+
 fn validate_class(object: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     let controller = text(object, &["spec", "controller"]);
@@ -434,11 +461,7 @@ fn validate_class(object: &Value) -> Vec<FieldError> {
     }
     let parameters = at(object, &["spec", "parameters"]);
     if !parameters.is_null() {
-        for key in ["kind", "name"] {
-            if text(parameters, &[key]).is_empty() {
-                wrong.push(FieldError::required(format!("spec.parameters.{key}"), ""));
-            }
-        }
+        wrong.extend(bad_parameters_reference(parameters));
         let namespace = text(parameters, &["namespace"]);
         match text(parameters, &["scope"]) {
             "Cluster" if !namespace.is_empty() => wrong.push(FieldError::forbidden(

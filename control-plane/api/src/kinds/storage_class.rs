@@ -267,6 +267,7 @@ pub(crate) static VOLUME_ATTACHMENTS: Resource = Resource {
         )
     },
     prepare_create: |object| value::set(object, "status", json!({"attached": false})),
+    prepare_status: crate::write::keep_said_metadata,
     validate: validate_attachment,
     validate_update: |new, old| {
         let mut wrong = validate_attachment(new);

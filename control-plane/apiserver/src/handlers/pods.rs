@@ -20,7 +20,7 @@ use crate::{body, object};
 /// POST of a Binding, to the Pod or to the collection of bindings.
 pub(crate) async fn bind(call: &Call) -> Result<Answer, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let binding = body::of_kind(call, "v1", "Binding")?;
+    let binding = body::of_kind(call, &["v1"], "Binding")?;
     let pods = pods()?;
     let sent = meta::name(&binding);
     let name = if call.name.is_empty() {
@@ -63,7 +63,7 @@ const NEW_BUDGET_SECS: u32 = 10;
 
 /// POST of an Eviction.
 pub(crate) async fn evict(call: &Call) -> Result<Answer, Status> {
-    let eviction = body::of_kind(call, "policy/v1", "Eviction")?;
+    let eviction = body::of_kind(call, &["policy/v1", "policy/v1beta1"], "Eviction")?;
     let sent = meta::name(&eviction);
     if !sent.is_empty() && sent != call.name {
         return Err(Status::bad_request(

@@ -31,7 +31,7 @@ async fn reviewed(call: &Call) -> Result<Answer, Status> {
         );
         return Err(Status::new(406, "NotAcceptable", why));
     }
-    let mut review = body::of_kind(call, &call.row.api_version(), call.row.kind)?;
+    let mut review = body::of_kind(call, &[&call.row.api_version()], call.row.kind)?;
     let status = match call.row.kind {
         "SelfSubjectReview" => {
             let now = api::meta::timestamp(time::OffsetDateTime::now_utc());

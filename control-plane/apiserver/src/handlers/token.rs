@@ -19,7 +19,7 @@ const MOST: i64 = 1 << 32;
 
 /// Answers with the request and the token in its status.
 pub(crate) async fn create(call: &Call) -> Result<Answer, Status> {
-    let mut request = body::of_kind(call, "authentication.k8s.io/v1", "TokenRequest")?;
+    let mut request = body::of_kind(call, &["authentication.k8s.io/v1"], "TokenRequest")?;
     for (key, ours) in [("name", &call.name), ("namespace", &call.namespace)] {
         let sent = text(&request, &["metadata", key]);
         if !sent.is_empty() && sent != ours {

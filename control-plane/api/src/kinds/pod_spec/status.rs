@@ -13,6 +13,7 @@ use crate::value::{self, at, list, number, text};
 
 /// Fills what goes together: one address and all addresses, the class that never changes.
 pub(in crate::kinds) fn prepare(new: &mut Value, old: &Value) {
+    crate::value::keep(&mut new["metadata"], &old["metadata"], "ownerReferences");
     let class = at(old, &["status", "qosClass"]).clone();
     let Some(status) = new.get_mut("status").filter(|status| status.is_object()) else {
         return;
