@@ -166,6 +166,8 @@ const LINES: &[&str] = &[
     "tsig {\n secrets keys\n require none\n}",
     "view v4 {\n expr incidr(client_ip(), '127.0.0.0/24') && type() in ['A', 'AAAA']\n}",
     "view v {\n expr name() matches '^client[0-9]+[.]example[.]org[.]$'\n}",
+    "view v {\n expr id() % 2 == 0\n}",
+    "view v {\n expr \"any(['10.0.0.0/8'], {incidr(client_ip(), #)})\"\n}",
     "view v {\n expr metadata('kubernetes/client-namespace') == 'default'\n}\nmetadata",
     "whoami",
 ];

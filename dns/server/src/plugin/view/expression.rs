@@ -1,372 +1,291 @@
-//! Expressions over requests.
-//!
-//! ```text
-//! choice  = or [ "?" choice ":" choice ]
-//! or      = and { ("||" | "or") and }
-//! and     = not { ("&&" | "and") not }
-//! not     = { "!" | "not" } compare
-//! compare = sum [ ("==" | "!=" | "<" | "<=" | ">" | ">=") sum
-//!               | ["not"] ("in" | "matches" | "contains" | "startsWith" | "endsWith") sum ]
-//! sum     = value { "+" value }
-//! value   = STRING | NUMBER | "true" | "false" | FUNCTION "(" [list] ")" | "[" [list] "]" | "(" choice ")"
-//! list    = choice { "," choice }
-//! ```
-//!
-//! Functions: see [`FUNCTIONS`]. A part of what the library for Go that CoreDNS uses has.
+//! Expressions over requests, evaluated.
 
-use std::net::IpAddr;
+use std::cmp::Ordering;
 
-use ipnet::IpNet;
 use regex::Regex;
 
-use super::words::Word;
-use super::words::words;
+use super::functions;
+use super::parser::parse;
 use crate::message::Request;
-use crate::names;
 
-const DEPTH_MAX: usize = 64;
-/// Words of an expression: what is read word by word is evaluated one inside the other.
-const WORDS_MAX: usize = 1000;
+/// Elements of a list that a range makes.
+const RANGE_MAX: i64 = 100_000;
 
 #[derive(Clone, Debug, PartialEq)]
-enum Value {
+pub(super) enum Value {
     Text(String),
     Number(i64),
+    Float(f64),
     Bool(bool),
     List(Vec<Value>),
 }
 
 #[derive(Clone, Debug)]
-enum Node {
+pub(super) enum Node {
     Value(Value),
     List(Vec<Node>),
     Call(String, Vec<Node>),
+    /// A function that asks a predicate of each element.
+    Each(String, Box<[Node; 2]>),
+    /// The element that a predicate is asked of.
+    Element,
     Not(Box<Node>),
-    Binary(&'static str, Box<Node>, Box<Node>),
+    Minus(Box<Node>),
+    Binary(&'static str, Box<[Node; 2]>),
     Matches(Box<Node>, Regex),
     Choice(Box<[Node; 3]>),
+    Index(Box<[Node; 2]>),
+    /// From the first to before the second, where they are given.
+    Slice(Box<Node>, Box<[Option<Node>; 2]>),
 }
 
 /// An expression, read.
 #[derive(Clone, Debug)]
 pub(super) struct Expression(Node);
 
-/// Functions and how many arguments each takes.
-const FUNCTIONS: [(&str, usize); 19] = [
-    ("bufsize", 0),
-    ("class", 0),
-    ("client_ip", 0),
-    ("do", 0),
-    ("id", 0),
-    ("incidr", 2),
-    ("len", 1),
-    ("lower", 1),
-    ("metadata", 1),
-    ("name", 0),
-    ("opcode", 0),
-    ("port", 0),
-    ("proto", 0),
-    ("server_ip", 0),
-    ("server_port", 0),
-    ("size", 0),
-    ("trim", 1),
-    ("type", 0),
-    ("upper", 1),
-];
-
 impl Expression {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let words = words(text)?;
-        if words.len() > WORDS_MAX {
-            return Err(format!("more than {WORDS_MAX} words"));
-        }
-        let mut parser = Parser {
-            words: &words,
-            depth: 0,
-        };
-        let node = parser.choice()?;
-        match parser.words.first() {
-            None => Ok(Self(node)),
-            Some(word) => Err(format!("unexpected {word:?}")),
-        }
+        parse(text).map(Self)
     }
 
     pub(super) fn holds(&self, request: &Request) -> Result<bool, String> {
-        match evaluate(&self.0, request)? {
-            Value::Bool(truth) => Ok(truth),
-            other => Err(format!("{other:?} is neither true nor false")),
-        }
-    }
-}
-
-struct Parser<'a> {
-    words: &'a [Word],
-    depth: usize,
-}
-
-impl Parser<'_> {
-    fn take(&mut self, signs: &[&str]) -> bool {
-        let found = match self.words.first() {
-            Some(Word::Sign(sign)) => signs.contains(sign),
-            Some(Word::Name(name)) => signs.contains(&name.as_str()),
-            _ => false,
+        let scope = Scope {
+            request,
+            element: None,
         };
-        if found {
-            self.words = self.words.get(1..).unwrap_or_default();
-        }
-        found
-    }
-
-    fn choice(&mut self) -> Result<Node, String> {
-        let asked = self.or()?;
-        if !self.take(&["?"]) {
-            return Ok(asked);
-        }
-        let then = self.choice()?;
-        if !self.take(&[":"]) {
-            return Err(": is missing behind ?".to_owned());
-        }
-        Ok(Node::Choice(Box::new([asked, then, self.choice()?])))
-    }
-
-    fn or(&mut self) -> Result<Node, String> {
-        self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            return Err(format!(
-                "more than {DEPTH_MAX} parentheses inside each other"
-            ));
-        }
-        let mut left = self.and()?;
-        while self.take(&["||", "or"]) {
-            left = Node::Binary("||", Box::new(left), Box::new(self.and()?));
-        }
-        self.depth -= 1;
-        Ok(left)
-    }
-
-    fn and(&mut self) -> Result<Node, String> {
-        let mut left = self.not()?;
-        while self.take(&["&&", "and"]) {
-            left = Node::Binary("&&", Box::new(left), Box::new(self.not()?));
-        }
-        Ok(left)
-    }
-
-    fn not(&mut self) -> Result<Node, String> {
-        let mut negated = false;
-        while self.take(&["!", "not"]) {
-            negated = !negated;
-        }
-        let node = self.compare()?;
-        Ok(if negated {
-            Node::Not(Box::new(node))
-        } else {
-            node
-        })
-    }
-
-    fn compare(&mut self) -> Result<Node, String> {
-        let left = self.sum()?;
-        for sign in ["==", "!=", "<=", ">=", "<", ">"] {
-            if self.take(&[sign]) {
-                return Ok(Node::Binary(sign, Box::new(left), Box::new(self.sum()?)));
-            }
-        }
-        let negated = self.take(&["not"]);
-        for sign in ["in", "contains", "startsWith", "endsWith", "matches"] {
-            if self.take(&[sign]) {
-                let found = match sign {
-                    "matches" => self.matches(left)?,
-                    sign => Node::Binary(sign, Box::new(left), Box::new(self.sum()?)),
-                };
-                return Ok(match negated {
-                    true => Node::Not(Box::new(found)),
-                    false => found,
-                });
-            }
-        }
-        match negated {
-            true => Err("not without in or another operator".to_owned()),
-            false => Ok(left),
-        }
-    }
-
-    fn matches(&mut self, left: Node) -> Result<Node, String> {
-        let Node::Value(Value::Text(pattern)) = self.value()? else {
-            return Err("matches needs a string".to_owned());
-        };
-        let regex = Regex::new(&pattern).map_err(|error| error.to_string())?;
-        Ok(Node::Matches(Box::new(left), regex))
-    }
-
-    fn sum(&mut self) -> Result<Node, String> {
-        let mut left = self.value()?;
-        while self.take(&["+"]) {
-            left = Node::Binary("+", Box::new(left), Box::new(self.value()?));
-        }
-        Ok(left)
-    }
-
-    fn list(&mut self, end: &str) -> Result<Vec<Node>, String> {
-        let mut list = Vec::new();
-        while !self.take(&[end]) {
-            if !list.is_empty() && !self.take(&[","]) {
-                return Err(format!("{end} is missing"));
-            }
-            list.push(self.choice()?);
-        }
-        Ok(list)
-    }
-
-    fn value(&mut self) -> Result<Node, String> {
-        let (word, rest) = self
-            .words
-            .split_first()
-            .ok_or("the expression ends too early")?;
-        let word = word.clone();
-        self.words = rest;
-        match word {
-            Word::Text(text) => Ok(Node::Value(Value::Text(text))),
-            Word::Number(number) => Ok(Node::Value(Value::Number(number))),
-            Word::Sign("(") => {
-                let inner = self.choice()?;
-                if self.take(&[")"]) {
-                    Ok(inner)
-                } else {
-                    Err(") is missing".to_owned())
-                }
-            }
-            Word::Sign("[") => Ok(Node::List(self.list("]")?)),
-            Word::Sign(sign) => Err(format!("unexpected {sign}")),
-            Word::Name(name) if name == "true" || name == "false" => {
-                Ok(Node::Value(Value::Bool(name == "true")))
-            }
-            Word::Name(name) => {
-                let known = FUNCTIONS.iter().find(|(known, _)| *known == name);
-                let (_, count) = known.ok_or_else(|| {
-                    let known: Vec<&str> = FUNCTIONS.iter().map(|(name, _)| *name).collect();
-                    format!("unknown function {name}; known are {}", known.join(", "))
-                })?;
-                if !self.take(&["("]) {
-                    return Err(format!("{name} lacks its parentheses"));
-                }
-                let args = self.list(")")?;
-                if args.len() != *count {
-                    return Err(format!(
-                        "{name} takes {count} arguments, not {}",
-                        args.len()
-                    ));
-                }
-                Ok(Node::Call(name, args))
-            }
-        }
+        truth(&self.0, scope)
     }
 }
 
-fn evaluate(node: &Node, request: &Request) -> Result<Value, String> {
-    let truth = |node: &Node| match evaluate(node, request)? {
+/// What an expression is about.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    request: &'a Request,
+    element: Option<&'a Value>,
+}
+
+fn truth(node: &Node, scope: Scope<'_>) -> Result<bool, String> {
+    match evaluate(node, scope)? {
         Value::Bool(truth) => Ok(truth),
         other => Err(format!("{other:?} is neither true nor false")),
-    };
+    }
+}
+
+fn evaluate(node: &Node, scope: Scope<'_>) -> Result<Value, String> {
     match node {
         Node::Value(value) => Ok(value.clone()),
-        Node::List(list) => Ok(Value::List(
-            list.iter()
-                .map(|node| evaluate(node, request))
-                .collect::<Result<_, _>>()?,
-        )),
-        Node::Not(inner) => Ok(Value::Bool(!truth(inner)?)),
-        Node::Matches(inner, regex) => match evaluate(inner, request)? {
+        Node::List(list) => all(list, scope).map(Value::List),
+        Node::Element => scope
+            .element
+            .cloned()
+            .ok_or("# outside a predicate".to_owned()),
+        Node::Not(inner) => Ok(Value::Bool(!truth(inner, scope)?)),
+        Node::Minus(inner) => match evaluate(inner, scope)? {
+            Value::Number(number) => Ok(Value::Number(number.wrapping_neg())),
+            Value::Float(number) => Ok(Value::Float(-number)),
+            other => Err(format!("- does not take {other:?}")),
+        },
+        Node::Matches(inner, regex) => match evaluate(inner, scope)? {
             Value::Text(text) => Ok(Value::Bool(regex.is_match(&text))),
             other => Err(format!("{other:?} is no text to match")),
         },
-        Node::Binary("||", a, b) => Ok(Value::Bool(truth(a)? || truth(b)?)),
-        Node::Binary("&&", a, b) => Ok(Value::Bool(truth(a)? && truth(b)?)),
         Node::Choice(parts) => {
             let [asked, then, otherwise] = &**parts;
-            let chosen = if truth(asked)? { then } else { otherwise };
-            evaluate(chosen, request)
+            let chosen = if truth(asked, scope)? {
+                then
+            } else {
+                otherwise
+            };
+            evaluate(chosen, scope)
         }
-        Node::Binary("+", a, b) => match (evaluate(a, request)?, evaluate(b, request)?) {
-            (Value::Text(a), Value::Text(b)) => Ok(Value::Text(a + &b)),
-            (Value::Number(a), Value::Number(b)) => Ok(Value::Number(a.saturating_add(b))),
-            (a, b) => Err(format!("+ does not take {a:?} and {b:?}")),
-        },
-        Node::Binary(sign, a, b) => {
-            compare(sign, &evaluate(a, request)?, &evaluate(b, request)?).map(Value::Bool)
+        Node::Binary(..) => chain(node, scope),
+        Node::Index(parts) => {
+            let [list, index] = &**parts;
+            let (list, index) = (list_of(list, scope)?, number_of(index, scope)?);
+            let found = position(index, list.len()).and_then(|at| list.get(at).cloned());
+            found.ok_or_else(|| format!("there is no element {index} of {}", list.len()))
         }
-        Node::Call(name, args) => {
-            let args: Vec<Value> = args
-                .iter()
-                .map(|arg| evaluate(arg, request))
-                .collect::<Result<_, _>>()?;
-            call(name, &args, request)
+        Node::Slice(list, ends) => {
+            let list = list_of(list, scope)?;
+            let [from, to] = &**ends;
+            let end = |end: &Option<Node>, missing: usize| match end {
+                Some(end) => {
+                    let index = number_of(end, scope)?;
+                    let missing = if index < 0 { 0 } else { list.len() };
+                    Ok(position(index, list.len()).unwrap_or(missing))
+                }
+                None => Ok::<_, String>(missing),
+            };
+            let (from, to) = (end(from, 0)?, end(to, list.len())?);
+            Ok(Value::List(list.get(from..to).unwrap_or_default().to_vec()))
         }
+        Node::Call(name, args) => functions::call(name, &all(args, scope)?, scope.request),
+        Node::Each(name, parts) => {
+            let [list, predicate] = &**parts;
+            each(name, list_of(list, scope)?, predicate, scope)
+        }
+    }
+}
+
+fn all(nodes: &[Node], scope: Scope<'_>) -> Result<Vec<Value>, String> {
+    nodes.iter().map(|node| evaluate(node, scope)).collect()
+}
+
+fn list_of(node: &Node, scope: Scope<'_>) -> Result<Vec<Value>, String> {
+    match evaluate(node, scope)? {
+        Value::List(list) => Ok(list),
+        other => Err(format!("{other:?} is no list")),
+    }
+}
+
+fn number_of(node: &Node, scope: Scope<'_>) -> Result<i64, String> {
+    match evaluate(node, scope)? {
+        Value::Number(number) => Ok(number),
+        other => Err(format!("{other:?} is no whole number")),
+    }
+}
+
+/// Where an index points in a list: from its end, if it is negative.
+fn position(index: i64, length: usize) -> Option<usize> {
+    let length = i64::try_from(length).ok()?;
+    let at = if index < 0 { index + length } else { index };
+    usize::try_from(at).ok().filter(|_| at <= length)
+}
+
+fn each(name: &str, list: Vec<Value>, predicate: &Node, scope: Scope<'_>) -> Result<Value, String> {
+    let within = |element| Scope {
+        request: scope.request,
+        element: Some(element),
+    };
+    if name == "map" {
+        let mapped = list
+            .iter()
+            .map(|element| evaluate(predicate, within(element)));
+        return mapped.collect::<Result<_, _>>().map(Value::List);
+    }
+    let mut fitting = Vec::new();
+    let total = list.len();
+    for element in &list {
+        let fits = truth(predicate, within(element))?;
+        match name {
+            "any" if fits => return Ok(Value::Bool(true)),
+            "all" if !fits => return Ok(Value::Bool(false)),
+            _ if fits => fitting.push(element.clone()),
+            _ => {}
+        }
+    }
+    match name {
+        "all" => Ok(Value::Bool(fitting.len() == total)),
+        "any" => Ok(Value::Bool(false)),
+        "none" => Ok(Value::Bool(fitting.is_empty())),
+        "one" => Ok(Value::Bool(fitting.len() == 1)),
+        "count" => Ok(functions::count(fitting.len())),
+        _ => Ok(Value::List(fitting)),
+    }
+}
+
+/// What operators make of one operand after the other: however many there are, they are no deeper than one.
+fn chain(mut node: &Node, scope: Scope<'_>) -> Result<Value, String> {
+    let mut links = Vec::new();
+    while let Node::Binary(sign, sides) = node {
+        let [left, right] = &**sides;
+        links.push((*sign, right));
+        node = left;
+    }
+    let first = evaluate(node, scope)?;
+    let mut links = links.into_iter().rev();
+    links.try_fold(first, |left, (sign, right)| {
+        binary(sign, left, right, scope)
+    })
+}
+
+fn binary(sign: &str, left: Value, right: &Node, scope: Scope<'_>) -> Result<Value, String> {
+    match (sign, left, right) {
+        ("||" | "&&", Value::Bool(left), _) if left == (sign == "||") => Ok(Value::Bool(left)),
+        ("||" | "&&", Value::Bool(_), _) => truth(right, scope).map(Value::Bool),
+        ("||" | "&&", other, _) => Err(format!("{other:?} is neither true nor false")),
+        // Without making a list of what lies between.
+        ("in", left, Node::Binary("..", ends)) => {
+            let [from, to] = &**ends;
+            let ends = number_of(from, scope)?..=number_of(to, scope)?;
+            let within = matches!(left, Value::Number(one) if ends.contains(&one));
+            Ok(Value::Bool(within))
+        }
+        ("..", Value::Number(from), _) => range(from, number_of(right, scope)?),
+        ("+" | "-" | "*" | "/" | "%" | "**", left, _) => {
+            arithmetic(sign, left, evaluate(right, scope)?)
+        }
+        (_, left, _) => compare(sign, &left, &evaluate(right, scope)?).map(Value::Bool),
+    }
+}
+
+fn range(from: i64, to: i64) -> Result<Value, String> {
+    if to.saturating_sub(from) >= RANGE_MAX {
+        return Err(format!("{from}..{to} has more than {RANGE_MAX} elements"));
+    }
+    Ok(Value::List((from..=to).map(Value::Number).collect()))
+}
+
+/// Calculates.
+pub(super) fn arithmetic(sign: &str, a: Value, b: Value) -> Result<Value, String> {
+    match (sign, &a, &b) {
+        ("+", Value::Text(a), Value::Text(b)) => Ok(Value::Text(format!("{a}{b}"))),
+        ("+", Value::Number(a), Value::Number(b)) => Ok(Value::Number(a.wrapping_add(*b))),
+        ("-", Value::Number(a), Value::Number(b)) => Ok(Value::Number(a.wrapping_sub(*b))),
+        ("*", Value::Number(a), Value::Number(b)) => Ok(Value::Number(a.wrapping_mul(*b))),
+        ("%", Value::Number(_), Value::Number(0)) => Err("nothing is divided by 0".to_owned()),
+        ("%", Value::Number(a), Value::Number(b)) => Ok(Value::Number(a.wrapping_rem(*b))),
+        _ => {
+            let wrong = || format!("{sign} does not take {a:?} and {b:?}");
+            let (a, b) = float(&a).zip(float(&b)).ok_or_else(wrong)?;
+            Ok(Value::Float(match sign {
+                "+" => a + b,
+                "-" => a - b,
+                "*" => a * b,
+                "/" => a / b,
+                "**" => a.powf(b),
+                _ => return Err(wrong()),
+            }))
+        }
+    }
+}
+
+/// A number of either kind.
+pub(super) fn float(value: &Value) -> Option<f64> {
+    match value {
+        #[expect(clippy::cast_precision_loss, reason = "as the language has it")]
+        Value::Number(number) => Some(*number as f64),
+        Value::Float(number) => Some(*number),
+        Value::Text(_) | Value::Bool(_) | Value::List(_) => None,
+    }
+}
+
+/// Which of two is greater, if they can be compared.
+pub(super) fn order(a: &Value, b: &Value) -> Option<Ordering> {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => Some(a.cmp(b)),
+        (Value::Text(a), Value::Text(b)) => Some(a.cmp(b)),
+        _ => float(a)?.partial_cmp(&float(b)?),
     }
 }
 
 fn compare(sign: &str, a: &Value, b: &Value) -> Result<bool, String> {
-    let order = || match (a, b) {
-        (Value::Number(a), Value::Number(b)) => Ok(a.cmp(b)),
-        (Value::Text(a), Value::Text(b)) => Ok(a.cmp(b)),
-        _ => Err(format!("{a:?} and {b:?} cannot be compared by {sign}")),
-    };
+    let ordered =
+        || order(a, b).ok_or_else(|| format!("{a:?} and {b:?} cannot be compared by {sign}"));
+    let equal = |a: &Value, b: &Value| a == b || order(a, b) == Some(Ordering::Equal);
     match (sign, a, b) {
-        ("==", a, b) => Ok(a == b),
-        ("!=", a, b) => Ok(a != b),
-        ("<", ..) => Ok(order()?.is_lt()),
-        ("<=", ..) => Ok(order()?.is_le()),
-        (">", ..) => Ok(order()?.is_gt()),
-        (">=", ..) => Ok(order()?.is_ge()),
-        ("in", a, Value::List(list)) => Ok(list.contains(a)),
+        ("==", a, b) => Ok(equal(a, b)),
+        ("!=", a, b) => Ok(!equal(a, b)),
+        ("<", ..) => Ok(ordered()?.is_lt()),
+        ("<=", ..) => Ok(ordered()?.is_le()),
+        (">", ..) => Ok(ordered()?.is_gt()),
+        (">=", ..) => Ok(ordered()?.is_ge()),
+        ("in", a, Value::List(list)) => Ok(list.iter().any(|one| equal(one, a))),
         ("contains", Value::List(list), b) => Ok(list.contains(b)),
         ("contains", Value::Text(a), Value::Text(b)) => Ok(a.contains(b.as_str())),
         ("startsWith", Value::Text(a), Value::Text(b)) => Ok(a.starts_with(b.as_str())),
         ("endsWith", Value::Text(a), Value::Text(b)) => Ok(a.ends_with(b.as_str())),
         _ => Err(format!("{sign} does not take {a:?} and {b:?}")),
-    }
-}
-
-fn call(name: &str, args: &[Value], request: &Request) -> Result<Value, String> {
-    let text = |text: String| Ok(Value::Text(text));
-    let number = |number: i64| Ok(Value::Number(number));
-    let edns = request.message.edns.as_ref();
-    match (name, args) {
-        ("bufsize", []) => number(edns.map_or(512, |edns| i64::from(edns.max_payload()))),
-        ("class", []) => text(request.class().to_string()),
-        ("client_ip", []) => text(request.client.ip().to_canonical().to_string()),
-        ("do", []) => Ok(Value::Bool(request.dnssec_ok())),
-        ("id", []) => number(i64::from(request.message.metadata.id)),
-        ("name", []) => text(names::text(&request.name().to_lowercase())),
-        ("opcode", []) => number(i64::from(u8::from(request.message.metadata.op_code))),
-        ("port", []) => text(request.client.port().to_string()),
-        ("proto", []) => text(request.transport.proto().to_owned()),
-        ("server_ip", []) => text(request.local.ip().to_canonical().to_string()),
-        ("server_port", []) => text(request.local.port().to_string()),
-        ("size", []) => number(i64::try_from(request.raw.len()).unwrap_or(i64::MAX)),
-        ("type", []) => text(request.kind().to_string()),
-        ("len", [Value::Text(text)]) => number(i64::try_from(text.len()).unwrap_or(i64::MAX)),
-        ("len", [Value::List(list)]) => number(i64::try_from(list.len()).unwrap_or(i64::MAX)),
-        ("lower", [Value::Text(given)]) => text(given.to_lowercase()),
-        ("upper", [Value::Text(given)]) => text(given.to_uppercase()),
-        ("trim", [Value::Text(given)]) => text(given.trim().to_owned()),
-        ("metadata", [Value::Text(key)]) => text(
-            request
-                .metadata
-                .get(key.as_str())
-                .cloned()
-                .unwrap_or_default(),
-        ),
-        ("incidr", [Value::Text(address), Value::Text(prefix)]) => {
-            let address: IpAddr = address
-                .parse()
-                .map_err(|_| format!("{address:?} is not an address"))?;
-            let prefix: IpNet = prefix
-                .parse()
-                .map_err(|_| format!("{prefix:?} is not a prefix"))?;
-            Ok(Value::Bool(prefix.contains(&address)))
-        }
-        _ => Err(format!("{name} does not take {args:?}")),
     }
 }
 
@@ -381,6 +300,7 @@ mod tests {
 
     fn request() -> Request {
         let mut message = Message::query();
+        message.metadata.id = 2;
         message.add_query(Query::query(
             Name::from_ascii("A.example.org.").unwrap(),
             RecordType::A,
@@ -411,6 +331,58 @@ mod tests {
             ("(proto() == 'tcp' ? len(name()) : 0) == 14", true),
             ("upper('a' + lower('B')) == 'AB' and 1 + 1 == 2", true),
             ("type() not startsWith 'A'", false),
+            ("id() % 2 == 0", true),
+            ("id() * 2 > 5", false),
+            ("size() - 10 < 100", true),
+            ("int(port()) in 1024..65535", true),
+            ("int(port()) not in 1024..2048", true),
+            ("any(['10.0.0.0/8'], {incidr(client_ip(), #)})", true),
+            ("none(['10.0.0.0/8'], incidr(client_ip(), #))", false),
+            (
+                "all(1..3, # > 0) && one(1..3, # == 2) && count(1..9, # % 2 == 0) == 4",
+                true,
+            ),
+            ("map(filter(1..9, {# > 7}), # * 2) == [16, 18]", true),
+            (
+                "1 + 2 * 3 ** 2 == 19 && 2 ^ 3 ^ 0 == 2 && 7 / 2 == 3.5",
+                true,
+            ),
+            ("-2 ** 2 == -4 && 10 - 2 - 3 == 5 && -7 % 3 == -1", true),
+            (
+                "split(name(), '.')[0] == 'a' && split(name(), '.')[-2] == 'org'",
+                true,
+            ),
+            ("[1, 2, 3][1:] == [2, 3] && [1, 2, 3][:-1] == 1..2", true),
+            (
+                "name() | trimSuffix('.') | upper() == 'A.EXAMPLE.ORG'",
+                true,
+            ),
+            ("'a' + 'b' | len() - 1 == 1 && (2 | max(3)) == 3", true),
+            ("hasPrefix(name(), 'a.') && hasSuffix(name(), 'org.')", true),
+            (
+                "indexOf(name(), 'example') == 2 && replace('aba', 'a', 'c') == 'cbc'",
+                true,
+            ),
+            (
+                "join(['a', 'b'], '.') == 'a.b' && repeat('ab', 2) == 'abab'",
+                true,
+            ),
+            (
+                "max(1, 2.5) == 2.5 && min(3, 2) == 2 && abs(-3) == 3 && sum(1..4) == 10",
+                true,
+            ),
+            (
+                "first(1..3) == 1 && last(1..3) == 3 && string(5) + 'x' == '5x'",
+                true,
+            ),
+            (
+                "0x10 == 16 && 1_000 == 1000 && .5 < 1 && true != !true",
+                true,
+            ),
+            (
+                "floor(1.7) == 1 && ceil(1.2) == 2 && round(2.5) == 3 && float('1.5') == 1.5",
+                true,
+            ),
         ];
         for (text, expected) in table {
             let held = Expression::parse(text).and_then(|expression| expression.holds(&request()));
@@ -436,13 +408,38 @@ mod tests {
             ("type() not", "not without in"),
             ("do() ? do()", ": is missing"),
             ("1 + 'a' == 'a'", "+ does not take"),
+            ("id() % 0 == 0", "divided by 0"),
+            ("# == 1", "# outside a predicate"),
+            ("any([1], {# == 1)", "} is missing"),
+            ("1..1000000 == []", "more than 100000 elements"),
+            ("[1][3] == 1", "there is no element 3"),
+            ("int('x') == 1", "no number"),
+            ("first([]) == 1", "empty"),
+            ("name() | 1", "a function"),
         ];
         for (text, expected) in table {
             let held = Expression::parse(text).and_then(|expression| expression.holds(&request()));
             let error = held.expect_err(text);
             assert!(error.contains(expected), "{text}: {error}");
         }
-        for part in ["(", "!", "1+", "do() || ", "do() ? 1 : "] {
+        // As long and as deep as may be.
+        let long = format!("{}1 == 499", "1+".repeat(498));
+        let deep = format!("{}true{}", "any([1], ".repeat(60), ")".repeat(60));
+        let signs = format!("{}1 < 2", "-".repeat(60));
+        for text in [long, deep, signs] {
+            let held = Expression::parse(&text).and_then(|expression| expression.holds(&request()));
+            assert_eq!(held, Ok(true), "{text}");
+        }
+        for part in [
+            "(",
+            "!",
+            "-",
+            "1+",
+            "1**",
+            "do() || ",
+            "do() ? 1 : ",
+            "any([1], ",
+        ] {
             assert!(Expression::parse(&part.repeat(100_000)).is_err(), "{part}");
         }
     }

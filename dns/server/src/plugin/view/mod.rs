@@ -1,6 +1,8 @@
 //! `view`: a block serves only requests for which an expression is true; others go to the next block of the zone.
 
 mod expression;
+mod functions;
+mod parser;
 mod words;
 
 use std::sync::Arc;
