@@ -26,10 +26,14 @@ pub(crate) fn init(
     like_coredns: bool,
     level: LevelFilter,
 ) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder()
+    let mut filter = EnvFilter::builder()
         .with_default_directive(level.into())
         .from_env()
         .context("RUST_LOG is no filter; want for instance `info` or `proxy=debug,warn`")?;
+    if std::env::var_os(EnvFilter::DEFAULT_ENV).is_none() {
+        // It warns of answers that come after nobody waits for them any more.
+        filter = filter.add_directive("netlink_proto=error".parse()?);
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

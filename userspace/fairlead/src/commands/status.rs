@@ -73,8 +73,13 @@ fn notes(kernel: &bpf::Status) -> Vec<String> {
     for table in &kernel.tables {
         let warn_at = table.capacity - table.capacity / 10;
         if table.used >= warn_at && !table.flag.is_empty() {
+            let word = if table.used < table.capacity {
+                "nearly full"
+            } else {
+                "full"
+            };
             notes.push(format!(
-                "table {} is nearly full ({} of {}): raise {}",
+                "table {} is {word} ({} of {}): raise {}",
                 table.table, table.used, table.capacity, table.flag
             ));
         }
