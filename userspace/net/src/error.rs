@@ -32,7 +32,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A network namespace could not be made or entered.
-    #[error("cannot {action} the network namespace {name}: this needs root or CAP_SYS_ADMIN")]
+    #[error("cannot {action} the network namespace {name}{}", remedy(source))]
     Netns {
         /// What was tried, as a verb.
         action: &'static str,
@@ -80,6 +80,39 @@ impl Error {
         match self {
             Error::Change { source, .. } => source.raw_os_error(),
             _ => None,
+        }
+    }
+}
+
+/// What to do about a namespace: most often it is a lack of rights.
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => ": it does not exist, or no longer",
+        io::ErrorKind::PermissionDenied => ": this needs root or CAP_SYS_ADMIN",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_is_gone_is_told_from_one_that_may_not_be_entered() {
+        for (kind, told) in [
+            (io::ErrorKind::NotFound, "it does not exist, or no longer"),
+            (
+                io::ErrorKind::PermissionDenied,
+                "this needs root or CAP_SYS_ADMIN",
+            ),
+        ] {
+            let error = Error::Netns {
+                action: "open",
+                name: "/run/netns/none".to_owned(),
+                source: kind.into(),
+            };
+            let begins = "cannot open the network namespace /run/netns/none: ";
+            assert_eq!(error.to_string(), format!("{begins}{told}"));
         }
     }
 }
