@@ -221,6 +221,7 @@ impl Proxy {
                 return Err(error);
             }
         };
+        settings.status.send_modify(|status| status.loaded = true);
         let inherited = datapath.inherited();
         if !inherited.layouts.is_empty() {
             let (from, anew) = (&inherited.layouts, &inherited.anew);

@@ -13,6 +13,9 @@ use crate::policy::PolicyStatus;
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
+    /// Whether the programs and tables are in the kernel.
+    #[serde(skip)]
+    pub loaded: bool,
     /// Whether everything was listed once and is programmed.
     pub ready: bool,
     /// Turns programmed since the start.

@@ -105,11 +105,12 @@ pub(crate) async fn run(
             memory::release();
         }
     });
+    let status = settings.status.subscribe();
     let proxy = proxy::run(client.clone(), settings, stopping.clone());
     if !flags.pod_network.cni {
         return Ok(proxy.await?);
     }
-    let network = proxy::pod_network::run(client, network, stopping);
+    let network = proxy::pod_network::run(client, network, status, stopping);
     tokio::select! {
         // With --once, or where it cannot start, the proxy ends by itself.
         ended = proxy => Ok(ended?),

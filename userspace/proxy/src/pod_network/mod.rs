@@ -20,8 +20,8 @@ use tracing::{info, warn};
 use view::PodRanges;
 use view::objects::Node;
 
-use crate::Error;
 use crate::run::stopped;
+use crate::{Error, Status};
 
 pub use apply::{Keeper, remove};
 pub use wanted::Overlay;
@@ -49,10 +49,11 @@ pub struct Settings {
 
 /// How often it is looked whether everything is still there: nobody tells when somebody removes a route.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How long it is waited after something could not be done, such as while the proxy loads its programs.
+/// How long it is waited after something could not be done.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Follows the Nodes and keeps this node's part of the network, until `shutdown` turns true.
+/// Follows the Nodes and keeps this node's part of the network, from when the proxy whose `status` it is has loaded its
+/// programs until `shutdown` turns true.
 ///
 /// # Errors
 ///
@@ -60,8 +61,17 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub async fn run(
     client: Client,
     settings: Settings,
+    mut status: watch::Receiver<Status>,
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<(), Error> {
+    tokio::select! {
+        () = stopped(&mut shutdown) => return Ok(()),
+        loaded = status.wait_for(|status| status.loaded) => {
+            if loaded.is_err() {
+                return Ok(()); // The proxy has ended before, and says why.
+            }
+        }
+    }
     let mut nodes = Box::pin(client.watch::<Node>(Params::default()));
     let mut ranges = PodRanges::default();
     let mut keeper = Keeper::new(settings);

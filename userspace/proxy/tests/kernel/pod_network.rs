@@ -6,10 +6,15 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
+use client::Client;
 use net::{Address, Netns, Route, Rtnl};
+use proxy::Status;
 use proxy::pod_network::{Keeper, Overlay, Settings};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::sync::watch;
 use view::NodeRanges;
+
+use crate::support::{Api, in_namespace};
 
 struct Node {
     netns: Netns,
@@ -141,6 +146,38 @@ fn exchange(from: (&Node, &str), to: (&Node, &str)) -> IpAddr {
         }
     }
     panic!("no word from {} to {target}", from.1);
+}
+
+#[test]
+fn the_network_waits_for_the_programs() {
+    let netns = Netns::create().expect("root may make a namespace");
+    in_namespace(&netns, async {
+        let api = Api::default();
+        api.put(
+            "nodes",
+            json!({"kind": "Node", "metadata": {"name": "a"}, "spec": {"podCIDR": "10.244.1.0/24"}}),
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings("a", Overlay::Off, folder.path());
+        let file = settings.node_file.clone();
+        let (proxy, status) = watch::channel(Status::default());
+        let (stop, stopping) = watch::channel(false);
+        let client = Client::in_process(api.router(), "");
+        let network = proxy::pod_network::run(client, settings, status, stopping);
+        let network = tokio::spawn(network);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!file.exists(), "the plugin would find no programs");
+        proxy.send_modify(|status| status.loaded = true);
+        for _ in 0..500 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            if file.exists() {
+                break;
+            }
+        }
+        assert!(file.exists());
+        stop.send(true).unwrap();
+        network.await.unwrap().unwrap();
+    });
 }
 
 #[test]
