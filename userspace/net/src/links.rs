@@ -87,6 +87,8 @@ pub enum Change {
     },
     /// A route to one address alone is gone.
     RouteGone(HostRoute),
+    /// Routes to more than one address changed.
+    Routes,
     /// Somebody's Ethernet address was learnt.
     Neighbour(Neighbour),
     /// Routing rules of IPv4 or IPv6 changed.
@@ -296,10 +298,13 @@ fn change(payload: &NetlinkPayload<RouteNetlinkMessage>, replaces: bool) -> Opti
             None => Change::Rules,
         }),
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(message)) => {
-            paths::host_route(message).map(|route| Change::Route { route, replaces })
+            Some(match paths::host_route(message) {
+                Some(route) => Change::Route { route, replaces },
+                None => Change::Routes,
+            })
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(message)) => {
-            paths::host_route(message).map(Change::RouteGone)
+            Some(paths::host_route(message).map_or(Change::Routes, Change::RouteGone))
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
             paths::neighbour(message).map(Change::Neighbour)

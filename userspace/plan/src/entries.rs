@@ -7,7 +7,7 @@ use abi::balancing::Mode;
 use abi::{Scope, frontends};
 use model::{Choice, Clients, Frontend, FrontendKind, Protocol, Service, ServicePort};
 
-use crate::FrontendKey;
+use crate::{FrontendKey, Reach};
 
 /// An entry of the frontends tables that a port wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,12 @@ impl LeadsTo {
 
 /// By port, the entries that it wants, what matters most first. An entry that two ports name is the first
 /// one's.
-pub(crate) fn entries(service: &Service, mode: Mode, limits: bool) -> Vec<Vec<Wanted>> {
+pub(crate) fn entries(
+    service: &Service,
+    mode: Mode,
+    reach: &Reach,
+    limits: bool,
+) -> Vec<Vec<Wanted>> {
     let mut seen = BTreeSet::new();
     let limited = if limits || service.flows_max != 0 {
         frontends::flags::LIMITED
@@ -48,7 +53,7 @@ pub(crate) fn entries(service: &Service, mode: Mode, limits: bool) -> Vec<Vec<Wa
         let ports = port.frontends.iter().map(|f| Wanted {
             key: FrontendKey::new(SocketAddr::new(f.addr, f.port), proto, scope(f.clients)),
             leads_to: LeadsTo::Ring {
-                flags: flags(port, f, mode) | limited,
+                flags: flags(port, f, mode, reach) | limited,
             },
         });
         let own = port
@@ -73,17 +78,22 @@ fn scope(clients: Clients) -> Scope {
     }
 }
 
-fn flags(port: &ServicePort, frontend: &Frontend, mode: Mode) -> u32 {
+fn flags(port: &ServicePort, frontend: &Frontend, mode: Mode, reach: &Reach) -> u32 {
     use frontends::flags::{CHECK_SOURCE, DROP, DSR, EXACT, HASHED, HOST_ONLY, LEAST, NODE_PORT};
     let of_node = matches!(
         frontend.kind,
         FrontendKind::NodePort | FrontendKind::HostPort
     );
     let restricted = frontend.kind == FrontendKind::LoadBalancer && !port.sources.is_empty();
-    let from_outside = matches!(
-        frontend.kind,
-        FrontendKind::NodePort | FrontendKind::ExternalIp | FrontendKind::LoadBalancer
-    );
+    let is_served = |addr| {
+        let mut all = port.frontends.iter();
+        all.any(|other| other.kind == FrontendKind::NodePort && other.addr == addr)
+    };
+    let from_outside = match frontend.kind {
+        FrontendKind::NodePort => reach.is_known(frontend.addr, is_served),
+        FrontendKind::ExternalIp | FrontendKind::LoadBalancer => !reach.is_own(frontend.addr),
+        FrontendKind::ClusterIp | FrontendKind::HostPort => false,
+    };
     let as_it_came = match mode {
         Mode::Snat => false,
         Mode::Dsr => true,

@@ -16,7 +16,7 @@ use crate::maglev::Words;
 use crate::planner::{Capacities, Epoch, Left, Named};
 use crate::problem::Table;
 use crate::ranges::Ranges;
-use crate::{FrontendKey, Step, Tables};
+use crate::{FrontendKey, Reach, Step, Tables};
 
 /// Rings and backends, as the kernel holds them once every planned step is done.
 #[derive(Clone, Debug)]
@@ -38,6 +38,8 @@ pub(crate) struct Holdings {
     pub(crate) left: Vec<Left>,
     /// Whether packets may go to backends of other nodes as they came.
     pub(crate) tunnels: bool,
+    /// And how far those get.
+    pub(crate) reach: Reach,
     /// Whether a table has room that it had not when somebody was last refused.
     pub(crate) room_grew: bool,
 }
@@ -125,6 +127,7 @@ impl Holdings {
             cooling: VecDeque::new(),
             left: Vec::new(),
             tunnels: false,
+            reach: Reach::default(),
             room_grew: false,
         };
         for (id, backend) in &tables.backends {
@@ -264,7 +267,8 @@ impl Holdings {
         backend: &model::Backend,
         steps: &mut Vec<Step>,
     ) -> BackendId {
-        let value = backend_value(service, backend, self.tunnels);
+        let tunnels = self.tunnels && self.reach.is_straight(backend.addr);
+        let value = backend_value(service, backend, tunnels);
         let group = self.groups.entry(service).or_default();
         match group.find(backend) {
             Ok(at) => {

@@ -12,9 +12,11 @@ mod planner;
 pub mod policy;
 mod problem;
 mod ranges;
+mod reach;
 pub mod tables;
 pub mod text;
 
 pub use planner::{Capacities, Epoch, Left, Named, Plan, Planner};
 pub use problem::{Problem, Table};
+pub use reach::Reach;
 pub use tables::{FrontendKey, Step, Store, Tables};

@@ -22,7 +22,7 @@ use crate::entries::{LeadsTo, Wanted, entries};
 use crate::holdings::{Holdings, Owner};
 use crate::maglev;
 use crate::problem::{Problem, Table};
-use crate::{FrontendKey, Step, Tables};
+use crate::{FrontendKey, Reach, Step, Tables};
 
 /// Plans the tables of one node. A value: no clock, no input or output, no error.
 #[derive(Clone, Debug)]
@@ -174,6 +174,24 @@ impl Planner {
         self.mode = mode;
         self.holdings.tunnels = mode != Mode::Snat;
         self
+    }
+
+    /// Says how far packets in packets get, as [`Planner::with_mode`] says whether there are any.
+    #[must_use]
+    pub fn with_reach(mut self, reach: Reach) -> Self {
+        self.holdings.reach = reach;
+        self
+    }
+
+    /// How far packets in packets get.
+    #[must_use]
+    pub fn reach(&self) -> &Reach {
+        &self.holdings.reach
+    }
+
+    /// Says that anew.
+    pub fn set_reach(&mut self, reach: Reach) {
+        self.holdings.reach = reach;
     }
 
     /// Says whether every service has a bound on its flows, as [`Planner::with_mode`] says its way.
@@ -373,11 +391,12 @@ impl Planner {
             turn.touched.insert(*id);
         }
         let (mut ids, mut problems) = (Vec::new(), Vec::new());
-        for (port, wanted) in service
-            .ports
-            .iter()
-            .zip(entries(&service, self.mode, self.limits))
-        {
+        for (port, wanted) in service.ports.iter().zip(entries(
+            &service,
+            self.mode,
+            &self.holdings.reach,
+            self.limits,
+        )) {
             let mut granted = Vec::with_capacity(wanted.len());
             for wanted in wanted {
                 match &self.frontends[&wanted.key].owner {

@@ -51,10 +51,23 @@ impl Due {
                 Change::Link(_) | Change::Gone { .. } | Change::Addresses { .. } | Change::Missed,
             ) => true,
             Due::Change(
-                Change::Route { .. } | Change::RouteGone(_) | Change::Neighbour(_) | Change::Rules,
+                Change::Route { .. }
+                | Change::RouteGone(_)
+                | Change::Routes
+                | Change::Neighbour(_)
+                | Change::Rules,
             )
             | Due::Routing => false,
         }
+    }
+
+    /// Whether packets for other nodes may go by other devices now.
+    pub(crate) fn concerns_ways(&self) -> bool {
+        let is_route = matches!(
+            self,
+            Due::Change(Change::Route { .. } | Change::RouteGone(_) | Change::Routes)
+        );
+        is_route || self.concerns_devices()
     }
 }
 
@@ -180,6 +193,7 @@ impl Attachments {
             }
             Change::Route { route, replaces } => self.pods.route(*route, *replaces),
             Change::RouteGone(route) => self.pods.route_gone(*route),
+            Change::Routes => {}
             Change::Neighbour(neighbour) => self.pods.neighbour(*neighbour),
             Change::Rules => {
                 self.read_rules().await;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use abi::balancing::Mode;
 use model::{Clients, Frontend, FrontendKind, ServiceKey};
-use plan::{Capacities, Epoch, Left, Named, Plan, Planner, Problem, Step, Tables};
+use plan::{Capacities, Epoch, Left, Named, Plan, Planner, Problem, Reach, Step, Tables};
 use view::{Change, Event, Finding, HealthCheck, Services, objects};
 
 use crate::{NoLocalEndpoints, Trouble};
@@ -77,6 +77,14 @@ impl Balancer {
         self.mode = mode;
         self.planner = self.planner.with_mode(mode);
         self
+    }
+
+    /// Says how far packets in packets get. Where that is not as it was, the next turn plans everything anew.
+    pub fn set_reach(&mut self, reach: Reach) {
+        if *self.planner.reach() != reach {
+            self.planner.set_reach(reach);
+            self.complete = false;
+        }
     }
 
     /// Says whether every Service has a bound on its flows; without, those have one that say so.
@@ -254,8 +262,10 @@ impl Balancer {
 
     /// Starts again from what the kernel really holds: a step failed, or somebody else wrote there.
     pub fn start_over(&mut self, kernel: &Tables, capacities: Capacities, named: Named) {
+        let reach = self.planner.reach().clone();
         self.planner = Planner::restore(kernel, capacities, named)
             .with_mode(self.mode)
+            .with_reach(reach)
             .with_limits(self.limits);
         self.complete = false;
         for (key, troubled) in &mut self.troubled {

@@ -37,6 +37,7 @@ mod status;
 mod takeover;
 mod trouble;
 mod vanished;
+mod ways;
 
 pub use balancer::{Balancer, Turn};
 pub use error::Error;

@@ -4,6 +4,7 @@
 //! beside it.
 
 mod policies;
+mod translated;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +14,7 @@ use plan::{FrontendKey, Tables, text};
 use serde::Serialize;
 
 pub use policies::{PolicyRow, policies};
+pub use translated::translated;
 
 /// A frontend and what answers it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use abi::NodeConfig;
+use abi::balancing::Mode;
 use bpf::{Datapath, Fill, Flow};
 use client::Client;
 use futures_util::{FutureExt, StreamExt};
@@ -31,7 +32,7 @@ use crate::rest_client::RestClient;
 use crate::vanished::Vanishing;
 use crate::{
     Balancer, Error, Settings, Trouble, apply, crowd, grace, healthz, inputs, members, metrics,
-    policy, quotas, takeover,
+    policy, quotas, takeover, ways,
 };
 
 /// Follows the API server and keeps the kernel's tables right, until `shutdown` turns true; with
@@ -57,6 +58,7 @@ pub async fn run(
         let release = proxy.cooling.front().map(|(when, _)| *when);
         let vanishing = proxy.vanishing.due();
         let held_until = proxy.held_until;
+        let ways_due = proxy.ways_due;
         tokio::select! {
             () = stopped(&mut shutdown) => {
                 info!("ends; what is in the kernel serves on");
@@ -94,6 +96,11 @@ pub async fn run(
             () = sleep_until(bounds_due.unwrap_or_else(Instant::now)), if bounds_due.is_some() => {
                 proxy.bounds_due = None;
                 proxy.set_bounds();
+            }
+            () = sleep_until(ways_due.unwrap_or_else(Instant::now)), if ways_due.is_some() => {
+                proxy.ways_due = None;
+                proxy.set_reach();
+                proxy.program(Instant::now())?;
             }
             () = sleep_until(release.unwrap_or_else(Instant::now)), if release.is_some() => {
                 proxy.release()?;
@@ -163,6 +170,8 @@ struct Proxy {
     /// Tells whose new flows found no room.
     refusals: mpsc::Receiver<Vec<(ServiceKey, String)>>,
     nodes: PodRanges,
+    /// When to see by which devices packets for other nodes go.
+    ways_due: Option<Instant>,
     /// The Nodes have other addresses than the programs know.
     nodes_moved: bool,
     /// Runs while programs may still read what was retired up to the epoch that it gives.
@@ -289,6 +298,7 @@ impl Proxy {
             quotas,
             refusals,
             nodes: PodRanges::default(),
+            ways_due: None,
             nodes_moved: false,
             grace: None,
             cooling: VecDeque::new(),
@@ -315,6 +325,9 @@ impl Proxy {
     fn program(&mut self, start: Instant) -> Result<(), Error> {
         if self.blocked {
             return Ok(()); // all of it is planned anew then
+        }
+        if self.nodes_moved {
+            self.set_reach();
         }
         let full = !self.balancer.is_complete();
         let mut turn = self.balancer.turn();
@@ -710,6 +723,10 @@ impl Proxy {
         if let Some(policies) = &self.policies {
             policies.tell(self.attachments.whereabouts());
         }
+        if due.concerns_ways() && self.settings.load_balancing != Mode::Snat {
+            self.ways_due
+                .get_or_insert_with(|| Instant::now() + ways::WAIT);
+        }
         if !due.concerns_devices() {
             return false;
         }
@@ -774,6 +791,14 @@ impl Proxy {
         self.events.tell(key, &troubles);
         let status = &self.settings.status;
         status.send_modify(|status| status.set_troubles(key, &troubles));
+    }
+
+    /// Sees how far packets in packets get, where there are any.
+    fn set_reach(&mut self) {
+        let nodes = self.nodes.nodes();
+        if let Some(reach) = nodes.and_then(|nodes| ways::look(nodes, &self.settings)) {
+            self.balancer.set_reach(reach);
+        }
     }
 
     /// Tells the programs which addresses are the cluster's own.

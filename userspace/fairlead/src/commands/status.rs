@@ -1,6 +1,7 @@
 //! `fairlead status`: what the kernel holds of programs, hooks and tables.
 
 use abi::CounterValue;
+use abi::balancing::Mode;
 use bpf::{Datapath, Place};
 use serde::Serialize;
 
@@ -13,6 +14,8 @@ use crate::output::{self, Format};
 struct Status {
     #[serde(flatten)]
     kernel: bpf::Status,
+    /// What has this node's source all the same where it is to keep the client's, and why.
+    translated: Vec<String>,
     counters: Vec<CounterRow>,
     notes: Vec<String>,
 }
@@ -36,6 +39,11 @@ pub(crate) fn run(flags: &cli::Status) -> anyhow::Result<()> {
             bytes,
         }
     });
+    let translated = if kernel.load_balancing == Mode::Snat.label() {
+        Vec::new()
+    } else {
+        proxy::listing::translated(&view.observe()?, &view.members()?)
+    };
     let mut notes = notes(&kernel);
     let rules = super::runtime()?.block_on(async { super::doctor::facts::kube_proxy() });
     if let Some(rule) = rules.iter().flatten().next() {
@@ -45,6 +53,7 @@ pub(crate) fn run(flags: &cli::Status) -> anyhow::Result<()> {
     }
     let status = Status {
         notes,
+        translated,
         counters: counters.collect(),
         kernel,
     };
@@ -108,6 +117,9 @@ fn text(status: &Status) -> String {
         "outside  backends of other nodes by {}\n",
         kernel.load_balancing
     );
+    for what in &status.translated {
+        out += &format!("outside  {what}\n");
+    }
     let routing = &kernel.host_routing;
     for (family, way) in [("IPv4", &routing.ipv4), ("IPv6", &routing.ipv6)] {
         out += &format!("to pods  {family} {}: {}\n", way.mode, way.reason);

@@ -6,8 +6,8 @@ use abi::balancing::Mode;
 use model::{Service, ServiceKey};
 
 use super::{Planner, Turn};
-use crate::FrontendKey;
 use crate::entries::entries;
+use crate::{FrontendKey, Reach};
 
 /// A service in its rank: of two that claim one frontend, the lower one has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +27,9 @@ impl Planner {
     ) {
         let keys = |service: Option<&Service>| -> BTreeSet<FrontendKey> {
             // The keys depend on neither mode nor bounds.
-            let entries = service.map_or(Vec::new(), |service| entries(service, Mode::Snat, false));
+            let entries = service.map_or(Vec::new(), |service| {
+                entries(service, Mode::Snat, &Reach::default(), false)
+            });
             entries
                 .into_iter()
                 .flatten()

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use abi::balancing::Mode;
 use abi::{Counter, CounterValue};
 use anyhow::Context as _;
 use bpf::{Datapath, Feature, Foreign};
@@ -49,6 +50,8 @@ pub(super) struct Loaded {
     /// What holds at each pod that a policy selects.
     pub(super) policies: Vec<PolicyRow>,
     pub(super) foreign: Vec<Foreign>,
+    /// What has this node's source where it is to keep the client's, and why.
+    pub(super) translated: Vec<String>,
     /// The network namespace that this process is in.
     pub(super) netns: u64,
     /// The file that the agent runs was replaced since it began.
@@ -111,6 +114,11 @@ fn loaded(root: &Path) -> anyhow::Result<Loaded> {
             &view.policy_pods()?,
         ),
         foreign: view.foreign()?,
+        translated: if status.load_balancing == Mode::Snat.label() {
+            Vec::new()
+        } else {
+            proxy::listing::translated(&view.observe()?, &view.members()?)
+        },
         netns: net::Netns::current()
             .and_then(|netns| netns.id())
             .context("find this network namespace")?,

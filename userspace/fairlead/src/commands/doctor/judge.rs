@@ -23,6 +23,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
             out.extend(tables(&loaded.status.tables));
             out.extend(drops(loaded));
             out.extend(masquerade(loaded));
+            out.extend(translated(&loaded.translated));
             out.extend(policies(&loaded.policies));
             out.extend(mtu(facts, loaded));
             out.extend(rp_filter(facts, loaded));
@@ -509,6 +510,22 @@ fn drops(loaded: &Loaded) -> Vec<Finding> {
 }
 
 /// Whether what pods send out of the cluster can come back.
+/// What `dsr` is not possible for.
+fn translated(words: &[String]) -> Option<Finding> {
+    let (first, rest) = words.split_first()?;
+    let others = match rest.len() {
+        0 => String::new(),
+        count => format!(" (and {count} more, see `fairlead status`)"),
+    };
+    Some(Finding::new(
+        "dsr",
+        Level::Note,
+        format!("{first}{others}"),
+        "clients' addresses are not kept there, and answers come back through this node",
+        "lead to the other nodes' pods by routes without a tunnel, and name the address in the Node object",
+    ))
+}
+
 fn masquerade(loaded: &Loaded) -> Vec<Finding> {
     let of = &loaded.status.masquerade;
     let mut out = Vec::new();
@@ -650,6 +667,16 @@ mod tests {
         let problems = found.into_iter().filter(|it| it.level == Level::Problem);
         let checks = problems.map(|it| it.check);
         checks.filter(|check| *check != "programs").collect()
+    }
+
+    #[test]
+    fn what_dsr_is_not_possible_for_is_a_note() {
+        assert_eq!(translated(&[]), None);
+        let words = ["one".to_owned(), "two".to_owned(), "three".to_owned()];
+        for (count, what) in [(1, "one"), (3, "one (and 2 more, see `fairlead status`)")] {
+            let found = translated(&words[..count]).expect("it is told");
+            assert_eq!((found.level, &*found.what), (Level::Note, what));
+        }
     }
 
     #[test]
