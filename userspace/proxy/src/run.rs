@@ -1,5 +1,9 @@
 //! The shell: streams in, steps to the kernel.
 
+mod growth;
+mod handover;
+mod telling;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -11,14 +15,12 @@ use bpf::{Datapath, Fill, Flow};
 use client::Client;
 use futures_util::{FutureExt, StreamExt};
 use model::ServiceKey;
-use plan::{Capacities, Epoch, Named, Step, Store, Table};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use plan::{Capacities, Epoch, Named, Store as _};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
-use view::{PodRanges, Services, Trigger};
+use view::{PodRanges, Services};
 
 use crate::attach::{Attachments, Due};
 use crate::balancer::Turn;
@@ -32,7 +34,7 @@ use crate::rest_client::RestClient;
 use crate::vanished::Vanishing;
 use crate::{
     Balancer, Error, Settings, Trouble, apply, crowd, grace, healthz, inputs, members, metrics,
-    policy, quotas, takeover, ways,
+    policy, quotas, ways,
 };
 
 /// Follows the API server and keeps the kernel's tables right, until `shutdown` turns true; with
@@ -130,10 +132,6 @@ const BURST_MAX: usize = 4096;
 /// Between a refused step and the next attempt: at first, and at most.
 const AGAIN_MIN: Duration = Duration::from_millis(500);
 const AGAIN_MAX: Duration = Duration::from_secs(30);
-/// Between two looks at whether kube-proxy's connections have ended.
-const HOLD_STEP: Duration = Duration::from_secs(60);
-/// Between a growth of tables that the kernel refused and the next attempt.
-const GROWTH_PAUSE: Duration = Duration::from_secs(60);
 /// How long Services wait for the list of Pods: host ports that are in the tables stay there meanwhile.
 const PODS_WAIT: Duration = Duration::from_secs(5);
 /// While the wait is shorter, what was refused may well succeed the next time.
@@ -240,7 +238,7 @@ impl Proxy {
                 "took over what another version of the layout left"
             );
         }
-        let capacities = capacities(&datapath)?;
+        let capacities = growth::capacities(&datapath)?;
         let kernel = datapath.observe()?;
         info!(
             frontends = kernel.frontends.len(),
@@ -409,222 +407,6 @@ impl Proxy {
         Ok(())
     }
 
-    fn note_kube_proxy_rules(&self) {
-        match takeover::rules() {
-            Ok(rules) => {
-                for rule in &rules {
-                    debug!(rule, "is kube-proxy's");
-                }
-                if !rules.is_empty() && !self.takes_over {
-                    let rules = rules.len();
-                    warn!(
-                        rules,
-                        "kube-proxy's rules are here: --take-over-kube-proxy removes them"
-                    );
-                }
-                self.settings
-                    .status
-                    .send_modify(|status| status.kube_proxy_rules = rules);
-            }
-            Err(error) => warn!(
-                error = &error as &dyn StdError,
-                "cannot look for kube-proxy's rules"
-            ),
-        }
-    }
-
-    /// Adopts the connections that kube-proxy translated for what the tables hold after `steps`; whether that is done.
-    fn adopt(&mut self, steps: &[Step]) -> bool {
-        let own = self.attachments.addresses().iter().copied();
-        let own = own.chain(
-            self.balancer
-                .services()
-                .this_node()
-                .addresses
-                .iter()
-                .copied(),
-        );
-        let adopted = self.datapath.observe().map_err(Error::from);
-        let adopted = adopted.and_then(|mut tables| {
-            match tables.apply(steps) {
-                Ok(()) => {}
-                Err(never) => match never {},
-            }
-            let root = &self.settings.datapath.bpffs_root;
-            takeover::adopt(root, &tables, &own.collect())
-        });
-        match adopted {
-            Ok(connections) => {
-                info!(connections, "adopted connections of kube-proxy's");
-                true
-            }
-            Err(error) => {
-                let error = &error as &dyn StdError;
-                error!(
-                    error,
-                    "kube-proxy's rules stay: its connections are not known"
-                );
-                false
-            }
-        }
-    }
-
-    fn remove_kube_proxy_rules(&mut self) {
-        match takeover::remove() {
-            Ok(removed) => {
-                info!(removed, "removed kube-proxy's tables and chains");
-                self.takes_over = false;
-                self.held_until = Some(Instant::now() + HOLD_STEP);
-            }
-            Err(error) => error!(
-                error = &error as &dyn StdError,
-                "kube-proxy's rules stay, or some of them"
-            ),
-        }
-        self.note_kube_proxy_rules();
-    }
-
-    /// Lets go of what keeps kube-proxy's connections alive, once there are none.
-    fn release_translations(&mut self) {
-        self.held_until = match takeover::release() {
-            Ok(true) => {
-                info!("the last connection of kube-proxy's has ended");
-                None
-            }
-            Ok(false) => Some(Instant::now() + HOLD_STEP),
-            Err(error) => {
-                let error = &error as &dyn StdError;
-                warn!(
-                    error,
-                    "cannot see whether connections of kube-proxy's are left"
-                );
-                Some(Instant::now() + HOLD_STEP)
-            }
-        };
-    }
-
-    /// Sizes of the tables with more room where there is none for what is wanted; `None` where nothing is too small, or
-    /// may be larger.
-    fn room_wanted(&self) -> Option<bpf::Capacities> {
-        if self
-            .no_growth_before
-            .is_some_and(|when| Instant::now() < when)
-        {
-            return None;
-        }
-        let held = &self.capacities;
-        let mut wanted = *self.datapath.capacities();
-        let mut grows = false;
-        let most = self.settings.tables_max;
-        let mut more = |wanted: &mut u32, held: u32| {
-            *wanted = held.saturating_mul(2).min(most).max(held);
-            grows |= *wanted > held;
-        };
-        for table in self.balancer.planner().full_tables() {
-            match table {
-                Table::Frontends4 | Table::Frontends6 => {
-                    more(&mut wanted.frontends, held.frontends4.min(held.frontends6));
-                }
-                Table::Rings => more(&mut wanted.rings, held.rings),
-                Table::Backends => more(&mut wanted.backends, held.backends),
-                Table::Sources => more(&mut wanted.sources, held.sources),
-                Table::Spreads => more(&mut wanted.spreads, held.spreads),
-            }
-        }
-        grows.then_some(wanted)
-    }
-
-    /// A larger table for clients with session affinity. Where there may be none, the least recently used give way.
-    fn make_room_for_clients(&mut self, crowd: &Fill) {
-        let affinity = crowd
-            .capacity
-            .saturating_mul(2)
-            .min(self.settings.tables_max);
-        let paused = self
-            .no_growth_before
-            .is_some_and(|when| Instant::now() < when);
-        if affinity <= crowd.capacity || paused {
-            return;
-        }
-        let wanted = bpf::Capacities {
-            affinity,
-            ..*self.datapath.capacities()
-        };
-        info!(
-            clients = crowd.used,
-            affinity, "session affinity binds more clients"
-        );
-        self.grow(&wanted);
-    }
-
-    /// Swaps tables for larger ones; whether they are.
-    fn grow(&mut self, wanted: &bpf::Capacities) -> bool {
-        let start = Instant::now();
-        let grown = self.datapath.grow(wanted).map_err(Error::from);
-        if let Err(error) = &grown {
-            self.no_growth_before = Some(Instant::now() + GROWTH_PAUSE);
-            let error = error as &dyn StdError;
-            error!(error, again_in = ?GROWTH_PAUSE, "full tables cannot grow");
-        }
-        // However that ended, the tables are what the datapath says.
-        match capacities(&self.datapath) {
-            Ok(capacities) if capacities != self.capacities => {
-                info!(?capacities, took = ?start.elapsed(), "full tables grew");
-                self.capacities = capacities;
-                true
-            }
-            Ok(_) => false,
-            Err(error) => {
-                error!(
-                    error = &error as &dyn StdError,
-                    "cannot read the tables' sizes"
-                );
-                false
-            }
-        }
-    }
-
-    /// Says of each step that the kernel refused whom it concerns; everybody else is served. What the tables hold
-    /// instead is looked at after a while.
-    fn report(&mut self, refused: Vec<(&Step, bpf::ApplyError)>) -> Result<(), Error> {
-        let mut last = None;
-        for (step, error) in refused {
-            let told = self.balancer.refused(step, &apply::words(&error));
-            if let Some((key, troubles)) = told {
-                self.events.tell(&key, &troubles);
-                let status = &self.settings.status;
-                status.send_modify(|status| status.set_troubles(&key, &troubles));
-            }
-            last = Some(error);
-        }
-        last.map_or(Ok(()), |error| self.refused(error))
-    }
-
-    /// Says whether load balancers should send something new to this node, which changes without a Service.
-    fn tell_eligibility(&self) {
-        let leaving = self.balancer.services().this_node().leaving;
-        self.settings.status.send_if_modified(|status| {
-            let before = std::mem::replace(&mut status.node_leaving, leaving);
-            before != leaving
-        });
-    }
-
-    /// Keeps kube-proxy's figures.
-    fn tell_kube_proxy(&self, triggers: &[Trigger], took: Duration, full: bool) {
-        let now = SystemTime::now();
-        let no_local_endpoints = self.balancer.no_local_endpoints();
-        self.settings.status.send_modify(|status| {
-            let figures = &mut status.kube_proxy;
-            figures.synced(now, took, full, no_local_endpoints);
-            for Trigger { ipv4, at } in triggers {
-                let when = OffsetDateTime::parse(at, &Rfc3339).map(SystemTime::from);
-                if let Ok(ago) = when.map(|when| now.duration_since(when).unwrap_or_default()) {
-                    figures.programmed(*ipv4, ago);
-                }
-            }
-        });
-    }
-
     fn reclaim(&mut self, epoch: Epoch) -> Result<(), Error> {
         // A frontend that was not switched leads where nobody else does. That stays for a while; for ever it would
         // fill the tables, and what is taken from it then is its own service's alone.
@@ -770,29 +552,6 @@ impl Proxy {
         self.quotas.set(bounds);
     }
 
-    /// Says of Services that new flows of theirs found no room.
-    fn tell_refusals(&self, refused: Vec<(ServiceKey, String)>) {
-        for (key, message) in refused {
-            let service = key.to_string();
-            warn!(service, message, "is at its bound");
-            let reason = "FlowQuota";
-            self.events.tell(&key, &[Trouble { reason, message }]);
-        }
-    }
-
-    /// Says whether load balancers can ask about a Service.
-    fn tell_health_check(&mut self, key: &ServiceKey) {
-        let unserved = self.health_checks.troubles(key);
-        let service = key.to_string();
-        for Trouble { reason, message } in &unserved {
-            warn!(service, reason, trouble = message, "is not served in full");
-        }
-        let troubles = self.balancer.set_health_check(key, unserved);
-        self.events.tell(key, &troubles);
-        let status = &self.settings.status;
-        status.send_modify(|status| status.set_troubles(key, &troubles));
-    }
-
     /// Sees how far packets in packets get, where there are any.
     fn set_reach(&mut self) {
         let nodes = self.nodes.nodes();
@@ -818,64 +577,6 @@ impl Proxy {
             ),
         }
     }
-
-    /// Says what a turn did, in the log and in the status.
-    fn tell(&self, turn: &Turn, took: Duration) {
-        for (key, troubles) in &turn.troubles {
-            let service = key.to_string();
-            for Trouble { reason, message } in troubles {
-                warn!(service, reason, trouble = message, "is not served in full");
-            }
-            self.events.tell(key, troubles);
-            if troubles.is_empty() {
-                info!(service, "is served in full");
-            }
-        }
-        let secs = took.as_secs_f64();
-        self.settings.status.send_modify(|status| {
-            status.ready = true;
-            status.turns += 1;
-            status.steps += turn.steps.len() as u64;
-            status.changes += turn.services as u64;
-            status.last_turn_secs = secs;
-            status.latency.observe(secs);
-            for (key, troubles) in &turn.troubles {
-                status.set_troubles(key, troubles);
-            }
-        });
-    }
-
-    fn tell_devices(&self) {
-        self.settings.status.send_if_modified(|status| {
-            let changed = status.devices != *self.attachments.reports();
-            if changed {
-                status.devices.clone_from(self.attachments.reports());
-            }
-            changed
-        });
-    }
-}
-
-/// What the tables in the kernel hold, which may be more than was asked for.
-fn capacities(datapath: &Datapath) -> Result<Capacities, Error> {
-    let mut capacities = Capacities::default();
-    for fill in datapath.fill()? {
-        let of = |table: Table| fill.table == table.name();
-        if of(Table::Frontends4) {
-            capacities.frontends4 = fill.capacity;
-        } else if of(Table::Frontends6) {
-            capacities.frontends6 = fill.capacity;
-        } else if of(Table::Rings) {
-            capacities.rings = fill.capacity;
-        } else if of(Table::Backends) {
-            capacities.backends = fill.capacity;
-        } else if of(Table::Sources) {
-            capacities.sources = fill.capacity;
-        } else if of(Table::Spreads) {
-            capacities.spreads = fill.capacity;
-        }
-    }
-    Ok(capacities)
 }
 
 /// What flows still name.
