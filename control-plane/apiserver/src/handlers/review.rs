@@ -42,7 +42,9 @@ async fn reviewed(call: &Call) -> Result<Answer, Status> {
         "SelfSubjectRulesReview" => rules_review(call, &review)?,
         "SelfSubjectAccessReview" => {
             let spec = at(&review, &["spec"]);
-            refuse(call, &unclear(spec))?;
+            let mut wrong = unclear(spec);
+            wrong.extend(bad_metadata(call, &review));
+            refuse(call, &wrong)?;
             access(call, &call.user, spec)
         }
         _ => subject_access(call, &review)?,
@@ -153,6 +155,7 @@ fn subject_access(call: &Call, review: &Value) -> Result<Value, Status> {
             "disallowed on this kind of request",
         ));
     }
+    wrong.extend(bad_metadata(call, review));
     refuse(call, &wrong)?;
     if call.row.namespaced {
         let namespace = text(spec, &["resourceAttributes", "namespace"]);
@@ -164,6 +167,20 @@ fn subject_access(call: &Call, review: &Value) -> Result<Value, Status> {
         }
     }
     Ok(access(call, &user, spec))
+}
+
+/// A question has no name, and none of what else objects have that are stored.
+fn bad_metadata(call: &Call, review: &Value) -> Option<FieldError> {
+    let metadata = at(review, &["metadata"]);
+    let (free, why) = match call.row.namespaced {
+        true => ("namespace", "must be empty except for namespace"),
+        false => ("", "must be empty"),
+    };
+    let is_said = |(key, value): &(&String, &Value)| {
+        !api::value::is_empty(value) && *key != "managedFields" && *key != free
+    };
+    let said = api::value::entries(metadata, &[]).any(|entry| is_said(&entry));
+    said.then(|| FieldError::invalid("metadata", metadata, why))
 }
 
 /// What is asked about has to be one thing.
