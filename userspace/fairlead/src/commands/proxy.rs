@@ -4,9 +4,11 @@ use anyhow::Context as _;
 
 use super::{connect, datapath};
 use crate::cli::Proxy;
+use crate::memory;
 use crate::shutdown;
 
 pub(crate) async fn run(flags: Proxy) -> anyhow::Result<()> {
+    memory::release_at_once();
     if flags.cleanup {
         let bpffs_root = &flags.datapath.bpffs.bpffs_root;
         bpf::Datapath::uninstall(bpffs_root)?;
