@@ -394,11 +394,14 @@ async fn watch(figures: &mut Figures, server: &Server) -> Result<()> {
     let tail = figure(&case, "last_p99", quantile(&millis, 0.99), "ms", ROUNDS);
     figures.add(tail, Some(Bound::ValueBelow(20.0)));
     let (cpu, began) = (server.cpu()?, Instant::now());
-    // Clients of their own, which do not stand in the queue of those that watch.
-    let writers = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    tokio::task::block_in_place(|| writers.block_on(go(server, 8, BURST, Work::Create("burst"))))?;
+    // Clients of their own, which do not stand in the queue of those that watch. Their runtime ends where it may block.
+    tokio::task::block_in_place(|| -> Result<()> {
+        let writers = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        writers.block_on(go(server, 8, BURST, Work::Create("burst")))?;
+        Ok(())
+    })?;
     seen.until((ROUNDS + BURST) * WATCHERS).await?;
     let took = began.elapsed().as_secs_f64();
     let deliveries = (BURST * WATCHERS) as f64;
