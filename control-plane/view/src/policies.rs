@@ -155,64 +155,25 @@ impl Policies {
 
     /// Folds what the watch of Namespaces said.
     pub fn namespace(&mut self, event: Event<objects::Namespace>) {
-        match event {
-            Event::Restarted => self
-                .namespaces
-                .restart(self.world.namespaces.keys().cloned()),
-            Event::Applied(object) => {
-                let name: Arc<str> = object.metadata.name.as_str().into();
-                self.namespaces.mention(&name);
-                let labels = object.metadata.labels;
-                if self.world.namespaces.get(&name) != Some(&labels) {
-                    self.world.namespaces.insert(name, labels);
-                    self.changed = true;
-                }
-            }
-            Event::Deleted { namespace: _, name } => {
-                let name: Arc<str> = name.into();
-                self.namespaces.mention(&name);
-                self.changed |= self.world.namespaces.remove(&name).is_some();
-            }
-            Event::Synced => {
-                self.changed |= !self.namespaces.complete_once();
-                for name in self.namespaces.finish() {
-                    self.changed |= self.world.namespaces.remove(&name).is_some();
-                }
-            }
-        }
+        let held = &mut self.world.namespaces;
+        self.changed |= fold(event, &mut self.namespaces, held, |object| {
+            (object.metadata.name.into(), object.metadata.labels)
+        });
     }
 
     /// Folds what the watch of Nodes said.
     pub fn node(&mut self, event: Event<objects::Node>) {
-        match event {
-            Event::Restarted => self.nodes.restart(self.world.nodes.keys().cloned()),
-            Event::Applied(object) => {
-                let name: Arc<str> = object.metadata.name.as_str().into();
-                self.nodes.mention(&name);
-                let addresses = object.status.addresses.iter();
-                let node = Node {
-                    addresses: addresses
-                        .filter_map(|it| usable(&it.address).ok())
-                        .collect(),
-                    labels: object.metadata.labels,
-                };
-                if self.world.nodes.get(&name) != Some(&node) {
-                    self.world.nodes.insert(name, node);
-                    self.changed = true;
-                }
-            }
-            Event::Deleted { namespace: _, name } => {
-                let name: Arc<str> = name.into();
-                self.nodes.mention(&name);
-                self.changed |= self.world.nodes.remove(&name).is_some();
-            }
-            Event::Synced => {
-                self.changed |= !self.nodes.complete_once();
-                for name in self.nodes.finish() {
-                    self.changed |= self.world.nodes.remove(&name).is_some();
-                }
-            }
-        }
+        let held = &mut self.world.nodes;
+        self.changed |= fold(event, &mut self.nodes, held, |object| {
+            let addresses = object.status.addresses.iter();
+            let node = Node {
+                addresses: addresses
+                    .filter_map(|it| usable(&it.address).ok())
+                    .collect(),
+                labels: object.metadata.labels,
+            };
+            (object.metadata.name.into(), node)
+        });
     }
 
     /// Whether every policy is known: before that, one that is not known may still hold.
@@ -316,6 +277,41 @@ impl Policies {
 
     fn forget_pod(&mut self, key: &PodKey) {
         self.changed |= self.world.pods.remove(key).is_some();
+    }
+}
+
+/// Folds what a watch said of objects that their names tell apart; whether that changed anything.
+fn fold<T, V: PartialEq>(
+    event: Event<T>,
+    listing: &mut Listing<Arc<str>>,
+    held: &mut BTreeMap<Arc<str>, V>,
+    read: impl FnOnce(T) -> (Arc<str>, V),
+) -> bool {
+    match event {
+        Event::Restarted => {
+            listing.restart(held.keys().cloned());
+            false
+        }
+        Event::Applied(object) => {
+            let (name, value) = read(object);
+            listing.mention(&name);
+            let differs = held.get(&name) != Some(&value);
+            if differs {
+                held.insert(name, value);
+            }
+            differs
+        }
+        Event::Deleted { namespace: _, name } => {
+            let name: Arc<str> = name.into();
+            listing.mention(&name);
+            held.remove(&name).is_some()
+        }
+        Event::Synced => {
+            let first = !listing.complete_once();
+            let gone = listing.finish();
+            let removed = gone.iter().filter(|name| held.remove(*name).is_some());
+            removed.count() > 0 || first
+        }
     }
 }
 
