@@ -83,9 +83,12 @@ async fn relay(to: SocketAddr) -> (SocketAddr, Arc<AtomicUsize>) {
     (address, first)
 }
 
-/// As behind a NAT that has forgotten the connection.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_connection_to_an_upstream_is_given_up() {
+/// A certificate for localhost, the folder that it lies in with its key, and a free address.
+fn certified() -> (
+    tempfile::TempDir,
+    rcgen::CertifiedKey<rcgen::KeyPair>,
+    std::net::SocketAddr,
+) {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -93,7 +96,13 @@ async fn a_silent_connection_to_an_upstream_is_given_up() {
     std::fs::write(file("key.pem"), own.signing_key.serialize_pem()).unwrap();
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = free.local_addr().unwrap();
-    drop(free);
+    (folder, own, address)
+}
+
+/// As behind a NAT that has forgotten the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_connection_to_an_upstream_is_given_up() {
+    let (folder, _, address) = certified();
     let (port, shown) = (address.port(), folder.path().display());
     let text = format!(
         "https://.:{port} {{\n bind 127.0.0.1\n tls {shown}/cert.pem {shown}/key.pem\n whoami\n}}\n"
@@ -147,14 +156,7 @@ async fn without_a_certificate_it_is_served_in_clear() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_request_has_a_status() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str| folder.path().join(name);
-    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    std::fs::write(file("cert.pem"), own.cert.pem()).unwrap();
-    std::fs::write(file("key.pem"), own.signing_key.serialize_pem()).unwrap();
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let (folder, own, address) = certified();
     let (port, shown) = (address.port(), folder.path().display());
     let text = format!(
         "https://.:{port} {{\n bind 127.0.0.1\n timeouts {{\n  read 1s\n }}\n tls {shown}/cert.pem {shown}/key.pem\n prometheus 127.0.0.1:0\n whoami\n}}\n"
