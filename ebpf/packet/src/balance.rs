@@ -1,6 +1,7 @@
 //! What to do with a packet: find its flow, or choose a backend and begin one.
 
 pub mod code;
+pub mod known;
 pub mod masquerade;
 pub mod tunnel;
 

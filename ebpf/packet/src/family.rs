@@ -8,7 +8,7 @@ use abi::{
 };
 use zerocopy::network_endian::U16;
 
-use crate::{Bytes, Headers, parse};
+use crate::{Bytes, Headers, parse, plain};
 
 /// One of the two IP versions.
 pub trait Family: Copy + Eq + core::fmt::Debug {
@@ -39,6 +39,9 @@ pub trait Family: Copy + Eq + core::fmt::Debug {
 
     /// The same, into headers of which nothing is read yet.
     fn read<B: Bytes + ?Sized>(bytes: &B, headers: &mut Headers<Self>);
+
+    /// The same of a packet whose headers are where they always are, behind a link header without tags; false of any other.
+    fn read_plain<B: Bytes + ?Sized>(bytes: &B, headers: &mut Headers<Self>) -> bool;
 
     /// Builds a key of the frontends table.
     fn frontend_key(addr: Self::Address, port: U16, proto: u8, scope: Scope) -> Self::FrontendKey;
@@ -159,7 +162,7 @@ pub struct V6;
 
 macro_rules! family {
     ($family:ident, $len:literal, $number:expr, $flow:ident, $state:ident, $key:ident, $node:ident,
-     $parse:path, $read:path, $addresses:literal, $ttl:literal, $check:expr, $icmp:path, $source:path) => {
+     $parse:path, $read:path, $plain:path, $addresses:literal, $ttl:literal, $check:expr, $icmp:path, $source:path) => {
         impl Family for $family {
             type Address = [u8; $len];
             type Flow = $flow;
@@ -180,6 +183,11 @@ macro_rules! family {
             #[inline(always)]
             fn read<B: Bytes + ?Sized>(bytes: &B, headers: &mut Headers<Self>) {
                 $read(bytes, headers);
+            }
+
+            #[inline(always)]
+            fn read_plain<B: Bytes + ?Sized>(bytes: &B, headers: &mut Headers<Self>) -> bool {
+                $plain(bytes, headers)
             }
 
             #[inline(always)]
@@ -305,6 +313,7 @@ family!(
     addr4,
     parse::ipv4,
     parse::read_ipv4,
+    plain::read_ipv4,
     12,
     8,
     Some(10),
@@ -321,6 +330,7 @@ family!(
     addr6,
     parse::ipv6,
     parse::read_ipv6,
+    plain::read_ipv6,
     8,
     7,
     None,

@@ -18,6 +18,7 @@ pub mod local_dns;
 #[cfg(test)]
 mod model;
 pub mod parse;
+mod plain;
 pub mod policy;
 pub mod port_range;
 pub mod quote;

@@ -33,6 +33,19 @@ pub const ETHERNET_LEN: u32 = 14;
 /// Length of a VLAN tag.
 pub const VLAN_LEN: u32 = 4;
 
+/// What a link header says right behind its addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ethertype {
+    /// An IPv4 header follows.
+    V4,
+    /// An IPv6 header follows.
+    V6,
+    /// A VLAN tag.
+    Tag,
+    /// Something else, or nothing.
+    Other,
+}
+
 /// What the link header announces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Link {
@@ -136,22 +149,38 @@ pub struct FragmentId {
 /// Reads the link header.
 #[inline(always)]
 pub fn link<B: Bytes + ?Sized>(bytes: &B) -> Link {
-    let mut ethertype = ETHERTYPE_OFFSET;
+    let mut at = ETHERTYPE_OFFSET;
     let mut tags = 0;
     loop {
-        let Some([word]) = bytes.words(ethertype) else {
-            return Link::Other;
-        };
-        let [high, low, _, _] = word.to_ne_bytes();
-        match u16::from_be_bytes([high, low]) {
-            ETHERTYPE_IPV4 => return Link::V4(bytes.merge_paths(ethertype + 2)),
-            ETHERTYPE_IPV6 => return Link::V6(bytes.merge_paths(ethertype + 2)),
-            0x8100 | 0x88a8 if tags < 2 => {
-                ethertype += VLAN_LEN;
+        match ethertype_at(bytes, at) {
+            Ethertype::V4 => return Link::V4(bytes.merge_paths(at + 2)),
+            Ethertype::V6 => return Link::V6(bytes.merge_paths(at + 2)),
+            Ethertype::Tag if tags < 2 => {
+                at += VLAN_LEN;
                 tags += 1;
             }
-            _ => return Link::Other,
+            Ethertype::Tag | Ethertype::Other => return Link::Other,
         }
+    }
+}
+
+/// Reads the first ethertype of the link header.
+#[inline(always)]
+pub fn ethertype<B: Bytes + ?Sized>(bytes: &B) -> Ethertype {
+    ethertype_at(bytes, ETHERTYPE_OFFSET)
+}
+
+#[inline(always)]
+fn ethertype_at<B: Bytes + ?Sized>(bytes: &B, offset: u32) -> Ethertype {
+    let Some([word]) = bytes.words(offset) else {
+        return Ethertype::Other;
+    };
+    let [high, low, _, _] = word.to_ne_bytes();
+    match u16::from_be_bytes([high, low]) {
+        ETHERTYPE_IPV4 => Ethertype::V4,
+        ETHERTYPE_IPV6 => Ethertype::V6,
+        0x8100 | 0x88a8 => Ethertype::Tag,
+        _ => Ethertype::Other,
     }
 }
 

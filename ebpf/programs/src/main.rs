@@ -15,11 +15,13 @@
 
 #[cfg(target_arch = "bpf")]
 mod kernel {
+    mod clock;
     mod connect;
     mod count;
     mod device_egress;
     mod device_ingress;
     mod device_xdp;
+    mod device_xdp_rest;
     mod direct;
     mod dns;
     mod events;
@@ -48,6 +50,7 @@ mod kernel {
     mod tables;
     mod tc;
     mod tunnel;
+    mod xdp;
 
     /// The kernel runs only programs under a licence compatible with its own for the helpers used here.
     #[unsafe(link_section = "license")]

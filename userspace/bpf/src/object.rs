@@ -1,11 +1,11 @@
 //! The object with the kernel programs, embedded, and how it comes into the kernel.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 
 use aya::EbpfError;
-use aya::maps::MapError;
+use aya::maps::{Map, MapError, ProgramArray};
 use aya::programs::{Program, ProgramError, ProgramFd};
 
 use crate::pins::{self, Pins};
@@ -29,6 +29,8 @@ pub(crate) enum Hook {
     Tc,
     /// A device driver's receive path.
     Xdp,
+    /// Nowhere: `device_xdp` goes on in it.
+    BehindXdp,
 }
 
 /// Every program of the object. The names are also those that the kernel shows.
@@ -55,9 +57,14 @@ pub(crate) const PROGRAMS: &[(&str, Hook)] = &[
     ("device_ingress", Hook::Tc),
     ("device_egress", Hook::Tc),
     ("device_xdp", Hook::Xdp),
+    ("device_xdp_rest", Hook::BehindXdp),
 ];
 
-/// The loaded programs, by name.
+/// The table by which `device_xdp` goes on.
+const DEVICE_XDP: &str = "DEVICE_XDP";
+
+/// The loaded programs, by name, and with them [`DEVICE_XDP`]: the kernel empties that as its last descriptor is closed and
+/// its last pin is gone, whoever still runs.
 pub(crate) type Programs = BTreeMap<&'static str, OwnedFd>;
 
 /// Creates and pins the tables that are not pinned yet, and loads every program against them.
@@ -120,10 +127,13 @@ pub(crate) fn load_apart(
         .map_err(|error| not_created(error, &capacities))?;
     let mut programs = Programs::new();
     for &(name, hook) in PROGRAMS {
-        if let (Hook::Tc | Hook::Xdp, Some(program)) = (hook, object.program_mut(name)) {
+        if let (Hook::Tc | Hook::Xdp | Hook::BehindXdp, Some(program)) =
+            (hook, object.program_mut(name))
+        {
             programs.insert(name, load_one(name, program)?);
         }
     }
+    programs.insert(DEVICE_XDP, go_on(&mut object)?);
     Ok((programs, object))
 }
 
@@ -169,7 +179,7 @@ fn load_programs(object: &mut aya::Ebpf) -> Result<Programs, Error> {
             .map(|(name, thread)| (name, join(thread)))
             .collect()
     });
-    PROGRAMS
+    let mut programs = PROGRAMS
         .iter()
         .map(|&(name, _)| {
             let fd = loaded
@@ -177,19 +187,44 @@ fn load_programs(object: &mut aya::Ebpf) -> Result<Programs, Error> {
                 .ok_or(Error::NoProgram { program: name })??;
             Ok((name, fd))
         })
-        .collect()
+        .collect::<Result<Programs, Error>>()?;
+    programs.insert(DEVICE_XDP, go_on(object)?);
+    Ok(programs)
+}
+
+/// Has `device_xdp` go on in the program behind it; returns the table that says so.
+fn go_on(object: &mut aya::Ebpf) -> Result<OwnedFd, Error> {
+    const REST: &str = "device_xdp_rest";
+    let Some(Map::ProgramArray(table)) = object.take_map(DEVICE_XDP) else {
+        return Err(Error::NoProgram {
+            program: DEVICE_XDP,
+        });
+    };
+    let Some(Program::Xdp(rest)) = object.program(REST) else {
+        return Err(Error::NoProgram { program: REST });
+    };
+    let kept = copy(table.fd().as_fd())?;
+    let rest = rest.fd().map_err(|error| refused(REST, error))?;
+    ProgramArray::try_from(Map::ProgramArray(table))
+        .and_then(|mut table| table.set(0, rest, 0))
+        .map_err(|error| Error::Refused {
+            program: REST,
+            log: String::new(),
+            source: Box::new(error),
+        })?;
+    Ok(kept)
 }
 
 fn load_one(name: &'static str, program: &mut Program) -> Result<OwnedFd, Error> {
-    load_program(program)
-        .map_err(|error| refused(name, error))?
-        .ok_or(Error::NoProgram { program: name })?
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(|source| Error::System {
-            action: "copy the descriptor of a program",
-            source,
-        })
+    let loaded = load_program(program).map_err(|error| refused(name, error))?;
+    copy(loaded.ok_or(Error::NoProgram { program: name })?.as_fd())
+}
+
+fn copy(fd: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    fd.try_clone_to_owned().map_err(|source| Error::System {
+        action: "copy the descriptor of a program",
+        source,
+    })
 }
 
 /// Loads one program; `None` if it is of a kind that we do not have.

@@ -37,14 +37,23 @@ pub const fn of(decision: Decision) -> u32 {
         Decision::Pass => PASS,
         Decision::Answer => ANSWER,
         Decision::Refuse => REFUSE,
-        Decision::Rewrite(Kind::New) => NEW,
-        Decision::Rewrite(Kind::Forward) => FORWARD,
-        Decision::Rewrite(Kind::Reply) => REPLY,
-        Decision::Rewrite(Kind::Checked) => CHECKED,
-        Decision::Rewrite(Kind::Nested) => NESTED,
-        Decision::Rewrite(Kind::TunnelNew) => TUNNEL_NEW,
-        Decision::Rewrite(Kind::Tunnel) => TUNNEL,
+        Decision::Rewrite(kind) => of_kind(kind),
         Decision::Drop(counter) => DROP + counter as u32,
+    }
+}
+
+/// The number of a decision to rewrite.
+#[inline(always)]
+#[must_use]
+pub const fn of_kind(kind: Kind) -> u32 {
+    match kind {
+        Kind::New => NEW,
+        Kind::Forward => FORWARD,
+        Kind::Reply => REPLY,
+        Kind::Checked => CHECKED,
+        Kind::Nested => NESTED,
+        Kind::TunnelNew => TUNNEL_NEW,
+        Kind::Tunnel => TUNNEL,
     }
 }
 

@@ -434,3 +434,66 @@ fn a_port_of_a_connection_that_nobody_answers_is_another_s_after_a_while() {
         }
     }
 }
+
+proptest! {
+    /// Whatever a table says of a packet's tuple and of the reversed one.
+    #[test]
+    fn one_look_says_what_a_closer_one_says(
+        entries in proptest::collection::vec(
+            (any::<bool>(), any::<u32>(), 0u32..4, prop_oneof![Just(0u32), 10u32..14]),
+            0..3,
+        ),
+        is_udp in any::<bool>(),
+        tcp_flags in any::<u8>(),
+        service in 0u8..5,
+        whole_address in any::<bool>(),
+        now_secs in 0u32..3,
+    ) {
+        let mut model = model(0);
+        if whole_address {
+            let address = [10, 96, 0, service];
+            let key = V4::frontend_key(address, U16::ZERO, WHOLE_ADDRESS, Scope::Any);
+            let key = zerocopy::IntoBytes::as_bytes(&key).to_vec();
+            model.frontends.insert(key, ONE);
+        }
+        model.now_secs.set(now_secs);
+        let mut tuple = tuple(100, 1000, service);
+        let mut headers = headers(tuple, tcp_flags);
+        if is_udp {
+            tuple.proto = protocol::UDP;
+            headers = Headers { tuple, transport: Transport::Udp, tcp_flags: 0, ..headers };
+        }
+        for (is_own, flags, service, backend) in entries {
+            let to = Flow4 { sport: 61_000.into(), ..tuple };
+            let state = abi::FlowState4::new(to, service, backend, 0, flags);
+            let key = if is_own { tuple } else { tuple.reversed() };
+            model.put_flow(&key, &state);
+        }
+        let mut to = tuple;
+        let decided = known::decide(&model, IFINDEX, &headers, &mut to);
+        if let Some(decided) = decided {
+            let mut closer = tuple;
+            let decision = balance(&model, Place::Wire, IFINDEX, &mut headers, &mut closer);
+            prop_assert_eq!((decided, to), (decision, closer));
+        }
+    }
+}
+
+#[test]
+fn one_look_is_enough_for_a_flow_that_goes_on_and_for_what_is_not_ours() {
+    let model = model(0);
+    let decide = |tuple, flags| {
+        let mut to = tuple;
+        known::decide(&model, IFINDEX, &headers(tuple, flags), &mut to)
+    };
+    let ours = tuple(100, 1000, 1);
+    assert_eq!(decide(ours, tcp::SYN), None, "a flow begins");
+    send(&model, Place::Wire, ours, tcp::SYN);
+    assert_eq!(decide(ours, tcp::SYN), None, "or is asked for again");
+    let forward = Decision::Rewrite(Kind::Forward);
+    assert_eq!(decide(ours, tcp::ACK), Some(forward));
+    let other = tuple(100, 1000, 9);
+    for flags in [tcp::SYN, tcp::ACK] {
+        assert_eq!(decide(other, flags), Some(Decision::Pass));
+    }
+}

@@ -16,10 +16,10 @@ use packet::checksum::{self, difference};
 use packet::parse::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use packet::{Address as _, Bytes, Family, Flow as _, Headers, Transport, refuse, sctp};
 
-use super::device_xdp::transmits;
 use super::dns::{Carrier, Query};
 use super::mem::{Half, Words, bounds, field, forget, set_addresses};
 use super::outlined::{self, sctp_len};
+use super::xdp::transmits;
 
 /// A packet in an XDP frame.
 #[derive(Clone, Copy)]
@@ -54,8 +54,9 @@ impl Frame {
         self.first_len() == self.len()
     }
 
+    /// Length of the first buffer.
     #[inline(always)]
-    fn first_len(&self) -> u32 {
+    pub(crate) fn first_len(&self) -> u32 {
         let (data, end) = self.bounds();
         (end - data) as u32
     }

@@ -21,7 +21,7 @@ use abi::{
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{
-    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockMap,
+    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, SkStorage, SockMap,
 };
 use aya_ebpf::macros::btf_map;
 
@@ -329,3 +329,11 @@ pub(crate) static EVENTS3: RingBuf<Event, { events::RING_LEN as usize }> = RingB
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<CounterValue, { counters::CAPACITY as usize }> =
     PerCpuArray::new();
+
+/// Where `device_xdp` goes on. No table of the layout: each set of programs has its own, filled as they are loaded.
+#[btf_map]
+pub(crate) static DEVICE_XDP: ProgramArray<1> = ProgramArray::new();
+
+/// One copy for each CPU, see `clock`. No table of the layout: each set of programs has its own.
+#[btf_map]
+pub(crate) static CLOCK: PerCpuArray<u64, 2> = PerCpuArray::new();

@@ -168,6 +168,18 @@ pub(crate) fn forget(offset: u32, len: u32) -> u32 {
     offset.wrapping_shl(len >> 27) & OFFSET_MASK
 }
 
+/// The same number, of which neither the compiler nor the verifier knows any more where it comes from, so that what follows
+/// is walked once for all paths that lead there; see [`forget`] for `len`.
+#[inline(always)]
+pub(crate) fn blur(number: u32, len: u32) -> u32 {
+    let mut number = u64::from(number);
+    // SAFETY: changes a register.
+    unsafe {
+        asm!("{0} <<= {1}", inout(reg) number, in(reg) u64::from(len >> 27), options(pure, nomem, nostack));
+    };
+    number as u32
+}
+
 /// A number of octets below 256 in a register of its own, so that the verifier knows its bounds when a helper takes it;
 /// of 64 bits, because it does not follow them through a conversion.
 #[inline(always)]

@@ -9,13 +9,14 @@ use aya_ebpf::helpers::generated::bpf_fib_lookup as fib_lookup;
 use packet::balance::code;
 use packet::{Address as _, Family, Flow as _, Headers, V4, V6, hop};
 
+use super::clock;
 use super::count::count;
 use super::maps::NEXT_HOPS;
 use super::masquerade;
 use super::outlined::{Plan, Rewritten, Told};
 use super::route::{self, Route};
 use super::skb::{self, Skb};
-use super::tables::{device_has, endpoint, now_ns, routes_here, routes_until, secs};
+use super::tables::{device_has, endpoint, routes_here};
 use super::tc::{self, NEXT};
 
 /// A family of packets that leave this node.
@@ -112,12 +113,11 @@ fn known<'a, F: Family>(skb: &Skb, headers: &Headers<F>, daddr: F::Address) -> O
     // SAFETY: the pointer comes from the kernel, and its element, of this CPU alone, stays mapped until the program
     // ends; nothing writes it before that.
     let known = unsafe { &*place };
-    let now = now_ns();
     let is_this = known.from == from
         && is_same::<F>(&known.daddr, &daddr)
         && is_same::<F>(&known.saddr, &saddr)
-        && millis(now).wrapping_sub(known.asked_ms) < LASTS_MS;
-    (is_this && routes_until::<F>(secs(now))).then_some(known)
+        && clock::millis().wrapping_sub(known.asked_ms) < LASTS_MS;
+    (is_this && routes_here::<F>()).then_some(known)
 }
 
 /// Asks for the way to where a packet goes that now has the tuple `to`, and remembers it. `None` where it must not go past
@@ -164,7 +164,7 @@ fn ask<'a, F: Family>(skb: &Skb, headers: &Headers<F>, to: &F::Flow) -> Option<&
         (*place).next = route::next_address(&query);
         (*place).next_family = query.family.into();
         (*place).mtu = query.__bindgen_anon_1.mtu_result;
-        (*place).asked_ms = millis(now_ns());
+        (*place).asked_ms = clock::millis();
         Some(&*place)
     }
 }
@@ -184,7 +184,7 @@ pub(crate) fn leads_back<F: Family>(ifindex: u32, client: F::Address) -> bool {
     known.from == from
         && is_same::<F>(&known.daddr, &client)
         && is_same::<F>(&known.saddr, &NOBODY)
-        && millis(now_ns()).wrapping_sub(known.asked_ms) < LASTS_MS
+        && clock::millis().wrapping_sub(known.asked_ms) < LASTS_MS
 }
 
 /// Remembers that.
@@ -198,7 +198,7 @@ pub(crate) fn remember_back<F: Family>(ifindex: u32, client: F::Address) {
             (*place).daddr = client;
             (*place).from = from;
             (*place).ifindex = ifindex;
-            (*place).asked_ms = millis(now_ns());
+            (*place).asked_ms = clock::millis();
         }
     }
 }
@@ -216,10 +216,4 @@ fn from<F: Family>(ifindex: u32) -> u32 {
 fn is_same<F: Family>(one: &[u32; 4], other: &[u32; 4]) -> bool {
     let ([a, b, c, d], [e, f, g, h]) = (*one, *other);
     a == e && (F::NUMBER == abi::family::V4 || b == f && c == g && d == h)
-}
-
-/// Milliseconds of 2^20 nanoseconds.
-#[inline(always)]
-fn millis(ns: u64) -> u32 {
-    (ns >> 20) as u32
 }

@@ -13,7 +13,7 @@ use super::count::count;
 use super::frame::Frame;
 use super::skb::Skb;
 use super::tables::Maps;
-use super::{device_xdp, dns, events, masquerade, policy, tc};
+use super::{dns, events, masquerade, policy, tc, xdp};
 
 /// A packet as it came and as it shall leave.
 #[repr(C)]
@@ -226,7 +226,7 @@ macro_rules! outlined {
         pub(crate) extern "C" fn $read_frame(ctx: *mut xdp_md, plan: *mut Plan<$family>) -> u32 {
             // SAFETY: as above.
             match unsafe { plan.as_mut() } {
-                Some(plan) => device_xdp::read(Frame::of(ctx), plan).into(),
+                Some(plan) => xdp::read(Frame::of(ctx), plan).into(),
                 None => 0,
             }
         }
@@ -324,8 +324,8 @@ macro_rules! outlined {
         ) -> u32 {
             // SAFETY: as above.
             match unsafe { plan.as_ref() } {
-                Some(plan) => device_xdp::forward(Frame::of(ctx), plan, decision),
-                None => device_xdp::NEXT,
+                Some(plan) => xdp::forward(Frame::of(ctx), plan, decision),
+                None => xdp::NEXT,
             }
         }
 

@@ -7,7 +7,7 @@ use abi::{
 };
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns};
+use aya_ebpf::helpers::bpf_get_prandom_u32;
 use packet::balance::{Beginning, code};
 use packet::{Address as _, Decision, Family, Headers, Inserted, Shared, Tables, V4, V6};
 
@@ -16,7 +16,7 @@ use super::maps::{
     FRONTENDS4, FRONTENDS6, HOST, HOST_ROUTING, INSIDE, LOADS, MEMBERS, NAMESPACES, QUOTAS, RINGS,
     SOURCES, SPREADS,
 };
-use super::{dns, openings, outlined};
+use super::{clock, dns, openings, outlined};
 
 /// The kernel's maps.
 pub(crate) struct Maps;
@@ -129,7 +129,7 @@ impl Shared for Maps {
 
     #[inline(always)]
     fn now_secs(&self) -> u32 {
-        secs(now_ns())
+        clock::secs()
     }
 }
 
@@ -214,30 +214,12 @@ pub(crate) fn endpoint<'a, F: Family>(addr: F::Address) -> Option<&'a Endpoint> 
 /// Whether packets of a family go straight to pods at this moment.
 #[inline(always)]
 pub(crate) fn routes_here<F: Family>() -> bool {
-    routes_until::<F>(Maps.now_secs())
-}
-
-/// As [`routes_here`], where the time is known.
-#[inline(always)]
-pub(crate) fn routes_until<F: Family>(now_secs: u32) -> bool {
     let until_secs = match HOST_ROUTING.get(0) {
         Some(lease) if F::NUMBER == abi::family::V4 => lease.until_secs4,
         Some(lease) => lease.until_secs6,
         None => 0,
     };
-    until_secs != 0 && now_secs < until_secs
-}
-
-/// A clock that advances once a tick, in nanoseconds: enough for seconds, and reading it costs no more than memory.
-#[inline(always)]
-pub(crate) fn now_ns() -> u64 {
-    // SAFETY: the helper takes nothing and cannot fail. Kernel 5.11 (d05512618056).
-    unsafe { bpf_ktime_get_coarse_ns() }
-}
-
-#[inline(always)]
-pub(crate) fn secs(ns: u64) -> u32 {
-    (ns / 1_000_000_000) as u32
+    until_secs != 0 && clock::secs() < until_secs
 }
 
 macro_rules! tables {

@@ -16,12 +16,12 @@ pub(crate) use packet::balance::tunnel::may_be;
 
 pub(crate) use self::buffer::take_off;
 pub(crate) use self::wire::take_off_frame;
-use super::device_xdp;
 use super::frame::Frame;
 use super::outlined::{self, Plan, Told};
 use super::skb::Skb;
 use super::tables::Maps;
 use super::tc::{self, NOT_MENDED};
+use super::xdp;
 
 /// A family whose packets go in packets. Each is walked by itself.
 pub(crate) trait Tunnelled: Told {
@@ -75,7 +75,7 @@ macro_rules! tunnelled {
             // SAFETY: as above.
             match unsafe { plan.as_ref() } {
                 Some(plan) => wire::send(Frame::of(ctx), plan, decision),
-                None => device_xdp::NEXT,
+                None => xdp::NEXT,
             }
         }
 

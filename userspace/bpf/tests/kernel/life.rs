@@ -49,7 +49,7 @@ fn a_restart_keeps_tables_and_links_and_replaces_programs() {
             .iter()
             .map(|program| (program.name.clone(), program.id))
             .collect();
-        assert_eq!(programs.len(), 16);
+        assert_eq!(programs.len(), 17);
         for link in &after.links {
             assert_eq!(programs[&link.program], link.program_id);
         }

@@ -12,13 +12,13 @@ use packet::{Bytes as _, Flow as _, Shared as _, Tables, hop};
 use zerocopy::network_endian::U16;
 
 use super::super::count::count;
-use super::super::device_xdp::{self, transmits};
 use super::super::events;
 use super::super::frame::Frame;
 use super::super::outlined::Plan;
 use super::super::route::{self, Route};
 use super::super::skb::done;
 use super::super::tables::Maps;
+use super::super::xdp::{self, transmits};
 use super::{Tunnelled, is_told, look_inside, move_up};
 
 #[inline(always)]
@@ -34,7 +34,7 @@ where
         F::tell(plan, events::what(kinds::NEW, Counter::XdpNewFlow), ifindex);
     }
     match sent {
-        Ok(device_xdp::NEXT) => device_xdp::NEXT,
+        Ok(xdp::NEXT) => xdp::NEXT,
         Ok(verdict) => {
             count(Counter::XdpTunnelled, plan.headers.bytes);
             if decision != code::TUNNEL_NEW {
@@ -42,17 +42,17 @@ where
             }
             verdict
         }
-        Err(counter) => device_xdp::dropped(plan, counter as u32, ifindex),
+        Err(counter) => xdp::dropped(plan, counter as u32, ifindex),
     }
 }
 
-/// The verdict; [`device_xdp::NEXT`] where TC is to send the packet, which is untouched then.
+/// The verdict; [`xdp::NEXT`] where TC is to send the packet, which is untouched then.
 #[inline(always)]
 fn try_send<F: Tunnelled>(frame: Frame, plan: &Plan<F>) -> Result<u32, Counter>
 where
     Maps: Tables<F>,
 {
-    const NEXT: u32 = device_xdp::NEXT;
+    const NEXT: u32 = xdp::NEXT;
     let Plan { headers, to } = plan;
     let len = tunnel::outer_len::<F>();
     let Some(node) = Maps.node().and_then(F::node_address) else {
