@@ -44,5 +44,5 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.quick {
         bench.arg("--quick");
     }
-    Ok(cmd::exit_code(cmd::status(&mut bench)?))
+    cmd::turn_into(&mut bench)
 }

@@ -2,6 +2,7 @@
 
 use std::io::BufRead as _;
 use std::io::BufReader;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -50,6 +51,16 @@ pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
     command
         .status()
         .with_context(|| format!("cannot start `{}`", line(command)))
+}
+
+/// Becomes the program, so that signals reach it and whoever started us waits for its end.
+///
+/// # Errors
+///
+/// When the program cannot be started; otherwise there is no return.
+pub(crate) fn turn_into(command: &mut Command) -> Result<ExitCode> {
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot start `{}`", line(command)))
 }
 
 /// Ends as the program that did the work ended; killed by a signal counts as failure.
@@ -157,5 +168,30 @@ mod tests {
                 "{message}"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+
+    /// Tells this test that it is the one to turn into something else.
+    const TURNS: &str = "FAIRLEAD_TEST_TURNS";
+
+    #[test]
+    fn a_signal_ends_whoever_turned_into_a_program_as_it_ends_the_program() -> Result<()> {
+        if std::env::var_os(TURNS).is_some() {
+            turn_into(Command::new("sh").args(["-c", "kill -TERM $$"]))?;
+        }
+        let name = "cmd::tests::a_signal_ends_whoever_turned_into_a_program_as_it_ends_the_program";
+        let status = Command::new(std::env::current_exe()?)
+            .args(["--exact", name])
+            .env(TURNS, "1")
+            .stdout(Stdio::null())
+            .status()?;
+        assert_eq!(status.signal(), Some(15), "{status}");
+        Ok(())
     }
 }

@@ -31,5 +31,5 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.once {
         demo.arg("--once");
     }
-    Ok(cmd::exit_code(cmd::status(&mut demo)?))
+    cmd::turn_into(&mut demo)
 }

@@ -68,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "--bpffs-root",
         &options.bpffs_root,
     ]);
-    Ok(cmd::exit_code(cmd::status(&mut load)?))
+    cmd::turn_into(&mut load)
 }
 
 fn devices() -> Vec<String> {
