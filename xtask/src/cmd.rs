@@ -146,6 +146,8 @@ fn line(command: &Command) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
     use super::*;
 
     #[test]
@@ -169,13 +171,6 @@ mod tests {
             );
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::process::ExitStatusExt as _;
-
-    use super::*;
 
     /// Tells this test that it is the one to turn into something else.
     const TURNS: &str = "FAIRLEAD_TEST_TURNS";
