@@ -46,7 +46,7 @@ mod watch;
 pub use datapath::{Datapath, Settings};
 pub use dns::DnsTable;
 pub use error::{ApplyError, Error};
-pub use expire::{expire_flows, timeout};
+pub use expire::{Begun, Looked, expire_flows, timeout};
 pub use features::{Feature, features};
 pub use flows::{adopt_flows, forget_flows};
 pub use foreign::Foreign;

@@ -39,6 +39,15 @@ pub struct Fill {
     pub flag: &'static str,
 }
 
+impl Fill {
+    /// Whether it is time for a table that forgets by itself to have more room: the kernel begins to forget before there is
+    /// none, and forgets what lives as well.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.used > self.capacity / 2
+    }
+}
+
 /// One direction of a flow, as the kernel holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flow {

@@ -1,42 +1,66 @@
-//! Flows that are over are forgotten now and then. What a look costs follows the flows that there are.
+//! Flows that are over are forgotten now and then, sooner where many begin. What a look costs follows the flows that there
+//! are.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::task::{JoinHandle, spawn_blocking};
+use bpf::{Begun, Fill, Looked};
+use tokio::sync::mpsc::{self, Receiver};
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
-/// Between two looks: short beside the timeouts.
+/// Between two looks where little begins: short beside the timeouts.
 const PAUSE: Duration = Duration::from_secs(30);
+/// How often it is asked whether much has begun.
+const POLL: Duration = Duration::from_secs(1);
 
-/// Forgets flows in the background, for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Expiry(JoinHandle<()>);
-
-impl Expiry {
-    /// Starts, for the tables that are pinned below `bpffs_root`. Must be called in a tokio runtime.
-    pub(crate) fn start(bpffs_root: PathBuf) -> Expiry {
-        Expiry(tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(PAUSE).await;
-                let root = bpffs_root.clone();
-                let expired = spawn_blocking(move || bpf::expire_flows(&root, bpf::now_secs()));
-                match expired.await {
-                    Ok(Ok(0)) => {}
-                    Ok(Ok(entries)) => debug!(entries, "forgot flows that are over"),
-                    Ok(Err(error)) => warn!(
+/// Forgets flows in the background, and says which tables are crowded with flows that live. Must be called in a tokio
+/// runtime; ends with the receiver.
+pub(crate) fn start(bpffs_root: PathBuf) -> Receiver<Fill> {
+    let (tell, told) = mpsc::channel(2);
+    tokio::spawn(async move {
+        let mut looked_at: Option<(Instant, Begun)> = None;
+        while !tell.is_closed() {
+            tokio::time::sleep(POLL).await;
+            let root = bpffs_root.clone();
+            let before = looked_at;
+            match spawn_blocking(move || look(&root, before)).await {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some((begun, looked)))) => {
+                    looked_at = Some((Instant::now(), begun));
+                    if looked.forgotten > 0 {
+                        debug!(entries = looked.forgotten, "forgot flows that are over");
+                    }
+                    for fill in looked.fills.into_iter().filter(Fill::is_crowded) {
+                        // Who is busy hears of it after the next look.
+                        let _ = tell.try_send(fill);
+                    }
+                }
+                Ok(Err(error)) => {
+                    warn!(
                         error = &error as &dyn std::error::Error,
                         "cannot look for flows that are over"
-                    ),
-                    Err(_) => return,
+                    );
+                    tokio::time::sleep(PAUSE).await;
                 }
+                Err(_) => return,
             }
-        }))
-    }
+        }
+    });
+    told
 }
 
-impl Drop for Expiry {
-    fn drop(&mut self) {
-        self.0.abort();
+/// Looks, if there is reason to.
+fn look(
+    root: &std::path::Path,
+    before: Option<(Instant, Begun)>,
+) -> Result<Option<(Begun, Looked)>, bpf::Error> {
+    let begun = Begun::look(root)?;
+    let is_due =
+        before.is_none_or(|(when, then)| when.elapsed() >= PAUSE || begun.is_far_from(&then));
+    if !is_due {
+        return Ok(None);
     }
+    Ok(Some((begun, bpf::expire_flows(root, bpf::now_secs())?)))
 }

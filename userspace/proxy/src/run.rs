@@ -25,7 +25,6 @@ use view::{PodRanges, Services};
 use crate::attach::{Attachments, Due};
 use crate::balancer::Turn;
 use crate::events::{About, Events};
-use crate::expiry::Expiry;
 use crate::health_checks::HealthChecks;
 use crate::inputs::Input;
 use crate::leaving::Leaving;
@@ -33,8 +32,8 @@ use crate::policy::PolicyTask;
 use crate::rest_client::RestClient;
 use crate::vanished::Vanishing;
 use crate::{
-    Balancer, Error, Settings, Trouble, apply, crowd, grace, healthz, inputs, members, metrics,
-    policy, quotas, ways,
+    Balancer, Error, Settings, Trouble, apply, crowd, expiry, grace, healthz, inputs, members,
+    metrics, policy, quotas, ways,
 };
 
 /// Follows the API server and keeps the kernel's tables right, until `shutdown` turns true; with
@@ -112,6 +111,9 @@ pub async fn run(
             Some(crowd) = proxy.crowd.recv() => {
                 proxy.make_room_for_clients(&crowd);
             }
+            Some(crowd) = proxy.crowded_flows.recv() => {
+                proxy.make_room_for_flows(&crowd);
+            }
             () = sleep_until(held_until.unwrap_or_else(Instant::now)), if held_until.is_some() => {
                 proxy.release_translations();
             }
@@ -181,8 +183,10 @@ struct Proxy {
     again_wait: Duration,
     /// A step was refused that others lean on: nothing is planned before that.
     blocked: bool,
-    /// Forgets flows that are over.
-    _expiry: Expiry,
+    /// Tells when a table of flows is crowded with those that live; while it is there, those that are over are forgotten.
+    crowded_flows: mpsc::Receiver<Fill>,
+    /// When it was told last that they may not have more room.
+    crowd_told: Option<Instant>,
     /// Tells when the table of clients with session affinity is nearly full.
     crowd: mpsc::Receiver<Fill>,
     /// When to see whether connections of kube-proxy's are still translated.
@@ -305,7 +309,8 @@ impl Proxy {
             blocked: false,
             takes_over,
             held_until: None,
-            _expiry: Expiry::start(root.clone()),
+            crowded_flows: expiry::start(root.clone()),
+            crowd_told: None,
             crowd: crowd::watch(root),
             no_growth_before: None,
             health_checks,

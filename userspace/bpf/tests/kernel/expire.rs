@@ -1,8 +1,11 @@
 //! Flows end with silence, by protocol and state.
 
 use abi::{Counter, protocol};
-use bpf::Datapath;
-use bpf::timeout::{CLOSE_WAIT_SECS, CLOSED_SECS, DATAGRAMS_SECS, ESTABLISHED_SECS, OPENING_SECS};
+use bpf::timeout::{
+    CLOSE_WAIT_SECS, CLOSED_CROWDED_SECS, CLOSED_SECS, DATAGRAMS_SECS, ESTABLISHED_SECS,
+    OPENING_SECS,
+};
+use bpf::{Begun, Datapath};
 use plan::{Step, Store};
 
 use crate::ground::{Ground, ip};
@@ -118,17 +121,73 @@ fn flows_end_with_silence_by_protocol_and_state() {
             assert_eq!(entries(), 2, "{what}");
             let now = bpf::now_secs();
             // A second less, since the clock may have moved on.
-            assert_eq!(
-                bpf::expire_flows(&root, now + secs - 2).unwrap(),
-                0,
-                "{what}"
-            );
-            assert_eq!(bpf::expire_flows(&root, now + secs).unwrap(), 2, "{what}");
+            let forgotten = |secs| bpf::expire_flows(&root, now + secs).unwrap().forgotten;
+            assert_eq!(forgotten(secs - 2), 0, "{what}");
+            assert_eq!(forgotten(secs), 2, "{what}");
             assert_eq!(entries(), 0, "{what}");
         }
         let dropped = datapath.counters().unwrap().into_iter();
         let dropped = dropped
             .filter(|(counter, value)| *counter == Counter::DropFlowsFull && value.packets > 0);
         assert_eq!(dropped.count(), 0);
+    });
+}
+
+#[test]
+fn a_crowded_table_forgets_connections_that_both_sides_ended_sooner() {
+    let ground = Ground::new("crowded");
+    ground.in_netns(|| {
+        ip("link set lo up");
+        let mut settings = ground.settings();
+        settings.capacities.flows = 1_024;
+        let mut datapath = Datapath::open(&settings).unwrap();
+        let steps = [
+            Step::PutBackend(1, backend(1, 9)),
+            Step::PutRing {
+                offset: 0,
+                backends: vec![1],
+            },
+            Step::PutFrontend(key4(1), frontend(1, 0, 1)),
+        ];
+        datapath.apply(&steps).unwrap();
+        let (service, pod) = (([10, 0, 0, 1], 80), ([10, 244, 0, 9], 8080));
+        let run = |program: &str, frame: &[u8]| {
+            datapath.test_run(program, frame, &[], 1).unwrap();
+        };
+        let connect = |port: u16, ends: bool| {
+            let client = ([10, 244, 0, 200], port);
+            let last = if ends { FIN | ACK } else { ACK };
+            run("pod_ingress", &frame(client, service, Some(SYN)));
+            run("pod_egress", &frame(pod, client, Some(SYN | ACK)));
+            run("pod_ingress", &frame(client, service, Some(last)));
+            run("pod_egress", &frame(pod, client, Some(last)));
+        };
+        let root = ground.bpffs();
+        let look = || {
+            let secs = CLOSED_CROWDED_SECS;
+            let looked = bpf::expire_flows(&root, bpf::now_secs() + secs).unwrap();
+            let of = |table| looked.fills.iter().find(|fill| fill.table == table);
+            (looked.forgotten, of("FLOWS4").unwrap().clone())
+        };
+        let begun = Begun::look(&root).unwrap();
+        for port in 1_000..1_020 {
+            connect(port, false);
+        }
+        for port in 2_000..2_100 {
+            connect(port, true);
+        }
+        let (forgotten, fill) = look();
+        assert_eq!((forgotten, fill.used), (0, 240), "there is room");
+        assert!(Begun::look(&root).unwrap().is_far_from(&begun));
+        for port in 2_100..2_200 {
+            connect(port, true);
+        }
+        for port in 3_000..3_040 {
+            connect(port, false);
+        }
+        let (forgotten, fill) = look();
+        assert_eq!((forgotten, fill.used), (400, 120));
+        assert!(!fill.is_crowded());
+        assert_eq!(fill.capacity, 1_024);
     });
 }

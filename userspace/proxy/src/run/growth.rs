@@ -6,7 +6,7 @@ use std::time::Duration;
 use bpf::{Datapath, Fill};
 use plan::{Capacities, Table};
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::Proxy;
 use crate::Error;
@@ -48,16 +48,9 @@ impl Proxy {
 
     /// A larger table for clients with session affinity. Where there may be none, the least recently used give way.
     pub(super) fn make_room_for_clients(&mut self, crowd: &Fill) {
-        let affinity = crowd
-            .capacity
-            .saturating_mul(2)
-            .min(self.settings.tables_max);
-        let paused = self
-            .no_growth_before
-            .is_some_and(|when| Instant::now() < when);
-        if affinity <= crowd.capacity || paused {
+        let Some(affinity) = self.more_room(crowd) else {
             return;
-        }
+        };
         let wanted = bpf::Capacities {
             affinity,
             ..*self.datapath.capacities()
@@ -67,6 +60,50 @@ impl Proxy {
             affinity, "session affinity binds more clients"
         );
         self.grow(&wanted);
+    }
+
+    /// As [`Proxy::make_room_for_clients`], for flows.
+    pub(super) fn make_room_for_flows(&mut self, crowd: &Fill) {
+        let Some(flows) = self.more_room(crowd) else {
+            self.tell_crowd(crowd);
+            return;
+        };
+        let wanted = bpf::Capacities {
+            flows,
+            ..*self.datapath.capacities()
+        };
+        info!(entries = crowd.used, flows, "more flows live");
+        self.grow(&wanted);
+    }
+
+    /// Of flows that may have to give way, now and then.
+    fn tell_crowd(&mut self, crowd: &Fill) {
+        let now = Instant::now();
+        if self
+            .crowd_told
+            .is_none_or(|told| now - told >= GROWTH_PAUSE)
+        {
+            self.crowd_told = Some(now);
+            warn!(
+                table = crowd.table,
+                entries = crowd.used,
+                capacity = crowd.capacity,
+                "new flows take the room of those that were silent longest, once the table is full: --flows-max and \
+                 --tables-max give more"
+            );
+        }
+    }
+
+    /// The capacity that a crowded table grows to; `None` where it may not grow, or not now.
+    fn more_room(&self, crowd: &Fill) -> Option<u32> {
+        let more = crowd
+            .capacity
+            .saturating_mul(2)
+            .min(self.settings.tables_max);
+        let paused = self
+            .no_growth_before
+            .is_some_and(|when| Instant::now() < when);
+        (more > crowd.capacity && !paused).then_some(more)
     }
 
     /// Swaps tables for larger ones; whether they are.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use bpf::Datapath;
 use net::Netns;
 use serde_json::json;
 use tokio::sync::watch;
@@ -104,5 +105,54 @@ async fn story(ground: &Ground) {
     ended.store(true, Ordering::Relaxed);
     accepting.join().unwrap();
     stop.send_replace(true);
+    daemon.await.unwrap().unwrap();
+}
+
+#[test]
+fn the_table_of_flows_grows_before_those_that_live_have_to_give_way() {
+    let ground = Ground::new();
+    let netns = Netns::create().expect("root may make network namespaces");
+    in_namespace(&netns, crowd(&ground));
+}
+
+async fn crowd(ground: &Ground) {
+    const FLOWS: u16 = 300;
+    let server = Server::start().await;
+    server.add("web", "10.96.0.10", "10.244.0.2").await;
+    let mut settings = ground.settings();
+    settings.datapath.capacities.flows = 1_024;
+    let mut status = settings.status.subscribe();
+    let (stop, stopping) = watch::channel(false);
+    let daemon = tokio::spawn(proxy::run(server.client.clone(), settings, stopping));
+    until(&mut status, |status| status.ready).await;
+    ground
+        .tables_once(|tables| tables.to_string().contains("frontend 10.96.0.10:80/TCP"))
+        .await;
+
+    let view = Datapath::inspect(&ground.root()).unwrap();
+    for port in 2_000..2_000 + FLOWS {
+        // A SYN of a pod's to the Service.
+        let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
+        frame.extend([0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
+        frame.extend([10, 244, 0, 9, 10, 96, 0, 10]);
+        frame.extend(port.to_be_bytes());
+        frame.extend([0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0x10, 0, 0, 0, 0, 0]);
+        view.test_run("pod_ingress", &frame, &[], 1).unwrap();
+        // And what follows it.
+        frame[47] = 16;
+        view.test_run("pod_ingress", &frame, &[], 1).unwrap();
+    }
+    let mut flows = (0, 0);
+    for _ in 0..100 {
+        let fills = Datapath::inspect(&ground.root()).unwrap().fill().unwrap();
+        let fill = fills.iter().find(|fill| fill.table == "FLOWS4").unwrap();
+        flows = (fill.used, fill.capacity);
+        if fill.capacity > 1_024 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(flows, (2 * u32::from(FLOWS), 2_048));
+    stop.send(true).unwrap();
     daemon.await.unwrap().unwrap();
 }
