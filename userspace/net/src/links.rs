@@ -16,6 +16,7 @@ use rtnetlink::{Handle, MulticastGroup};
 
 use crate::Error;
 use crate::paths::{self, HostRoute, Neighbour};
+use crate::routes::default_route_devices;
 
 /// An address of a link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -41,6 +42,8 @@ pub struct Link {
     pub loopback: bool,
     /// What it is paired with or stacked on lives in another network namespace.
     pub peer_elsewhere: bool,
+    /// A default route leaves by it: this host's own way out.
+    pub default_route: bool,
     /// It is a port of a bridge or of another device that takes what arrives.
     pub enslaved: bool,
     /// Hardware address; empty where there is none.
@@ -54,10 +57,11 @@ pub struct Link {
 }
 
 impl Link {
-    /// True for the host's side of a pod's link: one end of a veth pair whose other end is in another namespace.
+    /// True for the host's side of a pod's link: one end of a veth pair whose other end is in another namespace, unless it is
+    /// the way out, which looks just like that where the host is a container itself.
     #[must_use]
     pub fn leads_to_pod(&self) -> bool {
-        self.kind.as_deref() == Some("veth") && self.peer_elsewhere
+        self.kind.as_deref() == Some("veth") && self.peer_elsewhere && !self.default_route
     }
 }
 
@@ -246,6 +250,7 @@ impl Links {
 }
 
 async fn list(handle: Handle) -> Result<Vec<Link>, Error> {
+    let ways_out = default_route_devices();
     let mut links = BTreeMap::new();
     let mut messages = pin!(handle.link().get().execute());
     while let Some(message) = messages.next().await {
@@ -253,7 +258,7 @@ async fn list(handle: Handle) -> Result<Vec<Link>, Error> {
             what: "links",
             source,
         })?;
-        let link = link(&message);
+        let link = link(&message, &ways_out);
         links.insert(link.ifindex, link);
     }
     let mut messages = pin!(handle.address().get().execute());
@@ -276,10 +281,10 @@ const NLM_F_REPLACE: u16 = 0x100;
 fn change(payload: &NetlinkPayload<RouteNetlinkMessage>, replaces: bool) -> Option<Change> {
     match payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
-            Some(Change::Link(link(message)))
+            Some(Change::Link(link(message, &default_route_devices())))
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) => {
-            let link = link(message);
+            let link = link(message, &BTreeSet::new());
             Some(Change::Gone {
                 ifindex: link.ifindex,
                 name: link.name,
@@ -324,7 +329,7 @@ fn change(payload: &NetlinkPayload<RouteNetlinkMessage>, replaces: bool) -> Opti
     }
 }
 
-fn link(message: &LinkMessage) -> Link {
+fn link(message: &LinkMessage, ways_out: &BTreeSet<String>) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
         ifindex: message.header.index,
@@ -333,6 +338,7 @@ fn link(message: &LinkMessage) -> Link {
         up: flags.contains(LinkFlags::Up),
         loopback: flags.contains(LinkFlags::Loopback),
         peer_elsewhere: false,
+        default_route: false,
         enslaved: false,
         hardware_address: Vec::new(),
         qdisc: String::new(),
@@ -356,6 +362,7 @@ fn link(message: &LinkMessage) -> Link {
             _ => {}
         }
     }
+    link.default_route = ways_out.contains(&link.name);
     link
 }
 

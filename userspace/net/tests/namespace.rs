@@ -101,6 +101,13 @@ fn links_and_their_changes_are_seen() {
                 .map(|address| (address.addr, address.prefix_len)),
             Some((IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)), 24))
         );
+
+        // The way out of a host that is a container itself.
+        ip("link set here up");
+        ip("route add default via 10.1.2.9 dev here");
+        let now = links.list().await.unwrap();
+        let here = named(&now, "here");
+        assert!(here.default_route && !here.leads_to_pod(), "{here:?}");
     });
 }
 

@@ -316,7 +316,7 @@ impl Attachments {
         }
         let attached = if settings.devices.contains(&link.name) {
             datapath.attach_device(&link.name, settings.xdp)
-        } else if settings.pod_links && is_pod_link(link) {
+        } else if settings.pod_links && link.leads_to_pod() {
             datapath.attach_pod(link.ifindex)
         } else {
             return;
@@ -341,12 +341,6 @@ impl Attachments {
         }
         self.attached.insert(report.ifindex, report);
     }
-}
-
-/// A veth whose other end is elsewhere, unless it is this node's own way out: where the node is a container
-/// itself, its uplink looks just like that.
-fn is_pod_link(link: &Link) -> bool {
-    link.leads_to_pod() && !net::default_route_devices().contains(&link.name)
 }
 
 fn addresses(list: &[Link], settings: &Settings) -> Vec<IpAddr> {

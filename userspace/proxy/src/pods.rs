@@ -210,6 +210,7 @@ mod tests {
             up: true,
             loopback: false,
             peer_elsewhere: true,
+            default_route: false,
             enslaved: false,
             hardware_address: vec![2, 0, 0, 0, 0, ifindex as u8],
             qdisc: "noqueue".to_owned(),

@@ -133,10 +133,9 @@ impl Askers {
     }
 
     fn outer(&self, links: &[Link]) {
-        let routed = net::default_route_devices();
         let outer = links
             .iter()
-            .filter(|link| leads_off(link, &self.devices, &routed))
+            .filter(|link| leads_off(link, &self.devices))
             .map(|link| link.ifindex)
             .collect();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,9 +165,9 @@ impl Known {
 }
 
 /// Whether a link leads to other hosts: hardware, a device of the node, or one with a default route.
-fn leads_off(link: &Link, devices: &[String], routed: &BTreeSet<String>) -> bool {
+fn leads_off(link: &Link, devices: &[String]) -> bool {
     let hardware = link.kind.is_none() && !link.loopback;
-    hardware || devices.contains(&link.name) || routed.contains(&link.name)
+    hardware || devices.contains(&link.name) || link.default_route
 }
 
 /// A Node's addresses, and the ranges of its pods.
@@ -218,6 +217,7 @@ mod tests {
             loopback,
             enslaved: false,
             peer_elsewhere: true,
+            default_route: false,
             hardware_address: Vec::new(),
             qdisc: String::new(),
             addresses: Vec::new(),
@@ -228,7 +228,6 @@ mod tests {
     #[test]
     fn links_that_lead_off_the_host() {
         let devices = ["uplink".to_owned()];
-        let routed = BTreeSet::from(["bond0".to_owned()]);
         for (name, kind, loopback, off) in [
             ("lo", None, true, false),
             ("eth1", None, false, true),
@@ -237,7 +236,11 @@ mod tests {
             ("cni0", Some("bridge"), false, false),
             ("veth9", Some("veth"), false, false),
         ] {
-            let found = leads_off(&link(name, kind, loopback), &devices, &routed);
+            let link = Link {
+                default_route: name == "bond0",
+                ..link(name, kind, loopback)
+            };
+            let found = leads_off(&link, &devices);
             assert_eq!(found, off, "{name}");
         }
     }

@@ -51,8 +51,18 @@ pub(crate) async fn start(
     let port = port.context("the Corefile has no block for plain DNS")?;
     let cluster_ip = flags.service_cluster_ip_range.first().and_then(tenth);
     let cluster_ip = cluster_ip.context("the service range has no tenth address")?;
-    publish(client, cluster_ip, addresses, port).await?;
-    tracing::info!(%cluster_ip, port, "the cluster's DNS answers");
+    let own = addresses
+        .iter()
+        .find(|addr| addr.is_ipv4() == cluster_ip.is_ipv4());
+    publish(client, cluster_ip, own, port).await?;
+    match own {
+        Some(address) => tracing::info!(%cluster_ip, %address, port, "the cluster's DNS answers"),
+        None => tracing::error!(
+            %cluster_ip,
+            "the cluster's DNS cannot be reached: this host has no address of that family on a link that is up and \
+             leads to no pod; give it one and start again, or name its device with --devices"
+        ),
+    }
     Ok(server)
 }
 
@@ -85,11 +95,11 @@ fn tenth(range: &IpNet) -> Option<IpAddr> {
     range.contains(&addr).then_some(addr)
 }
 
-/// Writes the Service and what is behind it.
+/// Writes the Service and what is behind it: `own`, an address of this host.
 async fn publish(
     client: &Client,
     cluster_ip: IpAddr,
-    addresses: &[IpAddr],
+    own: Option<&IpAddr>,
     port: u16,
 ) -> anyhow::Result<()> {
     let namespace =
@@ -127,11 +137,8 @@ async fn publish(
     let owners = json!([
         {"apiVersion": "v1", "kind": "Service", "name": NAME, "uid": service.metadata.uid},
     ]);
-    let v4 = addresses
-        .iter()
-        .filter(|addr| addr.is_ipv4() == cluster_ip.is_ipv4());
-    let endpoints: Vec<Value> = v4
-        .take(1)
+    let endpoints: Vec<Value> = own
+        .into_iter()
         .map(|addr| json!({"addresses": [addr], "conditions": {"ready": true}}))
         .collect();
     let ports = json!([

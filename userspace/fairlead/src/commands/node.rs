@@ -126,3 +126,48 @@ fn os_image() -> String {
         .map(|name| name.trim_matches('"').to_owned())
         .unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn a_nodes_addresses_are_those_of_its_links_but_the_ones_that_lead_to_pods() {
+        let link = |name: &str, kind: Option<&str>, peer_elsewhere, default_route, last| Link {
+            ifindex: 7,
+            name: name.to_owned(),
+            kind: kind.map(str::to_owned),
+            up: true,
+            loopback: name == "lo",
+            peer_elsewhere,
+            default_route,
+            enslaved: false,
+            hardware_address: Vec::new(),
+            qdisc: String::new(),
+            mtu: 1500,
+            addresses: vec![net::Address {
+                addr: IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)),
+                prefix_len: 24,
+            }],
+        };
+        let links = [
+            link("lo", None, false, false, 1),
+            link("eth1", None, false, false, 2),
+            // Of a host that is a container itself.
+            link("eth0", Some("veth"), true, true, 3),
+            link("veth9", Some("veth"), true, false, 4),
+        ];
+        let found = |devices: &[&str]| {
+            let devices: Vec<String> = devices.iter().map(|name| (*name).to_owned()).collect();
+            let all = addresses("n1", &links, &devices);
+            let texts = all.as_array().into_iter().flatten();
+            texts
+                .filter_map(|address| address["address"].as_str().map(str::to_owned))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(found(&[]), ["192.0.2.2", "192.0.2.3", "n1"]);
+        assert_eq!(found(&["veth9"]), ["192.0.2.4", "n1"]);
+    }
+}

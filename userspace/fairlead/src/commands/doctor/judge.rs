@@ -803,6 +803,7 @@ mod tests {
             up: true,
             loopback: false,
             peer_elsewhere: false,
+            default_route: false,
             enslaved: false,
             hardware_address: Vec::new(),
             qdisc: String::new(),
