@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 /// Between two looks where little begins: short beside the timeouts.
 const PAUSE: Duration = Duration::from_secs(30);
 /// How often it is asked whether much has begun.
-const POLL: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(250);
 
 /// Forgets flows in the background, and says which tables are crowded with flows that live. Must be called in a tokio
 /// runtime; ends with the receiver.

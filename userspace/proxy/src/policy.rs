@@ -14,7 +14,7 @@ use bpf::PolicyTable;
 use client::{Client, Params, Path};
 use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{FutureExt as _, StreamExt as _};
-use model::policy::{PodKey, PolicyKey, World};
+use model::policy::{Pod, PodKey, PolicyKey, World};
 use plan::policy::{Inputs, PolicyLimits, PolicyPlan, PolicyPlanner, PolicyProblem};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -59,7 +59,7 @@ pub struct PolicyStatus {
     pub troubles: BTreeMap<String, Vec<String>>,
     /// Links behind a bridge, where no policy holds.
     pub unenforced_links: BTreeSet<u32>,
-    /// Pods that a policy selects, that use the node's network and that it does not hold for, with the reason.
+    /// Pods of this node that a policy selects and does not hold for, with the reason.
     pub unheld_pods: BTreeMap<String, String>,
 }
 
@@ -436,8 +436,28 @@ impl Keeper {
                     .collect();
                 if !unheld.is_empty() {
                     let of_policy = troubles.entry(key.clone()).or_default();
-                    of_policy.push(not_for(&unheld));
+                    of_policy.push(Trouble {
+                        reason: "HostNetworkPods",
+                        message: format!(
+                            "it does not hold for pods of this node that use the node's network: {}",
+                            listed(&unheld)
+                        ),
+                    });
                 }
+                unheld_pods.extend(unheld);
+            }
+        }
+        if let Some(policies) = &self.policies {
+            let whereabouts = self.whereabouts.borrow();
+            for (key, unheld) in behind_bridges(policies.world(), &whereabouts) {
+                troubles.entry(key).or_default().push(Trouble {
+                    reason: "BridgedPods",
+                    message: format!(
+                        "it does not hold for pods of this node that no link of their own leads to, while links of pods are \
+                         ports of a bridge: {}; give each pod a link that the host routes to, as fairlead-cni and ptp do",
+                        listed(&unheld)
+                    ),
+                });
                 unheld_pods.extend(unheld);
             }
         }
@@ -486,21 +506,47 @@ impl Keeper {
 /// Pods that are named at most where a policy does not hold for some.
 const NAMED_MAX: usize = 5;
 
-/// That a policy does not hold for pods that use the node's network, each with the reason.
-fn not_for(pods: &[(String, String)]) -> Trouble {
+/// Pods, each with the reason, as many as are named.
+fn listed(pods: &[(String, String)]) -> String {
     let named = pods[..pods.len().min(NAMED_MAX)].iter();
     let named: Vec<String> = named.map(|(pod, why)| format!("{pod} ({why})")).collect();
-    let named = named.join(", ");
     let more = match pods.len().saturating_sub(NAMED_MAX) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    Trouble {
-        reason: "HostNetworkPods",
-        message: format!(
-            "it does not hold for pods of this node that use the node's network: {named}{more}"
-        ),
+    format!("{}{more}", named.join(", "))
+}
+
+/// Pods of this node that a policy selects and that no link is known to lead to, where links are ports of a bridge: of those
+/// the host's routes do not tell which pod is whose.
+fn behind_bridges(
+    world: &World,
+    whereabouts: &Whereabouts,
+) -> BTreeMap<PolicyKey, Vec<(String, String)>> {
+    let mut found: BTreeMap<PolicyKey, Vec<(String, String)>> = BTreeMap::new();
+    if whereabouts.bridged.is_empty() {
+        return found;
     }
+    let is_hidden = |pod: &Pod| {
+        let known = |addr: &IpAddr| whereabouts.pods.contains_key(addr);
+        pod.local && !pod.addresses.is_empty() && !pod.addresses.iter().any(known)
+    };
+    let hidden: Vec<(&PodKey, &Pod)> = world
+        .pods
+        .iter()
+        .filter(|(_, pod)| is_hidden(pod))
+        .collect();
+    for (key, policy) in &world.policies {
+        let unheld: Vec<(String, String)> = hidden
+            .iter()
+            .filter(|(pod_key, pod)| world.selects(policy, pod_key, pod))
+            .map(|(pod_key, _)| (pod_key.to_string(), "behind a bridge".to_owned()))
+            .collect();
+        if !unheld.is_empty() {
+            found.insert(key.clone(), unheld);
+        }
+    }
+    found
 }
 
 /// The pods of this node that a policy selects and that use the node's network, with the identifiers that their cgroups

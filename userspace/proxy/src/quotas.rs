@@ -105,7 +105,7 @@ impl Bounds {
             let flows_max = self.quotas.groups.get(group).copied().unwrap_or(0);
             if let Some(key) = self.services.get(group) {
                 let words = format!(
-                    "{count} new flows found no room: the Service has the {flows_max} that it may have on this node"
+                    "{count} packets that would have begun flows found no room: the Service has the {flows_max} that it may have on this node"
                 );
                 all.push((key.clone(), words));
             } else if let Some(namespace) = self.namespaces.get(group) {
@@ -114,7 +114,7 @@ impl Bounds {
                     .values()
                     .filter(|key| key.namespace == *namespace);
                 let words = format!(
-                    "{count} new flows of the namespace found no room: it has the {flows_max} that it may have on this node"
+                    "{count} packets that would have begun flows of the namespace found no room: it has the {flows_max} that it may have on this node"
                 );
                 all.extend(of_namespace.map(|key| (key.clone(), words.clone())));
             }
@@ -217,6 +217,12 @@ mod tests {
         let words = bounds.words(&BTreeMap::from([(*group, 4)]));
         assert_eq!(words.len(), 1);
         assert_eq!(words[0].0, b);
-        assert!(words[0].1.starts_with("4 new flows"), "{}", words[0].1);
+        assert!(
+            words[0]
+                .1
+                .starts_with("4 packets that would have begun flows"),
+            "{}",
+            words[0].1
+        );
     }
 }

@@ -144,7 +144,12 @@ fn text(explanation: &Explanation) -> String {
             ),
         },
         (End::Sent, None) => "is sent on to a backend that is not on this node".to_owned(),
-        (End::Unchanged, _) => "goes on as it is".to_owned(),
+        (End::Unchanged, _) => match &explanation.node {
+            Some(node) => {
+                format!("goes on as it is to node {node}; that node's policies decide")
+            }
+            None => "goes on as it is".to_owned(),
+        },
         (End::Refused, _) => "is refused".to_owned(),
         (End::Dropped, _) => "is dropped".to_owned(),
     };

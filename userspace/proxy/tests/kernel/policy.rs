@@ -243,3 +243,63 @@ async fn about_nodes(ground: &Ground, inside: &Netns) {
     stop.send_replace(true);
     proxy.await.unwrap();
 }
+
+#[test]
+fn a_policy_says_of_which_pods_behind_a_bridge_it_does_not_hold() {
+    let ground = Ground::new();
+    let netns = Netns::create().expect("root may make network namespaces");
+    let inside = Netns::create().unwrap();
+    in_namespace(&netns, behind_a_bridge(&ground, &inside));
+}
+
+async fn behind_a_bridge(ground: &Ground, inside: &Netns) {
+    ip("link add br0 type bridge");
+    ip("link set br0 up");
+    ip("addr add 10.244.0.1/24 dev br0");
+    let peer = path(inside);
+    ip(&format!(
+        "link add veth-db type veth peer name eth0 netns {peer}"
+    ));
+    ip("link set veth-db master br0");
+    ip("link set veth-db up");
+    let api = Api::default();
+    api.put(
+        "nodes",
+        json!({"kind": "Node", "metadata": {"name": "node-a"}}),
+    );
+    api.put(
+        "namespaces",
+        json!({"kind": "Namespace", "metadata": {"name": "default"}}),
+    );
+    api.put("pods", pod("db", "10.244.0.2", "node-a"));
+    api.put("pods", pod("web", "10.244.0.3", "node-a"));
+    api.put("pods", pod("db-2", "10.244.1.2", "node-b"));
+    let mut settings = ground.settings();
+    settings.network_policy = true;
+    let mut status = settings.status.subscribe();
+    let (stop, stopping) = watch::channel(false);
+    let daemon = start(&api, settings, stopping);
+    until(&mut status, |status| status.policies.ready).await;
+    api.put("networkpolicies", policy("db", json!([])));
+    let said = until(&mut status, |status| !status.policies.troubles.is_empty()).await;
+    let troubles = &said.policies.troubles["default/db"];
+    assert_eq!(troubles.len(), 1, "{troubles:?}");
+    assert!(
+        troubles[0].contains("default/db (behind a bridge);"),
+        "{troubles:?}"
+    );
+    assert_eq!(
+        said.policies.unheld_pods.keys().collect::<Vec<_>>(),
+        ["default/db"]
+    );
+
+    // A link of its own takes the pod from behind the bridge.
+    ip("link set veth-db nomaster");
+    ip("route add 10.244.0.2/32 dev veth-db");
+    until(&mut status, |status| {
+        status.policies.troubles.is_empty() && status.policies.pods == 1
+    })
+    .await;
+    stop.send(true).unwrap();
+    daemon.await.unwrap();
+}

@@ -73,5 +73,10 @@ fn what_is_explained_is_what_happens() -> Result<()> {
     let text = stage.show(&["explain", "--from", &client, "--to", &to])?;
     let words = format!("is sent to {REMOTE4}:8080 on node node-2; that node's policies decide");
     assert!(text.stdout.contains(&words), "{text:?}");
+    // Nor of what goes there without a Service.
+    let to = format!("{REMOTE4}:8080");
+    let text = stage.show(&["explain", "--from", &client, "--to", &to])?;
+    let words = "goes on as it is to node node-2; that node's policies decide";
+    assert!(text.stdout.contains(words), "{text:?}");
     stage.assert_good()
 }

@@ -71,11 +71,13 @@ impl Way<'_> {
             service: service.map(|id| self.service_name(id)),
             steps,
             outcome: ended.end,
-            node: ended
-                .backend
-                .filter(|_| ended.end == End::Sent)
-                .and_then(|addr| self.names.node_of(addr.ip()))
-                .map(str::to_owned),
+            node: match ended.end {
+                End::Sent => ended.backend,
+                End::Unchanged => Some(self.to).filter(|to| !self.is_here(to.ip())),
+                _ => None,
+            }
+            .and_then(|addr| self.names.node_of(addr.ip()))
+            .map(str::to_owned),
             backend: ended.backend.map(|addr| named(addr, self.names)),
             reason: ended.reason,
             notes,
