@@ -11,6 +11,10 @@ use anyhow::Result;
 
 use crate::cmd;
 
+mod manifest;
+
+use manifest::Dependency;
+
 /// Which of our crates each may import. Arrows only go down: a crate's row names only crates with a row
 /// above its own.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -115,6 +119,9 @@ const TEST_ARROWS: &[(&str, &[&str])] = &[
     ("storage-etcd", &["storage-etcd"]),
 ];
 
+/// Crates of others that one crate of ours alone may name.
+const ONLY: [(&str, &str); 2] = [("aya", "bpf"), ("aya-ebpf", "programs")];
+
 /// The only crates where `unsafe` may be written.
 const UNSAFE: [&str; 4] = ["programs", "bpf", "net", "fairlead"];
 
@@ -173,9 +180,12 @@ fn check(root: &Path) -> Result<Vec<String>> {
     let members = members(root)?;
     let mut findings = order(ARROWS);
     findings.extend(known(&members));
+    let renamed = manifest::renamed(&read(&root.join("Cargo.toml"))?);
     for (name, folder) in &members {
         let manifest = read(&folder.join("Cargo.toml"))?;
-        findings.extend(arrows(name, &manifest, &members));
+        let imports = manifest::dependencies(&manifest, &renamed);
+        findings.extend(arrows(name, &imports, &members));
+        findings.extend(others(name, &imports));
         findings.extend(inherits(name, &manifest));
         findings.extend(crate_heads(name, folder)?);
         findings.extend(modules(folder)?);
@@ -229,8 +239,8 @@ fn known(members: &BTreeMap<String, PathBuf>) -> Vec<String> {
         .collect()
 }
 
-/// The manifest's dependencies on our own crates stay within the crate's row.
-fn arrows(name: &str, manifest: &str, members: &BTreeMap<String, PathBuf>) -> Vec<String> {
+/// Dependencies on our own crates stay within the crate's row.
+fn arrows(name: &str, imports: &[Dependency], members: &BTreeMap<String, PathBuf>) -> Vec<String> {
     let row = |table: &[(&str, &'static [&'static str])]| {
         table
             .iter()
@@ -238,15 +248,28 @@ fn arrows(name: &str, manifest: &str, members: &BTreeMap<String, PathBuf>) -> Ve
             .map_or(&[][..], |(_, imports)| *imports)
     };
     let (always, tests) = (row(ARROWS), row(TEST_ARROWS));
-    dependencies(manifest)
-        .into_iter()
+    imports
+        .iter()
         .filter(|(import, _)| members.contains_key(import))
-        .filter(|(import, kind)| {
-            let in_tests = *kind == "dev-dependencies" && tests.contains(&import.as_str());
+        .filter(|(import, table)| {
+            let in_tests = *table == "dev-dependencies" && tests.contains(&import.as_str());
             !always.contains(&import.as_str()) && !in_tests
         })
-        .map(|(import, kind)| {
-            format!("{name}: may not import {import} ([{kind}]); arrows only go down")
+        .map(|(import, table)| {
+            format!("{name}: may not import {import} ([{table}]); arrows only go down")
+        })
+        .collect()
+}
+
+/// What [`ONLY`] gives to one crate no other names.
+fn others(name: &str, imports: &[Dependency]) -> Vec<String> {
+    let only = |import: &str| ONLY.iter().find(|(theirs, _)| *theirs == import);
+    imports
+        .iter()
+        .filter_map(|(import, table)| Some((import, table, only(import)?.1)))
+        .filter(|(_, _, ours)| *ours != name)
+        .map(|(import, table, ours)| {
+            format!("{name}: may not import {import} ([{table}]); only {ours} does")
         })
         .collect()
 }
@@ -394,27 +417,6 @@ fn quoted(list: &str) -> impl Iterator<Item = &str> {
     list.split('"').skip(1).step_by(2)
 }
 
-/// (crate, table) of every dependency line.
-fn dependencies(manifest: &str) -> Vec<(String, &str)> {
-    let mut kind = "";
-    let mut found = Vec::new();
-    for line in manifest.lines().map(str::trim) {
-        if let Some(header) = line
-            .strip_prefix('[')
-            .and_then(|rest| rest.split(']').next())
-        {
-            kind = ["dev-dependencies", "build-dependencies", "dependencies"]
-                .into_iter()
-                .find(|table| header.trim_start_matches('[').ends_with(table))
-                .unwrap_or("");
-        } else if !kind.is_empty() && !line.is_empty() && !line.starts_with('#') {
-            let name = line.split(['.', ' ', '=']).next().unwrap_or(line);
-            found.push((name.trim_matches('"').to_owned(), kind));
-        }
-    }
-    found
-}
-
 /// Every `.rs` file below the folder, in order.
 fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
@@ -458,14 +460,28 @@ mod tests {
             .iter()
             .map(|name| ((*name).to_owned(), PathBuf::from(name)))
             .collect();
+        let found = |manifest: &str| {
+            let imports = manifest::dependencies(manifest, &BTreeMap::new());
+            arrows("plan", &imports, &members)
+        };
         let up = "[dependencies]\nbpf.workspace = true\nmodel = { workspace = true }\nserde.workspace = true\n";
         assert_eq!(
-            arrows("plan", up, &members),
+            found(up),
             ["plan: may not import bpf ([dependencies]); arrows only go down"]
         );
         let in_tests = "[dev-dependencies]\nbpf.workspace = true\n";
-        assert_eq!(arrows("plan", in_tests, &members).len(), 1);
+        assert_eq!(found(in_tests).len(), 1);
         assert_eq!(order(&[("a", &["b"]), ("b", &[])]).len(), 1);
+    }
+
+    #[test]
+    fn a_crate_of_others_that_is_one_of_ours_alone_is_found_elsewhere() {
+        let aya = [("aya".to_owned(), "dependencies")];
+        assert_eq!(
+            others("proxy", &aya),
+            ["proxy: may not import aya ([dependencies]); only bpf does"]
+        );
+        assert!(others("bpf", &aya).is_empty());
     }
 
     #[test]
