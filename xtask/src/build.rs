@@ -34,9 +34,12 @@ pub(crate) fn run(options: &Options) -> Result<PathBuf> {
         return Ok(object);
     }
     let started = Instant::now();
-    let mut arguments = vec!["--package", "fairlead"];
-    arguments.extend(options.release.then_some("--release"));
-    let executables = cmd::cargo_build(&arguments)?;
+    let executables = if options.release {
+        // What is handed out has the features that it asks for itself.
+        cmd::cargo_build(&["--package", "fairlead", "--release"])?
+    } else {
+        cmd::cargo_build(&together(&["--bin", "fairlead"]))?
+    };
     let fairlead = cmd::named(&executables, "fairlead")?;
     cmd::progress(&format!(
         "{} ({:.1} s)",
@@ -46,15 +49,22 @@ pub(crate) fn run(options: &Options) -> Result<PathBuf> {
     Ok(fairlead.to_path_buf())
 }
 
-/// Builds what the demo starts, and returns the executables. Nothing that the demo shows is slower for being compiled
-/// quickly: packets are balanced by the kernel programs. The tests use what is built here again.
+/// Builds what `demo` or `load` starts, and returns the executables. Nothing that they show is slower for being compiled
+/// quickly: packets are balanced by the kernel programs.
 ///
 /// # Errors
 ///
 /// As [`run`].
-pub(crate) fn quickly() -> Result<Vec<PathBuf>> {
+pub(crate) fn quickly(targets: &[&str]) -> Result<Vec<PathBuf>> {
     programs()?;
-    cmd::cargo_build(&["--workspace", "--exclude", "programs", "--bins"])
+    cmd::cargo_build(&together(targets))
+}
+
+/// Arguments for some targets of the workspace. Cargo settles on features by the packages that are selected; every build
+/// that is not optimised selects the same, so that none compiles again what another did, but for the few crates that
+/// tests ask more of.
+pub(crate) fn together<'a>(targets: &[&'a str]) -> Vec<&'a str> {
+    [&["--workspace", "--exclude", "programs"], targets].concat()
 }
 
 /// Builds what the benches start, and returns the executables.

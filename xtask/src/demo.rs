@@ -22,7 +22,7 @@ pub(crate) struct Options {
 ///
 /// When building fails; the demo reports its own failures by its exit status.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let executables = build::quickly()?;
+    let executables = build::quickly(&["--bins"])?;
     let mut demo = Command::new(cmd::named(&executables, "demo")?);
     demo.arg("--fairlead")
         .arg(cmd::named(&executables, "fairlead")?);

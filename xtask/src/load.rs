@@ -1,7 +1,6 @@
 //! `cargo xtask load --device IF`: the programs on a device of your choice, for a look at them.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::Command;
 use std::process::ExitCode;
 
@@ -57,8 +56,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         );
         return Ok(ExitCode::from(2));
     }
-    build::programs()?;
-    let executables = cmd::cargo_build(&["--package", "testbed", "--bin", "load"])?;
+    let executables = build::quickly(&["--bin", "load"])?;
     let mut load = Command::new(cmd::named(&executables, "load")?);
     load.args([
         "--device",
@@ -71,16 +69,21 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     cmd::turn_into(&mut load)
 }
 
+/// The devices of the network namespace that this process is in. `/sys/class/net` would show those of the namespace
+/// where /sys was mounted.
 fn devices() -> Vec<String> {
-    let folder = std::fs::read_dir(Path::new("/sys/class/net"))
-        .into_iter()
-        .flatten();
-    let mut names: Vec<String> = folder
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
+    let text = std::fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    let mut names = parse_devices(&text);
     names.sort();
     names
+}
+
+/// `/proc/net/dev`: two lines of headings, then a name, a colon and counters. A name holds no colon.
+fn parse_devices(text: &str) -> Vec<String> {
+    text.lines()
+        .skip(2)
+        .filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()))
+        .collect()
 }
 
 /// Devices that carry a default route of either family.
@@ -129,6 +132,17 @@ fn parse_routes6(text: &str) -> impl Iterator<Item = String> + use<> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_are_those_of_the_network_namespace() {
+        let text = "Inter-|   Receive                |  Transmit\n \
+                    face |bytes    packets errs drop|bytes    packets\n    \
+                    lo:  137580     1052    0    0  137580     1052\n\
+                    veth0: 0 0 0 0 0 0\n";
+        assert_eq!(parse_devices(text), ["lo", "veth0"]);
+        // Whatever /sys shows.
+        assert!(devices().contains(&"lo".to_owned()), "{:?}", devices());
+    }
 
     #[test]
     fn the_default_routes_devices_are_found() {

@@ -57,9 +57,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let python = python::environment();
     // Tests start the binary itself; building it here keeps that out of their time limits.
-    // The same selection as the tests', or cargo would settle on other features and compile much of it twice.
-    let executables =
-        cmd::cargo_build(&["--workspace", "--exclude", "programs", "--bins", "--tests"])?;
+    let executables = cmd::cargo_build(&build::together(&["--bins", "--tests"]))?;
     let fairlead = cmd::named(&executables, "fairlead")?;
     let expected = (!options.unprivileged && options.rest.is_empty()).then_some(PRIVILEGED_MIN);
     if cmd::output("cargo", &["nextest", "--version"]).is_some() {
