@@ -12,6 +12,8 @@ use futures_util::future::BoxFuture;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::Name;
 use hickory_proto::rr::RecordType;
+use hickory_proto::serialize::binary::BinDecodable as _;
+use hickory_proto::serialize::binary::BinDecoder;
 
 use super::Next;
 use super::Plugin;
@@ -201,7 +203,7 @@ impl Plugin for Tsig {
             Err(()) => return refuse(request, ResponseCode::FormErr),
         };
         let (verified, good) = self.verify(&signed, &request.raw);
-        request.tsig = verified.map(Arc::new);
+        request.tsig = Some(Arc::new(verified));
         if !good {
             return refuse(request, ResponseCode::NotAuth);
         }
@@ -215,13 +217,9 @@ fn refuse<'a>(request: &'a Request, code: ResponseCode) -> BoxFuture<'a, Served>
 
 impl Tsig {
     /// What the answer is signed with, and whether the query's signature is good.
-    fn verify(&self, signed: &Signed<'_>, raw: &[u8]) -> (Option<Verified>, bool) {
-        let Ok(mut key) = wire_name(&signed.owner) else {
-            return (None, false);
-        };
-        key.set_fqdn(true);
+    fn verify(&self, signed: &Signed<'_>, raw: &[u8]) -> (Verified, bool) {
         let of = |algorithm, secret, error| Verified {
-            key: key.clone(),
+            key: signed.owner.clone(),
             algorithm,
             secret,
             mac: signed.mac.to_vec(),
@@ -229,22 +227,19 @@ impl Tsig {
         };
         let found = self
             .keys
-            .get(&signed.owner)
+            .get(&names::wire(&signed.owner))
             .zip(Algorithm::of(&signed.algorithm));
         let Some((secret, algorithm)) = found else {
             // Unknown keys get an unsigned error (RFC 8945, 5.2.1).
-            return (
-                Some(of(Algorithm::Sha256, Arc::new(Vec::new()), BADKEY)),
-                false,
-            );
+            return (of(Algorithm::Sha256, Arc::new(Vec::new()), BADKEY), false);
         };
         let data = signed.digest_input(raw);
         if hmac::verify(&algorithm.key(secret), &data, signed.mac).is_err() {
-            return (Some(of(algorithm, Arc::new(Vec::new()), BADSIG)), false);
+            return (of(algorithm, Arc::new(Vec::new()), BADSIG), false);
         }
         let fresh = now().abs_diff(signed.time) <= u64::from(signed.fudge);
         let error = if fresh { 0 } else { BADTIME };
-        (Some(of(algorithm, Arc::clone(secret), error)), fresh)
+        (of(algorithm, Arc::clone(secret), error), fresh)
     }
 }
 
@@ -252,12 +247,6 @@ fn now() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
-}
-
-fn wire_name(octets: &[u8]) -> Result<Name, String> {
-    use hickory_proto::serialize::binary::BinDecodable as _;
-    let mut decoder = hickory_proto::serialize::binary::BinDecoder::new(octets);
-    Name::read(&mut decoder).map_err(|error| error.to_string())
 }
 
 impl Verified {
@@ -339,8 +328,9 @@ fn length(octets: &[u8]) -> u16 {
 /// The TSIG record of a message, with where it begins.
 struct Signed<'m> {
     start: usize,
-    /// The key's name, lower case, in wire form.
-    owner: Vec<u8>,
+    /// The key's name.
+    owner: Name,
+    /// In lower case and wire form.
     algorithm: Vec<u8>,
     time: u64,
     fudge: u16,
@@ -373,7 +363,7 @@ impl<'m> Signed<'m> {
             if index != records || at != raw.len() || count(10)? == 0 {
                 return Err(());
             }
-            let owner = plain_name(raw, start).ok_or(())?;
+            let owner = name(raw, start).ok_or(())?;
             let algorithm = plain_name(raw, data).ok_or(())?;
             let rest = data + algorithm.len();
             let time = raw.get(rest..rest + 6).ok_or(())?;
@@ -412,7 +402,7 @@ impl<'m> Signed<'m> {
             let fewer = u16::from_be_bytes(counted).saturating_sub(1);
             count.copy_from_slice(&fewer.to_be_bytes());
         }
-        data.extend_from_slice(&self.owner);
+        data.extend(names::wire(&self.owner));
         data.extend([0, 255, 0, 0, 0, 0]);
         data.extend_from_slice(&self.algorithm);
         data.extend_from_slice(self.time.to_be_bytes().get(2..).unwrap_or_default());
@@ -435,6 +425,15 @@ fn skip_name(raw: &[u8], mut at: usize) -> Option<usize> {
             _ => return None,
         }
     }
+}
+
+/// A name. Pointers may lead to the rest of it: the owner of a record is written as in any other (RFC 1035 section
+/// 4.1.4), and only the name of the algorithm must be whole (RFC 8945 section 4.2).
+fn name(raw: &[u8], at: usize) -> Option<Name> {
+    let mut decoder = BinDecoder::new(raw).clone(u16::try_from(at).ok()?);
+    let mut name = Name::read(&mut decoder).ok()?;
+    name.set_fqdn(true);
+    Some(name)
 }
 
 /// A name without pointers, in lower case.
@@ -460,6 +459,11 @@ mod tests {
     /// A query as [`Verified::sign`] would sign an answer to nothing: the first message of a conversation has no
     /// signature before it, which is what a prior signature of zero length would add two octets for.
     fn signed_query(secret: &[u8], time: u64) -> Vec<u8> {
+        owned_query(b"\x03key\x07example\0", secret, time)
+    }
+
+    /// The same with the key's name as it is to stand in the message.
+    fn owned_query(written: &[u8], secret: &[u8], time: u64) -> Vec<u8> {
         let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
         query.extend(b"\x07example\0\0\x01\0\x01");
         let owner = b"\x03key\x07example\0";
@@ -478,7 +482,7 @@ mod tests {
         record.extend(mac.as_ref());
         record.extend([0, 7, 0, 0, 0, 0]);
         query[11] = 1;
-        query.extend(owner);
+        query.extend(written);
         query.extend([0, 250, 0, 255, 0, 0, 0, 0]);
         query.extend(length(&record).to_be_bytes());
         query.extend(record);
@@ -495,7 +499,19 @@ mod tests {
         for (query, error, good) in table {
             let signed = Signed::read(&query).unwrap().unwrap();
             let (verified, found) = plugin().verify(&signed, &query);
-            assert_eq!((verified.unwrap().error, found), (error, good));
+            assert_eq!((verified.error, found), (error, good));
+        }
+    }
+
+    #[test]
+    fn the_name_of_the_key_may_be_compressed() {
+        // The question's name begins behind the header.
+        let query = owned_query(b"\x03KEY\xc0\x0c", b"secret", now());
+        let signed = Signed::read(&query).unwrap().unwrap();
+        assert!(plugin().verify(&signed, &query).1);
+        // A pointer to itself, and one beyond the message.
+        for pointer in [b"\xc0\x19", b"\xc3\xff"] {
+            assert!(Signed::read(&owned_query(pointer, b"secret", now())).is_err());
         }
     }
 
