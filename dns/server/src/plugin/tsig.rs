@@ -32,6 +32,9 @@ const FUDGE: u16 = 300;
 
 const TSIG: u16 = 250;
 
+/// Class ANY and a TTL of zero, which every TSIG record has (RFC 8945, 4.2).
+const CLASS_AND_TTL: [u8; 6] = [0, 255, 0, 0, 0, 0];
+
 /// The errors of RFC 8945, 3.
 const BADSIG: u16 = 16;
 const BADKEY: u16 = 17;
@@ -46,6 +49,8 @@ pub struct Verified {
     secret: Arc<Vec<u8>>,
     /// The query's signature, which the answer's covers.
     mac: Vec<u8>,
+    /// When the query was signed, by its client's clock.
+    time: u64,
     error: u16,
 }
 
@@ -223,6 +228,7 @@ impl Tsig {
             algorithm,
             secret,
             mac: signed.mac.to_vec(),
+            time: signed.time,
             error,
         };
         let found = self
@@ -253,8 +259,8 @@ impl Verified {
     /// Octets that a signature adds to a message at most.
     #[must_use]
     pub fn record_len(&self) -> u16 {
-        // Type, class, TTL and length; time and fudge, length of the MAC, identifier, error, length of other data.
-        const FIXED: u16 = 10 + 8 + 2 + 2 + 2 + 2;
+        // Type, class, TTL and length; time and fudge, length of the MAC, identifier, error, other data and its length.
+        const FIXED: u16 = 10 + 8 + 2 + 2 + 2 + 2 + 6;
         const MAC_MAX: u16 = 64;
         FIXED + MAC_MAX + length(&names::wire(&self.key)) + length(self.algorithm.name())
     }
@@ -275,9 +281,13 @@ impl Verified {
     /// same stream, of which only the first covers the query's (RFC 8945, 5.3.1). Gives octets and signature.
     #[must_use]
     pub fn sign(&self, answer: &[u8], previous: Option<&[u8]>) -> (Vec<u8>, Vec<u8>) {
-        let (time, owner) = (now(), names::wire(&self.key));
-        let mut timers = time.to_be_bytes().get(2..).unwrap_or_default().to_vec();
-        timers.extend(FUDGE.to_be_bytes());
+        let owner = names::wire(&self.key);
+        // Whose clock is wrong is told the right time in a message that is right by his (RFC 8945, 5.2.3).
+        let (time, other) = match self.error {
+            BADTIME => (self.time, octets_of(now())),
+            _ => (now(), Vec::new()),
+        };
+        let timers = [octets_of(time).as_slice(), &FUDGE.to_be_bytes()].concat();
         let mac = if self.secret.is_empty() {
             Vec::new()
         } else {
@@ -287,11 +297,12 @@ impl Verified {
             data.extend_from_slice(answer);
             if previous.is_none() {
                 data.extend_from_slice(&owner);
-                data.extend([0, 255, 0, 0, 0, 0]);
+                data.extend(CLASS_AND_TTL);
                 data.extend_from_slice(self.algorithm.name());
                 data.extend_from_slice(&timers);
                 data.extend(self.error.to_be_bytes());
-                data.extend([0, 0]);
+                data.extend(length(&other).to_be_bytes());
+                data.extend_from_slice(&other);
             } else {
                 data.extend_from_slice(&timers);
             }
@@ -305,7 +316,8 @@ impl Verified {
         record.extend_from_slice(&mac);
         record.extend_from_slice(answer.get(..2).unwrap_or_default());
         record.extend(self.error.to_be_bytes());
-        record.extend([0, 0]);
+        record.extend(length(&other).to_be_bytes());
+        record.extend_from_slice(&other);
         let mut signed = answer.to_vec();
         if let Some(count) = signed.get_mut(10..12) {
             let counted: [u8; 2] = [count[0], count[1]];
@@ -314,7 +326,7 @@ impl Verified {
         }
         signed.extend_from_slice(&owner);
         signed.extend(TSIG.to_be_bytes());
-        signed.extend([0, 255, 0, 0, 0, 0]);
+        signed.extend(CLASS_AND_TTL);
         signed.extend(length(&record).to_be_bytes());
         signed.extend_from_slice(&record);
         (signed, mac)
@@ -323,6 +335,11 @@ impl Verified {
 
 fn length(octets: &[u8]) -> u16 {
     u16::try_from(octets.len()).unwrap_or(u16::MAX)
+}
+
+/// A time as TSIG records have it, in 48 bits.
+fn octets_of(time: u64) -> Vec<u8> {
+    time.to_be_bytes().get(2..).unwrap_or_default().to_vec()
 }
 
 /// The TSIG record of a message, with where it begins.
@@ -403,9 +420,9 @@ impl<'m> Signed<'m> {
             count.copy_from_slice(&fewer.to_be_bytes());
         }
         data.extend(names::wire(&self.owner));
-        data.extend([0, 255, 0, 0, 0, 0]);
+        data.extend(CLASS_AND_TTL);
         data.extend_from_slice(&self.algorithm);
-        data.extend_from_slice(self.time.to_be_bytes().get(2..).unwrap_or_default());
+        data.extend(octets_of(self.time));
         data.extend(self.fudge.to_be_bytes());
         data.extend(self.error.to_be_bytes());
         data.extend(length(self.other).to_be_bytes());
@@ -469,7 +486,7 @@ mod tests {
         let owner = b"\x03key\x07example\0";
         let mut data = query.clone();
         data.extend(owner);
-        data.extend([0, 255, 0, 0, 0, 0]);
+        data.extend(CLASS_AND_TTL);
         data.extend(b"\x0bhmac-sha256\0");
         data.extend(&time.to_be_bytes()[2..]);
         data.extend(FUDGE.to_be_bytes());
@@ -501,6 +518,34 @@ mod tests {
             let (verified, found) = plugin().verify(&signed, &query);
             assert_eq!((verified.error, found), (error, good));
         }
+    }
+
+    /// RFC 8945, 5.2.3: signed, with the client's time where the answer's stands, and the server's beside it.
+    #[test]
+    fn a_wrong_clock_is_told_the_time() {
+        let asked_at = now() - 1000;
+        let query = signed_query(b"secret", asked_at);
+        let (verified, _) = plugin().verify(&Signed::read(&query).unwrap().unwrap(), &query);
+        // The question, and no record.
+        let mut answer = query[..25].to_vec();
+        answer[11] = 0;
+        let (octets, mac) = verified.sign(&answer, None);
+        assert!(octets.len() <= answer.len() + usize::from(verified.record_len()));
+        let signed = Signed::read(&octets).unwrap().unwrap();
+        assert_eq!((signed.time, signed.error), (asked_at, BADTIME));
+        let told = signed
+            .other
+            .iter()
+            .fold(0, |time, octet| time << 8 | u64::from(*octet));
+        assert_eq!(signed.other.len(), 6);
+        assert!(now() - told <= 1, "{told}");
+        // The client checks it so: his own signature stands before what is signed.
+        let before = Signed::read(&query).unwrap().unwrap().mac;
+        let mut data = length(before).to_be_bytes().to_vec();
+        data.extend_from_slice(before);
+        data.extend(signed.digest_input(&octets));
+        let key = Algorithm::Sha256.key(b"secret");
+        assert!(hmac::verify(&key, &data, &mac).is_ok());
     }
 
     #[test]
