@@ -57,6 +57,7 @@ pub struct Verified {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Algorithm {
     Sha1,
+    Sha224,
     Sha256,
     Sha384,
     Sha512,
@@ -66,6 +67,7 @@ impl Algorithm {
     fn of(name: &[u8]) -> Option<Self> {
         match name {
             b"\x09hmac-sha1\0" => Some(Self::Sha1),
+            b"\x0bhmac-sha224\0" => Some(Self::Sha224),
             b"\x0bhmac-sha256\0" => Some(Self::Sha256),
             b"\x0bhmac-sha384\0" => Some(Self::Sha384),
             b"\x0bhmac-sha512\0" => Some(Self::Sha512),
@@ -76,6 +78,7 @@ impl Algorithm {
     fn name(self) -> &'static [u8] {
         match self {
             Self::Sha1 => b"\x09hmac-sha1\0",
+            Self::Sha224 => b"\x0bhmac-sha224\0",
             Self::Sha256 => b"\x0bhmac-sha256\0",
             Self::Sha384 => b"\x0bhmac-sha384\0",
             Self::Sha512 => b"\x0bhmac-sha512\0",
@@ -85,6 +88,7 @@ impl Algorithm {
     fn key(self, secret: &[u8]) -> hmac::Key {
         let algorithm = match self {
             Self::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+            Self::Sha224 => hmac::HMAC_SHA224,
             Self::Sha256 => hmac::HMAC_SHA256,
             Self::Sha384 => hmac::HMAC_SHA384,
             Self::Sha512 => hmac::HMAC_SHA512,
@@ -504,6 +508,23 @@ mod tests {
         query.extend(length(&record).to_be_bytes());
         query.extend(record);
         query
+    }
+
+    #[test]
+    fn algorithms_are_those_of_their_names() {
+        let table: [(&[u8], usize); 5] = [
+            (b"\x09hmac-sha1\0", 20),
+            (b"\x0bhmac-sha224\0", 28),
+            (b"\x0bhmac-sha256\0", 32),
+            (b"\x0bhmac-sha384\0", 48),
+            (b"\x0bhmac-sha512\0", 64),
+        ];
+        for (name, octets) in table {
+            let algorithm = Algorithm::of(name).expect("a known algorithm");
+            assert_eq!(algorithm.name(), name);
+            let mac = hmac::sign(&algorithm.key(b"secret"), b"");
+            assert_eq!(mac.as_ref().len(), octets, "{algorithm:?}");
+        }
     }
 
     #[test]
