@@ -409,6 +409,18 @@ const WRONG: &[(&str, u32, &str, &str)] = &[
         "tsig-keygen",
     ),
     (
+        ". {\n tsig {\n  require_opcode NOTIFY AXFR\n }\n}",
+        3,
+        "AXFR is not an opcode",
+        "UPDATE",
+    ),
+    (
+        ". {\n tsig {\n  required all\n }\n}",
+        3,
+        "required",
+        "require_opcode",
+    ),
+    (
         ". {\n bufsize 99\n}",
         2,
         "is not a number from 512 to 4096",

@@ -120,22 +120,41 @@ async fn edns_is_answered_with_edns() {
     server.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_soa_record_is_said_to_have_changed() {
-    let text =
-        ". {\n bind 127.0.0.1\n secondary cluster.local {\n  transfer from 127.0.0.1:9\n }\n}\n";
-    let server = common::run(text, None).await;
+/// The codes of the answers to NOTIFYs of types of records, of a zone that is somebody else's.
+async fn notified<const N: usize>(lines: &str, kinds: [u8; N]) -> [u8; N] {
+    let text = format!(
+        ". {{\n bind 127.0.0.1\n{lines} secondary cluster.local {{\n  transfer from 127.0.0.1:9\n }}\n}}\n"
+    );
+    let server = common::run(&text, None).await;
     let address = server.address;
     let asked = tokio::task::spawn_blocking(move || {
-        let notify = |kind| {
+        kinds.map(|kind| {
             let mut octets = vec![0, 7, 4 << 3, 0, 0, 1, 0, 0, 0, 0, 0, 0];
             octets.extend_from_slice(b"\x07cluster\x05local\0");
             octets.extend_from_slice(&[0, kind, 0, 1]);
             ask(address, &octets)[3] & 15
-        };
-        assert_eq!(notify(6), NOERROR);
-        assert_eq!(notify(1), FORMERR);
+        })
     });
-    asked.await.unwrap();
+    let codes = asked.await.unwrap();
     server.stop().await;
+    codes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_soa_record_is_said_to_have_changed() {
+    let (a, soa) = (1, 6);
+    assert_eq!(notified("", [soa, a]).await, [NOERROR, FORMERR]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notify_is_signed_where_the_opcode_demands_it() {
+    let tsig = |option| format!(" tsig {{\n  secret key.example. c2VjcmV0\n  {option}\n }}\n");
+    let soa = 6;
+    for (option, expected) in [
+        ("require_opcode NOTIFY", REFUSED),
+        ("require_opcode QUERY", NOERROR),
+        ("require_opcode none", NOERROR),
+    ] {
+        assert_eq!(notified(&tsig(option), [soa]).await, [expected], "{option}");
+    }
 }

@@ -164,6 +164,7 @@ const LINES: &[&str] = &[
     "tsig {\n secret key.example. c2VjcmV0\n require all\n}",
     "tsig example.org {\n secret key.example. c2VjcmV0\n require AXFR IXFR\n}",
     "tsig {\n secrets keys\n require none\n}",
+    "tsig {\n secret key.example. c2VjcmV0\n require_opcode UPDATE NOTIFY\n}",
     "view v4 {\n expr incidr(client_ip(), '127.0.0.0/24') && type() in ['A', 'AAAA']\n}",
     "view v {\n expr name() matches '^client[0-9]+[.]example[.]org[.]$'\n}",
     "view v {\n expr id() % 2 == 0\n}",

@@ -9,6 +9,7 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
+use hickory_proto::op::OpCode;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::Name;
 use hickory_proto::rr::RecordType;
@@ -21,6 +22,7 @@ use super::setup::Made;
 use super::setup::Setup;
 use super::setup::matching;
 use crate::corefile::ConfigError;
+use crate::corefile::Directive;
 use crate::corefile::Token;
 use crate::message::Outcome;
 use crate::message::Request;
@@ -100,15 +102,46 @@ impl Algorithm {
 struct Tsig {
     zones: Vec<Name>,
     keys: BTreeMap<Vec<u8>, Arc<Vec<u8>>>,
-    /// Types of questions that must be signed; nothing means all of them.
-    required: Option<Vec<RecordType>>,
+    /// Types of questions that must be signed.
+    required: Required<RecordType>,
+    /// Opcodes of messages that must be signed.
+    required_opcodes: Required<OpCode>,
 }
 
-/// Reads `tsig [ZONE...] { secret NAME KEY; secrets FILE; require all|none|TYPE... }`.
+/// What must be signed of a kind of things.
+enum Required<T> {
+    All,
+    These(Vec<T>),
+}
+
+impl<T: PartialEq> Required<T> {
+    /// The words of an option: `all`, `none`, or names that `named` knows.
+    fn read(
+        option: &Directive,
+        named: impl Fn(&Token) -> Result<T, ConfigError>,
+    ) -> Result<Self, ConfigError> {
+        Ok(match option.between(1, usize::MAX)? {
+            [all] if all.text == "all" => Self::All,
+            [none] if none.text == "none" => Self::These(Vec::new()),
+            words => Self::These(words.iter().map(named).collect::<Result<_, _>>()?),
+        })
+    }
+
+    fn has(&self, asked: &T) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(these) => these.contains(asked),
+        }
+    }
+}
+
+/// Reads `tsig [ZONE...] { secret NAME KEY; secrets FILE; require all|none|TYPE...; require_opcode all|none|OPCODE...
+/// }`.
 pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     let line = setup.once()?;
     let mut keys = BTreeMap::new();
-    let mut required = Some(Vec::new());
+    let mut required = Required::These(Vec::new());
+    let mut required_opcodes = Required::These(Vec::new());
     for option in &line.block {
         match option.name.text.as_str() {
             "secret" => {
@@ -129,22 +162,19 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
                     keys.insert(names::wire(&name), decode(file, &secret)?);
                 }
             }
-            "require" => {
-                let words = option.between(1, usize::MAX)?;
-                required = match words {
-                    [all] if all.text == "all" => None,
-                    [none] if none.text == "none" => Some(Vec::new()),
-                    words => Some(words.iter().map(kind).collect::<Result<_, _>>()?),
-                };
+            "require" => required = Required::read(option, kind)?,
+            "require_opcode" => required_opcodes = Required::read(option, opcode)?,
+            _ => {
+                let known = ["require", "require_opcode", "secret", "secrets"];
+                return Err(option.unknown("tsig", &known));
             }
-            "require_opcode" => {}
-            _ => return Err(option.unknown("tsig", &["require", "secret", "secrets"])),
         }
     }
     Ok(Some(Arc::new(Tsig {
         zones: setup.zones_of(&line.args)?,
         keys,
         required,
+        required_opcodes,
     })))
 }
 
@@ -155,6 +185,23 @@ fn kind(word: &Token) -> Result<RecordType, ConfigError> {
             "write all, none, or types such as AXFR",
         )
     })
+}
+
+fn opcode(word: &Token) -> Result<OpCode, ConfigError> {
+    let number = match word.text.to_ascii_uppercase().as_str() {
+        "QUERY" => 0,
+        "IQUERY" => 1,
+        "STATUS" => 2,
+        "NOTIFY" => 4,
+        "UPDATE" => 5,
+        _ => {
+            return Err(word.error(
+                format!("tsig: {} is not an opcode", word.text),
+                "write all, none, or some of QUERY, IQUERY, STATUS, NOTIFY and UPDATE",
+            ));
+        }
+    };
+    Ok(OpCode::from_u8(number))
 }
 
 fn owner(word: &Token) -> Result<Vec<u8>, ConfigError> {
@@ -200,11 +247,8 @@ impl Plugin for Tsig {
         let signed = match Signed::read(&request.raw) {
             Ok(Some(signed)) => signed,
             Ok(None) => {
-                let needed = match &self.required {
-                    None => true,
-                    Some(kinds) => kinds.contains(&request.kind()),
-                };
-                if needed {
+                let opcode = &request.message.metadata.op_code;
+                if self.required.has(&request.kind()) || self.required_opcodes.has(opcode) {
                     return refuse(request, ResponseCode::Refused);
                 }
                 return next.serve(request);
@@ -473,7 +517,8 @@ mod tests {
         Tsig {
             zones: vec![Name::root()],
             keys: [(names::wire(&name), Arc::new(b"secret".to_vec()))].into(),
-            required: None,
+            required: Required::All,
+            required_opcodes: Required::These(Vec::new()),
         }
     }
 
