@@ -42,6 +42,7 @@ deep.empty.nonterminal A 192.0.2.90
 known.wild TXT \"hides the wildcard\"
 below.empty.wild A 192.0.2.98
 *.alias-wild CNAME www
+_http.*.hollow TXT \"below an asterisk\"
 child NS ns.child
 child NS ns2
 ns.child A 192.0.2.70
@@ -255,7 +256,13 @@ auth-zone:
         let followed = aliases.iter().any(|record| record.contains(" cname "))
             && !theirs.answers.is_empty()
             && timeless(&theirs.answers).is_subset(&aliases);
-        parent || followed
+        // An asterisk that has no records, only names below it, is nothing to it, where RFC 4592 section 2.2.2 has it
+        // exist.
+        let hollow = name.iter().any(|label| label == b"hollow")
+            && (ours.code, theirs.code) == (ResponseCode::NoError, ResponseCode::NXDomain)
+            && ours.answers.is_empty()
+            && ours.authorities == theirs.authorities;
+        parent || followed || hollow
     },
 };
 
@@ -348,6 +355,15 @@ fn answers_are_those_of(peer: &Peer) -> Result<()> {
     let (ours, theirs) = (socket(5300)?, socket(5301)?);
     let quote = Name::from_labels([&b"\""[..], b"example", b"org"])?;
     let mut names = vec![apex.clone(), quote];
+    for first in [
+        "hollow",
+        "www.hollow",
+        "_http.www.hollow",
+        "*.hollow",
+        "_http.*.hollow",
+    ] {
+        names.push(Name::from_ascii(format!("{first}.example.org."))?);
+    }
     for first in LABELS {
         names.push(Name::from_ascii(format!("{first}.example.org."))?);
         for second in LABELS {

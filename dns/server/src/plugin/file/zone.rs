@@ -208,18 +208,23 @@ impl Zone {
             self.deny(ResponseCode::NoError, name, dnssec, found);
             return None;
         }
-        let encloser = self.encloser(name);
-        if let Ok(wildcard) = encloser.prepend_label("*")
-            && let Some(node) = self.nodes.get(&key(&wildcard))
-        {
-            if dnssec {
-                // Proof that the name itself does not exist.
-                self.cover(name, &mut found.authorities);
-            }
-            return self.answer(name, &wildcard, node, kind, dnssec, found);
+        let wildcard = self.encloser(name).prepend_label("*").ok();
+        let Some(wildcard) = wildcard.filter(|wildcard| self.exists(&key(wildcard))) else {
+            self.deny(ResponseCode::NXDomain, name, dnssec, found);
+            return None;
+        };
+        if dnssec {
+            // Proof that the name itself does not exist.
+            self.cover(name, &mut found.authorities);
         }
-        self.deny(ResponseCode::NXDomain, name, dnssec, found);
-        None
+        match self.nodes.get(&key(&wildcard)) {
+            Some(node) => self.answer(name, &wildcard, node, kind, dnssec, found),
+            // It is there for what is below it, without records to give (RFC 4592, 2.2.2 and 3.3).
+            None => {
+                self.deny(ResponseCode::NoError, &wildcard, dnssec, found);
+                None
+            }
+        }
     }
 
     /// The records of a node for a name: its own, or that of the wildcard which stands for it. `owner` is the node's.
@@ -437,11 +442,13 @@ impl Zone {
         (apex..names::labels(name))
             .rev()
             .map(|labels| name.trim_to(labels))
-            .find(|ancestor| {
-                let at = key(ancestor);
-                self.nodes.contains_key(&at) || self.is_above_others(&at)
-            })
+            .find(|ancestor| self.exists(&key(ancestor)))
             .unwrap_or_else(|| self.origin.clone())
+    }
+
+    /// Whether there is such a name, with records or above others that have some (RFC 4592, 2.2.3).
+    fn exists(&self, at: &Key) -> bool {
+        self.nodes.contains_key(at) || self.is_above_others(at)
     }
 
     fn is_above_others(&self, at: &Key) -> bool {
