@@ -18,6 +18,7 @@ const NAME: &[u8] = b"\x03web\x07default\x03svc\x07cluster\x05local\0";
 
 const NOERROR: u8 = 0;
 const FORMERR: u8 = 1;
+const SERVFAIL: u8 = 2;
 const REFUSED: u8 = 5;
 
 /// What it has of each section.
@@ -118,6 +119,27 @@ async fn edns_is_answered_with_edns() {
     });
     asked.await.unwrap();
     server.stop().await;
+}
+
+/// RFC 6891 section 6.1.3: a code above 15 is told in two parts, and whoever speaks no EDNS sees one of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_codes_are_for_those_who_speak_edns() {
+    for (code, high, low) in [(16, 1, 0), (23, 1, 7)] {
+        let text =
+            format!(". {{\n bind 127.0.0.1\n template ANY ANY {{\n  rcode {code}\n }}\n}}\n");
+        let server = common::run(&text, None).await;
+        let address = server.address;
+        let asked = tokio::task::spawn_blocking(move || {
+            let (a, opt) = (1, [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+            let answer = ask(address, &message(0, a, &opt));
+            let of_opt = answer.len() - opt.len() + 5;
+            assert_eq!((answer[of_opt], answer[3] & 15), (high, low), "{code}");
+            let answer = ask(address, &message(0, a, &[]));
+            assert_eq!(answer[3] & 15, SERVFAIL, "{code}");
+        });
+        asked.await.unwrap();
+        server.stop().await;
+    }
 }
 
 /// The codes of the answers to NOTIFYs of types of records, of a zone that is somebody else's.

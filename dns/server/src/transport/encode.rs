@@ -47,6 +47,11 @@ impl Frame<'_> {
     fn edns(&self, message: &mut Message) {
         let Some(asked) = &self.asked.edns else {
             message.edns = None;
+            // The high part of a code stands in the OPT record. What is left without it means something else, which
+            // for BADVERS is that all is well.
+            if message.metadata.response_code.high() > 0 {
+                message.metadata.response_code = ResponseCode::ServFail;
+            }
             return;
         };
         let edns = message.edns.get_or_insert_with(Edns::new);
