@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod apiserver;
+mod changes;
 mod cni;
 mod dns;
 mod figures;

@@ -11,6 +11,7 @@ use testbed::platform::{Api, Platform, Role};
 use testbed::process::Process;
 use testbed::{Node, wait_for};
 
+use crate::changes;
 use crate::figures::{Bound, Figure, Figures, quantile};
 
 /// Endpoints of each Service that is programmed cold.
@@ -22,7 +23,11 @@ const STATUS: &str = "127.0.0.1:9099";
 
 pub(crate) fn measure(figures: &mut Figures, fairlead: &Path, quick: bool) -> Result<()> {
     one_at_a_time(figures, fairlead)?;
-    let scales: &[u32] = if quick { &[10_000] } else { &[10_000, 50_000] };
+    changes::measure(figures, fairlead, quick)?;
+    let scales: &[u32] = match quick {
+        true => &[1_000, 10_000],
+        false => &[1_000, 10_000, 30_000, 50_000],
+    };
     cold(figures, fairlead, scales)
 }
 
@@ -137,13 +142,18 @@ fn cold(figures: &mut Figures, fairlead: &Path, scales: &[u32]) -> Result<()> {
         let turn = status["lastTurnSecs"]
             .as_f64()
             .context("the proxy's status has no lastTurnSecs")?;
-        let bound = (*scale == 50_000).then_some(Bound::ValueBelow(1.0));
+        let bound = (*scale == 50_000).then_some(Bound::ValueBelow(0.5));
         figures.add(figure("last_listed_to_programmed", turn, "s"), bound);
         figures.add(
             figure("start_to_programmed", started.elapsed().as_secs_f64(), "s"),
             None,
         );
-        let bound = (*scale == 10_000).then_some(Bound::ValueBelow(100.0));
+        let bound = match *scale {
+            1_000 => Some(Bound::ValueBelow(50.0)),
+            10_000 => Some(Bound::ValueBelow(100.0)),
+            30_000 => Some(Bound::ValueBelow(300.0)),
+            _ => None,
+        };
         figures.add(figure("memory", resident_mb(proxy.id())?, "MB"), bound);
         proxy.terminate(Duration::from_secs(10))?;
         bpf::Datapath::uninstall(platform.bpffs())?;
