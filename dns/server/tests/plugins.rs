@@ -157,6 +157,8 @@ const LINES: &[&str] = &[
     "timeouts {\n maxtcpqueries -1\n}",
     "tls cert.pem key.pem",
     "tls cert.pem key.pem cert.pem {\n client_auth require_and_verify\n}",
+    "tls cert.pem key.pem {\n client_auth request\n}",
+    "tls cert.pem key.pem {\n client_auth require\n}",
     "transfer example.org {\n to *\n}\nfile zone example.org",
     "transfer {\n to 192.0.2.1 192.0.2.2:5353\n}\nfile zone example.org",
     "transfer {\n to 10.240.0.0/16\n to *\n}\nfile zone example.org",

@@ -19,6 +19,7 @@ mod bufsize;
 mod cache;
 mod cancel;
 mod chaos;
+mod clients;
 mod dns64;
 pub mod dnstap;
 mod errors;

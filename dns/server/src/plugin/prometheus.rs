@@ -14,6 +14,7 @@ use rustls::ServerConfig;
 
 use super::Next;
 use super::Plugin;
+use super::clients::Clients;
 use super::settings;
 use super::setup::Made;
 use super::setup::Setup;
@@ -284,18 +285,22 @@ fn web_config(setup: &Setup<'_>, option: &Directive) -> Result<Arc<ServerConfig>
     };
     let words = [token(&config.cert_file), token(&config.key_file)];
     let ca = config.client_ca_file.as_deref().map(token);
-    let required = match config.client_auth_type.as_str() {
-        "" | "NoClientCert" | "RequestClientCert" | "RequireAnyClientCert" => None,
-        "VerifyClientCertIfGiven" => Some(false),
-        "RequireAndVerifyClientCert" => Some(true),
+    let known = |required| match &ca {
+        Some(ca) => Ok(Clients::Known {
+            roots: settings::roots(ca, &setup.path(&ca.text))?,
+            required,
+        }),
+        None => Err(wrong("client_auth_type without client_ca_file".to_owned())),
+    };
+    let clients = match config.client_auth_type.as_str() {
+        "" | "NoClientCert" => Clients::Unasked,
+        "RequestClientCert" => Clients::Anyone { required: false },
+        "RequireAnyClientCert" => Clients::Anyone { required: true },
+        "VerifyClientCertIfGiven" => known(false)?,
+        "RequireAndVerifyClientCert" => known(true)?,
         other => return Err(wrong(format!("unknown client_auth_type {other}"))),
     };
-    let ca = match (required, &ca) {
-        (None, _) => None,
-        (Some(required), Some(ca)) => Some((ca, required)),
-        (Some(_), None) => return Err(wrong("client_auth_type without client_ca_file".to_owned())),
-    };
-    settings::server_config(setup, option, &words, ca)
+    settings::server_config(setup, option, &words, clients)
 }
 
 #[derive(serde::Deserialize)]

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 
+use super::clients::Clients;
 use super::setup::Made;
 use super::setup::Setup;
 use crate::corefile::ConfigError;
@@ -156,17 +156,28 @@ pub(super) fn timeouts(setup: &mut Setup<'_>) -> Made {
 pub(super) fn tls(setup: &mut Setup<'_>) -> Made {
     let line = setup.once()?;
     let words = line.between(2, 3)?;
-    let ca = words.get(2..).unwrap_or_default();
-    let mut verify = None;
+    let authorities = || match words.get(2) {
+        Some(ca) => roots(ca, &setup.path(&ca.text)),
+        None => Ok(client::system_roots()),
+    };
+    let mut clients = Clients::Unasked;
     for option in &line.block {
         if option.name.text != "client_auth" {
             return Err(option.unknown("tls", &["client_auth"]));
         }
         let [mode] = option.exactly()?;
-        verify = match mode.text.as_str() {
-            "nocert" => None,
-            "request" | "verify_if_given" => Some(false),
-            "require" | "require_and_verify" => Some(true),
+        clients = match mode.text.as_str() {
+            "nocert" => Clients::Unasked,
+            "request" => Clients::Anyone { required: false },
+            "require" => Clients::Anyone { required: true },
+            "verify_if_given" => Clients::Known {
+                roots: authorities()?,
+                required: false,
+            },
+            "require_and_verify" => Clients::Known {
+                roots: authorities()?,
+                required: true,
+            },
             other => {
                 return Err(mode.error(
                     format!("tls: unknown client_auth {other}"),
@@ -175,27 +186,16 @@ pub(super) fn tls(setup: &mut Setup<'_>) -> Made {
             }
         };
     }
-    let ca = match (verify, ca) {
-        (None, _) => None,
-        (Some(required), [ca, ..]) => Some((ca, required)),
-        (Some(_), []) => {
-            return Err(line.error(
-                "tls: client_auth needs the authority of the clients",
-                "write tls CERT KEY CA",
-            ));
-        }
-    };
-    setup.draft.tls = Some(server_config(setup, line, words, ca)?);
+    setup.draft.tls = Some(server_config(setup, line, words, clients)?);
     Ok(None)
 }
 
-/// What a server shows, from the files of certificate and key that `words` begin with; `ca` names the authority of
-/// clients, and says whether they must show a certificate.
+/// What a server shows, from the files of certificate and key that `words` begin with, and what it wants to see.
 pub(crate) fn server_config(
     setup: &Setup<'_>,
     line: &Directive,
     words: &[Token],
-    ca: Option<(&Token, bool)>,
+    clients: Clients,
 ) -> Result<Arc<ServerConfig>, ConfigError> {
     let [cert, key, ..] = words else {
         return Err(line.error("tls lacks arguments", "write tls CERT KEY [CA]"));
@@ -210,25 +210,13 @@ pub(crate) fn server_config(
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| line.error(format!("tls: {error}"), "report this"))?;
-    let builder = match ca {
-        None => builder.with_no_client_auth(),
-        Some((ca, required)) => {
-            let roots = Arc::new(roots(ca, &setup.path(&ca.text))?);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
-            let verifier = if required {
-                verifier
-            } else {
-                verifier.allow_unauthenticated()
-            };
-            let verifier = verifier.build().map_err(|error| {
-                ca.error(
-                    format!("tls: {error}"),
-                    "name a file with certificates of authorities in PEM",
-                )
-            })?;
-            builder.with_client_cert_verifier(verifier)
-        }
-    };
+    let verifier = clients.verifier().map_err(|error| {
+        line.error(
+            format!("tls: {error}"),
+            "name a file with certificates of the clients' authorities in PEM",
+        )
+    })?;
+    let builder = builder.with_client_cert_verifier(verifier);
     let config = builder.with_single_cert(chain, private).map_err(|error| {
         cert.error(
             format!("tls: {}: {error}", cert.text),

@@ -13,6 +13,7 @@ use super::outlet::Place;
 use crate::corefile::ConfigError;
 use crate::corefile::Directive;
 use crate::corefile::Token;
+use crate::plugin::clients::Clients;
 use crate::plugin::nsid;
 use crate::plugin::settings;
 use crate::plugin::setup::Setup;
@@ -207,13 +208,14 @@ fn place(
         }
         (true, Some(option)) => {
             let words = option.between(2, 3)?;
-            let ca = words.get(2).filter(|_| !skip);
-            Some(settings::server_config(
-                setup,
-                option,
-                words,
-                ca.map(|ca| (ca, true)),
-            )?)
+            let clients = match words.get(2).filter(|_| !skip) {
+                Some(ca) => Clients::Known {
+                    roots: settings::roots(ca, &setup.path(&ca.text))?,
+                    required: true,
+                },
+                None => Clients::Unasked,
+            };
+            Some(settings::server_config(setup, option, words, clients)?)
         }
     };
     Ok(Place::Tcp(address, config))
