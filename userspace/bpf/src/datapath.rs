@@ -203,13 +203,24 @@ impl Datapath {
     }
 
     /// Attaches to a device of the node: XDP as asked, and both directions of TC. What is attached already is
-    /// replaced in place. The device is looked up in this thread's network namespace.
+    /// replaced in place. The device is looked up in this thread's network namespace. One that nothing of ours was
+    /// attached to is left so where this fails.
     ///
     /// # Errors
     ///
     /// [`Error::NoDevice`], [`Error::ForeignXdp`], [`Error::Attach`].
     pub fn attach_device(&mut self, name: &str, mode: XdpMode) -> Result<DeviceReport, Error> {
         let device = Device::by_name(name)?;
+        let before = self.attached()?;
+        let ifindex = device.ifindex;
+        let attached = self.attach_all_to(device, mode);
+        if attached.is_err() && !before.contains(&ifindex) {
+            self.detach(ifindex)?;
+        }
+        attached
+    }
+
+    fn attach_all_to(&mut self, device: Device, mode: XdpMode) -> Result<DeviceReport, Error> {
         let attacher = self.attacher();
         // TC first: it answers what XDP leaves to it.
         attacher.classifier(&device, "device_ingress", Direction::Ingress)?;
@@ -235,10 +246,12 @@ impl Datapath {
             self.set_device(device.ifindex, with_xdp)?;
         }
         let attached = self.attacher().xdp(&device, mode);
-        if matches!(
-            attached,
-            Ok((XdpMode::Off, _)) | Err(Error::ForeignXdp { .. })
-        ) {
+        let runs = match &attached {
+            Ok((mode, _)) => *mode != XdpMode::Off,
+            // What hung there before may still.
+            Err(_) => self.attacher().has_xdp(device.ifindex)?,
+        };
+        if !runs {
             self.set_device(device.ifindex, without_xdp)?;
         }
         let (xdp, native_refused) = attached?;

@@ -200,6 +200,16 @@ impl Attacher<'_> {
         Ok(())
     }
 
+    /// Whether XDP of ours is pinned to the device with this index.
+    pub(crate) fn has_xdp(&self, ifindex: u32) -> Result<bool, Error> {
+        let here = netns()?;
+        let xdp = |pin: &DevicePin| matches!(pin.way, Way::XdpNative | Way::XdpGeneric);
+        let pins = self.device_pins()?;
+        Ok(pins
+            .iter()
+            .any(|pin| (pin.netns, pin.ifindex) == (here, ifindex) && xdp(pin)))
+    }
+
     /// Every pinned attachment to a device.
     pub(crate) fn device_pins(&self) -> Result<Vec<DevicePin>, Error> {
         Ok(self

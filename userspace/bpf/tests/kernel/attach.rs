@@ -1,5 +1,7 @@
 //! What the programs hang on.
 
+use std::collections::BTreeSet;
+
 use bpf::{Datapath, Error, Place, XdpMode};
 
 use crate::ground::{self, Ground, describe, ip};
@@ -73,11 +75,26 @@ fn xdp_is_attached_as_asked_and_reported() {
         let report = datapath.attach_device("br0", XdpMode::Auto).unwrap();
         assert_eq!(report.xdp, XdpMode::Generic, "kept as it is");
         datapath.attach_device("br0", XdpMode::Native).unwrap_err();
+        assert_eq!(hooks(&datapath, "br0"), tc, "what hung there goes on");
+
+        // What was asked for in vain leaves nothing.
+        ip("link add br1 type bridge");
+        let told = used(&datapath, "DEVICES");
+        datapath.attach_device("br1", XdpMode::Native).unwrap_err();
+        assert_eq!(hooks(&datapath, "br1"), [""; 0]);
+        assert_eq!(used(&datapath, "DEVICES"), told);
 
         let node0 = ground::ifindex("node0");
         datapath.detach(node0).unwrap();
         assert_eq!(hooks(&datapath, "node0"), [""; 0]);
     });
+}
+
+/// Elements of the table.
+fn used(datapath: &Datapath, table: &str) -> u32 {
+    let tables = datapath.status().unwrap().tables;
+    let of = tables.iter().find(|fill| fill.table == table);
+    of.unwrap_or_else(|| panic!("{table} is no table")).used
 }
 
 #[test]
@@ -111,6 +128,8 @@ fn a_foreign_xdp_program_is_named_and_left_alone() {
             ] {
                 assert!(text.contains(part), "{text} lacks {part}");
             }
+            assert_eq!(datapath.attached().unwrap(), BTreeSet::new(), "{mode}");
+            assert_eq!(used(&datapath, "DEVICES"), 0, "{mode}");
         }
         let program = stranger.bpffs().join("v1/programs/device_xdp");
         let by_hand = format!("link set out0 xdpgeneric pinned {}", program.display());
