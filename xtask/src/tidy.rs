@@ -122,11 +122,19 @@ const TEST_ARROWS: &[(&str, &[&str])] = &[
 /// Crates of others that one crate of ours alone may name.
 const ONLY: [(&str, &str); 2] = [("aya", "bpf"), ("aya-ebpf", "programs")];
 
-/// The only crates where `unsafe` may be written.
-const UNSAFE: [&str; 4] = ["programs", "bpf", "net", "fairlead"];
+/// The only crates where `unsafe` may be written, and the file that lifts the workspace's refusal there.
+const UNSAFE: [(&str, &str); 4] = [
+    ("programs", "main.rs"),
+    ("bpf", "lib.rs"),
+    ("net", "lib.rs"),
+    ("fairlead", "memory.rs"),
+];
 
 /// A longer file is several rooms.
 const LINES_MAX: usize = 900;
+
+/// The test of `abi` that a layout does not change under its version.
+const FINGERPRINT_TEST: &str = "a_changed_layout_has_a_new_version";
 
 /// What may lie in the root beside the folders of the crates.
 const ROOT: [&str; 26] = [
@@ -169,7 +177,9 @@ pub(crate) fn run() -> Result<ExitCode> {
         eprintln!("{finding}");
     }
     if findings.is_empty() {
-        cmd::progress("tidy");
+        cmd::progress(&format!(
+            "tidy; whether the layout's version is right `cargo test -p abi {FINGERPRINT_TEST}` says"
+        ));
         return Ok(ExitCode::SUCCESS);
     }
     Ok(ExitCode::FAILURE)
@@ -188,8 +198,9 @@ fn check(root: &Path) -> Result<Vec<String>> {
         findings.extend(others(name, &imports));
         findings.extend(inherits(name, &manifest));
         findings.extend(crate_heads(name, folder)?);
-        findings.extend(modules(folder)?);
+        findings.extend(modules(name, folder)?);
     }
+    findings.extend(map(&read(&root.join("ARCHITECTURE.md"))?, root, &members));
     findings.extend(fingerprint(&read(&root.join("ebpf/abi/src/layout.rs"))?));
     findings.extend(strays(root)?);
     let prefix = format!("{}/", root.display());
@@ -213,6 +224,26 @@ fn order(arrows: &[(&str, &[&str])]) -> Vec<String> {
         above.insert(*name);
     }
     findings
+}
+
+/// The map in ARCHITECTURE.md has a row for each crate, in the order of [`ARROWS`], where imports stand above who imports them.
+fn map(text: &str, root: &Path, members: &BTreeMap<String, PathBuf>) -> Option<String> {
+    let drawn = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .filter_map(|folder| members.iter().find(|(_, path)| **path == root.join(folder)))
+        .map(|(name, _)| name.as_str());
+    let wanted = ARROWS.iter().map(|(name, _)| *name);
+    let differs = wanted.zip(drawn.map(Some).chain(std::iter::repeat(None)));
+    differs
+        .into_iter()
+        .find(|(wanted, drawn)| Some(*wanted) != *drawn)
+        .map(|(wanted, drawn)| {
+            format!(
+                "ARCHITECTURE.md: the map has {} where xtask/src/tidy.rs has {wanted}",
+                drawn.unwrap_or("nothing")
+            )
+        })
 }
 
 /// Every crate has a row, every row a crate, and a folder is named as its crate.
@@ -295,7 +326,7 @@ fn inherits(name: &str, manifest: &str) -> Vec<String> {
         .collect()
 }
 
-/// A crate opens with what it is, and forbids `unsafe` unless it is one of the three.
+/// A crate opens with what it is, and forbids `unsafe` unless it is one of [`UNSAFE`].
 fn crate_heads(name: &str, folder: &Path) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     let source = folder.join("src");
@@ -316,7 +347,9 @@ fn crate_heads(name: &str, folder: &Path) -> Result<Vec<String>> {
                 head.display()
             ));
         }
-        if !UNSAFE.contains(&name) && !text.contains("#![forbid(unsafe_code)]") {
+        if !UNSAFE.iter().any(|(unsafe_, _)| *unsafe_ == name)
+            && !text.contains("#![forbid(unsafe_code)]")
+        {
             findings.push(format!("{}: lacks #![forbid(unsafe_code)]", head.display()));
         }
     }
@@ -327,7 +360,7 @@ fn crate_heads(name: &str, folder: &Path) -> Result<Vec<String>> {
 }
 
 /// No file is too long, and none lies beside the module tree unread.
-fn modules(folder: &Path) -> Result<Vec<String>> {
+fn modules(name: &str, folder: &Path) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     let source = folder.join("src");
     let files = rust_files(folder)?;
@@ -336,6 +369,7 @@ fn modules(folder: &Path) -> Result<Vec<String>> {
         .map(|path| read(&path).map(|text| (path, text)))
         .collect::<Result<_>>()?;
     for (path, text) in &texts {
+        findings.extend(lifts(name, &source, path, text));
         let lines = text.lines().count();
         if lines > LINES_MAX {
             findings.push(format!(
@@ -358,6 +392,20 @@ fn modules(folder: &Path) -> Result<Vec<String>> {
     Ok(findings)
 }
 
+/// A file that lets `unsafe` be written although it is none of [`UNSAFE`].
+fn lifts(name: &str, source: &Path, path: &Path, text: &str) -> Option<String> {
+    let listed = UNSAFE
+        .iter()
+        .any(|(crate_name, file)| *crate_name == name && path == source.join(file));
+    let lifted = text.lines().map(str::trim).any(|line| {
+        let attribute = line.starts_with("#[") || line.starts_with("#![");
+        let kept = line.contains("forbid(") || line.contains("deny(");
+        line == "unsafe_code," || (attribute && !kept && line.contains("unsafe_code"))
+    });
+    (path.starts_with(source) && lifted && !listed)
+        .then(|| format!("{}: lets unsafe be written", path.display()))
+}
+
 fn declares(text: &str, module: &str) -> bool {
     let declaration = format!("mod {module};");
     text.lines().any(|line| {
@@ -369,13 +417,23 @@ fn declares(text: &str, module: &str) -> bool {
     })
 }
 
-/// The layout's fingerprint is tested against its version where it is defined.
+/// The layout's fingerprint is compared with its version where it is defined: here the test is only looked for.
 fn fingerprint(layout: &str) -> Vec<String> {
-    let tested = layout.contains("#[test]") && layout.contains("FINGERPRINT");
-    if tested {
+    let compared = layout
+        .split_once(&format!("#[test]\n    fn {FINGERPRINT_TEST}() {{"))
+        .and_then(|(_, rest)| rest.split_once("\n    }"))
+        .is_some_and(|(body, _)| {
+            body.contains("assert_eq!(")
+                && ["LAYOUT_VERSION", "FINGERPRINT"]
+                    .iter()
+                    .all(|word| body.contains(word))
+        });
+    if compared {
         Vec::new()
     } else {
-        vec!["ebpf/abi/src/layout.rs: no test compares FINGERPRINT with the layout".to_owned()]
+        vec![format!(
+            "ebpf/abi/src/layout.rs: no test {FINGERPRINT_TEST} compares FINGERPRINT and LAYOUT_VERSION"
+        )]
     }
 }
 
@@ -482,6 +540,44 @@ mod tests {
             ["proxy: may not import aya ([dependencies]); only bpf does"]
         );
         assert!(others("bpf", &aya).is_empty());
+    }
+
+    #[test]
+    fn a_map_in_another_order_is_found() {
+        let members: BTreeMap<String, PathBuf> = ARROWS
+            .iter()
+            .map(|(name, _)| ((*name).to_owned(), Path::new("/r").join(name)))
+            .collect();
+        let rows: Vec<String> = ARROWS
+            .iter()
+            .map(|(name, _)| format!("| `{name}` | words |"))
+            .collect();
+        let found = |rows: &[String]| map(&rows.join("\n"), Path::new("/r"), &members);
+        assert_eq!(found(&rows), None);
+        assert!(found(&rows[..rows.len() - 1]).is_some());
+        let mut swapped = rows;
+        swapped.swap(0, 1);
+        assert!(found(&swapped).is_some());
+    }
+
+    #[test]
+    fn a_file_that_lets_unsafe_be_written_is_found() {
+        let (source, lifted) = (Path::new("src"), "#![expect(\n    unsafe_code,\n)]\n");
+        let found = |name, file| lifts(name, source, &source.join(file), lifted).is_some();
+        assert!(!found("fairlead", "memory.rs"));
+        assert!(found("fairlead", "main.rs"));
+        assert!(found("plan", "lib.rs"));
+    }
+
+    #[test]
+    fn a_layout_whose_version_nothing_tests_is_found() {
+        let tested = "    #[test]\n    fn a_changed_layout_has_a_new_version() {\n        assert_eq!(LAYOUT_VERSION, FINGERPRINT);\n    }\n";
+        assert!(fingerprint(tested).is_empty());
+        assert_eq!(
+            fingerprint(&tested.replace("#[test]\n", "#[ignore]\n")).len(),
+            1
+        );
+        assert_eq!(fingerprint("#[test] FINGERPRINT").len(), 1);
     }
 
     #[test]
