@@ -8,9 +8,9 @@ use crate::{
     CounterValue, Device, DnsAnswer, DnsControl, DnsName, Endpoint, Event, Flow4, Flow6,
     FlowState4, FlowState6, FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host,
     HostRouting, InsideKey, Limit, Load, Masquerade, Member, MemberKey, Namespace, NextHop,
-    NodeConfig, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyPeerKey,
-    PolicyPod, PolicyPortKey, PolicyVerdictKey, Quota, ReverseSocket, ReverseSocketKey, RingSlot,
-    Source, SourceKey, SpreadWord, Watcher, Watchers, policy,
+    NodeConfig, PolicyAnswer, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey,
+    PolicyPassed, PolicyPeerKey, PolicyPod, PolicyPortKey, PolicyVerdictKey, Quota, ReverseSocket,
+    ReverseSocketKey, RingSlot, Source, SourceKey, SpreadWord, Watcher, Watchers, policy,
 };
 
 /// FNV-1a over the bytes of a word and a number.
@@ -87,7 +87,7 @@ const COUNTERS: usize = 21;
 /// What came to this version since: tables by name, with a fingerprint of what they hold. A table that is added
 /// changes none that is there: an older process leaves it alone, a newer one makes it where it is not pinned yet,
 /// and the programs of both run on the same tables. So the version stays, and flows live on.
-pub const ADDED: [(&str, u64); 39] = [
+pub const ADDED: [(&str, u64); 41] = [
     (
         crate::endpoints::NAME4,
         fingerprint! { Endpoint { ifindex, flags, pod_link, host_link, _pad } },
@@ -224,6 +224,16 @@ pub const ADDED: [(&str, u64); 39] = [
         crate::namespaces::NAME,
         fingerprint! { Namespace { addr4, addr6 } },
     ),
+    (
+        crate::passed::NAME,
+        fingerprint! {
+            PolicyPassed { pod, remote, ports, what, link, generation, moment }
+        },
+    ),
+    (
+        crate::passed::ANSWERS,
+        fingerprint! { PolicyAnswer { remote, set, usual, proto, family, port, generation } },
+    ),
 ];
 
 const EVENT: u64 = fingerprint! {
@@ -295,6 +305,8 @@ mod tests {
         ("OPENINGS6", 40),
         ("NEXT_HOPS", 11_891_006_823_956_958_389),
         ("NAMESPACES", 5_261_946_770_784_867_300),
+        ("POLICY_PASSED", 5_317_980_025_467_636_070),
+        ("POLICY_ANSWERS", 9_220_627_709_163_000_947),
     ];
 
     #[test]

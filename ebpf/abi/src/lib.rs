@@ -33,6 +33,7 @@ pub mod members;
 pub mod namespaces;
 pub mod next_hops;
 pub mod openings;
+pub mod passed;
 pub mod policy;
 pub mod quotas;
 pub mod reverse_sockets;
@@ -60,6 +61,7 @@ pub use masquerade::{InsideKey, Masquerade};
 pub use members::{Member, MemberKey};
 pub use namespaces::Namespace;
 pub use next_hops::NextHop;
+pub use passed::{PolicyAnswer, PolicyPassed};
 pub use policy::{
     Conversation, PolicyControl, PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey,
     PolicyPeerKey, PolicyPod, PolicyPortKey, PolicyVerdictKey,

@@ -4,7 +4,7 @@
 //! A packet's remote address has an *identity*: the class of all addresses that the node's policies treat alike. What
 //! a pod's policies of one direction say together is a *set*, which pods of equal policies share; what it lets pass
 //! of an identity is a *profile* of ports. So a new conversation costs two lookups by prefix and one by key, however
-//! many rules there are, and a packet of one that was judged costs one.
+//! many rules there are, and a packet of one that was judged costs one; most cost none, see [`crate::passed`].
 
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

@@ -14,8 +14,8 @@ use abi::policy::{
 };
 use abi::protocol::{SCTP, TCP, UDP};
 use abi::{
-    Conversation, Counter, PolicyControl, PolicyLink, PolicyLinkKey, PolicyPeerKey, PolicyPortKey,
-    PolicyVerdictKey,
+    Conversation, Counter, PolicyAnswer, PolicyControl, PolicyLink, PolicyLinkKey, PolicyPeerKey,
+    PolicyPortKey, PolicyVerdictKey,
 };
 use zerocopy::network_endian::U16;
 
@@ -40,6 +40,28 @@ pub trait Policies<F: Family> {
     fn keep_conversation(&self, key: &F::Flow, conversation: &Conversation);
     /// Seconds of `CLOCK_MONOTONIC`.
     fn policy_secs(&self) -> u32;
+    /// Whether the conversation of a packet is remembered to have passed at a link a moment ago; where the packet
+    /// [`opens`] one, that is forgotten. To remember nothing is right.
+    fn has_passed(&self, tuple: &F::Flow, seen: &Seen, tcp_flags: u8) -> bool;
+    /// Remembers that for a moment, or nothing.
+    fn remember_passed(&self, tuple: &F::Flow, seen: &Seen);
+    /// [`lets_pass`].
+    fn lets_pass(&self, asked: &PolicyAnswer, epoch: u32, side: Side, remembers: bool) -> bool;
+    /// Whether it is remembered that this passes. To remember nothing is right.
+    fn is_answered(&self, asked: &PolicyAnswer) -> bool;
+    /// Remembers that, or nothing.
+    fn remember_answer(&self, answer: &PolicyAnswer);
+}
+
+/// Where a packet is seen, and when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Index of the link.
+    pub link: u32,
+    /// The way that it goes there.
+    pub side: Side,
+    /// The generation of what holds.
+    pub generation: u32,
 }
 
 /// Where a packet is judged.
@@ -56,6 +78,8 @@ pub enum Side {
 pub enum Passed {
     /// Its conversation was judged before, or no policy says anything of it.
     Unasked,
+    /// Nothing is known of the link.
+    Unknown,
     /// The policies of the link's pod were asked about what the pod begins.
     Egress,
     /// The policies of the link's pod were asked about what begins with the pod.
@@ -80,7 +104,7 @@ pub fn is_exempt<F: Family, B: Bytes + ?Sized>(bytes: &B, headers: &Headers<F>) 
     }
 }
 
-/// Judges a packet with the tuple `tuple` at the link of a pod.
+/// Judges a packet with the tuple `tuple` at the link of a pod. What passes there is remembered, if it `remembers`.
 ///
 /// # Errors
 ///
@@ -92,24 +116,51 @@ pub fn judge<F: Family, P: Policies<F>>(
     ifindex: u32,
     tuple: &F::Flow,
     tcp_flags: u8,
+    remembers: bool,
 ) -> Result<Passed, Counter> {
     let Some(control) = policies.control() else {
         return Ok(Passed::Unasked);
     };
-    let PolicyControl {
-        flags: how,
-        epoch,
-        generation,
-        ..
-    } = *control;
-    if how & flags::ENFORCED == 0 {
+    if control.flags & flags::ENFORCED == 0 {
         return Ok(Passed::Unasked);
     }
-    let peer = |addr: F::Address| policies.peer(&peer_key::<F>(epoch, addr));
+    let seen = Seen {
+        link: ifindex,
+        side,
+        generation: control.generation,
+    };
+    if remembers && policies.has_passed(tuple, &seen, tcp_flags) {
+        return Ok(Passed::Unasked);
+    }
+    let passed = look_up::<F, P>(policies, control, &seen, tuple, tcp_flags, remembers)?;
+    if remembers && passed != Passed::Unknown {
+        policies.remember_passed(tuple, &seen);
+    }
+    Ok(passed)
+}
+
+/// Judges a packet of which nothing is remembered.
+#[inline(always)]
+fn look_up<F: Family, P: Policies<F>>(
+    policies: &P,
+    &PolicyControl {
+        flags: how, epoch, ..
+    }: &PolicyControl,
+    &Seen {
+        link: ifindex,
+        side,
+        generation,
+    }: &Seen,
+    tuple: &F::Flow,
+    tcp_flags: u8,
+    remembers: bool,
+) -> Result<Passed, Counter> {
     let Some(link) = policies.link(&PolicyLinkKey { ifindex, epoch }) else {
-        let answers_node = side == Side::Egress && peer(tuple.daddr()) & NODE != 0;
+        let is_node =
+            |addr: F::Address| policies.peer(&peer_key::<F>(epoch, addr.words())) & NODE != 0;
+        let answers_node = side == Side::Egress && is_node(tuple.daddr());
         return if how & flags::UNKNOWN_CLOSED == 0 || answers_node {
-            Ok(Passed::Unasked)
+            Ok(Passed::Unknown)
         } else {
             Err(Counter::DropPolicyUnknown)
         };
@@ -120,7 +171,7 @@ pub fn judge<F: Family, P: Policies<F>>(
     let now_secs = policies.policy_secs();
     let (key, sender_second) = ordered::<F>(tuple);
     let is_tcp = tuple.proto() == TCP;
-    let opens = is_tcp && tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+    let opens = opens::<F>(tuple, tcp_flags);
     let known = match policies.conversation(&key) {
         // Whoever opens a connection begins it, whatever was before.
         Some(known) if opens && known.second_began != sender_second => None,
@@ -163,19 +214,16 @@ pub fn judge<F: Family, P: Policies<F>>(
             } else {
                 tuple.sport()
             };
-            let identity = peer(remote);
-            let answers_node = side == Side::Egress && identity & NODE != 0;
-            let identity = identity & !NODE;
-            let passes = answers_node
-                || set != CLOSED
-                    && match policies
-                        .verdict(&PolicyVerdictKey { set, identity })
-                        .unwrap_or(usual)
-                    {
-                        REFUSE => false,
-                        ACCEPT => true,
-                        profile => policies.port(&port_key(profile, tuple.proto(), port)),
-                    };
+            let asked = PolicyAnswer {
+                remote: remote.words(),
+                set,
+                usual,
+                proto: tuple.proto(),
+                family: F::NUMBER,
+                port,
+                generation,
+            };
+            let passes = policies.lets_pass(&asked, epoch, side, remembers);
             if !passes {
                 return Err(if pod_began {
                     Counter::DropPolicyEgress
@@ -202,6 +250,38 @@ pub fn judge<F: Family, P: Policies<F>>(
     Ok(passed)
 }
 
+/// Whether a set lets this pass at a link, in an epoch.
+#[inline(always)]
+pub fn lets_pass<F: Family, P: Policies<F>>(
+    policies: &P,
+    asked: &PolicyAnswer,
+    epoch: u32,
+    side: Side,
+    remembers: bool,
+) -> bool {
+    if remembers && policies.is_answered(asked) {
+        return true;
+    }
+    let identity = policies.peer(&peer_key::<F>(epoch, asked.remote));
+    if side == Side::Egress && identity & NODE != 0 {
+        return true;
+    }
+    let key = PolicyVerdictKey {
+        set: asked.set,
+        identity: identity & !NODE,
+    };
+    let passes = asked.set != CLOSED
+        && match policies.verdict(&key).unwrap_or(asked.usual) {
+            REFUSE => false,
+            ACCEPT => true,
+            profile => policies.port(&port_key(profile, asked.proto, asked.port)),
+        };
+    if remembers && passes {
+        policies.remember_answer(asked);
+    }
+    passes
+}
+
 /// Whether a pod's policies say what it may begin.
 #[inline(always)]
 pub fn limits_egress<F: Family, P: Policies<F>>(policies: &P, ifindex: u32) -> bool {
@@ -214,6 +294,12 @@ pub fn limits_egress<F: Family, P: Policies<F>>(policies: &P, ifindex: u32) -> b
             Some(link) => link.egress != 0,
             None => control.flags & flags::UNKNOWN_CLOSED != 0,
         }
+}
+
+/// Whether a packet opens a connection of TCP's.
+#[inline(always)]
+pub fn opens<F: Family>(tuple: &F::Flow, tcp_flags: u8) -> bool {
+    tuple.proto() == TCP && tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
 }
 
 /// The tuple that both directions of a conversation have, with the lower end first, and whether (one or zero) the
@@ -239,8 +325,7 @@ fn ordered<F: Family>(tuple: &F::Flow) -> (F::Flow, u32) {
 }
 
 #[inline(always)]
-fn peer_key<F: Family>(epoch: u32, addr: F::Address) -> PolicyPeerKey {
-    let [a, b, c, d] = addr.words();
+fn peer_key<F: Family>(epoch: u32, [a, b, c, d]: [u32; 4]) -> PolicyPeerKey {
     let words = if F::NUMBER == abi::family::V4 {
         [0, 0, u32::from_be(0xffff), a]
     } else {

@@ -36,6 +36,7 @@ mod kernel {
     mod next_hops;
     mod openings;
     mod outlined;
+    mod passed;
     mod pod_cgroup;
     mod pod_egress;
     mod pod_ingress;

@@ -122,6 +122,8 @@ specs! {
     POLICY_PORTS = abi::policy::PORTS, abi::PolicyPortKey => u32, "", None;
     POLICY_FLOWS4 = abi::policy::FLOWS4, abi::Flow4 => abi::Conversation, "", None;
     POLICY_FLOWS6 = abi::policy::FLOWS6, abi::Flow6 => abi::Conversation, "", None;
+    POLICY_PASSED = abi::passed::NAME, u32 => abi::PolicyPassed, "", None;
+    POLICY_ANSWERS = abi::passed::ANSWERS, u32 => abi::PolicyAnswer, "", None;
     POLICY_HELD = abi::policy::HELD, abi::PolicyHeldKey => abi::PolicyHeld, "", None;
     POLICY_CGROUPS = abi::policy::CGROUPS, u64 => u32, "", None;
     POLICY_PODS = abi::policy::PODS, u32 => abi::PolicyPod, "", None;

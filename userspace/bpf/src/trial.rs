@@ -17,7 +17,7 @@ use crate::table::Hash;
 use crate::{Error, Flow, TestRun, View, spec, sys};
 
 /// The tables that programs write, of which a trial has its own.
-const WRITTEN: [&str; 16] = [
+const WRITTEN: [&str; 18] = [
     abi::affinity::NAME,
     abi::flows::NAME4,
     abi::flows::NAME6,
@@ -25,6 +25,8 @@ const WRITTEN: [&str; 16] = [
     abi::openings::NAME6,
     abi::policy::FLOWS4,
     abi::policy::FLOWS6,
+    abi::passed::NAME,
+    abi::passed::ANSWERS,
     abi::fragments::NAME,
     abi::reverse_sockets::NAME,
     abi::dns::SCRATCH,

@@ -320,8 +320,14 @@ impl Run<'_> {
         {
             return Ok(());
         }
-        let judged =
-            policy::judge::<F, _>(self.memory, side, self.ifindex, tuple, headers.tcp_flags);
+        let judged = policy::judge::<F, _>(
+            self.memory,
+            side,
+            self.ifindex,
+            tuple,
+            headers.tcp_flags,
+            false,
+        );
         match judged {
             Ok(_) => {
                 if headers.fragment == Fragment::First {

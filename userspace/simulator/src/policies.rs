@@ -2,10 +2,10 @@
 
 use abi::policy::{ADDRESS_BITS, EPOCH_BITS, NOBODY, flags};
 use abi::{
-    Conversation, Flow4, Flow6, PolicyControl, PolicyLink, PolicyLinkKey, PolicyPeerKey,
-    PolicyPortKey, PolicyVerdictKey,
+    Conversation, Flow4, Flow6, PolicyAnswer, PolicyControl, PolicyLink, PolicyLinkKey,
+    PolicyPeerKey, PolicyPortKey, PolicyVerdictKey,
 };
-use packet::policy::Policies;
+use packet::policy::{Policies, Seen, Side, lets_pass};
 use packet::{V4, V6};
 
 use crate::Memory;
@@ -78,6 +78,30 @@ macro_rules! policies {
             fn policy_secs(&self) -> u32 {
                 self.start().now_secs
             }
+
+            // Whoever remembers nothing looks everything up, and finds the same.
+
+            fn has_passed(&self, _: &$flow, _: &Seen, _: u8) -> bool {
+                false
+            }
+
+            fn remember_passed(&self, _: &$flow, _: &Seen) {}
+
+            fn lets_pass(
+                &self,
+                asked: &PolicyAnswer,
+                epoch: u32,
+                side: Side,
+                remembers: bool,
+            ) -> bool {
+                lets_pass::<$family, _>(self, asked, epoch, side, remembers)
+            }
+
+            fn is_answered(&self, _: &PolicyAnswer) -> bool {
+                false
+            }
+
+            fn remember_answer(&self, _: &PolicyAnswer) {}
         }
     };
 }

@@ -1,7 +1,7 @@
 //! Conversations between pods, packet by packet.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use abi::{Flow4, FlowState4};
 use zerocopy::IntoBytes as _;
@@ -30,6 +30,21 @@ struct Tables {
     flows: RefCell<BTreeMap<Vec<u8>, Conversation>>,
     now_secs: Cell<u32>,
     asked: Cell<u32>,
+    /// Whether what passed is remembered.
+    remembers: bool,
+    passed: RefCell<BTreeSet<Remembered>>,
+    answers: RefCell<Vec<PolicyAnswer>>,
+}
+
+/// A conversation as its pod's packets have it, a link, and a generation.
+type Remembered = (Vec<u8>, u32, u32);
+
+fn remembered(tuple: &Flow4, seen: &Seen) -> Remembered {
+    let key = match seen.side {
+        Side::Egress => *tuple,
+        Side::Ingress => tuple.reversed(),
+    };
+    (key.as_bytes().to_vec(), seen.link, seen.generation)
 }
 
 impl Policies<V4> for Tables {
@@ -63,6 +78,25 @@ impl Policies<V4> for Tables {
     }
     fn policy_secs(&self) -> u32 {
         self.now_secs.get()
+    }
+    fn has_passed(&self, tuple: &Flow4, seen: &Seen, tcp_flags: u8) -> bool {
+        let passed = remembered(tuple, seen);
+        if opens::<V4>(tuple, tcp_flags) {
+            self.passed.borrow_mut().remove(&passed);
+        }
+        self.passed.borrow().contains(&passed)
+    }
+    fn remember_passed(&self, tuple: &Flow4, seen: &Seen) {
+        self.passed.borrow_mut().insert(remembered(tuple, seen));
+    }
+    fn lets_pass(&self, asked: &PolicyAnswer, epoch: u32, side: Side, remembers: bool) -> bool {
+        lets_pass::<V4, _>(self, asked, epoch, side, remembers)
+    }
+    fn is_answered(&self, asked: &PolicyAnswer) -> bool {
+        self.answers.borrow().contains(asked)
+    }
+    fn remember_answer(&self, answer: &PolicyAnswer) {
+        self.answers.borrow_mut().push(*answer);
     }
 }
 
@@ -107,7 +141,7 @@ fn flow(from: ([u8; 4], u16), to: ([u8; 4], u16), proto: u8) -> Flow4 {
 }
 
 fn at(tables: &Tables, side: Side, ifindex: u32, flow: &Flow4, flags: u8) -> Result<(), Counter> {
-    judge::<V4, _>(tables, side, ifindex, flow, flags).map(drop)
+    judge::<V4, _>(tables, side, ifindex, flow, flags, tables.remembers).map(drop)
 }
 
 const OUT: Side = Side::Egress;
@@ -151,6 +185,81 @@ fn what_may_begin_goes_on_in_both_directions() {
         Ok(()),
         "nor the client's of what comes"
     );
+}
+
+#[test]
+fn what_passed_is_remembered_until_a_change() {
+    let mut tables = tables();
+    tables.remembers = true;
+    let ask = |port| flow((CLIENT, port), (SERVER, 80), TCP);
+    for port in [40_000, 40_001] {
+        for (side, link) in [(OUT, CLIENT_LINK), (IN, SERVER_LINK)] {
+            assert_eq!(at(&tables, side, link, &ask(port), SYN), Ok(()));
+        }
+    }
+    assert_eq!(tables.asked.get(), 2, "each end was asked once");
+    // What passed a moment ago is not looked up, in either direction.
+    let (there, back) = (ask(40_000), ask(40_000).reversed());
+    tables.flows.borrow_mut().clear();
+    tables.now_secs.set(1000);
+    for (side, link, flow) in [
+        (OUT, CLIENT_LINK, &there),
+        (IN, SERVER_LINK, &there),
+        (OUT, SERVER_LINK, &back),
+        (IN, CLIENT_LINK, &back),
+    ] {
+        assert_eq!(at(&tables, side, link, flow, ACK), Ok(()), "{side:?}");
+    }
+    assert_eq!(tables.flows.borrow().len(), 0);
+    // It passed at its own links, from their own pods.
+    assert_eq!(at(&tables, IN, SERVER_LINK, &back, ACK), NO_IN);
+    let unknown = Err(Counter::DropPolicyUnknown);
+    assert_eq!(at(&tables, OUT, 14, &there, ACK), unknown);
+    // A change meets it, and what was answered.
+    tables.control.generation = 2;
+    tables.verdicts.clear();
+    assert_eq!(at(&tables, OUT, CLIENT_LINK, &there, ACK), NO_OUT);
+    assert_eq!(at(&tables, OUT, CLIENT_LINK, &ask(40_002), SYN), NO_OUT);
+}
+
+#[test]
+fn who_opens_a_connection_is_asked_whatever_is_remembered() {
+    let mut tables = tables();
+    tables.remembers = true;
+    tables.links.insert(
+        CLIENT_LINK,
+        PolicyLink {
+            egress: 20,
+            ingress: 22,
+            ..PolicyLink::default()
+        },
+    );
+    let ask = flow((CLIENT, 40_000), (SERVER, 80), TCP);
+    assert_eq!(at(&tables, OUT, CLIENT_LINK, &ask, SYN), Ok(()));
+    assert_eq!(at(&tables, IN, CLIENT_LINK, &ask.reversed(), ACK), Ok(()));
+    assert_eq!(
+        at(&tables, IN, CLIENT_LINK, &ask.reversed(), SYN),
+        NO_IN,
+        "the server may begin nothing"
+    );
+    assert_eq!(at(&tables, OUT, CLIENT_LINK, &ask, ACK), Ok(()));
+}
+
+#[test]
+fn an_answer_to_the_node_opens_nothing_to_it() {
+    let mut tables = tables();
+    tables.remembers = true;
+    let to_node = flow((SERVER, 80), (NODE_ADDR, 40_000), UDP);
+    tables.links.insert(
+        SERVER_LINK,
+        PolicyLink {
+            ingress: 21,
+            egress: 20,
+            ..PolicyLink::default()
+        },
+    );
+    assert_eq!(at(&tables, OUT, SERVER_LINK, &to_node, 0), Ok(()));
+    assert_eq!(tables.answers.borrow().len(), 0);
 }
 
 #[test]

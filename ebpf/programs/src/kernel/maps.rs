@@ -13,11 +13,12 @@ use abi::{
     Affinity, AffinityKey, Backend, Balancing, Connection, Conversation, CounterValue, Device,
     DnsAnswer, DnsControl, DnsName, Endpoint, Event, Flow4, Flow6, FlowState4, FlowState6,
     FragmentKey, FragmentPorts, Frontend, FrontendKey4, FrontendKey6, Host, HostRouting, Limit,
-    Load, Masquerade, Member, Namespace, NextHop, NodeConfig, PolicyControl, PolicyHeld,
-    PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyPod, PolicyVerdictKey, Quota, ReverseSocket,
-    ReverseSocketKey, RingSlot, Source, SpreadWord, Watchers, affinity, backends, counters,
-    devices, dns, endpoints, events, flows, fragments, frontends, limits, masquerade, members,
-    namespaces, next_hops, openings, policy, quotas, reverse_sockets, rings, sources, spreads,
+    Load, Masquerade, Member, Namespace, NextHop, NodeConfig, PolicyAnswer, PolicyControl,
+    PolicyHeld, PolicyHeldKey, PolicyLink, PolicyLinkKey, PolicyPassed, PolicyPod,
+    PolicyVerdictKey, Quota, ReverseSocket, ReverseSocketKey, RingSlot, Source, SpreadWord,
+    Watchers, affinity, backends, counters, devices, dns, endpoints, events, flows, fragments,
+    frontends, limits, masquerade, members, namespaces, next_hops, openings, passed, policy,
+    quotas, reverse_sockets, rings, sources, spreads,
 };
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{
@@ -251,6 +252,16 @@ pub(crate) static POLICY_FLOWS6: LruHashMap<
     Conversation,
     { policy::FLOWS_CAPACITY as usize },
 > = LruHashMap::new();
+
+/// As NEXT_HOPS.
+#[btf_map]
+pub(crate) static POLICY_PASSED: PerCpuArray<PolicyPassed, { passed::CAPACITY as usize }> =
+    PerCpuArray::new();
+
+/// As NEXT_HOPS.
+#[btf_map]
+pub(crate) static POLICY_ANSWERS: PerCpuArray<PolicyAnswer, { passed::ANSWERS_CAPACITY as usize }> =
+    PerCpuArray::new();
 
 /// The agent's own.
 #[btf_map]

@@ -366,7 +366,7 @@ macro_rules! outlined {
         ) -> u32 {
             // SAFETY: as above.
             match unsafe { plan.as_ref() } {
-                Some(plan) => policy::judge(&Skb::of(ctx), plan, ifindex, how),
+                Some(plan) => policy::judge(&Skb::of(ctx), plan, ifindex, how, true),
                 None => 0,
             }
         }

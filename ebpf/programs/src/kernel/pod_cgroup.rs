@@ -131,7 +131,7 @@ macro_rules! outlined {
         ) -> u32 {
             // SAFETY: as above.
             match unsafe { plan.as_ref() } {
-                Some(plan) => policy::judge(&Packet::of(skb), plan, link, how),
+                Some(plan) => policy::judge(&Packet::of(skb), plan, link, how, false),
                 None => 0,
             }
         }

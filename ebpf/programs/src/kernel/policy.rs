@@ -3,21 +3,23 @@
 use abi::events::kinds;
 use abi::policy::flags::ENFORCED;
 use abi::{
-    Conversation, Counter, Flow4, Flow6, Judged, PolicyControl, PolicyLink, PolicyLinkKey,
-    PolicyPeerKey, PolicyPortKey, PolicyVerdictKey,
+    Conversation, Counter, Flow4, Flow6, Judged, PolicyAnswer, PolicyControl, PolicyLink,
+    PolicyLinkKey, PolicyPeerKey, PolicyPortKey, PolicyVerdictKey,
 };
 use aya_ebpf::bindings::BPF_ANY;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use packet::balance::bounces;
-use packet::policy::{self, Passed, Policies, Side};
-use packet::{Bytes, Family, Flow as _, Fragment, Shared as _, Tables, Transport, V4, V6, hop};
+use packet::policy::{self, Passed, Policies, Seen, Side};
+use packet::{Bytes, Family, Flow as _, Fragment, Tables, Transport, V4, V6, hop};
 
+use super::clock;
 use super::events;
 use super::maps::{
     POLICY_CONTROL, POLICY_FLOWS4, POLICY_FLOWS6, POLICY_LINKS, POLICY_PEERS, POLICY_PORTS,
     POLICY_VERDICTS,
 };
 use super::outlined::{Plan, Told};
+use super::passed;
 use super::tables::{Maps, endpoint};
 
 /// How a packet is to be judged, as a number: the side, and whether it is judged by what it becomes.
@@ -76,9 +78,16 @@ pub(crate) fn straight_to<F: Family>(to: &F::Flow, ifindex: u32) -> u32 {
     }
 }
 
-/// Judges a packet at a pod's link: zero, or its counter and one.
+/// Judges a packet at a pod's link: zero, or its counter and one. Where a packet may be seen in the middle of what is
+/// done about another one, it neither `remembers` nor is remembered.
 #[inline(always)]
-pub(crate) fn judge<F: Told, B: Bytes>(bytes: &B, plan: &Plan<F>, ifindex: u32, how: u32) -> u32
+pub(crate) fn judge<F: Told, B: Bytes>(
+    bytes: &B,
+    plan: &Plan<F>,
+    ifindex: u32,
+    how: u32,
+    remembers: bool,
+) -> u32
 where
     Maps: Policies<F> + Tables<F>,
 {
@@ -97,7 +106,7 @@ where
     } else {
         &headers.tuple
     };
-    match policy::judge::<F, _>(&Maps, side, ifindex, tuple, headers.tcp_flags) {
+    match policy::judge::<F, _>(&Maps, side, ifindex, tuple, headers.tcp_flags, remembers) {
         Ok(passed) => {
             tell_passed(plan, passed, ifindex);
             if headers.fragment == Fragment::First {
@@ -116,7 +125,7 @@ where
 #[inline(always)]
 fn tell_passed<F: Told>(plan: &Plan<F>, passed: Passed, ifindex: u32) {
     let judged = match passed {
-        Passed::Unasked => return,
+        Passed::Unasked | Passed::Unknown => return,
         Passed::Egress => Judged::Egress,
         Passed::Ingress => Judged::Ingress,
     };
@@ -127,8 +136,36 @@ fn tell_passed<F: Told>(plan: &Plan<F>, passed: Passed, ifindex: u32) {
     );
 }
 
+/// The time in seconds, walked by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn policy_secs() -> u32 {
+    clock::secs()
+}
+
 macro_rules! policies {
-    ($family:ty, $flow:ty, $flows:ident) => {
+    ($family:ty, $flow:ty, $flows:ident, $has_passed:path, $remember_passed:path, $lets_pass:ident) => {
+        /// [`policy::lets_pass`], walked by itself.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $lets_pass(
+            asked: *const PolicyAnswer,
+            epoch: u32,
+            egress: u32,
+            remembers: u32,
+        ) -> u32 {
+            // SAFETY: the verifier holds callers to memory of this size, or none.
+            let Some(asked) = (unsafe { asked.as_ref() }) else {
+                return 0;
+            };
+            let side = if egress != 0 {
+                Side::Egress
+            } else {
+                Side::Ingress
+            };
+            policy::lets_pass::<$family, _>(&Maps, asked, epoch, side, remembers != 0).into()
+        }
+
         impl Policies<$family> for Maps {
             #[inline(always)]
             fn control(&self) -> Option<&PolicyControl> {
@@ -179,11 +216,59 @@ macro_rules! policies {
 
             #[inline(always)]
             fn policy_secs(&self) -> u32 {
-                self.now_secs()
+                policy_secs()
+            }
+
+            #[inline(always)]
+            fn has_passed(&self, tuple: &$flow, seen: &Seen, tcp_flags: u8) -> bool {
+                let how = passed::how(seen.side, tcp_flags);
+                $has_passed(tuple, seen.link, seen.generation, how) != 0
+            }
+
+            #[inline(always)]
+            fn remember_passed(&self, tuple: &$flow, seen: &Seen) {
+                let how = passed::how(seen.side, 0);
+                $remember_passed(tuple, seen.link, seen.generation, how);
+            }
+
+            #[inline(always)]
+            fn lets_pass(
+                &self,
+                asked: &PolicyAnswer,
+                epoch: u32,
+                side: Side,
+                remembers: bool,
+            ) -> bool {
+                let egress = side == Side::Egress;
+                $lets_pass(asked, epoch, egress.into(), remembers.into()) != 0
+            }
+
+            #[inline(always)]
+            fn is_answered(&self, asked: &PolicyAnswer) -> bool {
+                passed::is_answered(asked)
+            }
+
+            #[inline(always)]
+            fn remember_answer(&self, answer: &PolicyAnswer) {
+                passed::remember_answer(answer);
             }
         }
     };
 }
 
-policies!(V4, Flow4, POLICY_FLOWS4);
-policies!(V6, Flow6, POLICY_FLOWS6);
+policies!(
+    V4,
+    Flow4,
+    POLICY_FLOWS4,
+    passed::has_passed4,
+    passed::remember_passed4,
+    lets_pass4
+);
+policies!(
+    V6,
+    Flow6,
+    POLICY_FLOWS6,
+    passed::has_passed6,
+    passed::remember_passed6,
+    lets_pass6
+);

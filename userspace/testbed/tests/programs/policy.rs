@@ -110,6 +110,11 @@ pub(crate) fn client_judged(net: &Net) -> Result<Kernel> {
     judged(net, (0, CLIENTS), (0, 0))
 }
 
+/// Pods at both links, whose policies let pass what [`rules`] say.
+pub(crate) fn both_judged(net: &Net) -> Result<Kernel> {
+    judged(net, (0, CLIENTS), (SERVERS, 0))
+}
+
 /// A context in which a packet arrived at `from`.
 pub(crate) fn arrived(from: u32) -> Vec<u8> {
     let mut context = vec![0; 40];

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use bpf::{Watch, Watched};
 use testbed::packet::{Packet, tcp};
 
-use crate::kernel::{Kernel, TCP, nets};
+use crate::kernel::{Kernel, LOOPBACK, TCP, VETH, nets};
 use crate::policy;
 
 /// What the verifier may walk.
@@ -102,5 +102,35 @@ fn a_drop_costs_little_more_than_before_while_nobody_watches() -> Result<()> {
     );
     let (told, lost) = (std::iter::from_fn(|| all.take()).count(), all.lost()?);
     assert!(told > 1_000 && lost > 10_000, "{told} told, {lost} lost");
+    Ok(())
+}
+
+/// Policies at both ends of what goes straight, on a packet of a known conversation.
+#[test]
+fn a_known_conversation_costs_little_more_where_it_is_judged() -> Result<()> {
+    for net in nets() {
+        let mut kernel = policy::both_judged(&net)?;
+        kernel.pod(net.client.ip(), LOOPBACK)?;
+        kernel.pod(net.backend.ip(), VETH)?;
+        // Not for this device: it is judged as if it went straight, and stays what it is.
+        let opens = Packet::tcp(net.client, net.backend, tcp::SYN).bytes();
+        let goes_on = Packet::tcp(net.client, net.backend, tcp::ACK).bytes();
+        kernel.run("pod_ingress", &opens)?;
+        let least = |packet| -> Result<u32> {
+            let times = (0..5).map(|_| kernel.time("pod_ingress", packet));
+            Ok(times
+                .collect::<Result<Vec<_>>>()?
+                .into_iter()
+                .min()
+                .unwrap_or(0))
+        };
+        let (judged_ns, opens_ns) = (least(&goes_on)?, least(&opens)?);
+        policy::set(&kernel, &[policy::control(0, 2)])?;
+        let free_ns = least(&goes_on)?;
+        println!("{free_ns} ns, judged {judged_ns} ns, opening again {opens_ns} ns");
+        // What opens is looked up each time.
+        let [judged, opens] = [judged_ns, opens_ns].map(|ns| ns.saturating_sub(free_ns));
+        assert!(judged * 3 < opens * 2, "{judged} ns, {opens} ns");
+    }
     Ok(())
 }
