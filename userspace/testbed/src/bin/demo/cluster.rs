@@ -66,14 +66,14 @@ impl Cluster {
             .map(|index| Backend::start(node.add_pod(&format!("web-{index}"))?))
             .collect::<Result<Vec<_>>>()?;
         let client = node.add_pod("client")?;
-        println!(
+        say!(
             "a node, {} backend pods with HTTP and UDP servers, a client pod, an outside client: {}",
             backends.len(),
             took(started)
         );
         let started = Instant::now();
         let platform = Platform::start(&node, fairlead, Role::Up)?;
-        println!("`fairlead up` is ready: {}", took(started));
+        say!("`fairlead up` is ready: {}", took(started));
         let api = Api::connect(&node, &platform)?;
         Ok(Self {
             api,
@@ -109,7 +109,7 @@ impl Cluster {
                 self.platform.last_words()
             );
         }
-        println!(
+        say!(
             "applied {} with {with}: {}",
             folder.display(),
             took(started)
@@ -122,7 +122,7 @@ impl Cluster {
         for target in [web.cluster_ip(false, 80)?, web.cluster_ip(true, 80)?] {
             self.wait_for_backends(&self.client.place(), target, &["web-0", "web-1", "web-2"])?;
         }
-        println!(
+        say!(
             "the pods are ready, and answer at the Service's addresses: {}",
             took(started)
         );
@@ -172,7 +172,7 @@ impl Cluster {
              {client} curl http://{cluster_ip}/        (a pod: balanced on its link)\n  \
              {outside} curl http://{NODE4}:30080/       (from outside: balanced by XDP)\n  \
              {fairlead} status --bpffs-root {bpffs}\n  \
-             {fairlead} service list --bpffs-root {bpffs}\n  \
+             {node} {fairlead} service list --bpffs-root {bpffs} --kubeconfig {kubeconfig}\n  \
              log: {log}",
             node = enter(self.node.netns().name()),
             client = enter(self.client.netns().name()),

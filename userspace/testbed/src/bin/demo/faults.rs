@@ -21,7 +21,7 @@ const ALL: [&str; 3] = ["web-0", "web-1", "web-2"];
 /// Prints what happened; whether no request to a healthy backend failed.
 pub(crate) fn show(cluster: &mut Cluster) -> Result<bool> {
     let targets = targets(cluster)?;
-    println!();
+    say!("");
     Ok(backend_dies(cluster, &targets)? & fairlead_dies(cluster, &targets)?)
 }
 
@@ -74,19 +74,21 @@ fn backend_dies(cluster: &mut Cluster, targets: &[Target]) -> Result<bool> {
     let early = total
         .failures_between
         .is_some_and(|(first, _)| first < killed_at);
-    println!(
-        "killed backend web-2 under load: {} requests on three paths, {} failed, all within {last:.0} ms of the kill and on the dead backend {:?}",
+    say!(
+        "killed backend web-2 under load: {} requests on three paths, {} failed, all within {last:.0} ms of the kill {:?}",
         total.ok + total.failed,
         total.failed,
         total.errors
     );
-    println!(
+    say!(
         "  every path avoided it after {:.0} ms, as seen by starting clients anew",
         moved.as_secs_f64() * 1e3
     );
     let lost = ledger.close(cluster)?;
     for (name, (asked, answered)) in &lost {
-        println!("  healthy {name}: {asked} requests reached it, {answered} answers came back");
+        say!(
+            "  healthy {name}: {asked} requests reached it, {answered} answers came back (the demo asks it too)"
+        );
     }
     let healthy = lost.values().all(|(asked, answered)| asked == answered);
     cluster.backends[2].restart()?;
@@ -94,7 +96,7 @@ fn backend_dies(cluster: &mut Cluster, targets: &[Target]) -> Result<bool> {
     for (_, place, target) in targets {
         cluster.wait_for_backends(place, *target, &ALL)?;
     }
-    println!("  web-2 is back and gets its share");
+    say!("  web-2 is back and gets its share");
     Ok(healthy && !early && last < 5_000.0)
 }
 
@@ -128,7 +130,7 @@ fn fairlead_dies(cluster: &mut Cluster, targets: &[Target]) -> Result<bool> {
         }
         .add(report);
     }
-    println!(
+    say!(
         "killed fairlead (kill -9) under load and started it again {:.2} s later:\n  \
          {} requests on new connections, {} failed {:?}\n  \
          {} requests on connections kept open throughout, {} failed {:?}\n  \

@@ -2,16 +2,25 @@
 //! load. `cargo xtask demo` builds what it starts.
 #![forbid(unsafe_code)]
 
+/// Prints a line, and leaves the function with an error where that fails or Ctrl-C was pressed.
+macro_rules! say {
+    ($($line:tt)*) => {
+        crate::say(format_args!($($line)*))?
+    };
+}
+
 mod cluster;
 mod faults;
 mod paths;
 
+use std::fmt::Arguments;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use testbed::wait::INTERRUPTED;
 
@@ -62,15 +71,26 @@ fn run(options: &Options) -> Result<bool> {
     } else {
         "NOT everything is as it should be, see above"
     };
-    println!("\n{verdict} ({:.1} s)", started.elapsed().as_secs_f32());
+    say!("\n{verdict} ({:.1} s)", started.elapsed().as_secs_f32());
     if !options.once {
-        println!("\n{}\n\nUp until Ctrl-C.", cluster.how_to_reach());
+        say!("\n{}\n\nUp until Ctrl-C.", cluster.how_to_reach());
         while !INTERRUPTED.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(100));
         }
-        println!("\nClearing away.");
+        line(format_args!("\nClearing away."))?;
     }
     Ok(good)
+}
+
+fn say(words: Arguments<'_>) -> Result<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        bail!("interrupted");
+    }
+    line(words)
+}
+
+fn line(words: Arguments<'_>) -> Result<()> {
+    writeln!(std::io::stdout(), "{words}").context("cannot print what happens")
 }
 
 /// Ctrl-C and SIGTERM end the demo in order, from wherever it is.

@@ -47,9 +47,16 @@ struct Row {
 /// Prints the table; whether every path took its hook, lost nothing and reached every backend.
 pub(crate) fn show(cluster: &Cluster) -> Result<bool> {
     let view = View::open(cluster.platform.bpffs())?;
-    println!(
+    say!(
         "\n{:<37} {:<14} {:>8} {:<28} {:>6} {:>9} {:>9} {:>19}",
-        "PATH", "HOOK", "REQUESTS", "SPREAD", "FAILED", "MEDIAN", "P99", "DIRECT MEDIAN, P99"
+        "PATH",
+        "HOOK",
+        "REQUESTS",
+        "SPREAD",
+        "FAILED",
+        "MEDIAN",
+        "P99",
+        "DIRECT MEDIAN, P99"
     );
     let mut good = true;
     let mut direct: Option<String> = None;
@@ -68,7 +75,7 @@ pub(crate) fn show(cluster: &Cluster) -> Result<bool> {
         if row.direct {
             direct = Some(format!("{}, {}", micros(median), micros(p99)));
         }
-        println!(
+        say!(
             "{:<37} {:<14} {:>8} {:<28} {:>6} {:>9} {:>9} {beside:>19}",
             row.path,
             hook.label(),
@@ -78,17 +85,14 @@ pub(crate) fn show(cluster: &Cluster) -> Result<bool> {
             micros(median),
             micros(p99),
         );
-        good &= judge(&row, hook, &report);
+        good &= judge(&row, hook, &report)?;
     }
     Ok(good & show_affinity(cluster)? & show_refusal(cluster)?)
 }
 
-fn judge(row: &Row, hook: Hook, report: &Report) -> bool {
-    let mut good = true;
-    let mut complain = |what: String| {
-        println!("  ! {}: {what}", row.path);
-        good = false;
-    };
+fn judge(row: &Row, hook: Hook, report: &Report) -> Result<bool> {
+    let mut complaints = Vec::new();
+    let mut complain = |what: String| complaints.push(what);
     if report.failed > 0 {
         complain(format!(
             "{} requests failed: {:?}",
@@ -109,7 +113,10 @@ fn judge(row: &Row, hook: Hook, report: &Report) -> bool {
             report.backends.len()
         ));
     }
-    good
+    for what in &complaints {
+        say!("  ! {}: {what}", row.path);
+    }
+    Ok(complaints.is_empty())
 }
 
 fn rows(cluster: &Cluster) -> Result<Vec<Row>> {
@@ -201,7 +208,7 @@ fn rows(cluster: &Cluster) -> Result<Vec<Row>> {
 fn show_affinity(cluster: &Cluster) -> Result<bool> {
     let target = cluster.service("sticky")?.cluster_ip(false, 80)?;
     let report = cluster.client.place().load(&Load::requests(target, 100))?;
-    println!(
+    say!(
         "\nsessionAffinity ClientIP: 100 requests of one client, answered by {}",
         spread(&report)
     );
@@ -221,7 +228,7 @@ fn show_refusal(cluster: &Cluster) -> Result<bool> {
         let started = Instant::now();
         let seen = place.probe(How::Tcp, target)?;
         let error = seen.error.unwrap_or_else(|| "it answered".to_owned());
-        println!(
+        say!(
             "a Service without endpoints, from {name}: {error} ({:.0} ms with starting the client)",
             started.elapsed().as_secs_f32() * 1e3
         );
