@@ -220,8 +220,8 @@ async fn listen(server: &Server) -> Listening {
 /// A field of a kubeconfig, decoded.
 fn field(kubeconfig: &str, name: &str) -> Vec<u8> {
     let lines = kubeconfig.lines().map(str::trim);
-    let found = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    let encoded = found.last().expect("the field is there");
+    let mut found = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    let encoded = found.next_back().expect("the field is there");
     base64::engine::general_purpose::STANDARD
         .decode(encoded)
         .unwrap()

@@ -263,7 +263,7 @@ impl Checker {
             );
             self.fault(at, message);
         }
-        let mut unwrapped = known.clone();
+        let mut unwrapped = known;
         unwrapped.of = of;
         let mut found = unwrapped.element();
         found.cost = cost;
@@ -443,7 +443,7 @@ impl Checker {
             }
         };
         let depth = self.variables.len();
-        self.variables.push((inner.variable.clone(), first.clone()));
+        self.variables.push((inner.variable.clone(), first));
         if let (Some(name), Some(known)) = (&inner.second, second) {
             self.variables.push((name.clone(), known));
         }

@@ -194,7 +194,7 @@ impl Parser {
                 count -= 1;
             }
             let operand = self.member()?;
-            return Ok(if count % 2 == 0 {
+            return Ok(if count.is_multiple_of(2) {
                 operand
             } else {
                 call(at, None, function, vec![operand])

@@ -175,7 +175,7 @@ fn credit_card(text: &str) -> bool {
             _ => *d,
         })
         .sum();
-    digits.len() == plain && (13..=19).contains(&plain) && sum % 10 == 0
+    digits.len() == plain && (13..=19).contains(&plain) && sum.is_multiple_of(10)
 }
 
 fn date(text: &str) -> bool {

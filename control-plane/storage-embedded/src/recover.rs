@@ -152,10 +152,10 @@ pub(crate) fn look(disk: &dyn Disk) -> Result<State, OpenError> {
     let directory = disk.path("");
     let mut names = disk.names().map_err(OpenError::io("list", &directory))?;
     names.sort_unstable();
-    let snapshots = names
+    let mut snapshots = names
         .iter()
         .filter(|name| snapshot::revision(name).is_some());
-    let mut state = match snapshots.last() {
+    let mut state = match snapshots.next_back() {
         None => State::default(),
         Some(newest) => {
             let (tree, revision) = snapshot::read(disk, newest)?;

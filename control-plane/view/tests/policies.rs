@@ -40,7 +40,7 @@ fn policy_types_default_to_what_the_rules_tell() {
         (json!(null), json!(null), json!(null), (true, false)),
         (json!([]), json!([]), rule.clone(), (true, true)),
         (json!(["Ingress"]), json!(null), rule.clone(), (true, false)),
-        (json!(["Egress"]), rule.clone(), json!(null), (false, true)),
+        (json!(["Egress"]), rule, json!(null), (false, true)),
         (
             json!(["Ingress", "Egress"]),
             json!(null),
@@ -350,7 +350,7 @@ fn watches_are_folded() {
     folded.pod(Event::Applied(pod("a", false, "Failed")));
     assert!(folded.world().pods.is_empty() && folded.take_changed());
     let mark = folded.world().policies.values().next().unwrap().mark;
-    let mut other = policy.clone();
+    let mut other = policy;
     other["metadata"]["uid"] = json!("2");
     folded.network_policy(Event::Applied(object(other)));
     assert_ne!(

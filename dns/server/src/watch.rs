@@ -74,7 +74,7 @@ impl Watched {
                     match std::fs::read_to_string(&file) {
                         Ok(text) => changed(&file, &text),
                         Err(error) => {
-                            tracing::warn!(file = %file.display(), %error, "cannot read a watched file")
+                            tracing::warn!(file = %file.display(), %error, "cannot read a watched file");
                         }
                     }
                 });

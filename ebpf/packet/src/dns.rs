@@ -130,7 +130,7 @@ pub fn message_len<F: Family>(
         is_service::<F>(control, addr, port) || from_pod && is_local::<F>(control, addr, port);
     let header_len = headers.l4.wrapping_sub(headers.l3) + crate::parse::UDP_LEN;
     let len = headers.bytes.wrapping_sub(header_len);
-    let fits = MESSAGE_MIN <= len && len <= MESSAGE_MAX;
+    let fits = (MESSAGE_MIN..=MESSAGE_MAX).contains(&len);
     (ours && fits && headers.transport == Transport::Udp && hop::is_plain(headers)).then_some(len)
 }
 

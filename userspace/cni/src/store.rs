@@ -194,7 +194,7 @@ mod tests {
         assert!(mended.starts_with(&whole));
         assert!(journal::read(&mended).damaged.is_empty());
 
-        let mut damaged = mended.clone();
+        let mut damaged = mended;
         damaged[3] ^= 0x55;
         fs::write(&path, &damaged).unwrap();
         assert_eq!(take(folder.path(), 4), "10.0.0.4");

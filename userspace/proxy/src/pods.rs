@@ -265,17 +265,17 @@ mod tests {
             ("as it was", 7, |_| {}),
             ("route gone", 0, |pods| pods.route_gone(route(0, Some(7)))),
             ("another route gone", 7, |pods| {
-                pods.route_gone(route(5, Some(8)))
+                pods.route_gone(route(5, Some(8)));
             }),
             ("replaced", 8, |pods| pods.route(route(0, Some(8)), true)),
             ("a worse one", 7, |pods| {
-                pods.route(route(5, Some(8)), false)
+                pods.route(route(5, Some(8)), false);
             }),
             ("two that are equal", 0, |pods| {
-                pods.route(route(0, Some(8)), false)
+                pods.route(route(0, Some(8)), false);
             }),
             ("replaced by a gateway", 0, |pods| {
-                pods.route(route(0, None), true)
+                pods.route(route(0, None), true);
             }),
             ("the worse one is left", 8, |pods| {
                 pods.route(route(5, Some(8)), false);
@@ -289,7 +289,7 @@ mod tests {
                         ..link(7)
                     },
                     true,
-                )
+                );
             }),
             ("down and up again: its routes are gone", 0, |pods| {
                 pods.link(
@@ -311,7 +311,7 @@ mod tests {
                 );
             }),
             ("somebody's program", 0, |pods| {
-                pods.recheck(|ifindex| ifindex != 7)
+                pods.recheck(|ifindex| ifindex != 7);
             }),
             ("somebody's program, and gone", 7, |pods| {
                 pods.link(&link(7), false);

@@ -316,10 +316,10 @@ fn encode_anew(text: &mut String) {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     let tail = &text.as_bytes()[text.len().saturating_sub(4)..];
-    if text.contains(['\r', '\n']) || STANDARD.decode(tail).is_err() {
-        if let Ok(bytes) = decode_base64(text) {
-            *text = STANDARD.encode(bytes);
-        }
+    if (text.contains(['\r', '\n']) || STANDARD.decode(tail).is_err())
+        && let Ok(bytes) = decode_base64(text)
+    {
+        *text = STANDARD.encode(bytes);
     }
 }
 

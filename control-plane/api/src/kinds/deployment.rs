@@ -203,7 +203,7 @@ mod tests {
             (
                 |o| {
                     o["spec"]["strategy"] =
-                        json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}})
+                        json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}});
                 },
                 "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0",
             ),

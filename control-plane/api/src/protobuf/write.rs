@@ -130,7 +130,7 @@ fn one(number: u8, shape: &Shape, value: &Value, out: &mut Vec<u8>) {
         }
         (Shape::Quantity, Value::Number(text)) => {
             message(number, out, |out| {
-                bytes(1, text.to_string().as_bytes(), out)
+                bytes(1, text.to_string().as_bytes(), out);
             });
         }
         (Shape::IntOrString, Value::Number(content)) => {

@@ -122,7 +122,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     });
     let changed = Arc::clone(&read);
     let file = Watched::new(path.clone(), reload, move |_: &Path, text: &str| {
-        changed(text)
+        changed(text);
     });
     // A file that appears later is found by the watch.
     read(&std::fs::read_to_string(&path).unwrap_or_default());

@@ -152,7 +152,7 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
                     "window" => {
                         rrl.window = word
                             .duration()?
-                            .clamp(Duration::from_secs(1), Duration::from_secs(3600))
+                            .clamp(Duration::from_secs(1), Duration::from_secs(3600));
                     }
                     "ipv4-prefix-length" => rrl.v4 = word.number(1, 32)?,
                     "ipv6-prefix-length" => rrl.v6 = word.number(1, 128)?,

@@ -81,7 +81,7 @@ async fn tell(server: SocketAddr, zone: Name) {
         match crate::client::datagram(server, &message, Duration::from_secs(2)).await {
             Ok(_) => return,
             Err(error) => {
-                tracing::warn!(%server, %zone, attempt, %error, "transfer: a server was not told of a change")
+                tracing::warn!(%server, %zone, attempt, %error, "transfer: a server was not told of a change");
             }
         }
     }

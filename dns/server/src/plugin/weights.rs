@@ -42,7 +42,7 @@ impl Weights {
         let file = Watched::new(path, reload, move |path, text| match parse(text) {
             Ok(table) => swapped.store(Arc::new(table)),
             Err((line, what)) => {
-                tracing::error!("{}:{line}: {what}; the weights before stay", path.display())
+                tracing::error!("{}:{line}: {what}; the weights before stay", path.display());
             }
         });
         Ok(Self { table, file })

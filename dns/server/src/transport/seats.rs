@@ -32,7 +32,7 @@ fn connections_max() -> usize {
         current: files.maximum,
         maximum: files.maximum,
     };
-    if setrlimit(Resource::Nofile, raised.clone()).is_ok() {
+    if setrlimit(Resource::Nofile, raised).is_ok() {
         files = raised;
     }
     let share = files.current.map_or(u64::MAX, |files| files / OF_FILES);

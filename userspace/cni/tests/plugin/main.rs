@@ -189,7 +189,7 @@ fn check_names_what_is_not_as_it_was_made() {
         7,
         "there is no prevResult"
     );
-    config["prevResult"] = result.clone();
+    config["prevResult"] = result;
     let words = |expected: &str| {
         let answer = node.run("CHECK", &pod, &config);
         assert_eq!(answer.code(), 101);

@@ -209,7 +209,7 @@ pub(crate) async fn withdraw(client: &Client) -> anyhow::Result<()> {
     for path in service.into_iter().chain([slices.object(NAMESPACE, SLICE)]) {
         match client.delete(&path, &Value::Null).await {
             Ok(_) => {
-                tracing::info!(%path, "left by a run that served the cluster's DNS, and deleted")
+                tracing::info!(%path, "left by a run that served the cluster's DNS, and deleted");
             }
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error).with_context(|| format!("delete {path}")),

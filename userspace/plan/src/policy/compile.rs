@@ -345,7 +345,7 @@ fn find_peers<'a>(
                 for peer in peers {
                     match peer {
                         Peer::Pods(selection) => {
-                            selecting.entry(selection).or_default().push(clause)
+                            selecting.entry(selection).or_default().push(clause);
                         }
                         Peer::Block { range, except } => blocks.push(Block {
                             clause: clause.id,
@@ -357,7 +357,7 @@ fn find_peers<'a>(
                                 clause: clause.id,
                                 range,
                                 except: &[],
-                            }))
+                            }));
                         }
                     }
                 }

@@ -346,7 +346,7 @@ fn cases() -> Vec<Case> {
                     world
                         .namespaces
                         .insert("y".into(), labels(&[("ns2", "updated")])),
-                )
+                );
             },
             ..case(
                 "should allow ingress access from updated namespace",
@@ -360,7 +360,7 @@ fn cases() -> Vec<Case> {
         Case {
             change: |world| {
                 world.pods.get_mut(&pod_key("x", "b")).unwrap().labels =
-                    labels(&[("pod2", "updated")])
+                    labels(&[("pod2", "updated")]);
             },
             ..case(
                 "should allow ingress access from updated pod",
@@ -374,7 +374,7 @@ fn cases() -> Vec<Case> {
         Case {
             change: |world| {
                 world.pods.get_mut(&pod_key("x", "a")).unwrap().labels =
-                    labels(&[("target", "isolated")])
+                    labels(&[("target", "isolated")]);
             },
             ..case(
                 "should deny ingress access to updated pod",

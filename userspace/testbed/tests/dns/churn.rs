@@ -96,7 +96,7 @@ impl World {
 }
 
 fn mortal(index: u64) -> bool {
-    index % MORTAL == 0
+    index.is_multiple_of(MORTAL)
 }
 
 /// Version 0 exists; a mortal one is gone in odd versions.

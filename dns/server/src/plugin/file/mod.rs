@@ -247,7 +247,7 @@ pub(super) fn watch(
                 notify.changed(&origin);
             }
             Err(error) => {
-                tracing::error!(%error, "the zone's file is wrong; the zone stays as it was")
+                tracing::error!(%error, "the zone's file is wrong; the zone stays as it was");
             }
         }
     })

@@ -190,7 +190,7 @@ fn read(
         "random_case" => options.random_case = option.exactly::<0>().map(|_| true)?,
         "next_on_nodata" => group.next_on_nodata = option.exactly::<0>().map(|_| true)?,
         "failfast_all_unhealthy_upstreams" => {
-            group.failfast = option.exactly::<0>().map(|_| true)?
+            group.failfast = option.exactly::<0>().map(|_| true)?;
         }
         "expire" => options.expire = option.exactly::<1>()?[0].duration()?,
         "max_age" => options.max_age = Some(seconds(option.exactly::<1>()?[0], 1, 86_400)?),

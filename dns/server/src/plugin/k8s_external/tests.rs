@@ -33,7 +33,7 @@ impl Outside for Cluster {
                     address("192.0.2.1"),
                     address("2001:db8::1"),
                     address("192.0.2.1"),
-                ]
+                ];
             }
             ("default", "named") => reached.names = vec![names::parse("lb.example.net").unwrap()],
             ("default", "inside") => reached.endpoints = vec![endpoint("c", address("10.0.0.3"))],

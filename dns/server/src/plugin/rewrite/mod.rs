@@ -126,7 +126,7 @@ impl Plugin for Rewrite {
             request.message = original;
             match &mut served {
                 Ok(Outcome::Answer(response)) => {
-                    self.put_back(request, &reverts, &mut response.message)
+                    self.put_back(request, &reverts, &mut response.message);
                 }
                 Ok(Outcome::Stream(messages)) => {
                     for message in messages {
@@ -198,7 +198,7 @@ impl Rule {
             }
             Change::Kind { from, to } if question.query_type == *from => question.query_type = *to,
             Change::Class { from, to } if question.query_class == *from => {
-                question.query_class = *to
+                question.query_class = *to;
             }
             Change::Kind { .. } | Change::Class { .. } => return Applied::Not,
             Change::Edns(edns) => {

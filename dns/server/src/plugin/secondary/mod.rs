@@ -142,21 +142,19 @@ impl Plugin for Secondary {
     }
 
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
-        if request.message.metadata.op_code == OpCode::Notify {
-            if let Some(primary) = self.members.primary(request.name()) {
-                // What changed is said by the SOA record, and by nothing else yet (RFC 1996 section 3.7).
-                let code = if request.kind() != RecordType::SOA {
-                    ResponseCode::FormErr
-                } else if primary.is(request.client.ip().to_canonical()) {
-                    primary.bell.notify_one();
-                    ResponseCode::NoError
-                } else {
-                    ResponseCode::Refused
-                };
-                return Box::pin(
-                    async move { Ok(Outcome::answer("secondary", request.reply(code))) },
-                );
-            }
+        if request.message.metadata.op_code == OpCode::Notify
+            && let Some(primary) = self.members.primary(request.name())
+        {
+            // What changed is said by the SOA record, and by nothing else yet (RFC 1996 section 3.7).
+            let code = if request.kind() != RecordType::SOA {
+                ResponseCode::FormErr
+            } else if primary.is(request.client.ip().to_canonical()) {
+                primary.bell.notify_one();
+                ResponseCode::NoError
+            } else {
+                ResponseCode::Refused
+            };
+            return Box::pin(async move { Ok(Outcome::answer("secondary", request.reply(code))) });
         }
         Box::pin(file::serve(
             "secondary",

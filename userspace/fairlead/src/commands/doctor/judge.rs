@@ -744,7 +744,7 @@ mod tests {
                 "its rules",
                 |facts| {
                     facts.kube_proxy =
-                        Some(BTreeSet::from(["nftables table kube-proxy".to_owned()]))
+                        Some(BTreeSet::from(["nftables table kube-proxy".to_owned()]));
                 },
                 &["kube-proxy"],
             ),

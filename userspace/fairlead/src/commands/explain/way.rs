@@ -313,7 +313,7 @@ impl Way<'_> {
             node: self.view.node()?,
             members: self.view.members()?,
             dns: (control.local_until_secs != 0)
-                .then(|| (control, now_secs < control.local_until_secs)),
+                .then_some((control, now_secs < control.local_until_secs)),
             now_secs,
             ..Start::default()
         };
