@@ -1,29 +1,26 @@
 //! `tsig`: signed queries and answers (RFC 8945). A query's signature is checked over the octets as they came; the
 //! transport signs the answer's octets with what [`Verified`] holds.
 
+mod config;
+mod record;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_lc_rs::hmac;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
 use hickory_proto::op::OpCode;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::Name;
 use hickory_proto::rr::RecordType;
-use hickory_proto::serialize::binary::BinDecodable as _;
-use hickory_proto::serialize::binary::BinDecoder;
 
+use self::config::Required;
+pub(super) use self::config::make;
+use self::record::Signed;
 use super::Next;
 use super::Plugin;
-use super::setup::Made;
-use super::setup::Setup;
 use super::setup::matching;
-use crate::corefile::ConfigError;
-use crate::corefile::Directive;
-use crate::corefile::Token;
 use crate::message::Outcome;
 use crate::message::Request;
 use crate::message::Served;
@@ -106,133 +103,6 @@ struct Tsig {
     required: Required<RecordType>,
     /// Opcodes of messages that must be signed.
     required_opcodes: Required<OpCode>,
-}
-
-/// What must be signed of a kind of things.
-enum Required<T> {
-    All,
-    These(Vec<T>),
-}
-
-impl<T: PartialEq> Required<T> {
-    /// The words of an option: `all`, `none`, or names that `named` knows.
-    fn read(
-        option: &Directive,
-        named: impl Fn(&Token) -> Result<T, ConfigError>,
-    ) -> Result<Self, ConfigError> {
-        Ok(match option.between(1, usize::MAX)? {
-            [all] if all.text == "all" => Self::All,
-            [none] if none.text == "none" => Self::These(Vec::new()),
-            words => Self::These(words.iter().map(named).collect::<Result<_, _>>()?),
-        })
-    }
-
-    fn has(&self, asked: &T) -> bool {
-        match self {
-            Self::All => true,
-            Self::These(these) => these.contains(asked),
-        }
-    }
-}
-
-/// Reads `tsig [ZONE...] { secret NAME KEY; secrets FILE; require all|none|TYPE...; require_opcode all|none|OPCODE...
-/// }`.
-pub(super) fn make(setup: &mut Setup<'_>) -> Made {
-    let line = setup.once()?;
-    let mut keys = BTreeMap::new();
-    let mut required = Required::These(Vec::new());
-    let mut required_opcodes = Required::These(Vec::new());
-    for option in &line.block {
-        match option.name.text.as_str() {
-            "secret" => {
-                let [name, secret] = option.exactly()?;
-                keys.insert(owner(name)?, decode(secret, &secret.text)?);
-            }
-            "secrets" => {
-                let [file] = option.exactly()?;
-                let text = std::fs::read_to_string(setup.path(&file.text)).map_err(|error| {
-                    file.error(
-                        format!("tsig: {}: {error}", file.text),
-                        "name a file of keys as BIND writes them",
-                    )
-                })?;
-                for (name, secret) in bind_keys(&text) {
-                    let name = names::parse(&name)
-                        .map_err(|error| file.error(error, "mend the key's name"))?;
-                    keys.insert(names::wire(&name), decode(file, &secret)?);
-                }
-            }
-            "require" => required = Required::read(option, kind)?,
-            "require_opcode" => required_opcodes = Required::read(option, opcode)?,
-            _ => {
-                let known = ["require", "require_opcode", "secret", "secrets"];
-                return Err(option.unknown("tsig", &known));
-            }
-        }
-    }
-    Ok(Some(Arc::new(Tsig {
-        zones: setup.zones_of(&line.args)?,
-        keys,
-        required,
-        required_opcodes,
-    })))
-}
-
-fn kind(word: &Token) -> Result<RecordType, ConfigError> {
-    super::asked_kind(&word.text).ok_or_else(|| {
-        word.error(
-            format!("tsig: {} is not a type", word.text),
-            "write all, none, or types such as AXFR",
-        )
-    })
-}
-
-fn opcode(word: &Token) -> Result<OpCode, ConfigError> {
-    let number = match word.text.to_ascii_uppercase().as_str() {
-        "QUERY" => 0,
-        "IQUERY" => 1,
-        "STATUS" => 2,
-        "NOTIFY" => 4,
-        "UPDATE" => 5,
-        _ => {
-            return Err(word.error(
-                format!("tsig: {} is not an opcode", word.text),
-                "write all, none, or some of QUERY, IQUERY, STATUS, NOTIFY and UPDATE",
-            ));
-        }
-    };
-    Ok(OpCode::from_u8(number))
-}
-
-fn owner(word: &Token) -> Result<Vec<u8>, ConfigError> {
-    let name =
-        names::parse(&word.text).map_err(|error| word.error(error, "write secret NAME KEY"))?;
-    Ok(names::wire(&name))
-}
-
-fn decode(word: &Token, secret: &str) -> Result<Arc<Vec<u8>>, ConfigError> {
-    let octets = STANDARD.decode(secret).map_err(|error| {
-        word.error(
-            format!("tsig: the key is not base 64: {error}"),
-            "write the key as tsig-keygen prints it",
-        )
-    })?;
-    Ok(Arc::new(octets))
-}
-
-/// `key "NAME" { algorithm ...; secret "KEY"; };` as BIND writes it.
-fn bind_keys(text: &str) -> Vec<(String, String)> {
-    let spaced = text.replace(['{', '}', ';', '"'], " ");
-    let words: Vec<&str> = spaced.split_whitespace().collect();
-    let (mut keys, mut name) = (Vec::new(), None);
-    for pair in words.windows(2) {
-        match pair {
-            ["key", found] => name = Some((*found).to_owned()),
-            ["secret", secret] => keys.extend(name.take().map(|name| (name, (*secret).to_owned()))),
-            _ => {}
-        }
-    }
-    keys
 }
 
 impl Plugin for Tsig {
@@ -388,124 +258,6 @@ fn length(octets: &[u8]) -> u16 {
 /// A time as TSIG records have it, in 48 bits.
 fn octets_of(time: u64) -> Vec<u8> {
     time.to_be_bytes().get(2..).unwrap_or_default().to_vec()
-}
-
-/// The TSIG record of a message, with where it begins.
-struct Signed<'m> {
-    start: usize,
-    /// The key's name.
-    owner: Name,
-    /// In lower case and wire form.
-    algorithm: Vec<u8>,
-    time: u64,
-    fudge: u16,
-    mac: &'m [u8],
-    original_id: u16,
-    error: u16,
-    other: &'m [u8],
-}
-
-impl<'m> Signed<'m> {
-    /// The record at the end of a message, nothing if there is none, an error if the message is malformed.
-    fn read(raw: &'m [u8]) -> Result<Option<Self>, ()> {
-        let number = |at: usize| Some(u16::from_be_bytes([*raw.get(at)?, *raw.get(at + 1)?]));
-        let count = |at| number(at).map(usize::from).ok_or(());
-        let records = count(6)? + count(8)? + count(10)?;
-        let mut at = 12;
-        for _ in 0..count(4)? {
-            at = skip_name(raw, at).ok_or(())? + 4;
-        }
-        for index in 1..=records {
-            let start = at;
-            let fixed = skip_name(raw, at).ok_or(())?;
-            let kind = number(fixed).ok_or(())?;
-            let data = fixed + 10;
-            at = data + usize::from(number(fixed + 8).ok_or(())?);
-            if kind != TSIG {
-                continue;
-            }
-            // It must be the last (RFC 8945, 5.1).
-            if index != records || at != raw.len() || count(10)? == 0 {
-                return Err(());
-            }
-            let owner = name(raw, start).ok_or(())?;
-            let algorithm = plain_name(raw, data).ok_or(())?;
-            let rest = data + algorithm.len();
-            let time = raw.get(rest..rest + 6).ok_or(())?;
-            let time = time
-                .iter()
-                .fold(0u64, |time, octet| time << 8 | u64::from(*octet));
-            let fudge = number(rest + 6).ok_or(())?;
-            let mac_end = rest + 10 + usize::from(number(rest + 8).ok_or(())?);
-            let other_end = mac_end + 6 + usize::from(number(mac_end + 4).ok_or(())?);
-            if other_end != at {
-                return Err(());
-            }
-            return Ok(Some(Self {
-                start,
-                owner,
-                algorithm,
-                time,
-                fudge,
-                mac: raw.get(rest + 10..mac_end).ok_or(())?,
-                original_id: number(mac_end).ok_or(())?,
-                error: number(mac_end + 2).ok_or(())?,
-                other: raw.get(mac_end + 6..other_end).ok_or(())?,
-            }));
-        }
-        Ok(None)
-    }
-
-    /// The message as it was before it was signed, then the record's own fields (RFC 8945, 4.3).
-    fn digest_input(&self, raw: &[u8]) -> Vec<u8> {
-        let mut data = raw.get(..self.start).unwrap_or_default().to_vec();
-        if let Some(id) = data.get_mut(..2) {
-            id.copy_from_slice(&self.original_id.to_be_bytes());
-        }
-        if let Some(count) = data.get_mut(10..12) {
-            let counted: [u8; 2] = [count[0], count[1]];
-            let fewer = u16::from_be_bytes(counted).saturating_sub(1);
-            count.copy_from_slice(&fewer.to_be_bytes());
-        }
-        data.extend(names::wire(&self.owner));
-        data.extend(CLASS_AND_TTL);
-        data.extend_from_slice(&self.algorithm);
-        data.extend(octets_of(self.time));
-        data.extend(self.fudge.to_be_bytes());
-        data.extend(self.error.to_be_bytes());
-        data.extend(length(self.other).to_be_bytes());
-        data.extend_from_slice(self.other);
-        data
-    }
-}
-
-/// Where a name ends. A pointer ends it.
-fn skip_name(raw: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        let length = *raw.get(at)?;
-        match length {
-            0 => return Some(at + 1),
-            0xc0.. => return Some(at + 2),
-            1..=63 => at += usize::from(length) + 1,
-            _ => return None,
-        }
-    }
-}
-
-/// A name. Pointers may lead to the rest of it: the owner of a record is written as in any other (RFC 1035 section
-/// 4.1.4), and only the name of the algorithm must be whole (RFC 8945 section 4.2).
-fn name(raw: &[u8], at: usize) -> Option<Name> {
-    let mut decoder = BinDecoder::new(raw).clone(u16::try_from(at).ok()?);
-    let mut name = Name::read(&mut decoder).ok()?;
-    name.set_fqdn(true);
-    Some(name)
-}
-
-/// A name without pointers, in lower case.
-fn plain_name(raw: &[u8], at: usize) -> Option<Vec<u8>> {
-    let end = skip_name(raw, at)?;
-    let octets = raw.get(at..end)?;
-    (octets.last() == Some(&0)).then(|| octets.to_ascii_lowercase())
 }
 
 #[cfg(test)]
