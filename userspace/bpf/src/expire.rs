@@ -125,7 +125,7 @@ pub fn expire_flows(bpffs_root: &Path, now_secs: u32) -> Result<Looked, Error> {
 }
 
 /// How far the rings of flows that began are ([`abi::openings`]).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Begun {
     places: [u64; 2],
     ring: u64,
