@@ -375,8 +375,8 @@ pub(crate) struct CapacityFlags {
     /// Elements of the tables behind rings, of eight places each: 202 for up to 16 backends, shared by equal sets
     #[arg(long, value_name = "N", default_value_t = abi::spreads::CAPACITY, value_parser = entries())]
     pub(crate) spreads_max: u32,
-    /// Entries that a full table of Services or of their clients grows to by itself at most, under the traffic that uses
-    /// it; 0 for none to grow
+    /// Entries that a full table of Services, of their clients or of flows grows to by itself at most, under the traffic
+    /// that uses it; 0 for none to grow
     #[arg(long, value_name = "N", default_value_t = proxy::TABLES_MAX)]
     pub(crate) tables_max: u32,
     /// Backends
