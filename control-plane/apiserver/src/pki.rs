@@ -27,6 +27,8 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::Error;
 
+pub(crate) use client::{Certificates, believing};
+
 const CA_LIFETIME: Duration = Duration::days(3650);
 const LEAF_LIFETIME: Duration = Duration::days(365);
 /// A certificate with less than this share of its lifetime left is made anew.

@@ -8,6 +8,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa};
 use serde_json::{Value, json};
 use support::Server;
 use support::hook::{Hook, patch, review};
@@ -284,6 +285,59 @@ async fn failures_are_told_or_ignored() {
     }
     register(&server, true, "p", hook.client("/badpatch"), json!({})).await;
     assert_eq!(server.post(MAPS, &map("m")).await.code, 500);
+}
+
+/// As `openssl req -x509` makes it: one that may sign others.
+fn authority(name: &str) -> CertificateParams {
+    let mut certificate = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    certificate.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    certificate
+}
+
+#[tokio::test]
+async fn a_webhook_is_believed_that_shows_the_certificate_of_its_bundle() {
+    let server = Server::new().await;
+    let valid = || authority("127.0.0.1");
+    let ago = time::OffsetDateTime::now_utc() - time::Duration::days(1);
+    let mut expired = valid();
+    (expired.not_before, expired.not_after) = (ago - time::Duration::days(1), ago);
+    let mut for_clients = valid();
+    for_clients.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let cases = [
+        (valid(), None),
+        (authority("127.0.0.2"), Some("tls: ")),
+        (expired, Some("tls: ")),
+        (for_clients, Some("tls: ")),
+    ];
+    for (certificate, refused) in cases {
+        let hook = Hook::show(certificate, |_, question| {
+            review(question, json!({"allowed": true}))
+        })
+        .await;
+        register(&server, false, "f", hook.client("/"), json!({})).await;
+        let written = server.post(&format!("{MAPS}?dryRun=All"), &map("m")).await;
+        match refused {
+            None => {
+                written.ok();
+            }
+            Some(why) => {
+                let refused = written.refused(500);
+                assert!(refused.contains(why), "{refused}");
+            }
+        }
+        let path = format!("{GROUP}/validatingwebhookconfigurations/f");
+        server.delete(&path).await.ok();
+    }
+    // Another authority of the same kind is nobody.
+    let hook = Hook::show(valid(), |_, question| {
+        review(question, json!({"allowed": true}))
+    })
+    .await;
+    let other = Hook::show(valid(), |_, question| review(question, json!({}))).await;
+    let mut client = hook.client("/");
+    client["caBundle"] = other.ca_bundle.clone().into();
+    register(&server, false, "f", client, json!({})).await;
+    server.post(MAPS, &map("m")).await.refused(500);
 }
 
 #[tokio::test]

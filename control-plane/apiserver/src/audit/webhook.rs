@@ -320,18 +320,20 @@ fn trust(
     authority: Option<&[u8]>,
     identity: Option<(&[u8], &[u8])>,
 ) -> Result<Arc<rustls::ClientConfig>, String> {
-    let mut roots = rustls::RootCertStore::empty();
+    let mut believed = pki::Certificates::new();
     for certificate in CertificateDer::pem_slice_iter(authority.unwrap_or_default()) {
         let certificate = certificate.map_err(|error| format!("certificate-authority: {error}"))?;
-        roots.add(certificate).map_err(|error| error.to_string())?;
+        let read = rustls::RootCertStore::empty().add(certificate.clone());
+        read.map_err(|error| error.to_string())?;
+        believed.push(certificate);
     }
-    if authority.is_some() && roots.is_empty() {
+    if authority.is_some() && believed.is_empty() {
         return Err("there is no certificate in its certificate-authority".into());
     }
     let builder = rustls::ClientConfig::builder_with_provider(pki::provider())
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots);
+        .map_err(|error| error.to_string())?;
+    let builder = pki::believing(builder, believed);
     let config = match identity {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {

@@ -197,13 +197,11 @@ fn trust(bundle: &str) -> Result<Arc<rustls::ClientConfig>, String> {
     if let Some(config) = known().get(bundle) {
         return Ok(config.clone());
     }
-    let roots = believed(bundle)?;
-    let config = rustls::ClientConfig::builder_with_provider(pki::provider())
+    let believed = believed(bundle)?;
+    let builder = rustls::ClientConfig::builder_with_provider(pki::provider())
         .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let config = Arc::new(config);
+        .map_err(|error| error.to_string())?;
+    let config = Arc::new(pki::believing(builder, believed).with_no_client_auth());
     let mut known = known();
     if known.len() >= KEPT {
         known.clear();
@@ -213,7 +211,7 @@ fn trust(bundle: &str) -> Result<Arc<rustls::ClientConfig>, String> {
 }
 
 /// The authorities of a `caBundle`, or those of the system where it is empty.
-pub(crate) fn believed(bundle: &str) -> Result<rustls::RootCertStore, String> {
+pub(crate) fn believed(bundle: &str) -> Result<pki::Certificates, String> {
     let pem = if bundle.is_empty() {
         SYSTEM_ROOTS
             .iter()
@@ -224,13 +222,16 @@ pub(crate) fn believed(bundle: &str) -> Result<rustls::RootCertStore, String> {
             .decode(bundle)
             .map_err(|error| format!("caBundle is not base64: {error}"))?
     };
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem).flatten() {
-        // One that cannot be read makes the others no worse.
-        let _ = roots.add(certificate);
-    }
-    if roots.is_empty() && !bundle.is_empty() {
+    let certificates = CertificateDer::pem_slice_iter(&pem).flatten();
+    // One that cannot be read makes the others no worse.
+    let is_one = |certificate: &CertificateDer<'_>| {
+        rustls::RootCertStore::empty()
+            .add(certificate.clone().into_owned())
+            .is_ok()
+    };
+    let believed: pki::Certificates = certificates.filter(is_one).collect();
+    if believed.is_empty() && !bundle.is_empty() {
         return Err("unable to load root certificates: unable to parse bytes as PEM block".into());
     }
-    Ok(roots)
+    Ok(believed)
 }

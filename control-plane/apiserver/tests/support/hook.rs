@@ -47,11 +47,16 @@ impl Hook {
     ) -> Self {
         let mut all = vec!["127.0.0.1".to_owned()];
         all.extend(names.iter().map(|name| (*name).to_owned()));
+        Self::show(CertificateParams::new(all).unwrap(), answer).await
+    }
+
+    /// With a certificate that it signed itself, which is its authority's, too.
+    pub(crate) async fn show(
+        certificate: CertificateParams,
+        answer: impl Fn(&str, &Value) -> (u16, Value) + Send + Sync + 'static,
+    ) -> Self {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(all)
-            .unwrap()
-            .self_signed(&key)
-            .unwrap();
+        let certificate = certificate.self_signed(&key).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
