@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use super::autoscaler_metrics::{Which, is_behavior, to_v1, to_v2};
 use super::autoscaler_validation::{validate, validate_v1};
 use super::workload::object_age;
 use crate::meta;
@@ -151,16 +152,17 @@ fn annotated(object: &mut Value, key: &str) -> Option<Value> {
     serde_json::from_str(text.as_str()?).ok()
 }
 
-fn to_stored(object: &mut Value) {
-    let mut metrics = Vec::new();
+pub(super) fn to_stored(object: &mut Value) {
+    // What an annotation holds that cannot be read is as good as none.
+    let mut metrics = match annotated(object, METRICS) {
+        Some(Value::Array(all)) => to_v2(&all, Which::Wanted).unwrap_or_default(),
+        _ => Vec::new(),
+    };
     let target = object
         .get_mut("spec")
         .and_then(|spec| remove(spec, "targetCPUUtilizationPercentage"));
     metrics.extend(target.and_then(|t| t.as_i64()).map(cpu));
-    if let Some(Value::Array(more)) = annotated(object, METRICS) {
-        metrics.extend(more);
-    }
-    let behavior = annotated(object, BEHAVIOR).filter(Value::is_object);
+    let behavior = annotated(object, BEHAVIOR).filter(is_behavior);
     if let Some(spec) = object_mut(object, "spec") {
         set(spec, "metrics", metrics);
         if let Some(behavior) = behavior {
@@ -174,8 +176,12 @@ fn to_stored(object: &mut Value) {
     current.extend(used.map(|used| {
         json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": used}}})
     }));
-    if let Some(Value::Array(more)) = annotated(object, CURRENT) {
-        current.extend(more);
+    // The annotation knows all of them, that one among them.
+    if let Some(Value::Array(all)) = annotated(object, CURRENT)
+        && let Some(all) = to_v2(&all, Which::Measured)
+        && !all.is_empty()
+    {
+        current = all;
     }
     let conditions = annotated(object, CONDITIONS).filter(Value::is_array);
     if let Some(status) = object_mut(object, "status") {
@@ -212,26 +218,25 @@ fn from_stored(object: &mut Value) {
             }
         }
         if !metrics.is_empty() {
-            annotate(object, METRICS, &metrics.into());
+            annotate(object, METRICS, &to_v1(&metrics, Which::Wanted).into());
         }
     }
     if let Some(behavior) = take(object, "spec", "behavior") {
         annotate(object, BEHAVIOR, &behavior);
     }
-    if let Some(Value::Array(mut current)) = take(object, "status", "currentMetrics") {
+    if let Some(Value::Array(current)) = take(object, "status", "currentMetrics") {
         let used = |metric: &Value| {
-            text(metric, &["resource", "name"]) == "cpu"
-                && at(metric, &["resource", "current", "averageUtilization"]).is_i64()
+            let percent = at(metric, &["resource", "current", "averageUtilization"]);
+            let is_cpu = text(metric, &["resource", "name"]) == "cpu";
+            percent.as_i64().filter(|_| is_cpu)
         };
-        if let Some(i) = current.iter().position(used) {
-            let mut metric = current.remove(i);
-            let percent = metric["resource"]["current"]["averageUtilization"].take();
-            if let Some(status) = object_mut(object, "status") {
-                set(status, "currentCPUUtilizationPercentage", percent);
-            }
+        if let Some(percent) = current.iter().find_map(used)
+            && let Some(status) = object_mut(object, "status")
+        {
+            set(status, "currentCPUUtilizationPercentage", percent);
         }
         if !current.is_empty() {
-            annotate(object, CURRENT, &current.into());
+            annotate(object, CURRENT, &to_v1(&current, Which::Measured).into());
         }
     }
     if let Some(conditions) = take(object, "status", "conditions") {
@@ -343,6 +348,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_stands_in_annotations_is_held_to_version_2() {
+        let wrong = |annotation: &str, text: &str| {
+            let annotations = json!({annotation: text});
+            let object = json!({
+                "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler",
+                "metadata": {"name": "a", "annotations": annotations},
+                "spec": {"scaleTargetRef": {"kind": "Deployment", "name": "d"}, "minReplicas": 1, "maxReplicas": 3},
+            });
+            let mut stored = object.clone();
+            to_stored(&mut stored);
+            let fields = validate_v1(&object);
+            (
+                fields.len(),
+                stored["spec"]["metrics"].clone(),
+                stored["spec"].get("behavior").cloned(),
+            )
+        };
+        let good =
+            r#"[{"type":"Resource","resource":{"name":"memory","targetAverageUtilization":30}}]"#;
+        let (bad, metrics, _) = wrong(METRICS, good);
+        assert_eq!(bad, 0);
+        assert_eq!(metrics[0]["resource"]["target"]["averageUtilization"], 30);
+        // What cannot be read is left out, as if it were not there.
+        assert_eq!(wrong(METRICS, "[1]"), (0, json!([]), None));
+        assert_eq!(wrong(BEHAVIOR, r#"{"scaleUp":"zz"}"#), (0, json!([]), None));
+        let nothing = r#"[{"type":"Resource","resource":{"name":"memory"}}]"#;
+        assert!(wrong(METRICS, nothing).0 > 0);
+    }
+
+    #[test]
     fn version_1_keeps_what_it_has_no_fields_for() {
         let mut stored = json!({
             "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
@@ -350,12 +385,12 @@ mod tests {
             "spec": {
                 "scaleTargetRef": {"kind": "Deployment", "name": "d"},
                 "minReplicas": 1, "maxReplicas": 3,
-                "metrics": [cpu(50), {"type": "Pods", "pods": {"metric": {"name": "rps"}, "target": {"type": "AverageValue", "averageValue": "10"}}}],
+                "metrics": [{"type": "Pods", "pods": {"metric": {"name": "rps"}, "target": {"type": "AverageValue", "averageValue": "10"}}}, cpu(50)],
                 "behavior": {"scaleUp": {"selectPolicy": "Max"}},
             },
             "status": {
                 "currentReplicas": 2, "desiredReplicas": 2,
-                "currentMetrics": [{"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 40}}}],
+                "currentMetrics": [{"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 40, "averageValue": "20m"}}}],
                 "conditions": [{"type": "AbleToScale", "status": "True"}],
             },
         });
@@ -364,8 +399,12 @@ mod tests {
         assert_eq!(stored["spec"]["targetCPUUtilizationPercentage"], 50);
         assert_eq!(stored["status"]["currentCPUUtilizationPercentage"], 40);
         assert!(stored["spec"].get("metrics").is_none());
+        assert_eq!(
+            stored["metadata"]["annotations"][METRICS],
+            r#"[{"pods":{"metricName":"rps","targetAverageValue":"10"},"type":"Pods"}]"#
+        );
         let row = cells(&stored, OffsetDateTime::UNIX_EPOCH);
-        assert_eq!(row[2], "cpu: 40%/50%, <unknown>/10");
+        assert_eq!(row[2], "<unknown>/10, cpu: <unknown>/50%");
         to_stored(&mut stored);
         assert_eq!(stored, before);
     }

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
+use super::autoscaler::to_stored;
 use crate::field::FieldError;
 use crate::quantity::Quantity;
-use crate::value::{at, list, number, text};
+use crate::value::{at, list, number, remove, text};
 
 /// Both versions.
 fn bad_bounds(spec: &Value) -> Vec<FieldError> {
@@ -61,12 +62,26 @@ pub(super) fn validate_v1(object: &Value) -> Vec<FieldError> {
         let field = "spec.targetCPUUtilizationPercentage";
         wrong.push(FieldError::invalid(field, target, "must be greater than 0"));
     }
+    // What stands in annotations is held to what version 2 is.
+    let mut stored = object.clone();
+    if let Some(spec) = stored.get_mut("spec") {
+        remove(spec, "targetCPUUtilizationPercentage");
+    }
+    to_stored(&mut stored);
+    wrong.extend(bad_measures(at(&stored, &["spec"])));
     wrong
 }
 
 pub(super) fn validate(object: &Value) -> Vec<FieldError> {
     let spec = at(object, &["spec"]);
     let mut wrong = bad_bounds(spec);
+    wrong.extend(bad_measures(spec));
+    wrong
+}
+
+/// What is wrong with metrics and behavior.
+fn bad_measures(spec: &Value) -> Vec<FieldError> {
+    let mut wrong = Vec::new();
     for (i, metric) in list(spec, &["metrics"]).iter().enumerate() {
         wrong.extend(bad_metric(metric, &format!("spec.metrics[{i}]")));
     }

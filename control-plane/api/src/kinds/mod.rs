@@ -11,6 +11,7 @@ use crate::value::{at, number, text};
 pub(crate) mod admission_policy;
 pub mod api_service;
 pub(crate) mod autoscaler;
+mod autoscaler_metrics;
 mod autoscaler_validation;
 pub(crate) mod certificate_request;
 pub(crate) mod config;
