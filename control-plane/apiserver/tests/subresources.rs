@@ -419,6 +419,56 @@ async fn logs_and_proxies_are_answered_by_the_node() {
 }
 
 #[tokio::test]
+async fn who_opens_a_web_socket_to_a_pod_may_create() {
+    const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let server = Server::new().await;
+    pod(&server, "p").await;
+    let role = |verbs: &[&str]| {
+        json!({
+            "metadata": {"name": "r"},
+            "rules": [{"apiGroups": [""], "resources": ["pods/exec", "pods/attach", "pods/portforward"], "verbs": verbs}],
+        })
+    };
+    server
+        .post(&format!("{RBAC}/roles"), &role(&["get"]))
+        .await
+        .ok();
+    let binding = json!({
+        "metadata": {"name": "r"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"kind": "User", "name": "jane"}],
+    });
+    server
+        .post(&format!("{RBAC}/rolebindings"), &binding)
+        .await
+        .ok();
+    let open = async |subresource: &str, protocol: &str| {
+        let headers = [
+            ("impersonate-user", "jane"),
+            ("connection", "Upgrade"),
+            ("upgrade", protocol),
+        ];
+        let path = format!("{PODS}/p/{subresource}?command=ls&ports=80");
+        server.send("GET", &path, &headers, Body::empty()).await
+    };
+    for subresource in ["exec", "attach", "portforward"] {
+        assert_eq!(
+            open(subresource, "websocket").await.refused(403),
+            format!(
+                "pods \"p\" is forbidden: User \"jane\" cannot create resource \"pods/{subresource}\" in API group \"\" in the namespace \"default\""
+            )
+        );
+        // SPDY by GET is as it was.
+        assert_ne!(open(subresource, "SPDY/3.1").await.code, 403);
+    }
+    server
+        .put(&format!("{RBAC}/roles/r"), &role(&["get", "create"]))
+        .await
+        .ok();
+    assert_ne!(open("exec", "websocket").await.code, 403);
+}
+
+#[tokio::test]
 async fn a_node_that_is_away_is_named() {
     let server = Server::new().await;
     pod(&server, "p").await;

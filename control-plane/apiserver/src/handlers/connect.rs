@@ -8,7 +8,7 @@ pub(crate) mod targets;
 use api::printing::IncludeObject;
 use api::status::Status;
 use api::table::{Resource, Subresource};
-use authorization::User;
+use authorization::{Attributes, Decision, ResourceTarget, Target, User};
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, HOST, LOCATION, UPGRADE};
@@ -74,6 +74,10 @@ pub(crate) async fn connect(ask: Ask<'_>, parts: &Parts, body: Body) -> Result<A
     if lacks_slash {
         return Ok(with_slash(parts));
     }
+    let streams = matches!(ask.subresource.name, "attach" | "exec" | "portforward");
+    if streams && verb == "get" && is_websocket(&parts.headers) {
+        may_create(&ask)?;
+    }
     // A log is read; to all else one connects.
     if ask.subresource.name != "log" {
         admit::connection(&call(&ask, parts), &options(&ask)).await?;
@@ -87,11 +91,31 @@ pub(crate) async fn connect(ask: Ask<'_>, parts: &Parts, body: Body) -> Result<A
             None => return Ok(respond::text(200, "")),
         }
     };
-    let streams = matches!(ask.subresource.name, "attach" | "exec" | "portforward");
     if streams && !is_upgrade(&parts.headers) {
         return Err(Status::bad_request("Upgrade request required"));
     }
     forward(ask.state, route, parts, body).await
+}
+
+/// A WebSocket begins with a GET, whatever it is for: who opens one to a Pod needs the right to create as well as whoever
+/// opens a stream by POST (Kubernetes 1.35, `AuthorizePodWebsocketUpgradeCreatePermission`).
+fn may_create(ask: &Ask<'_>) -> Result<(), Status> {
+    let attributes = Attributes {
+        user: ask.user,
+        verb: "create",
+        target: Target::Resource(ResourceTarget {
+            group: ask.row.group,
+            version: ask.row.version,
+            resource: ask.row.plural,
+            subresource: ask.subresource.name,
+            namespace: ask.namespace,
+            name: ask.name,
+        }),
+    };
+    match ask.state.mirror.decide(&attributes) {
+        Decision::Allow(_) => Ok(()),
+        Decision::NoOpinion(reason) => Err(authorization::refusal(&attributes, &reason)),
+    }
 }
 
 /// The request as admission sees it.
@@ -160,6 +184,13 @@ fn with_slash(parts: &Parts) -> Answer {
         answer.headers_mut().insert(LOCATION, location);
     }
     answer
+}
+
+fn is_websocket(headers: &HeaderMap) -> bool {
+    let asked = headers
+        .get(UPGRADE)
+        .and_then(|protocol| protocol.to_str().ok());
+    is_upgrade(headers) && asked.is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket"))
 }
 
 pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
