@@ -331,6 +331,16 @@ fn default_level(object: &mut Value) {
     }
 }
 
+/// Queues that a level may have.
+const QUEUES_MAX: i64 = 10_000_000;
+/// Bits of a flow's hash from which its queues are dealt.
+const HASH_BITS_MAX: i64 = 60;
+
+/// Bits that it takes to deal a hand of queues.
+fn hash_bits(queues: i64, hand: i64) -> i64 {
+    ((queues as f64).log2() * hand as f64).ceil() as i64
+}
+
 fn validate_level(object: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     let spec = at(object, &["spec"]);
@@ -433,12 +443,27 @@ fn bad_limited(limited: &Value) -> Vec<FieldError> {
                 }
             }
             let (hand, queues) = (number(queuing, &["handSize"]), number(queuing, &["queues"]));
-            if hand > queues && queues > 0 {
+            if queues > QUEUES_MAX {
                 wrong.push(FieldError::invalid(
-                    format!("{path}.queuing.handSize"),
-                    &hand.into(),
-                    format!("should not be greater than queues ({queues})"),
+                    format!("{path}.queuing.queues"),
+                    &queues.into(),
+                    format!("must not be greater than {QUEUES_MAX}"),
                 ));
+            }
+            let bad_hand = if hand <= 0 || queues <= 0 {
+                None
+            } else if hand > queues {
+                Some(format!("should not be greater than queues ({queues})"))
+            } else if hash_bits(queues, hand) > HASH_BITS_MAX {
+                Some(format!(
+                    "required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {HASH_BITS_MAX}"
+                ))
+            } else {
+                None
+            };
+            if let Some(why) = bad_hand {
+                let field = format!("{path}.queuing.handSize");
+                wrong.push(FieldError::invalid(field, &hand.into(), why));
             }
         }
         other => wrong.push(FieldError::not_supported(
@@ -453,6 +478,36 @@ fn bad_limited(limited: &Value) -> Vec<FieldError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hands_that_a_hash_cannot_deal_are_refused() {
+        let refused = |queues: i64, hand: i64| {
+            let queuing = json!({"queues": queues, "handSize": hand, "queueLengthLimit": 100});
+            let limited = json!({"nominalConcurrencyShares": 100, "limitResponse": {"type": "Queue", "queuing": queuing}});
+            let wrong = bad_limited(&limited);
+            wrong.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        for (queues, hand, why) in [
+            (
+                512,
+                8,
+                "required entropy bits of deckSize 512 and handSize 8 should not be greater than 60",
+            ),
+            (
+                128,
+                10,
+                "required entropy bits of deckSize 128 and handSize 10 should not be greater than 60",
+            ),
+            (4, 5, "should not be greater than queues (4)"),
+            (10_000_001, 1, "must not be greater than 10000000"),
+        ] {
+            let wrong = refused(queues, hand);
+            assert!(wrong.len() == 1 && wrong[0].ends_with(why), "{wrong:?}");
+        }
+        for (queues, hand) in [(512, 4), (1024, 6), (64, 8), (1, 1)] {
+            assert!(refused(queues, hand).is_empty(), "{queues} {hand}");
+        }
+    }
 
     #[test]
     fn rules_and_fixed_specs() {

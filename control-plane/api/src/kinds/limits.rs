@@ -159,6 +159,19 @@ fn bad_limit(path: &str, limit: &Value, name: &str) -> Vec<FieldError> {
             format!("ratio {} is less than 1", shown("maxLimitRequestRatio")),
         ));
     }
+    if let (Some(ratio), Some(least), Some(most)) = (ratio, read("min"), read("max")) {
+        let bound = most.nanos() as f64 / least.nanos() as f64;
+        if ratio.nanos() as f64 / 1e9 > bound {
+            wrong.push(FieldError::invalid_text(
+                format!("{path}.maxLimitRequestRatio[{name}]"),
+                &shown("maxLimitRequestRatio"),
+                format!(
+                    "ratio {} is greater than max/min = {bound:.6}",
+                    shown("maxLimitRequestRatio")
+                ),
+            ));
+        }
+    }
     wrong
 }
 
@@ -170,6 +183,20 @@ mod tests {
 
     fn shown(wrong: &[FieldError]) -> Vec<String> {
         wrong.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_ratio_that_bounds_rule_out_is_refused() {
+        let limit = |ratio: &str| json!({"max": {"memory": "2Gi"}, "min": {"memory": "512Mi"}, "maxLimitRequestRatio": {"memory": ratio}});
+        assert_eq!(
+            shown(&bad_limit("spec.limits[0]", &limit("10"), "memory")),
+            [
+                "spec.limits[0].maxLimitRequestRatio[memory]: Invalid value: \"10\": ratio 10 is greater than max/min = 4.000000"
+            ]
+        );
+        for ratio in ["4", "1500m"] {
+            assert!(bad_limit("spec.limits[0]", &limit(ratio), "memory").is_empty());
+        }
     }
 
     #[test]
