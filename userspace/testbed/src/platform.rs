@@ -325,14 +325,29 @@ impl Api {
     /// The server's answer.
     pub fn report_pod(&self, pod: &Pod, ready: bool) -> Result<()> {
         let status = if ready { "True" } else { "False" };
+        let path = format!("/api/v1/namespaces/default/pods/{}", pod.name());
+        let object = self.get(&path)?;
+        let containers = object["spec"]["containers"].as_array();
+        let containers = containers.into_iter().flatten().map(|container| {
+            json!({
+                "name": container["name"],
+                "image": container["image"],
+                "imageID": "",
+                "ready": ready,
+                "restartCount": 0,
+                "started": true,
+                "state": {"running": {}},
+            })
+        });
         self.merge(
-            &format!("/api/v1/namespaces/default/pods/{}/status", pod.name()),
+            &format!("{path}/status"),
             json!({"status": {
                 "phase": "Running",
                 "hostIP": NODE4,
                 "podIP": pod.address(false),
                 "podIPs": [{"ip": pod.address(false)}, {"ip": pod.address(true)}],
                 "conditions": [{"type": "Ready", "status": status}, {"type": "ContainersReady", "status": status}],
+                "containerStatuses": containers.collect::<Vec<_>>(),
             }}),
         )?;
         Ok(())

@@ -25,6 +25,7 @@ use super::Plugin;
 use super::setup::Made;
 use super::setup::Setup;
 use crate::message::Failure;
+use crate::message::Outcome;
 use crate::message::Request;
 use crate::message::Served;
 use crate::message::Transport;
@@ -133,6 +134,9 @@ impl Plugin for Loop {
                 }
                 return Box::pin(async { Err(looping()) });
             }
+            if is_probe {
+                return Box::pin(unheard(request, next));
+            }
         }
         if state.found.load(Ordering::Relaxed) {
             // Plugins that know names themselves stand in front of this one: only what would be forwarded gets here.
@@ -149,6 +153,20 @@ impl Drop for Loop {
             task.abort();
         }
     }
+}
+
+/// Passes the probe on its way out. That no upstream takes it is nobody's failed question: it is told as what it
+/// is, once, where `errors` would log a name that no client ever asked for.
+async fn unheard(request: &mut Request, next: Next<'_>) -> Served {
+    let reply = request.reply(ResponseCode::ServFail);
+    next.serve(request).await.or_else(|failure| {
+        tracing::warn!(
+            cause = %failure.cause,
+            "loop: no upstream took the probe, so nobody knows yet whether questions come back; names that need \
+             no upstream are answered"
+        );
+        Ok(Outcome::answer("loop", reply))
+    })
 }
 
 fn looping() -> Failure {
@@ -176,4 +194,43 @@ async fn probe(state: &State, chain: &OnceLock<Weak<[Arc<dyn Plugin>]>>) {
     request.server = Arc::clone(&state.server);
     let served = Next::first(&chain).serve(&mut request);
     let _ = tokio::time::timeout(Duration::from_secs(10), served).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ask(chain: &Arc<[Arc<dyn Plugin>]>, name: &Name) -> Served {
+        let mut message = Message::query();
+        message.add_query(Query::query(name.clone(), RecordType::HINFO));
+        let here = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+        let mut request = Request::new(message, bytes::Bytes::new(), here, here, Transport::Udp);
+        Next::first(chain).serve(&mut request).await
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_no_upstream_takes_is_nobodys_failure() {
+        let probe = random_name(&Name::root());
+        let plugin = Loop {
+            state: Arc::new(State {
+                zone: Name::root(),
+                server: Arc::from(""),
+                probe: Mutex::new(probe.clone()),
+                seen: AtomicU32::new(0),
+                found: AtomicBool::new(false),
+            }),
+            listening: Arc::default(),
+            chain: Arc::default(),
+            task: Mutex::new(None),
+        };
+        // Nothing follows, so that whatever gets past the plugin fails.
+        let chain: Arc<[Arc<dyn Plugin>]> = Arc::new([Arc::new(plugin)]);
+        let stranger = names::parse("host.example").unwrap();
+        assert!(ask(&chain, &stranger).await.is_err());
+        let outcome = ask(&chain, &probe).await.unwrap();
+        let answer = outcome.message().unwrap();
+        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+        let again = ask(&chain, &probe).await.unwrap_err();
+        assert!(again.cause.contains("come back"), "{}", again.cause);
+    }
 }
