@@ -13,6 +13,7 @@ mod nft;
 mod policy;
 mod programming;
 mod programs;
+mod sockets;
 mod traffic;
 mod wire;
 

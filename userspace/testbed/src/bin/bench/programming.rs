@@ -11,8 +11,8 @@ use testbed::platform::{Api, Platform, Role};
 use testbed::process::Process;
 use testbed::{Node, wait_for};
 
-use crate::changes;
 use crate::figures::{Bound, Figure, Figures, quantile};
+use crate::{changes, sockets};
 
 /// Endpoints of each Service that is programmed cold.
 const ENDPOINTS: u32 = 5;
@@ -24,11 +24,13 @@ const STATUS: &str = "127.0.0.1:9099";
 pub(crate) fn measure(figures: &mut Figures, fairlead: &Path, quick: bool) -> Result<()> {
     one_at_a_time(figures, fairlead)?;
     changes::measure(figures, fairlead, quick)?;
+    sockets::measure(figures, fairlead, quick)?;
     let scales: &[u32] = match quick {
         true => &[1_000, 10_000],
         false => &[1_000, 10_000, 30_000, 50_000],
     };
-    cold(figures, fairlead, scales)
+    cold(figures, fairlead, scales)?;
+    maglev(figures, fairlead)
 }
 
 fn one_at_a_time(figures: &mut Figures, fairlead: &Path) -> Result<()> {
@@ -111,7 +113,7 @@ fn cold(figures: &mut Figures, fairlead: &Path, scales: &[u32]) -> Result<()> {
     let mut held = 0;
     for scale in scales {
         let started = Instant::now();
-        fill(&api, held, *scale)?;
+        fill(&api, held, *scale, PLAIN)?;
         let rate = f64::from(*scale - held) * 2.0 / started.elapsed().as_secs_f64();
         held = *scale;
         let figure = |metric, value, unit| Figure {
@@ -124,21 +126,7 @@ fn cold(figures: &mut Figures, fairlead: &Path, scales: &[u32]) -> Result<()> {
         };
         figures.add(figure("api_creates", rate, "1/s"), None);
         let started = Instant::now();
-        let mut command = platform.proxy()?;
-        command.args(["--metrics-bind-address", STATUS]);
-        let mut proxy = Process::start(&mut command, "fairlead proxy")?;
-        let status = wait_for(
-            "the proxy to have programmed everything",
-            Duration::from_secs(60),
-            || {
-                let status = node
-                    .netns()
-                    .run(|| proxy_status().map_err(anyhow::Error::from))
-                    .ok()?;
-                (status["ready"] == true).then_some(status)
-            },
-        )
-        .with_context(|| platform.last_words())?;
+        let (mut proxy, status) = programmed(&node, &platform)?;
         let turn = status["lastTurnSecs"]
             .as_f64()
             .context("the proxy's status has no lastTurnSecs")?;
@@ -161,8 +149,85 @@ fn cold(figures: &mut Figures, fairlead: &Path, scales: &[u32]) -> Result<()> {
     Ok(())
 }
 
+/// What Services that choose by Maglev's tables add to plain ones.
+fn maglev(figures: &mut Figures, fairlead: &Path) -> Result<()> {
+    const SERVICES: u32 = 1_000;
+    const MAGLEV: Filling = Filling {
+        name: "maglev",
+        endpoints: 10,
+        balancing: Some("maglev"),
+    };
+    const ALIKE: Filling = Filling {
+        name: "alike",
+        balancing: None,
+        ..MAGLEV
+    };
+    let mut resident = [0.0; 2];
+    let mut words = 0;
+    for (filling, resident) in [ALIKE, MAGLEV].iter().zip(&mut resident) {
+        let node = Node::create()?;
+        let platform = Platform::start(&node, fairlead, Role::Server)?;
+        fill(&Api::connect(&node, &platform)?, 0, SERVICES, *filling)?;
+        let (mut proxy, _) = programmed(&node, &platform)?;
+        *resident = resident_mb(proxy.id())?;
+        let fill = bpf::Datapath::inspect(platform.bpffs())?.fill()?;
+        let spreads = fill.iter().find(|fill| fill.table == abi::spreads::NAME);
+        words = spreads.context("no table of spreads")?.used;
+        proxy.terminate(Duration::from_secs(10))?;
+        bpf::Datapath::uninstall(platform.bpffs())?;
+    }
+    let figure = |metric, bytes| Figure {
+        case: format!("maglev/{SERVICES}x{}", MAGLEV.endpoints),
+        metric,
+        value: bytes / f64::from(SERVICES),
+        unit: "B",
+        runs: 1,
+        ..Figure::default()
+    };
+    let bound = Some(Bound::ValueBelow(2_000.0));
+    let table = f64::from(words) * size_of::<abi::SpreadWord>() as f64;
+    figures.add(figure("table_per_service", table), bound);
+    let agent = (resident[1] - resident[0]) * 1e6;
+    figures.add(figure("agent_per_service", agent), None);
+    Ok(())
+}
+
+/// Starts a proxy; it, and what it says of itself once it has programmed everything.
+fn programmed(node: &Node, platform: &Platform) -> Result<(Process, Value)> {
+    let mut command = platform.proxy()?;
+    command.args(["--metrics-bind-address", STATUS]);
+    let proxy = Process::start(&mut command, "fairlead proxy")?;
+    let status = wait_for(
+        "the proxy to have programmed everything",
+        Duration::from_secs(60),
+        || {
+            let asked = || proxy_status().map_err(anyhow::Error::from);
+            let status = node.netns().run(asked).ok()?;
+            (status["ready"] == true).then_some(status)
+        },
+    );
+    Ok((proxy, status.with_context(|| platform.last_words())?))
+}
+
+/// What Services are made of.
+#[derive(Clone, Copy)]
+struct Filling {
+    /// What their names begin with.
+    name: &'static str,
+    /// Of each Service.
+    endpoints: u32,
+    /// See `fairlead.io/balancing`.
+    balancing: Option<&'static str>,
+}
+
+const PLAIN: Filling = Filling {
+    name: "cold",
+    endpoints: ENDPOINTS,
+    balancing: None,
+};
+
 /// Creates Services from number `from` to number `to`, each with a slice of endpoints.
-fn fill(api: &Api, from: u32, to: u32) -> Result<()> {
+fn fill(api: &Api, from: u32, to: u32, filling: Filling) -> Result<()> {
     api.talk(|client| async move {
         let services = client::Path::raw("/api/v1/namespaces/default/services");
         let slices =
@@ -174,12 +239,12 @@ fn fill(api: &Api, from: u32, to: u32) -> Result<()> {
             }
             let (client, services, slices) = (client.clone(), services.clone(), slices.clone());
             tasks.spawn(async move {
-                let name = format!("cold-{index}");
+                let name = format!("{}-{index}", filling.name);
                 client
-                    .create::<Value>(&services, &cold_service(&name))
+                    .create::<Value>(&services, &filled_service(&name, filling))
                     .await?;
                 client
-                    .create::<Value>(&slices, &cold_slice(&name, index))
+                    .create::<Value>(&slices, &filled_slice(&name, index, filling))
                     .await?;
                 Ok(())
             });
@@ -214,16 +279,19 @@ fn service_object(name: &str, address: Ipv4Addr) -> Value {
 }
 
 /// Without a selector: its slice is ours.
-fn cold_service(name: &str) -> Value {
+fn filled_service(name: &str, filling: Filling) -> Value {
+    let annotations = filling
+        .balancing
+        .map(|choice| json!({"fairlead.io/balancing": choice}));
     json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "annotations": annotations},
         "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
     })
 }
 
-fn cold_slice(name: &str, index: u32) -> Value {
-    let first = u32::from(Ipv4Addr::new(11, 0, 0, 0)) + index * ENDPOINTS;
-    let endpoints: Vec<Value> = (first..first + ENDPOINTS)
+fn filled_slice(name: &str, index: u32, filling: Filling) -> Value {
+    let first = u32::from(Ipv4Addr::new(11, 0, 0, 0)) + index * filling.endpoints;
+    let endpoints: Vec<Value> = (first..first + filling.endpoints)
         .map(|address| json!({"addresses": [Ipv4Addr::from(address)], "conditions": {"ready": true}}))
         .collect();
     json!({
