@@ -360,14 +360,12 @@ async fn recount(app: &State, namespace: &str, name: &str) -> Result<(), Storage
             }
             let range = Range {
                 prefix: row.key_prefix(namespace),
+                faulty: true,
                 ..Range::default()
             };
             let page = app.storage.list(range).await?;
-            objects.extend(
-                page.entries
-                    .iter()
-                    .map(|entry| (row.group, row.plural, object::decode(row, entry))),
-            );
+            let known = page.entries.iter().filter(|entry| entry.fault().is_none());
+            objects.extend(known.map(|entry| (row.group, row.plural, object::decode(row, entry))));
         }
         let counted = objects
             .iter()

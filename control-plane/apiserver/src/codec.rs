@@ -11,6 +11,10 @@ use crate::object;
 const MAGIC: &[u8] = b"k8s\0";
 /// What JSON begins with as [`object::encode`] writes it.
 const OURS: &[u8] = b"{\"kind\":\"";
+/// What values begin with that kube-apiserver has encrypted.
+const ENCRYPTED: &[u8] = b"k8s:enc:";
+/// Where records of ours stand that are no objects.
+const RECORDS: &str = "/registry/ranges/";
 
 /// Between what the server works with and what stands in an etcd. What protobuf has no field for is lost, as with
 /// kube-apiserver.
@@ -30,27 +34,27 @@ impl Codec for KubernetesCodec {
         api::protobuf::encode(&object).map_or_else(|| value.clone(), Bytes::from)
     }
 
-    fn decode(&self, key: &str, stored: Bytes) -> Bytes {
-        let object = if stored.starts_with(MAGIC) {
-            let object = api::protobuf::decode(&stored).map(defaulted);
-            object.map_err(|error| error.to_string())
-        } else if stored.starts_with(b"{") && !stored.starts_with(OURS) {
-            match serde_json::from_slice::<Value>(&stored) {
-                // Written by somebody else in another order.
-                Ok(object) if object.get("kind").is_some() => Ok(object),
-                Ok(_) => return stored,
-                Err(error) => Err(error.to_string()),
-            }
-        } else {
-            return stored;
-        };
-        match object {
-            Ok(object) => object::encode(&object),
-            Err(why) => {
-                tracing::warn!(key, why, "a value in etcd can't be read");
-                stored
-            }
+    fn decode(&self, key: &str, stored: Bytes) -> Result<Bytes, String> {
+        if key.starts_with(RECORDS) {
+            return Ok(stored);
         }
+        if stored.starts_with(ENCRYPTED) {
+            return Err("identity transformer tried to read encrypted data".to_owned());
+        }
+        if stored.starts_with(MAGIC) {
+            let object = api::protobuf::decode(&stored).map_err(|error| error.to_string())?;
+            return Ok(object::encode(&defaulted(object)));
+        }
+        let object: Value = serde_json::from_slice(&stored)
+            .map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))?;
+        if stored.starts_with(OURS) {
+            return Ok(stored);
+        }
+        // Written by somebody else in another order.
+        if api::value::text(&object, &["kind"]).is_empty() {
+            return Err("Object 'Kind' is missing".to_owned());
+        }
+        Ok(object::encode(&object))
     }
 }
 
@@ -76,7 +80,7 @@ mod tests {
         let value = object::encode(object);
         let stored = KubernetesCodec.encode("/registry/x", &value);
         let back = KubernetesCodec.decode("/registry/x", stored.clone());
-        (stored, serde_json::from_slice(&back).unwrap())
+        (stored, serde_json::from_slice(&back.unwrap()).unwrap())
     }
 
     #[test]
@@ -116,7 +120,7 @@ mod tests {
         // As kube-apiserver orders it.
         let theirs = Bytes::from(custom.to_string());
         let read = KubernetesCodec.decode("/registry/x", theirs);
-        assert_eq!(read, object::encode(&custom));
+        assert_eq!(read.unwrap(), object::encode(&custom));
         for record in [
             "{\"service\":\"a/b\"}",
             "17",
@@ -124,9 +128,34 @@ mod tests {
             "k8s\0\x01",
             "k8s:enc:aescbc:v1:",
         ] {
-            let record = Bytes::from(record);
-            assert_eq!(KubernetesCodec.encode("/k", &record), record);
-            assert_eq!(KubernetesCodec.decode("/k", record.clone()), record);
+            let (key, record) = ("/registry/ranges/k", Bytes::from(record));
+            assert_eq!(KubernetesCodec.encode(key, &record), record);
+            assert_eq!(KubernetesCodec.decode(key, record.clone()), Ok(record));
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_told() {
+        for (stored, told) in [
+            ("", "json parse error: EOF"),
+            ("garbage", "json parse error: expected value"),
+            ("{}", "Object 'Kind' is missing"),
+            (r#"{"service":"a/b"}"#, "Object 'Kind' is missing"),
+            (r#"{"kind":7}"#, "Object 'Kind' is missing"),
+            (
+                r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a""#,
+                "json parse error: EOF",
+            ),
+            (
+                r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{}}}"#,
+                "json parse error: trailing characters",
+            ),
+            ("k8s\0\x01", "protobuf"),
+            ("k8s:enc:aescbc:v1:key:x", "encrypted data"),
+        ] {
+            let read = KubernetesCodec.decode("/registry/configmaps/a/b", stored.into());
+            let why = read.expect_err(stored);
+            assert!(why.contains(told), "{stored}: {why}");
         }
     }
 }

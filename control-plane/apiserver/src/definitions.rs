@@ -83,9 +83,8 @@ async fn round(
     let page = storage
         .list(Range {
             prefix: prefix.clone(),
-            start: None,
-            limit: 0,
-            at: None,
+            faulty: true,
+            ..Range::default()
         })
         .await?;
     let revision = page.revision;
@@ -119,7 +118,8 @@ async fn round(
 /// Parses what changed since the last look.
 fn read(entries: &[Entry], known: &mut BTreeMap<String, Stored>) {
     known.retain(|key, _| entries.iter().any(|entry| *entry.key == **key));
-    for entry in entries {
+    // Of one that can't be read, what was read before goes on to hold.
+    for entry in entries.iter().filter(|entry| entry.fault().is_none()) {
         let same = known
             .get(&*entry.key)
             .is_some_and(|stored| stored.revision == entry.modified);
@@ -280,7 +280,8 @@ async fn empty(
             prefix: format!("{}/", definition.storage_prefix()),
             start: start.take(),
             limit: CHUNK,
-            at: None,
+            faulty: true,
+            ..Range::default()
         };
         let page = storage.list(range).await?;
         for entry in &page.entries {
@@ -300,6 +301,7 @@ async fn delete(
     entry: &Entry,
 ) -> Result<bool, Error> {
     let key = entry.key.to_string();
+    let row = row.filter(|_| entry.fault().is_none());
     let fate = row.map(|row| {
         let object = object::decode(row, entry);
         (

@@ -3,10 +3,10 @@
 //! Whoever writes one of these waits until his write is seen here ([`Mirror::caught_up`]), so that his next request is
 //! decided by it. Other servers over the same store see it as soon as their watches do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use api::table::Resource;
@@ -75,6 +75,8 @@ struct Feed {
     changed: AtomicU64,
     /// Read, and its watch goes on.
     followed: AtomicBool,
+    /// Keys of what can't be read. What was read there before stays in `objects`.
+    faulty: Mutex<BTreeSet<Arc<str>>>,
 }
 
 impl Mirror {
@@ -94,6 +96,7 @@ impl Mirror {
                 rbac: rbac.clone(),
                 changed: AtomicU64::new(0),
                 followed: AtomicBool::new(true),
+                faulty: Mutex::default(),
             });
             let from = feed.load(&**storage).await?;
             following.spawn(follow(feed.clone(), storage.clone(), from));
@@ -171,10 +174,15 @@ impl Mirror {
             .iter()
             .filter(|feed| !feed.followed.load(Ordering::Relaxed));
         let behind: Vec<&str> = behind.map(|feed| feed.row.plural).collect();
-        if behind.is_empty() {
-            return Ok(());
+        if !behind.is_empty() {
+            return Err(format!("not followed: {}", behind.join(", ")));
         }
-        Err(format!("not followed: {}", behind.join(", ")))
+        let faulty = self.feeds.iter().flat_map(|feed| feed.faulty().clone());
+        let faulty: Vec<Arc<str>> = faulty.collect();
+        if !faulty.is_empty() {
+            return Err(format!("not readable: {}", faulty.join(", ")));
+        }
+        Ok(())
     }
 
     /// How often a kept resource has changed: as long as it is the same, so are the objects.
@@ -196,21 +204,27 @@ impl Feed {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    fn faulty(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+        self.faulty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes this what the store holds now.
     async fn load(&self, storage: &dyn Storage) -> Result<Revision, Error> {
         let range = Range {
             prefix: self.row.key_prefix(""),
+            faulty: true,
             ..Range::default()
         };
         let page = storage.list(range).await?;
-        let gone: Vec<(Arc<str>, Arc<Value>)> = self
+        let gone: Vec<Arc<str>> = self
             .objects()
-            .iter()
-            .filter(|(key, _)| !page.entries.iter().any(|entry| entry.key == **key))
-            .map(|(key, object)| (key.clone(), object.clone()))
+            .keys()
+            .chain(&*self.faulty())
+            .filter(|key| !page.entries.iter().any(|entry| entry.key == **key))
+            .cloned()
             .collect();
-        for (key, object) in gone {
-            self.remove(&key, &object);
+        for key in gone {
+            self.remove(&key);
         }
         for entry in &page.entries {
             self.put(entry);
@@ -220,6 +234,11 @@ impl Feed {
     }
 
     fn put(&self, entry: &Entry) {
+        if entry.fault().is_some() {
+            self.faulty().insert(entry.key.clone());
+            return;
+        }
+        self.faulty().remove(&entry.key);
         let object = object::decode(self.row, entry);
         self.teach(|rbac, binding| {
             if binding {
@@ -235,8 +254,12 @@ impl Feed {
         self.changed.fetch_add(1, Ordering::Release);
     }
 
-    fn remove(&self, key: &Arc<str>, object: &Value) {
-        let (namespace, name) = (api::meta::namespace(object), api::meta::name(object));
+    fn remove(&self, key: &Arc<str>) {
+        self.faulty().remove(key);
+        let Some(object) = self.objects().get(key).cloned() else {
+            return;
+        };
+        let (namespace, name) = (api::meta::namespace(&object), api::meta::name(&object));
         self.teach(|rbac, binding| {
             if binding {
                 rbac.remove_binding(namespace, name);
@@ -269,8 +292,7 @@ impl Feed {
                 entry.modified
             }
             WatchEvent::Change(Change::Delete { revision, previous }) => {
-                let object = object::decode(self.row, &previous);
-                self.remove(&previous.key, &object);
+                self.remove(&previous.key);
                 revision
             }
             WatchEvent::Progress(revision) => revision,

@@ -64,6 +64,7 @@ async fn remove_events(
     let mut range = Range {
         prefix: EVENTS.into(),
         limit: EVENTS_AT_ONCE,
+        faulty: true,
         ..Range::default()
     };
     let now = OffsetDateTime::now_utc();

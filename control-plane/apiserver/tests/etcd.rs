@@ -53,8 +53,8 @@ async fn raw(etcd: &Etcd, key: &str) -> Vec<u8> {
         fn encode(&self, _: &str, value: &bytes::Bytes) -> bytes::Bytes {
             value.clone()
         }
-        fn decode(&self, _: &str, stored: bytes::Bytes) -> bytes::Bytes {
-            stored
+        fn decode(&self, _: &str, stored: bytes::Bytes) -> Result<bytes::Bytes, String> {
+            Ok(stored)
         }
     }
     let options = Options::new(vec![etcd.url.clone()]);
@@ -262,6 +262,141 @@ async fn values_are_as_kubernetes_writes_them() {
         again["metadata"]["resourceVersion"],
         patched["metadata"]["resourceVersion"]
     );
+}
+
+/// A ConfigMap's value that somebody else wrote, and what stood there.
+async fn put(store: &dyn Storage, name: &str, value: impl Into<bytes::Bytes>) {
+    let key = format!("/registry/configmaps/default/{name}");
+    let page = store.list(storage::Range {
+        prefix: key.clone(),
+        faulty: true,
+        ..storage::Range::default()
+    });
+    let value = value.into();
+    let write = match page.await.unwrap().entries.pop() {
+        Some(entry) => storage::Write::Update {
+            key,
+            value,
+            expected: entry.modified,
+        },
+        None => storage::Write::Create { key, value },
+    };
+    store.write(vec![write]).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_is_told_and_nobody_sees_half_of_it() {
+    let etcd = Etcd::start();
+    let server = server(&etcd).await;
+    let other = store(&etcd).await;
+    for name in ["a", "b"] {
+        let map = json!({"metadata": {"name": name}, "data": {"k": "v"}});
+        server.post(MAPS, &map).await.ok();
+    }
+    let list = server.get(MAPS).await.ok();
+    let from = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut watch = server
+        .watch(&format!("{MAPS}?watch=1&resourceVersion={from}"))
+        .await;
+    let skips = format!("{MAPS}?watch=1&resourceVersion={from}&skipUnreadable=true");
+    let mut skips = server.watch(&skips).await;
+    let cut = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"b""#;
+    for value in [
+        cut,
+        "garbage",
+        "k8s:enc:aescbc:v1:key:x",
+        "k8s\0\u{1}",
+        "{}",
+    ] {
+        put(&*other, "b", value).await;
+        for path in [
+            MAPS.to_owned(),
+            "/api/v1/configmaps?limit=1&labelSelector=x%3Dy".to_owned(),
+            format!("{MAPS}/b"),
+            format!("{MAPS}?watch=1"),
+        ] {
+            let reply = server.get(&path).await;
+            let status = reply.json();
+            assert_eq!(reply.code, 500, "{path}: {status}");
+            assert_eq!(status["reason"], "InternalError", "{path}");
+            let message = status["message"].as_str().unwrap();
+            let key = "unable to transform key \"/registry/configmaps/default/b\": ";
+            assert!(message.contains(key), "{path}: {message}");
+        }
+        let patch = json!({"data": {"k": "w"}});
+        let patched = server.patch(&format!("{MAPS}/b"), "merge", &patch).await;
+        assert_eq!(patched.code, 500);
+        // The name is taken.
+        let again = server.post(MAPS, &json!({"metadata": {"name": "b"}})).await;
+        assert_eq!(again.code, 409);
+        // Others of the kind are served.
+        assert_eq!(
+            server.get(&format!("{MAPS}/a")).await.ok()["data"]["k"],
+            "v"
+        );
+        let list = server
+            .get(&format!("{MAPS}?skipUnreadable=true"))
+            .await
+            .ok();
+        assert_eq!(list["items"].as_array().unwrap().len(), 1, "{list}");
+    }
+    let told = watch.line().await;
+    assert!(told.starts_with("ERROR"), "{told}");
+    assert_eq!(skips.line().await, "DELETED b");
+    let mended = json!({
+        "kind": "ConfigMap", "apiVersion": "v1",
+        "metadata": {"name": "b", "namespace": "default", "uid": "u"}, "data": {"k": "mended"},
+    });
+    put(&*other, "b", mended.to_string()).await;
+    assert_eq!(skips.line().await, "ADDED b");
+    assert_eq!(
+        server.get(&format!("{MAPS}/b")).await.ok()["data"]["k"],
+        "mended"
+    );
+    assert_eq!(
+        server.get(MAPS).await.ok()["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_decides_goes_past_what_cannot_be_read() {
+    let etcd = Etcd::start();
+    let server = server(&etcd).await;
+    let other = store(&etcd).await;
+    let ready = async || server.get("/readyz").await.code;
+    until("it is ready", async || ready().await == 200).await;
+    let write = |value: &'static str| storage::Write::Create {
+        key: "/registry/namespaces/broken".into(),
+        value: value.into(),
+    };
+    let at = other.write(vec![write("garbage")]).await.unwrap();
+    until("it says what it cannot read", async || {
+        let told = server.get("/readyz/informer-sync").await;
+        told.code == 500
+            && String::from_utf8_lossy(&told.body).contains("/registry/namespaces/broken")
+    })
+    .await;
+    // Namespaces that are made afterwards are known.
+    let namespaces = "/api/v1/namespaces";
+    server
+        .post(namespaces, &json!({"metadata": {"name": "later"}}))
+        .await
+        .ok();
+    let maps = "/api/v1/namespaces/later/configmaps";
+    server
+        .post(maps, &json!({"metadata": {"name": "a"}}))
+        .await
+        .ok();
+    let gone = storage::Write::Delete {
+        key: "/registry/namespaces/broken".into(),
+        expected: at,
+    };
+    other.write(vec![gone]).await.unwrap();
+    until("it is ready again", async || ready().await == 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,6 +17,8 @@ pub struct ListParams {
     pub limit: u32,
     /// From the page before; empty for the first page.
     pub continue_token: String,
+    /// Whether a server of ours passes over what it cannot read, where others, and it, otherwise refuse the list.
+    pub skip_unreadable: bool,
 }
 
 impl Default for ListParams {
@@ -26,6 +28,7 @@ impl Default for ListParams {
             field_selector: String::new(),
             limit: 500,
             continue_token: String::new(),
+            skip_unreadable: false,
         }
     }
 }
@@ -36,10 +39,12 @@ impl ListParams {
             0 => String::new(),
             limit => limit.to_string(),
         };
+        let skip = if self.skip_unreadable { "true" } else { "" };
         Query::default()
             .with("labelSelector", &self.label_selector)
             .with("fieldSelector", &self.field_selector)
             .with("limit", &limit)
+            .with("skipUnreadable", skip)
             .with("continue", &self.continue_token)
     }
 }

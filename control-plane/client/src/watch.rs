@@ -133,7 +133,7 @@ enum Turn {
     Stay,
     /// Watch again from the last resource version.
     Resume(Why),
-    /// The history is gone.
+    /// The history is gone, or the server cannot tell it: what comes next is not known from there.
     Relist,
 }
 
@@ -169,6 +169,7 @@ impl<T: DeserializeOwned + Send + 'static> Follower<T> {
             label_selector: self.params.label_selector.clone(),
             field_selector: self.params.field_selector.clone(),
             continue_token: continue_token.to_owned(),
+            skip_unreadable: true,
             ..ListParams::default()
         };
         let (client, path) = (self.client.clone(), self.path.clone());
@@ -185,7 +186,6 @@ impl<T: DeserializeOwned + Send + 'static> Follower<T> {
         };
         match page {
             Ok(page) => {
-                self.backoff.reset();
                 if !page.continue_token.is_empty() {
                     self.ahead.spawn(self.page(&page.continue_token));
                 }
@@ -229,6 +229,7 @@ impl<T: DeserializeOwned + Send + 'static> Follower<T> {
             .with("fieldSelector", &self.params.field_selector)
             .with("watch", "true")
             .with("allowWatchBookmarks", "true")
+            .with("skipUnreadable", "true")
             .with("resourceVersion", &resource_version)
             .with("timeoutSeconds", &seconds.to_string());
         match self.client.open(&self.path, &query).await {
@@ -296,10 +297,10 @@ impl<T: DeserializeOwned + Send + 'static> Follower<T> {
         };
         if line.kind == "ERROR" {
             let status = serde_json::from_str::<Status>(line.object.get()).unwrap_or_default();
-            return match status.code {
-                410 => Turn::Relist,
-                _ => Turn::Resume(Why::Broken(status.to_string())),
-            };
+            if status.code != 410 {
+                tracing::warn!(path = %self.path, problem = %status, "watch broke off");
+            }
+            return Turn::Relist;
         }
         let identity = match serde_json::from_str::<Identified>(line.object.get()) {
             Ok(identified) => identified.metadata,
@@ -333,9 +334,7 @@ impl<T: DeserializeOwned + Send + 'static> Follower<T> {
         let Phase::Watching(watching) = phase else {
             return;
         };
-        if watching.news || watching.opened.elapsed() >= WATCH_MIN {
-            self.backoff.reset();
-        }
+        self.settle(&watching);
         self.phase = Phase::Listed {
             resource_version: watching.resource_version,
         };
@@ -346,11 +345,21 @@ impl<T: DeserializeOwned + Send + 'static> Follower<T> {
         tokio::time::sleep(self.backoff.next_delay()).await;
     }
 
+    /// The next wait is the first again after a watch that was good for something.
+    fn settle(&mut self, watching: &Watching) {
+        if watching.news || watching.opened.elapsed() >= WATCH_MIN {
+            self.backoff.reset();
+        }
+    }
+
     async fn relist(&mut self) {
-        tracing::info!(path = %self.path, "the server no longer has our place in its history; listing again");
-        self.phase = Phase::List {
+        tracing::info!(path = %self.path, "the server cannot go on from our place in its history; listing again");
+        let list = Phase::List {
             continue_token: String::new(),
         };
+        if let Phase::Watching(watching) = std::mem::replace(&mut self.phase, list) {
+            self.settle(&watching);
+        }
         tokio::time::sleep(self.backoff.next_delay()).await;
     }
 

@@ -14,10 +14,12 @@ use support::{Answer, End, Thing, line, page, serve, status, thing};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-const LIST: &str = "GET /api/v1/things?limit=500";
+const LIST: &str = "GET /api/v1/things?limit=500&skipUnreadable=true";
 
 fn watch_from(version: u64) -> String {
-    format!("GET /api/v1/things?watch=true&allowWatchBookmarks=true&resourceVersion={version}")
+    format!(
+        "GET /api/v1/things?watch=true&allowWatchBookmarks=true&skipUnreadable=true&resourceVersion={version}"
+    )
 }
 
 /// Everything that a watch says before it falls silent for longer than any wait, as text.
@@ -186,13 +188,29 @@ fn cases() -> Vec<Case> {
                     vec![line("ERROR", &json!({"code": 500, "message": "etcd"}))],
                     End::Hang,
                 ),
+                // Nothing says that another watch from there would come past it.
+                page(8, "", &[thing("a", 8, 1)]),
                 Answer::Pieces(
                     vec!["\n".into(), line("ADDED", &thing("b", 9, 1))],
                     End::Hang,
                 ),
             ],
-            requests: vec![LIST.into(), watch_from(7), watch_from(8), watch_from(8)],
-            events: &["restarted", "synced", "a=1", "b=1"],
+            requests: vec![
+                LIST.into(),
+                watch_from(7),
+                watch_from(8),
+                LIST.into(),
+                watch_from(8),
+            ],
+            events: &[
+                "restarted",
+                "synced",
+                "a=1",
+                "restarted",
+                "a=1",
+                "synced",
+                "b=1",
+            ],
         },
     ]
 }
@@ -257,9 +275,9 @@ async fn selectors_and_namespace_are_sent() {
     assert_eq!(
         script.requests(),
         [
-            format!("GET /api/v1/namespaces/n/things?{selectors}&limit=500"),
+            format!("GET /api/v1/namespaces/n/things?{selectors}&limit=500&skipUnreadable=true"),
             format!(
-                "GET /api/v1/namespaces/n/things?{selectors}&watch=true&allowWatchBookmarks=true&resourceVersion=7"
+                "GET /api/v1/namespaces/n/things?{selectors}&watch=true&allowWatchBookmarks=true&skipUnreadable=true&resourceVersion=7"
             ),
         ]
     );

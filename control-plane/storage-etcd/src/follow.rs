@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use storage::history::{Commit, State, Tree};
-use storage::{Change, Codec, Entry, Error, Revision};
+use storage::{Change, Codec, Entry, Error, Revision, fault};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -121,8 +121,12 @@ pub(crate) fn signed(revision: Revision) -> i64 {
 }
 
 pub(crate) fn entry(codec: &dyn Codec, key: Arc<str>, kv: KeyValue) -> Entry {
+    let value = codec.decode(&key, kv.value).unwrap_or_else(|why| {
+        tracing::error!(%key, why, "a value in etcd can't be read");
+        fault::value(&why)
+    });
     Entry {
-        value: codec.decode(&key, kv.value),
+        value,
         key,
         created: Revision(kv.create_revision.unsigned_abs()),
         modified: Revision(kv.mod_revision.unsigned_abs()),

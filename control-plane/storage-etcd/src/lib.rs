@@ -241,7 +241,8 @@ impl Storage for Etcd {
     fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Entry>> {
         Box::pin(async move {
             self.fresh.newest().await?;
-            Ok(self.shared.replica.get(key))
+            let found = self.shared.replica.get(key);
+            found.map(Entry::readable).transpose()
         })
     }
 
@@ -250,7 +251,12 @@ impl Storage for Etcd {
             if range.at.is_none_or(|at| at > self.revision()) {
                 self.fresh.newest().await?;
             }
-            self.shared.replica.list(&range)
+            let page = self.shared.replica.list(&range)?;
+            let mut entries = page.entries.iter();
+            match entries.find(|entry| !range.faulty && entry.fault().is_some()) {
+                Some(entry) => entry.clone().readable().map(|_| page),
+                None => Ok(page),
+            }
         })
     }
 

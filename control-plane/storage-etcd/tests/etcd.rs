@@ -25,8 +25,8 @@ impl Codec for Plain {
     fn encode(&self, _: &str, value: &Bytes) -> Bytes {
         value.clone()
     }
-    fn decode(&self, _: &str, stored: Bytes) -> Bytes {
-        stored
+    fn decode(&self, _: &str, stored: Bytes) -> Result<Bytes, String> {
+        Ok(stored)
     }
 }
 

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod fanout;
+pub mod fault;
 pub mod history;
 pub mod memory;
 pub mod replica;
@@ -33,7 +34,7 @@ pub struct Revision(pub u64);
 pub struct Entry {
     /// For instance `/registry/services/specs/default/web`.
     pub key: Arc<str>,
-    /// What was written, byte for byte.
+    /// What was written, byte for byte; see [`Entry::fault`].
     pub value: Bytes,
     /// Revision of the write that created the key.
     pub created: Revision,
@@ -63,6 +64,8 @@ pub struct Range {
     pub limit: usize,
     /// The revision to read at; `None` means the newest.
     pub at: Option<Revision>,
+    /// Whether entries that can't be read come along ([`Entry::fault`]), instead of being the answer.
+    pub faulty: bool,
 }
 
 /// A change as watchers see it.
@@ -130,6 +133,14 @@ pub enum Error {
         asked: Revision,
         /// The newest.
         newest: Revision,
+    },
+    /// What stands there is nothing that we can read.
+    #[error("unable to transform key {key:?}: {why}")]
+    Unreadable {
+        /// The key.
+        key: String,
+        /// What is wrong with its value.
+        why: Arc<str>,
     },
     /// The watcher read too slowly and was cut off; watch again from the last revision seen.
     #[error("the watcher fell behind and was cut off")]
@@ -279,8 +290,11 @@ pub trait Codec: Send + Sync + 'static {
     /// What stands in the store for a value.
     fn encode(&self, key: &str, value: &Bytes) -> Bytes;
 
-    /// The value that what stands in the store is. What can't be read stays as it is.
-    fn decode(&self, key: &str, stored: Bytes) -> Bytes;
+    /// The value that what stands in the store is.
+    ///
+    /// # Errors
+    /// Why it can't be read.
+    fn decode(&self, key: &str, stored: Bytes) -> Result<Bytes, String>;
 }
 
 /// A store. A write is durable when its future resolves to `Ok`; a write whose future was dropped may or may not
@@ -305,10 +319,10 @@ pub trait Storage: Send + Sync + 'static {
         None
     }
 
-    /// The newest value of a key.
+    /// The newest value of a key, or [`Error::Unreadable`].
     fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Entry>>;
 
-    /// A consistent page of a range.
+    /// A consistent page of a range, or [`Error::Unreadable`] unless [`Range::faulty`] entries are wanted.
     fn list(&self, range: Range) -> Answer<'_, Page>;
 
     /// Carries out all writes at one new revision, or none: the Service and the address that it was given are
@@ -319,7 +333,7 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Every change of a key that begins with `prefix` after revision `from`, without gap or repetition.
     /// `None` starts at the newest revision. Compaction does not touch a watch that has begun. The stream ends
-    /// after an error and when the store is closed.
+    /// after an error and when the store is closed. Entries that can't be read are among the changes.
     fn watch(
         &self,
         prefix: String,

@@ -104,13 +104,10 @@ async fn store(call: &Call, mut new: Value, dry_run: bool) -> Result<Option<Writ
     // An address or port that somebody else takes in the same moment is chosen anew.
     let asked = call.row.is("", "Service").then(|| new.clone());
     loop {
-        let exists = storage
-            .get(&key)
-            .await
-            .map_err(|e| storage_failure(&e))?
-            .is_some();
-        if exists {
-            return Ok(None);
+        match storage.get(&key).await {
+            Ok(None) => {}
+            Ok(Some(_)) | Err(Error::Unreadable { .. }) => return Ok(None),
+            Err(error) => return Err(storage_failure(&error)),
         }
         let grant = write::grant(call, Some(&mut new), None).await?;
         let mut charge = admit::charge(call, Some(&new), None).await?;

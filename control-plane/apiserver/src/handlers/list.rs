@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::selector::{FieldSelector, LabelSelector};
 use api::status::Status;
 use api::table::Resource;
-use storage::{Entry, Error, Range, Revision};
+use storage::{Change, Entry, Error, Range, Revision};
 
 use super::{Call, current, storage_failure};
 use crate::State;
@@ -27,6 +27,8 @@ pub(crate) struct Filter {
     fields: FieldSelector,
     /// Every key begins with it. Exactly one key where the fields name one object.
     pub(crate) prefix: String,
+    /// Whether objects that can't be read are passed over, instead of being the end of it.
+    pub(crate) passes_over: bool,
 }
 
 impl Filter {
@@ -48,6 +50,8 @@ impl Filter {
             labels,
             fields,
             prefix,
+            // Not of Kubernetes, which tells of nothing where it can't read one.
+            passes_over: call.query.flag("skipUnreadable").unwrap_or(false),
         })
     }
 
@@ -59,6 +63,23 @@ impl Filter {
     /// Whether an entry is meant; parses it only where a selector asks.
     pub(crate) fn takes(&self, entry: &Entry) -> bool {
         self.takes_all() || self.takes_object(&object::decode(self.row, entry))
+    }
+
+    /// The entries of those read that can be.
+    pub(crate) fn known(&self, mut entries: Vec<Entry>) -> Vec<Entry> {
+        if self.passes_over {
+            entries.retain(|entry| entry.fault().is_none());
+        }
+        entries
+    }
+
+    /// A change as it is told, if it is.
+    pub(crate) fn told(&self, change: Change) -> Option<Result<Change, Error>> {
+        if self.passes_over {
+            change.passed_over().map(Ok)
+        } else {
+            Some(change.readable())
+        }
     }
 
     /// Whether an object is meant.
@@ -207,6 +228,7 @@ async fn read(
                 start,
                 limit,
                 at,
+                faulty: filter.passes_over,
             })
             .await?;
         let next = if page.remaining > 0 {
@@ -214,7 +236,8 @@ async fn read(
         } else {
             None
         };
-        let entries = conversion::entries(app, filter.row, page.entries).await?;
+        let entries = filter.known(page.entries);
+        let entries = conversion::entries(app, filter.row, entries).await?;
         let entries = taken(filter, entries).await;
         return Ok((page.revision, entries, next, page.remaining));
     }
@@ -224,12 +247,14 @@ async fn read(
         start,
         limit: CHUNK,
         at,
+        faulty: filter.passes_over,
     };
     loop {
         let page = app.storage.list(range.clone()).await?;
         let more = page.remaining > 0;
         let last = page.entries.last().map(|entry| after(&entry.key));
-        for entry in conversion::entries(app, filter.row, page.entries).await? {
+        let entries = filter.known(page.entries);
+        for entry in conversion::entries(app, filter.row, entries).await? {
             if !filter.takes(&entry) {
                 continue;
             }

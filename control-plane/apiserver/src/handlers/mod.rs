@@ -183,6 +183,7 @@ pub(crate) async fn oldest(app: &State) -> Result<Revision, Status> {
         prefix: "/registry/namespaces/".into(),
         limit: 1,
         at: Some(Revision(1).min(app.storage.revision())),
+        faulty: true,
         ..Range::default()
     };
     match app.storage.list(range).await {
@@ -201,7 +202,8 @@ pub(crate) fn storage_failure(error: &storage::Error) -> Status {
         storage::Error::Exists { .. }
         | storage::Error::NotFound { .. }
         | storage::Error::Conflict { .. }
-        | storage::Error::Slow => Status::internal(error),
+        | storage::Error::Slow
+        | storage::Error::Unreadable { .. } => Status::internal(error),
         storage::Error::Refused { reason } => {
             Status::too_large(format!("Request entity too large: {reason}"))
         }

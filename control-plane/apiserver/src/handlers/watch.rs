@@ -66,6 +66,7 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
         let range = Range {
             prefix: filter.prefix.clone(),
             at: begin,
+            faulty: filter.passes_over,
             ..Range::default()
         };
         let page = app
@@ -73,7 +74,8 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, Status> {
             .list(range)
             .await
             .map_err(|e| storage_failure(&e))?;
-        let entries = conversion::entries(app, call.row, page.entries).await?;
+        let entries = filter.known(page.entries);
+        let entries = conversion::entries(app, call.row, entries).await?;
         (entries, page.revision)
     } else if asked == 0 {
         (Vec::new(), newest)
@@ -282,7 +284,14 @@ impl Watcher {
 
     fn take(&mut self, event: Option<Result<WatchEvent, Error>>) {
         match event {
-            Some(Ok(WatchEvent::Change(change))) => self.change(&change),
+            Some(Ok(WatchEvent::Change(change))) => {
+                self.last = self.last.max(change.revision());
+                match self.filter.told(change) {
+                    Some(Ok(change)) => self.change(&change),
+                    Some(Err(error)) => self.fail(&error),
+                    None => {}
+                }
+            }
             Some(Ok(WatchEvent::Progress(revision))) => {
                 self.last = self.last.max(revision);
                 self.done |= self.history;
@@ -303,7 +312,6 @@ impl Watcher {
     fn change(&mut self, change: &Change) {
         let event = self.app.events.of(change);
         let revision = change.revision();
-        self.last = self.last.max(revision);
         let (filter, row) = (&self.filter, self.row);
         let (kind, stored) = match change {
             Change::Put { entry, previous } => {

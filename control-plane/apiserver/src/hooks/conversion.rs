@@ -36,7 +36,8 @@ pub(crate) async fn entries(
     }
     let wanted = row.api_version();
     let mut foreign = Vec::new();
-    for (index, entry) in entries.iter().enumerate() {
+    let known = |(_, entry): &(usize, &Entry)| entry.fault().is_none();
+    for (index, entry) in entries.iter().enumerate().filter(known) {
         let object: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
         if text(&object, &["apiVersion"]) != wanted {
             foreign.push((index, object));

@@ -113,6 +113,7 @@ pub(super) async fn objects(state: &State, text: &mut Text) {
             prefix: row.key_prefix(""),
             limit: 1,
             at,
+            faulty: true,
             ..Range::default()
         };
         if let Ok(page) = state.storage.list(range).await {

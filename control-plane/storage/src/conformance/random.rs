@@ -84,6 +84,7 @@ async fn compare(make: Make<'_>, steps: &[Step]) {
                     start: start.clone(),
                     limit: *limit,
                     at: back.map(revision),
+                    ..Range::default()
                 };
                 let (ours, theirs) = (engine.list(range.clone()), model.list(range));
                 assert_eq!(

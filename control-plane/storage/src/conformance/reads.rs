@@ -71,7 +71,7 @@ pub(super) fn lists_are_ranges(make: Make<'_>) {
                 prefix: (*prefix).to_owned(),
                 start: start.map(str::to_owned),
                 limit: *limit,
-                at: None,
+                ..Range::default()
             };
             let page = store.list(range.clone()).await.unwrap();
             let keys: Vec<&str> = page.entries.iter().map(|entry| &*entry.key).collect();

@@ -40,6 +40,7 @@ impl Rebased {
             },
             error @ (Error::Exists { .. }
             | Error::NotFound { .. }
+            | Error::Unreadable { .. }
             | Error::Slow
             | Error::Refused { .. }
             | Error::Unavailable { .. }) => error,
