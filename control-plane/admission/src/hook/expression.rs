@@ -11,6 +11,8 @@ use cel::value::{Value as Cel, dynamic};
 use cel::{Failure, Program};
 use serde_json::Value;
 
+use super::declared;
+
 /// How many compiled expressions are kept; when there are more, all are forgotten.
 const KEPT: usize = 4096;
 /// The longest message that an expression makes.
@@ -33,10 +35,10 @@ pub enum Gives {
     Any,
 }
 
-/// What an expression may speak of besides `object`, `oldObject`, `request` and `authorizer`.
+/// What an expression may speak of besides `object`, `oldObject`, `request`, `namespaceObject` and `authorizer`.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Vocabulary {
-    /// `namespaceObject` and `variables`: it is a policy's.
+    /// `variables`: it is a policy's.
     pub policy: bool,
     /// `params`.
     pub params: bool,
@@ -120,20 +122,15 @@ pub(super) fn compile_typed(
     vocabulary: &Vocabulary,
     object: &Arc<Decl>,
 ) -> Result<Program, String> {
-    let any = Decl::any();
-    let mut names = vec!["request"];
-    if vocabulary.policy {
-        names.push("namespaceObject");
-    }
+    let mut variables = vec![
+        ("object", object.clone(), false),
+        ("oldObject", object.clone(), false),
+        ("request", declared::REQUEST.clone(), false),
+        ("namespaceObject", declared::NAMESPACE.clone(), false),
+    ];
     if vocabulary.params {
-        names.push("params");
+        variables.push(("params", Decl::any(), false));
     }
-    let mut variables: Vec<_> = names
-        .into_iter()
-        .map(|name| (name, any.clone(), false))
-        .collect();
-    variables.push(("object", object.clone(), false));
-    variables.push(("oldObject", object.clone(), false));
     let authorizer = Arc::new(Decl {
         kind: DeclKind::Opaque(AUTHORIZER),
         max: u64::MAX,

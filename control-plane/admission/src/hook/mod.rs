@@ -4,6 +4,7 @@
 //! ([`review`]), and what policies say ([`policy`]). Connections and other objects are the caller's.
 
 pub mod conditions;
+mod declared;
 pub mod devices;
 pub mod expression;
 pub mod matching;
