@@ -6,6 +6,7 @@ use crate::ast::{Expr, Fold, Kind, Literal, Macro};
 use crate::authorizer;
 use crate::cost::{self, Range};
 use crate::lex::Fault;
+use crate::literals;
 use crate::message;
 use crate::signatures;
 use crate::types::{Decl, DeclKind, Type};
@@ -74,6 +75,8 @@ impl Known {
 pub struct Checker {
     variables: Vec<(Arc<str>, Known)>,
     faults: Vec<Fault>,
+    /// Of literals, told where there are no others.
+    literals: Vec<Fault>,
 }
 
 /// The most faults that are gathered.
@@ -96,6 +99,7 @@ impl Checker {
         Checker {
             variables,
             faults: Vec::new(),
+            literals: Vec::new(),
         }
     }
 
@@ -105,10 +109,15 @@ impl Checker {
     /// Everything that is wrong with it.
     pub fn check(mut self, expr: &Expr) -> Result<Known, Vec<Fault>> {
         let known = self.expr(expr);
-        if self.faults.is_empty() {
+        let faults = if self.faults.is_empty() {
+            self.literals
+        } else {
+            self.faults
+        };
+        if faults.is_empty() {
             Ok(known)
         } else {
-            Err(self.faults)
+            Err(faults)
         }
     }
 
@@ -289,8 +298,8 @@ impl Checker {
         self.apply(target, function, args, at)
     }
 
-    fn apply(&mut self, target: Option<Known>, function: &str, args: &[Expr], at: usize) -> Known {
-        let args: Vec<Known> = args
+    fn apply(&mut self, target: Option<Known>, function: &str, exprs: &[Expr], at: usize) -> Known {
+        let args: Vec<Known> = exprs
             .iter()
             .map(|arg| match &arg.kind {
                 // What is formatted is a list of anything.
@@ -299,6 +308,9 @@ impl Checker {
             })
             .collect();
         if let Some(known) = signatures::call(target.as_ref(), function, &args) {
+            if self.literals.len() < FAULTS_MAX {
+                self.literals.extend(literals::fault(function, exprs));
+            }
             return known;
         }
         let shown: Vec<String> = args.iter().map(|arg| arg.of.to_string()).collect();

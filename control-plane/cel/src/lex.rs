@@ -142,6 +142,9 @@ fn number(rest: &str, at: usize) -> Result<(TokenKind, usize), Fault> {
     let text = &rest[..end];
     if double {
         let value: f64 = text.parse().map_err(|_| invalid("double", text))?;
+        if value.is_infinite() {
+            return Err(invalid("double", text));
+        }
         return Ok((TokenKind::Literal(Literal::Double(value)), end));
     }
     if matches!(bytes.get(end), Some(b'u' | b'U')) {

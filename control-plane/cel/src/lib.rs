@@ -14,6 +14,7 @@ mod eval;
 pub mod formats;
 mod functions;
 mod lex;
+mod literals;
 pub mod message;
 mod net;
 mod parse;

@@ -142,14 +142,7 @@ impl Call<'_> {
             _ => return None,
         };
         match name {
-            "_==_" | "_!=_" => {
-                a.of.agrees(&b.of)
-                    .then(|| self.comparison(a, b))
-                    .or_else(|| {
-                        let numbers = number(&a.of) && number(&b.of);
-                        numbers.then(|| self.comparison(a, b))
-                    })
-            }
+            "_==_" | "_!=_" => a.of.agrees(&b.of).then(|| self.comparison(a, b)),
             "_<_" | "_<=_" | "_>_" | "_>=_" => {
                 let ordered = |of: &Type| {
                     number(of)
@@ -168,7 +161,7 @@ impl Call<'_> {
                 fits.then(|| self.ordering(a, b))
             }
             "@in" => match &b.of {
-                Type::List(items) if items.agrees(&a.of) || (number(items) && number(&a.of)) => {
+                Type::List(items) if items.agrees(&a.of) => {
                     self.costs(Type::Bool, b.size_or_unknown())
                 }
                 Type::Map(keys, _) if keys.agrees(&a.of) => self.gives(Type::Bool),
@@ -346,7 +339,7 @@ impl Call<'_> {
             "indexOf" | "lastIndexOf" if at(&[Text]) || at(&[Text, Int]) => {
                 self.costs(Int, through.times(self.size(0).hundredths(TEXT)))
             }
-            "lowerAscii" | "upperAscii" | "trim" | "reverse" if at(&[]) => {
+            "lowerAscii" | "upperAscii" | "trim" if at(&[]) => {
                 self.sized(Text, Range::up_to(whole.max), through)
             }
             "substring" if at(&[Int]) || at(&[Int, Int]) => {

@@ -123,6 +123,42 @@ fn what_is_refused_before_it_runs() {
         ("'abc", "Syntax error"),
         ("has(self)", "invalid argument to has() macro"),
         ("9223372036854775808 == 1", "invalid int literal"),
+        ("18446744073709551616u == 1u", "invalid uint literal"),
+        ("1e400 > 0.0", "invalid double literal"),
+        (
+            "1 == 1.0",
+            "found no matching overload for '_==_' applied to '(int, double)'",
+        ),
+        (
+            "self.d != 1",
+            "found no matching overload for '_!=_' applied to '(double, int)'",
+        ),
+        (
+            "1 in [1.0]",
+            "found no matching overload for '@in' applied to '(int, list(double))'",
+        ),
+        // Of versions of the library that Kubernetes does not have.
+        (
+            "'abc'.reverse() == ''",
+            "found no matching overload for 'reverse' applied to 'string.()'",
+        ),
+        (
+            "self.s.matches('(')",
+            "1:16: invalid matches argument\n | self.s.matches('(')\n | ...............^",
+        ),
+        ("matches('(', 'a')", "1:9: invalid matches argument"),
+        (
+            "duration('x') == self.span",
+            "1:10: invalid duration argument",
+        ),
+        (
+            "timestamp('x') == self.at",
+            "1:11: invalid timestamp argument",
+        ),
+        (
+            "timestamp('2024-02-29') == self.at",
+            "1:11: invalid timestamp argument",
+        ),
     ];
     for (source, expected) in cases {
         let why = run(source, &value()).unwrap_err();
@@ -148,6 +184,8 @@ fn what_fails_when_it_runs() {
             "optional.none() dereference",
         ),
         ("self.either > 1", "no such overload"),
+        ("timestamp(self.s) == self.at", "type conversion error"),
+        ("dyn('abc').reverse() == ''", "no such overload"),
         ("url('x').getHost() == ''", "URL parse error"),
     ];
     for (source, expected) in cases {

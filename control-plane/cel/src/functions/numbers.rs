@@ -2,7 +2,8 @@
 
 use crate::cost;
 use crate::eval::{Evaluation, Failure, Outcome};
-use crate::value::{Value, timestamp};
+use crate::literals::moment;
+use crate::value::Value;
 
 pub(super) fn call<'a>(
     evaluation: &mut Evaluation<'a>,
@@ -201,7 +202,7 @@ fn convert<'a>(name: &str, value: &Value<'a>) -> Outcome<'a> {
                     _ => return Err(bad("bool")),
                 },
                 "bytes" => Bytes(text.as_bytes().into()),
-                "timestamp" => Timestamp(timestamp(text).ok_or_else(|| bad("timestamp"))?),
+                "timestamp" => Timestamp(moment(text).ok_or_else(|| bad("timestamp"))?),
                 _ => Duration(crate::duration::parse(text).ok_or_else(|| bad("duration"))?),
             }
         }

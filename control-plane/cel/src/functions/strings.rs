@@ -84,7 +84,6 @@ pub(super) fn call<'a>(
         ("lowerAscii", None, 1) => made(evaluation, through, text.to_ascii_lowercase())?,
         ("upperAscii", None, 1) => made(evaluation, through, text.to_ascii_uppercase())?,
         ("trim", None, 1) => made(evaluation, through, text.trim().to_owned())?,
-        ("reverse", None, 1) => made(evaluation, through, text.chars().rev().collect())?,
         ("substring", None, 2 | 3) => {
             let count = text.chars().count();
             let to = int(2).unwrap_or_else(|| i64::try_from(count).unwrap_or(i64::MAX));
