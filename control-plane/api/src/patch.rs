@@ -24,6 +24,16 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, Status> {
     carried_out(original, patch)?.map_err(|_| Status::unprocessable())
 }
 
+/// As [`json_patch`], for whom the operation that failed is told.
+///
+/// # Errors
+/// Why it cannot be carried out.
+pub fn json_patch_told(original: &Value, patch: &Value) -> Result<Value, String> {
+    carried_out(original, patch)
+        .map_err(|status| status.message)?
+        .map_err(|failure| failure.to_string())
+}
+
 /// As [`json_patch`]; `None`: a `test` in it failed, so that nothing is to be changed.
 ///
 /// # Errors

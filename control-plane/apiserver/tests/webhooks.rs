@@ -243,6 +243,7 @@ async fn failures_are_told_or_ignored() {
             "/nonsense" => return (200, json!({"kind": "Pod"})),
             "/other" => return (200, json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {"uid": "x", "allowed": true}})),
             "/badpatch" => return review(question, patch(&json!([{"op": "remove", "path": "/nope"}]))),
+            "/badpath" => return review(question, patch(&json!([{"op": "remove", "path": "/no/pe"}]))),
             _ => {}
         }
         review(question, json!({}))
@@ -283,8 +284,30 @@ async fn failures_are_told_or_ignored() {
             .ok();
         server.delete(&path).await.ok();
     }
-    register(&server, true, "p", hook.client("/badpatch"), json!({})).await;
-    assert_eq!(server.post(MAPS, &map("m")).await.code, 500);
+    // It answered: its failurePolicy is not asked.
+    let ignore = || json!({"failurePolicy": "Ignore"});
+    for (path, why) in [
+        (
+            "/badpatch",
+            "error in remove for path: '/nope': Unable to remove nonexistent key: nope: missing value",
+        ),
+        (
+            "/badpath",
+            "remove operation does not apply: doc is missing path: \"/no/pe\": missing value",
+        ),
+    ] {
+        register(&server, true, "p", hook.client(path), ignore()).await;
+        let refused = server.post(MAPS, &map("m")).await.refused(500);
+        assert_eq!(refused, format!("Internal error occurred: {why}"));
+        let path = format!("{GROUP}/mutatingwebhookconfigurations/p");
+        server.delete(&path).await.ok();
+    }
+    register(&server, false, "p", hook.client("/badpatch"), json!({})).await;
+    let refused = server.post(MAPS, &map("m")).await.refused(500);
+    assert!(
+        refused.ends_with(": validating webhook may not return response.patch"),
+        "{refused}"
+    );
 }
 
 /// As `openssl req -x509` makes it: one that may sign others.

@@ -17,8 +17,8 @@ const WARNINGS_MAX: usize = 4096;
 pub struct Verdict {
     /// The refusal, if it is one.
     pub refusal: Option<Status>,
-    /// A JSON patch to be applied.
-    pub patch: Option<Value>,
+    /// A JSON patch to be applied, as it was sent.
+    pub patch: Option<Vec<u8>>,
     /// What the client should hear.
     pub warnings: Vec<String>,
 }
@@ -90,16 +90,26 @@ pub fn verdict(
     })
 }
 
-fn patch(response: &Value, version: &str, mutating: bool) -> Result<Option<Value>, String> {
+fn patch(response: &Value, version: &str, mutating: bool) -> Result<Option<Vec<u8>>, String> {
     let (encoded, kind) = (text(response, &["patch"]), text(response, &["patchType"]));
+    if !mutating {
+        // The older version let it be.
+        let told = [
+            ("patch", !encoded.is_empty()),
+            ("patchType", at(response, &["patchType"]).is_string()),
+        ];
+        let wrong = told
+            .iter()
+            .find(|(_, there)| *there && version.ends_with("/v1"));
+        return wrong.map_or(Ok(None), |(key, _)| {
+            Err(format!("validating webhook may not return response.{key}"))
+        });
+    }
     if encoded.is_empty() {
         if !kind.is_empty() && version.ends_with("/v1") {
             return Err("webhook returned response.patchType but not response.patch".to_owned());
         }
         return Ok(None);
-    }
-    if !mutating {
-        return Err("response.patch is not allowed of a validating webhook".to_owned());
     }
     if kind.is_empty() && version.ends_with("/v1") {
         return Err("webhook returned response.patch but not response.patchType".to_owned());
@@ -110,12 +120,10 @@ fn patch(response: &Value, version: &str, mutating: bool) -> Result<Option<Value
             api::field::quoted(kind)
         ));
     }
-    let bytes = base64::engine::general_purpose::STANDARD
+    base64::engine::general_purpose::STANDARD
         .decode(encoded)
-        .map_err(|error| format!("response.patch is not base64: {error}"))?;
-    serde_json::from_slice(&bytes)
         .map(Some)
-        .map_err(|error| format!("response.patch is not JSON: {error}"))
+        .map_err(|error| format!("response.patch is not base64: {error}"))
 }
 
 /// The refusal as the client sees it.

@@ -146,7 +146,11 @@ fn take(document: &mut Value, kind: &str, path: &str) -> Done<Value> {
         members => members
             .as_object_mut()
             .and_then(|members| members.remove(&key))
-            .ok_or_else(|| missing(kind, path)),
+            .ok_or_else(|| {
+                other(format!(
+                    "error in {kind} for path: '{path}': Unable to remove nonexistent key: {key}: missing value"
+                ))
+            }),
     }
 }
 
@@ -171,7 +175,7 @@ fn unescaped(token: &str) -> String {
 
 fn missing(kind: &str, path: &str) -> Failure {
     other(format!(
-        "{kind} operation does not apply: doc is missing path: {path}: missing value"
+        "{kind} operation does not apply: doc is missing path: \"{path}\": missing value"
     ))
 }
 

@@ -97,8 +97,9 @@ pub(crate) async fn post(
                 refused(code.as_u16(), &body)
             ));
         }
-        serde_json::from_slice(&body)
-            .map_err(|error| format!("failed to call webhook: the answer is not JSON: {error}"))
+        serde_json::from_slice(&body).map_err(|error| {
+            format!("failed to call webhook: couldn't get version/kind; json parse error: {error}")
+        })
     };
     // In a box: it is large, and would make every write as large that asks nobody.
     match tokio::time::timeout(Duration::from_secs(seconds), Box::pin(asked)).await {
