@@ -10,7 +10,7 @@ use model::policy::{
     Direction, Labels, Peer, Peers as Others, Pod, PodKey, PolicyKey, Selection, Selector, World,
 };
 
-use super::peers::{self, Block, Element, Peers, Signature};
+use super::peers::{self, Block, Element, Peers, Signature, in_order};
 use super::ports::PortSet;
 use super::sets::{Clause, ClauseKey, Set, SetKey};
 use super::{ACCEPTED, PolicyLimits};
@@ -334,12 +334,18 @@ fn find_peers<'a>(
     let mut blocks = Vec::new();
     let mut selecting: BTreeMap<&Selection, Vec<&Clause<'_>>> = BTreeMap::new();
     let mut naming: Vec<&Clause<'_>> = Vec::new();
+    let mut naming_within: Vec<(&Clause<'_>, Block<'_>)> = Vec::new();
     for clause in clauses.values() {
-        match &clause.rule.peers {
-            // At every pod the names may mean other ports.
-            Others::All if clause.names && clause.direction == Direction::Egress => {
-                naming.push(clause);
+        // At every pod they may mean other ports, whether it is meant as a pod or by its address.
+        let names = clause.names && clause.direction == Direction::Egress;
+        let mut add = |block: Block<'a>| {
+            if names {
+                naming_within.push((clause, block.clone()));
             }
+            blocks.push(block);
+        };
+        match &clause.rule.peers {
+            Others::All if names => naming.push(clause),
             Others::All => {}
             Others::Some(peers) => {
                 for peer in peers {
@@ -347,17 +353,19 @@ fn find_peers<'a>(
                         Peer::Pods(selection) => {
                             selecting.entry(selection).or_default().push(clause);
                         }
-                        Peer::Block { range, except } => blocks.push(Block {
+                        Peer::Block { range, except } => add(Block {
                             clause: clause.id,
                             range: *range,
                             except,
                         }),
                         Peer::Nodes(selector) => {
-                            blocks.extend(addresses(wanted.world, selector).map(|range| Block {
-                                clause: clause.id,
-                                range,
-                                except: &[],
-                            }));
+                            addresses(wanted.world, selector).for_each(|range| {
+                                add(Block {
+                                    clause: clause.id,
+                                    range,
+                                    except: &[],
+                                });
+                            });
                         }
                     }
                 }
@@ -368,7 +376,7 @@ fn find_peers<'a>(
     for addr in wanted.node {
         peers.node(*addr);
     }
-    if selecting.is_empty() && naming.is_empty() {
+    if selecting.is_empty() && naming.is_empty() && naming_within.is_empty() {
         return peers;
     }
     let names = clauses
@@ -384,7 +392,15 @@ fn find_peers<'a>(
         let signature = kinds.entry(kind).or_insert_with(|| {
             signature(ids, wanted.world, &key.namespace, pod, &selecting, &naming)
         });
-        if !signature.is_empty() {
+        let within = naming_within
+            .iter()
+            .filter(|(_, block)| block.contains(*addr));
+        let mut more = within
+            .map(|(clause, _)| element(ids, clause, pod))
+            .peekable();
+        if more.peek().is_some() {
+            peers.pod(*addr, &in_order(signature.iter().copied().chain(more)));
+        } else if !signature.is_empty() {
             peers.pod(*addr, signature);
         }
     }
@@ -412,16 +428,16 @@ fn signature(
     let matching = selecting
         .iter()
         .filter(|(selection, _)| selection.matches(namespace, labels, &pod.labels));
-    let mut elements: Vec<Element> = Vec::new();
-    for clause in matching.flat_map(|(_, clauses)| clauses).chain(naming) {
-        let named = if clause.names && clause.direction == Direction::Egress {
-            PortSet::named(&clause.rule.ports, &pod.named_ports)
-        } else {
-            PortSet::default()
-        };
-        elements.push((clause.id, ids.profile(named)));
-    }
-    elements.sort_unstable();
-    elements.dedup();
-    elements.into()
+    let clauses = matching.flat_map(|(_, clauses)| clauses).chain(naming);
+    in_order(clauses.map(|clause| element(ids, clause, pod)))
+}
+
+/// That a clause means a pod, with the ports that its names mean there.
+fn element(ids: &mut Ids, clause: &Clause<'_>, pod: &Pod) -> Element {
+    let named = if clause.names && clause.direction == Direction::Egress {
+        PortSet::named(&clause.rule.ports, &pod.named_ports)
+    } else {
+        PortSet::default()
+    };
+    (clause.id, ids.profile(named))
 }

@@ -22,6 +22,13 @@ pub(crate) struct Block<'a> {
     pub(crate) except: &'a [Range],
 }
 
+impl Block<'_> {
+    /// Whether an address is in it and in none of its exceptions.
+    pub(crate) fn contains(&self, addr: IpAddr) -> bool {
+        self.range.contains(addr) && !self.except.iter().any(|except| except.contains(addr))
+    }
+}
+
 /// A range of addresses of both families: first address and number of leading bits.
 type Prefix = (u128, u8);
 
@@ -141,10 +148,7 @@ impl<'a> Peers<'a> {
         let clauses = active
             .iter()
             .filter_map(|block| self.blocks.get(*block as usize));
-        let mut elements: Vec<Element> = clauses.map(|block| (block.clause, 0)).collect();
-        elements.sort_unstable();
-        elements.dedup();
-        elements.into()
+        in_order(clauses.map(|block| (block.clause, 0)))
     }
 }
 
@@ -152,7 +156,12 @@ fn joined(a: &Signature, b: &Signature) -> Signature {
     if a.is_empty() {
         return b.clone();
     }
-    let mut elements: Vec<Element> = a.iter().chain(b.iter()).copied().collect();
+    in_order(a.iter().chain(b.iter()).copied())
+}
+
+/// A signature of elements in any order, with repetitions.
+pub(crate) fn in_order(elements: impl Iterator<Item = Element>) -> Signature {
+    let mut elements: Vec<Element> = elements.collect();
     elements.sort_unstable();
     elements.dedup();
     elements.into()

@@ -110,6 +110,27 @@ fn pods_of_equal_policies_share_a_set() {
 }
 
 #[test]
+fn names_of_ports_mean_what_they_mean_at_pods_that_a_block_means() {
+    let mut world = world();
+    let block = Peer::Block {
+        range: range("10.0.0.0/15"),
+        except: vec![range("10.0.1.1/32")],
+    };
+    let http = Port::Named(Some(Protocol::Tcp), "http".into());
+    let rules = vec![rule(Peers::Some(vec![block]), Ports::Some(vec![http]))];
+    let (key, policy) = of_x("p", &[("pod", "c")], None, Some(rules));
+    world.policies.insert(key, policy);
+    let tables = tables(&world);
+    let lets = |to: &str, port| tables.lets_begin(12, Direction::Egress, addr(to), 6, port);
+    assert!(lets("10.0.0.1", 80) && !lets("10.0.0.1", 81));
+    assert!(lets("10.0.1.2", 81) && !lets("10.0.1.2", 80));
+    assert!(!lets("10.0.1.1", 80), "excepted");
+    assert!(!lets("fd00::1", 80), "of the other family");
+    assert!(!lets("10.0.0.3", 80), "has no port of that name");
+    assert!(!lets("10.0.9.9", 80), "nobody's");
+}
+
+#[test]
 fn what_is_older_than_its_policies_is_taken_over_for_a_while() {
     let mut world = world();
     let mut planner = PolicyPlanner::new(PolicyTables::default(), PolicyLimits::default());

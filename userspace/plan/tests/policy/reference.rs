@@ -47,9 +47,6 @@ pub(crate) fn lets_begin(
     let matches = |rule: &Rule| match &rule.peers {
         Peers::All => ports_match(&rule.ports, server, spoken),
         Peers::Some(peers) => peers.iter().any(|peer| {
-            // Addresses outside have no names for their ports.
-            let server =
-                server.filter(|_| direction == Direction::Ingress || matches!(peer, Peer::Pods(_)));
             peer_matches(world, peer, remote) && ports_match(&rule.ports, server, spoken)
         }),
     };
