@@ -62,7 +62,15 @@ impl Error {
 /// # Errors
 /// Where the body is malformed or of a kind without a protobuf form.
 pub fn decode(body: &[u8]) -> Result<Value, Error> {
-    read::body(body, 0)
+    read::body(body, 0, |_, _| None)
+}
+
+/// As [`decode`], where `read_as` may tell, by version and kind, which version's fields an object of another has.
+///
+/// # Errors
+/// As there.
+pub fn decode_as(body: &[u8], read_as: fn(&str, &str) -> Option<String>) -> Result<Value, Error> {
+    read::body(body, 0, read_as)
 }
 
 /// Whether objects of that kind can be written as protobuf.

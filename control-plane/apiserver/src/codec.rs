@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use storage::Codec;
 
-use crate::object;
+use crate::{former, object};
 
 /// What protobuf values begin with, as in bodies of that type.
 const MAGIC: &[u8] = b"k8s\0";
@@ -42,18 +42,21 @@ impl Codec for KubernetesCodec {
             return Err("identity transformer tried to read encrypted data".to_owned());
         }
         if stored.starts_with(MAGIC) {
-            let object = api::protobuf::decode(&stored).map_err(|error| error.to_string())?;
+            let mut object = api::protobuf::decode_as(&stored, former::read_as)
+                .map_err(|error| error.to_string())?;
+            former::renew(&mut object)?;
             return Ok(object::encode(&defaulted(object)));
         }
-        let object: Value = serde_json::from_slice(&stored)
+        let mut object: Value = serde_json::from_slice(&stored)
             .map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))?;
-        if stored.starts_with(OURS) {
-            return Ok(stored);
-        }
-        // Written by somebody else in another order.
         if api::value::text(&object, &["kind"]).is_empty() {
             return Err("Object 'Kind' is missing".to_owned());
         }
+        let renewed = former::renew(&mut object)?;
+        if stored.starts_with(OURS) && !renewed {
+            return Ok(stored);
+        }
+        // Written by somebody else in another order.
         Ok(object::encode(&object))
     }
 }
@@ -135,6 +138,36 @@ mod tests {
     }
 
     #[test]
+    fn former_versions_are_read_as_what_is_stored_now() {
+        // As kube-apiserver 1.20 writes it: metadata with a name, and a spec with a schedule.
+        let field = |number: u8, value: &[u8]| {
+            let length = u8::try_from(value.len()).unwrap();
+            [&[number << 3 | 2, length][..], value].concat()
+        };
+        let object = [
+            field(1, &field(1, b"a")),
+            field(2, &[field(1, b"@daily"), field(3, b"Forbid")].concat()),
+        ];
+        let kind = [field(1, b"batch/v1beta1"), field(2, b"CronJob")];
+        let body = [field(1, &kind.concat()), field(2, &object.concat())].concat();
+        let stored = [MAGIC, &body].concat();
+        let json = json!({
+            "kind": "CronJob", "apiVersion": "batch/v1beta1", "metadata": {"name": "a"},
+            "spec": {"schedule": "@daily", "concurrencyPolicy": "Forbid"},
+        });
+        for stored in [stored.into(), object::encode(&json)] {
+            let read = KubernetesCodec.decode("/registry/cronjobs/b/a", stored);
+            let read: Value = serde_json::from_slice(&read.unwrap()).unwrap();
+            assert_eq!(read["apiVersion"], "batch/v1");
+            let spec = &read["spec"];
+            assert_eq!(
+                (&spec["schedule"], &spec["concurrencyPolicy"]),
+                (&json!("@daily"), &json!("Forbid"))
+            );
+        }
+    }
+
+    #[test]
     fn what_is_no_object_is_told() {
         for (stored, told) in [
             ("", "json parse error: EOF"),
@@ -152,6 +185,10 @@ mod tests {
             ),
             ("k8s\0\x01", "protobuf"),
             ("k8s:enc:aescbc:v1:key:x", "encrypted data"),
+            (
+                r#"{"kind":"ConfigMap","apiVersion":"v9","metadata":{}}"#,
+                "no kind \"ConfigMap\" is registered for version \"v9\"",
+            ),
         ] {
             let read = KubernetesCodec.decode("/registry/configmaps/a/b", stored.into());
             let why = read.expect_err(stored);

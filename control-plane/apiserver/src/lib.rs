@@ -25,6 +25,7 @@ mod documents;
 mod error;
 mod events;
 mod flows;
+mod former;
 mod handlers;
 mod health;
 mod hooks;

@@ -239,6 +239,48 @@ async fn values_are_as_kubernetes_writes_them() {
         value: api::protobuf::encode(&deployment).unwrap().into(),
     };
     other.write(vec![write]).await.unwrap();
+    // In a version that is served and not stored, and in one that is served no longer.
+    for (key, old, path, now) in [
+        (
+            "/registry/horizontalpodautoscalers/default/h",
+            json!({
+                "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler",
+                "metadata": {"name": "h", "namespace": "default", "uid": "u"},
+                "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 40, "scaleTargetRef": {"kind": "X", "name": "x"}},
+            }),
+            "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers",
+            (
+                "autoscaling/v2",
+                "/spec/metrics/0/resource/target/averageUtilization",
+                json!(40),
+            ),
+        ),
+        (
+            "/registry/poddisruptionbudgets/default/p",
+            json!({
+                "apiVersion": "policy/v1beta1", "kind": "PodDisruptionBudget",
+                "metadata": {"name": "p", "namespace": "default", "uid": "u"}, "spec": {"minAvailable": 2},
+            }),
+            "/apis/policy/v1/namespaces/default/poddisruptionbudgets",
+            ("policy/v1", "/spec/minAvailable", json!(2)),
+        ),
+    ] {
+        let value = old.to_string().into();
+        let write = storage::Write::Create {
+            key: key.into(),
+            value,
+        };
+        other.write(vec![write]).await.unwrap();
+        let (api_version, at, wanted) = now;
+        let list = server.get(path).await.ok();
+        assert_eq!(list["apiVersion"], api_version);
+        let named = format!("{path}/{}", old["metadata"]["name"].as_str().unwrap());
+        let read = server.get(&named).await.ok();
+        assert_eq!(read["apiVersion"], api_version);
+        for read in [&read, &list["items"][0]] {
+            assert_eq!(read.pointer(at), Some(&wanted), "{read}");
+        }
+    }
     let path = "/apis/apps/v1/namespaces/default/deployments/d";
     let read = server.get(path).await.ok();
     // What was not written is defaulted, as Kubernetes does when it reads.

@@ -18,14 +18,19 @@ use crate::schema::{self, Field, Keep, Schema, Shape};
 const NO_TIME: &str = "it is no point in time";
 const TOO_DEEP: &str = "it is nested too deeply";
 
-/// A whole body, `depth` messages deep in others.
-pub(super) fn body(body: &[u8], depth: usize) -> Result<Value, Error> {
+/// A whole body, `depth` messages deep in others. `read_as`: see [`super::decode_as`].
+pub(super) fn body(
+    body: &[u8],
+    depth: usize,
+    read_as: fn(&str, &str) -> Option<String>,
+) -> Result<Value, Error> {
     let unknown = Envelope::read(body.strip_prefix(MAGIC).ok_or(Error::Magic)?)?;
-    let schema =
-        schema::of_kind(&unknown.api_version, &unknown.kind).ok_or_else(|| Error::Kind {
-            api_version: unknown.api_version.clone(),
-            kind: unknown.kind.clone(),
-        })?;
+    let as_of = read_as(&unknown.api_version, &unknown.kind);
+    let as_of = as_of.as_deref().unwrap_or(&unknown.api_version);
+    let schema = schema::of_kind(as_of, &unknown.kind).ok_or_else(|| Error::Kind {
+        api_version: unknown.api_version.clone(),
+        kind: unknown.kind.clone(),
+    })?;
     let mut object = Map::new();
     if !unknown.api_version.is_empty() {
         object.insert("apiVersion".to_owned(), unknown.api_version.into());
@@ -232,7 +237,7 @@ impl Reader<'_> {
                     if self.depth > DEPTH_MAX {
                         return Err(wrong(TOO_DEEP));
                     }
-                    body(raw, self.depth + 1)?
+                    body(raw, self.depth + 1, |_, _| None)?
                 }
                 raw => self.json(raw)?,
             },
