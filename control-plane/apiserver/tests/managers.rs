@@ -129,6 +129,44 @@ async fn an_apply_makes_and_changes_what_it_owns() {
 }
 
 #[tokio::test]
+async fn who_applies_in_another_version_is_told_of_conflicts_in_the_words_of_the_other() {
+    let server = Server::new().await;
+    let apply = async |version: &str, query: &str, spec: Value| {
+        let mut config = json!({
+            "apiVersion": format!("autoscaling/{version}"), "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "h"}, "spec": spec,
+        });
+        config["spec"]["maxReplicas"] = json!(3);
+        config["spec"]["scaleTargetRef"] = json!({"kind": "Deployment", "name": "a"});
+        let path = format!(
+            "/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers/h?{query}"
+        );
+        let kind = [("content-type", "application/apply-patch+yaml")];
+        server.send("PATCH", &path, &kind, config.to_string()).await
+    };
+    let spec = json!({"targetCPUUtilizationPercentage": 40});
+    apply("v1", "fieldManager=m1", spec).await.ok();
+    let metric = |percent: u64| {
+        let target = json!({"type": "Utilization", "averageUtilization": percent});
+        json!({"metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]})
+    };
+    let refused = apply("v2", "fieldManager=m2", metric(50)).await;
+    let status = refused.json();
+    assert_eq!(refused.code, 409, "{status}");
+    assert_eq!(
+        status["details"]["causes"][0]["field"],
+        ".spec.targetCPUUtilizationPercentage"
+    );
+    let message = status["message"].as_str().unwrap();
+    assert!(message.contains("conflict with \"m1\""), "{message}");
+    let taken = apply("v2", "fieldManager=m2&force=true", metric(50))
+        .await
+        .ok();
+    let found = &taken["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"];
+    assert_eq!(*found, 50);
+}
+
+#[tokio::test]
 async fn updates_and_patches_are_put_down_to_their_writers() {
     let server = Server::new().await;
     let path = format!("{MAPS}/m");

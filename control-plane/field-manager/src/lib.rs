@@ -7,6 +7,7 @@
 //! This crate knows nothing of storage, requests or the clock: the time of a write comes in as text.
 #![forbid(unsafe_code)]
 
+mod attempt;
 mod collect;
 mod compare;
 mod element;
@@ -19,6 +20,7 @@ mod refusal;
 mod remove;
 mod set;
 mod types;
+mod versions;
 
 pub use entries::{NAME_MAX, manager_name};
 pub use managers::{Writer, apply, track};

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use api::value::{self, at, list, text};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::collect::{collect, collect_stored, with_named_parents};
+use crate::attempt::{Attempt, Conflicts};
+use crate::collect::collect;
 use crate::compare::{Comparison, compare};
 use crate::entries::{Key, Managers, Owned};
 use crate::last_applied;
-use crate::merge::merge;
 use crate::refusal::Refusal;
-use crate::remove::remove;
 use crate::set::{Node, Set};
 use crate::types::Type;
+use crate::versions::Differences;
 
 /// More entries of updates than this are not kept apart: the oldest become one.
 const UPDATERS_MAX: usize = 10;
@@ -51,7 +51,7 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn key(&self, applies: bool) -> Key {
+    pub(crate) fn key(&self, applies: bool) -> Key {
         self.key_of(self.manager, applies)
     }
 
@@ -69,7 +69,7 @@ impl Writer<'_> {
     }
 
     /// Takes out what nobody owns, and what a write through this path cannot change.
-    fn reduce(&self, set: &mut Set) {
+    pub(crate) fn reduce(&self, set: &mut Set) {
         set.retain(|element, node| {
             let out_of_reach = match element {
                 "f:apiVersion" | "f:kind" => true,
@@ -90,7 +90,7 @@ impl Writer<'_> {
         });
     }
 
-    fn difference(&self, of: Type<'_>, old: &Value, new: &Value) -> Comparison {
+    pub(crate) fn difference(&self, of: Type<'_>, old: &Value, new: &Value) -> Comparison {
         let mut found = compare(of, old, new);
         self.reduce(&mut found.changed);
         self.reduce(&mut found.removed);
@@ -125,27 +125,29 @@ pub fn track(of: Type<'_>, live: Option<&Value>, new: &mut Value, writer: &Write
         return;
     }
     let empty = Value::Object(Map::new());
-    let found = writer.difference(of, live.unwrap_or(&empty), new);
-    if own.is_none() && found.is_empty() {
+    let (given, live) = (own.is_some(), live.unwrap_or(&empty));
+    let managers = own.unwrap_or_else(|| Managers::decode(stored).unwrap_or_default());
+    let found = Differences::new(of, live, new, writer, &managers);
+    if !given && found.own.is_empty() {
         put_entries(new, stored.to_vec());
         return;
     }
-    let managers = own.unwrap_or_else(|| Managers::decode(stored).unwrap_or_default());
     let managers = updated(managers, found, writer);
     put_entries(new, managers.encode());
 }
 
 /// After a write that made this difference.
-fn updated(mut managers: Managers, found: Comparison, writer: &Writer<'_>) -> Managers {
-    let Comparison { changed, removed } = found;
+fn updated(mut managers: Managers, found: Differences, writer: &Writer<'_>) -> Managers {
     let key = writer.key(false);
     for (other, owned) in &mut managers.0 {
+        let Comparison { changed, removed } = found.to(owned);
         if *other != key {
-            owned.fields.subtract(&changed);
+            owned.fields.subtract(changed);
         }
-        owned.fields.subtract(&removed);
+        owned.fields.subtract(removed);
     }
     managers.drop_empty();
+    let changed = found.own.changed;
     if !changed.is_empty() {
         let own = managers.0.entry(key).or_insert_with(|| Owned {
             fields: Set::default(),
@@ -292,102 +294,6 @@ pub fn apply(
     };
     put_entries(&mut object, entries);
     Ok(object)
-}
-
-/// One try at applying.
-struct Attempt<'a> {
-    of: Type<'a>,
-    live: &'a Value,
-    config: &'a Value,
-    writer: &'a Writer<'a>,
-    /// Every field that the configuration sets.
-    claimed: Set,
-}
-
-type Conflicts = Vec<(Key, Set)>;
-
-impl Attempt<'_> {
-    fn carry_out(
-        &self,
-        mut managers: Managers,
-        force: bool,
-    ) -> Result<(Value, Managers), Conflicts> {
-        let key = self.writer.key(true);
-        let mut claimed = self.claimed.clone();
-        self.writer.reduce(&mut claimed);
-        let last = managers
-            .0
-            .get(&key)
-            .map(|owned| (owned.fields.clone(), owned.time.clone()));
-        let (last, time) = last.unwrap_or_default();
-        let mut object = merge(self.of, self.live, self.config);
-        let own = Owned {
-            fields: claimed,
-            time,
-            api_version: self.writer.api_version.to_owned(),
-        };
-        managers.0.insert(key.clone(), own);
-        self.prune(&mut object, &managers, &last);
-        let found = self.writer.difference(self.of, self.live, &object);
-        if !force {
-            let conflicts: Conflicts = managers
-                .0
-                .iter()
-                .filter(|(other, _)| **other != key)
-                .map(|(other, owned)| (other.clone(), owned.fields.intersection(&found.changed)))
-                .filter(|(_, set)| !set.is_empty())
-                .collect();
-            if !conflicts.is_empty() {
-                return Err(conflicts);
-            }
-        }
-        for (other, owned) in &mut managers.0 {
-            if *other != key {
-                owned.fields.subtract(&found.changed);
-                owned.fields.subtract(&found.removed);
-            }
-        }
-        managers.drop_empty();
-        Ok((object, managers))
-    }
-
-    /// Takes out what this manager applied last time, does not apply now, and nobody else owns.
-    fn prune(&self, merged: &mut Value, managers: &Managers, last: &Set) {
-        let claimed = &managers
-            .0
-            .get(&self.writer.key(true))
-            .map(|own| &own.fields);
-        let mut dropped = last.clone();
-        if let Some(claimed) = claimed {
-            dropped.subtract(claimed);
-        }
-        if dropped.is_empty() {
-            return;
-        }
-        let named = |set: &Set| with_named_parents(self.of, set);
-        let stands = |object: &Value| named(&collect_stored(self.of, object));
-        let last = named(last);
-        let all = stands(merged);
-
-        let mut owned = Set::default();
-        for manager in managers.0.values() {
-            owned.extend(manager.fields.clone());
-        }
-        // What is applied names its object, though nobody's record says so: what else is in its metadata stays with that.
-        let name = json!({"f:metadata": {"f:name": {}}});
-        owned.extend(Set::decode(&name).unwrap_or_default());
-        let mut without = merged.clone();
-        remove(self.of, &mut without, &last, &owned);
-        let mut gone = all.clone();
-        gone.subtract(&stands(&without));
-        gone.subtract(&named(&owned));
-
-        without.clone_from(merged);
-        remove(self.of, &mut without, &gone, &owned);
-        let mut gone = all;
-        gone.subtract(&stands(&without));
-        remove(self.of, merged, &gone.intersection(&last), &owned);
-    }
 }
 
 fn without(conflicts: Conflicts, allowed: &Set) -> Conflicts {
