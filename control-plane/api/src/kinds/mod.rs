@@ -42,6 +42,7 @@ pub(crate) mod node;
 pub(crate) mod passing;
 pub(crate) mod persistent_volume;
 pub(crate) mod persistent_volume_claim;
+mod persistent_volume_validation;
 pub(crate) mod pod;
 mod pod_defaults;
 pub mod pod_parts;

@@ -3,10 +3,9 @@
 use serde_json::{Value, json};
 
 use super::label_selector::bad_selector;
-use super::named_cells;
-use super::persistent_volume::{
-    access_modes, bad_access_modes, bad_volume_mode, capacity, class, or_unset, phase,
-};
+use super::persistent_volume::{CLASS_ANNOTATION, access_modes, capacity, class, or_unset, phase};
+use super::persistent_volume_validation::{bad_access_modes, bad_volume_mode};
+use super::{immutable, named_cells};
 use crate::field::FieldError;
 use crate::names;
 use crate::quantity::Quantity;
@@ -180,7 +179,7 @@ pub(crate) fn validate_spec(field: &str, spec: &Value) -> Vec<FieldError> {
     }
     wrong.extend(bad_volume_mode(
         &format!("{field}.volumeMode"),
-        text(spec, &["volumeMode"]),
+        at(spec, &["volumeMode"]),
     ));
     for key in ["dataSource", "dataSourceRef"] {
         wrong.extend(bad_data_source(&format!("{field}.{key}"), at(spec, &[key])));
@@ -218,8 +217,22 @@ fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     if text(old, &["spec", "volumeName"]).is_empty() {
         free.push("volumeName");
     }
-    if at(old, &["spec", "storageClassName"]).is_null() {
+    const NOTE: &[&str] = &["metadata", "annotations", CLASS_ANNOTATION];
+    let noted = |claim| at(claim, NOTE);
+    let named = |claim| at(claim, &["spec", "storageClassName"]);
+    let may_name = named(new).is_string() && (noted(old).is_null() || noted(old) == named(new));
+    let names = named(old).is_null() && may_name;
+    if names {
         free.push("storageClassName");
+    }
+    // Who moves the class from the annotation to the field may leave the annotation out.
+    let moves = names && noted(old).is_string() && noted(new).is_null();
+    if !moves && text(new, NOTE) != text(old, NOTE) {
+        wrong.push(FieldError::invalid(
+            format!("metadata.annotations.{CLASS_ANNOTATION}"),
+            &text(new, NOTE).into(),
+            "field is immutable",
+        ));
     }
     for key in free {
         value::keep(&mut expected, at(new, &["spec"]), key);
@@ -250,5 +263,86 @@ fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
             ));
         }
     }
+    let (after, before) = (at(new, &["spec"]), at(old, &["spec"]));
+    wrong.extend(immutable(after, before, &["volumeMode"]));
+    wrong.extend(lost_attributes_class(new, old));
     wrong
+}
+
+/// A class of what can change about the volume that is in force stays, or another one follows.
+fn lost_attributes_class(new: &Value, old: &Value) -> Option<FieldError> {
+    let class = |claim| at(claim, &["spec", "volumeAttributesClassName"]);
+    let word = match class(new).as_str() {
+        None => "nil",
+        Some("") => "empty string",
+        Some(_) => return None,
+    };
+    let in_force = at(old, &["status", "currentVolumeAttributesClassName"]).is_string();
+    (in_force && class(new) != class(old)).then(|| {
+        FieldError::forbidden(
+            "spec.volumeAttributesClassName",
+            format!(
+                "update to {word} is forbidden when status.currentVolumeAttributesClassName is not nil"
+            ),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(wrong: &[FieldError]) -> Vec<String> {
+        wrong.iter().map(ToString::to_string).collect()
+    }
+
+    fn claim(annotation: &str, spec: &Value) -> Value {
+        let mut spec = spec.clone();
+        value::set(&mut spec, "accessModes", json!(["ReadWriteOnce"]));
+        value::set(
+            &mut spec,
+            "resources",
+            json!({"requests": {"storage": "1Gi"}}),
+        );
+        let mut claim = json!({"metadata": {"annotations": {}}, "spec": spec});
+        if !annotation.is_empty() {
+            claim["metadata"]["annotations"][CLASS_ANNOTATION] = annotation.into();
+        }
+        claim
+    }
+
+    #[test]
+    fn a_class_moves_from_the_annotation_to_the_field() {
+        let old = claim("slow", &json!({}));
+        for annotation in ["", "slow"] {
+            let new = claim(annotation, &json!({"storageClassName": "slow"}));
+            assert!(validate_update(&new, &old).is_empty());
+        }
+        let immutable = "metadata.annotations.volume.beta.kubernetes.io/storage-class: Invalid value: \"fast\": field is \
+                         immutable";
+        let spec = "spec: Forbidden: spec is immutable after creation except resources.requests and \
+                    volumeAttributesClassName for bound claims";
+        let new = claim("fast", &json!({"storageClassName": "fast"}));
+        assert_eq!(shown(&validate_update(&new, &old)), [immutable, spec]);
+        assert_eq!(
+            shown(&validate_update(&claim("fast", &json!({})), &old)),
+            [immutable]
+        );
+    }
+
+    #[test]
+    fn an_attributes_class_in_force_is_not_taken_away() {
+        let mut old = claim("", &json!({"volumeAttributesClassName": "gold"}));
+        let new = |class: Value| claim("", &json!({"volumeAttributesClassName": class}));
+        assert!(validate_update(&new(Value::Null), &old).is_empty());
+        old["status"] = json!({"currentVolumeAttributesClassName": "gold"});
+        for (class, word) in [(Value::Null, "nil"), (json!(""), "empty string")] {
+            let wanted = format!(
+                "spec.volumeAttributesClassName: Forbidden: update to {word} is forbidden when \
+                 status.currentVolumeAttributesClassName is not nil"
+            );
+            assert_eq!(shown(&validate_update(&new(class), &old)), [wanted]);
+        }
+        assert!(validate_update(&new(json!("silver")), &old).is_empty());
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::{immutable, named_cells};
+use super::{immutable, named_cells, persistent_volume_validation};
 use crate::field::{FieldError, quoted};
 use crate::meta;
 use crate::names;
@@ -300,6 +300,10 @@ fn validate_attachment(object: &Value) -> Vec<FieldError> {
                 "must specify non empty persistentVolumeName",
             ));
         }
+        (true, false) => wrong.extend(persistent_volume_validation::validate_inline(
+            inline,
+            "spec.source.inlineVolumeSpec",
+        )),
         _ => {}
     }
     let node = text(spec, &["nodeName"]);

@@ -60,7 +60,7 @@ fn weight(term: &Value, path: &Path<'_>, found: &mut Findings) {
 }
 
 /// A NodeSelector.
-fn node_selector(selector: &Value, path: &Path<'_>, found: &mut Findings) {
+pub(in crate::kinds) fn node_selector(selector: &Value, path: &Path<'_>, found: &mut Findings) {
     let path = path.child("nodeSelectorTerms");
     let terms = list(selector, &["nodeSelectorTerms"]);
     if terms.is_empty() {

@@ -62,24 +62,24 @@ impl Findings {
         self.0
     }
 
-    pub(super) fn count(&self) -> usize {
+    pub(in crate::kinds) fn count(&self) -> usize {
         self.0.len()
     }
 
-    pub(super) fn push(&mut self, error: FieldError) {
+    pub(in crate::kinds) fn push(&mut self, error: FieldError) {
         self.0.push(error);
     }
 
-    pub(super) fn extend(&mut self, errors: impl IntoIterator<Item = FieldError>) {
+    pub(in crate::kinds) fn extend(&mut self, errors: impl IntoIterator<Item = FieldError>) {
         self.0.extend(errors);
     }
 
-    pub(super) fn required(&mut self, path: &Path<'_>, why: &str) {
+    pub(in crate::kinds) fn required(&mut self, path: &Path<'_>, why: &str) {
         self.push(FieldError::required(path, why));
     }
 
     /// That the text at `key` of `value` is given.
-    pub(super) fn needs(&mut self, value: &Value, path: &Path<'_>, key: &str) -> bool {
+    pub(in crate::kinds) fn needs(&mut self, value: &Value, path: &Path<'_>, key: &str) -> bool {
         let given = !value::text(value, &[key]).is_empty();
         if !given {
             self.required(&path.child(key), "");
@@ -87,31 +87,46 @@ impl Findings {
         given
     }
 
-    pub(super) fn invalid(&mut self, path: &Path<'_>, value: &Value, why: impl Into<String>) {
+    pub(in crate::kinds) fn invalid(
+        &mut self,
+        path: &Path<'_>,
+        value: &Value,
+        why: impl Into<String>,
+    ) {
         self.push(FieldError::invalid(path, value, why));
     }
 
-    pub(super) fn invalid_text(&mut self, path: &Path<'_>, value: &str, why: impl Into<String>) {
+    pub(in crate::kinds) fn invalid_text(
+        &mut self,
+        path: &Path<'_>,
+        value: &str,
+        why: impl Into<String>,
+    ) {
         self.push(FieldError::invalid_text(path, value, why));
     }
 
     /// The text at `path` was looked at and these reasons against it were found.
-    pub(super) fn against(&mut self, path: &Path<'_>, text: &str, reasons: Vec<String>) {
+    pub(in crate::kinds) fn against(&mut self, path: &Path<'_>, text: &str, reasons: Vec<String>) {
         for why in reasons {
             self.invalid_text(path, text, why);
         }
     }
 
-    pub(super) fn forbidden(&mut self, path: &Path<'_>, why: impl Into<String>) {
+    pub(in crate::kinds) fn forbidden(&mut self, path: &Path<'_>, why: impl Into<String>) {
         self.push(FieldError::forbidden(path, why));
     }
 
-    pub(super) fn unsupported(&mut self, path: &Path<'_>, value: &str, supported: &[&str]) {
+    pub(in crate::kinds) fn unsupported(
+        &mut self,
+        path: &Path<'_>,
+        value: &str,
+        supported: &[&str],
+    ) {
         self.push(FieldError::not_supported(path, value, supported));
     }
 
     /// That the text is one of `supported`; without one, it is required.
-    pub(super) fn one_of(&mut self, path: &Path<'_>, text: &str, supported: &[&str]) {
+    pub(in crate::kinds) fn one_of(&mut self, path: &Path<'_>, text: &str, supported: &[&str]) {
         if text.is_empty() {
             self.required(path, "");
         } else if !supported.contains(&text) {
@@ -120,7 +135,12 @@ impl Findings {
     }
 
     /// That the value, where there is one, is one of `supported`.
-    pub(super) fn one_of_given(&mut self, path: &Path<'_>, value: &Value, supported: &[&str]) {
+    pub(in crate::kinds) fn one_of_given(
+        &mut self,
+        path: &Path<'_>,
+        value: &Value,
+        supported: &[&str],
+    ) {
         if let Some(text) = value.as_str()
             && !supported.contains(&text)
         {
@@ -128,22 +148,28 @@ impl Findings {
         }
     }
 
-    pub(super) fn duplicate(&mut self, path: &Path<'_>, text: &str) {
+    pub(in crate::kinds) fn duplicate(&mut self, path: &Path<'_>, text: &str) {
         self.push(FieldError::duplicate(path, quoted(text)));
     }
 
-    pub(super) fn not_found(&mut self, path: &Path<'_>, text: &str) {
+    pub(in crate::kinds) fn not_found(&mut self, path: &Path<'_>, text: &str) {
         self.push(FieldError::not_found(path, text));
     }
 
-    pub(super) fn not_negative(&mut self, path: &Path<'_>, value: &Value) {
+    pub(in crate::kinds) fn not_negative(&mut self, path: &Path<'_>, value: &Value) {
         if value.as_i64().is_some_and(|number| number < 0) {
             self.invalid(path, value, "must be greater than or equal to 0");
         }
     }
 
     /// That the number, where there is one, is within the bounds, both inclusive.
-    pub(super) fn between(&mut self, path: &Path<'_>, value: &Value, least: i64, most: i64) {
+    pub(in crate::kinds) fn between(
+        &mut self,
+        path: &Path<'_>,
+        value: &Value,
+        least: i64,
+        most: i64,
+    ) {
         if value
             .as_i64()
             .is_some_and(|number| !(least..=most).contains(&number))

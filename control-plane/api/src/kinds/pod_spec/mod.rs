@@ -11,6 +11,7 @@ mod handlers;
 mod mounts;
 mod old_volumes;
 mod paths;
+pub(super) mod persistent;
 mod projected;
 mod resources;
 mod scheduling;
@@ -25,7 +26,7 @@ mod windows;
 
 use serde_json::Value;
 
-pub(in crate::kinds) use affinity::write_label_keys;
+pub(in crate::kinds) use affinity::{node_selector, write_label_keys};
 pub(in crate::kinds) use resources::{aggregate, is_huge, is_of_pods};
 pub(in crate::kinds) use scheduling::toleration;
 

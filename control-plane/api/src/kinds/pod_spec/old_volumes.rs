@@ -133,7 +133,8 @@ pub(super) fn cinder(source: &Value, path: &Path<'_>, _: &Place<'_>, found: &mut
     secret_name(source, path, found);
 }
 
-fn secret_name(source: &Value, path: &Path<'_>, found: &mut Findings) {
+/// That the secret, where one is meant, has a name.
+pub(super) fn secret_name(source: &Value, path: &Path<'_>, found: &mut Findings) {
     let secret = at(source, &["secretRef"]);
     if secret.is_object() {
         found.needs(secret, &path.child("secretRef"), "name");

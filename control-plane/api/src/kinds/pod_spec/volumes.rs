@@ -22,15 +22,15 @@ pub(super) struct Place<'a> {
     pub(super) is_pod: bool,
 }
 
-type Check = fn(&Value, &Path<'_>, &Place<'_>, &mut Findings);
+pub(super) type Check = fn(&Value, &Path<'_>, &Place<'_>, &mut Findings);
 
 /// A kind of volume: its key, the name under which one too many is refused, the name under which its faults are, and
 /// its check. Clients compare these names, the odd ones included.
-struct Source {
+pub(super) struct Source {
     key: &'static str,
-    refused_as: &'static str,
-    known_as: &'static str,
-    check: Check,
+    pub(super) refused_as: &'static str,
+    pub(super) known_as: &'static str,
+    pub(super) check: Check,
 }
 
 const fn source(key: &'static str, check: Check) -> Source {
@@ -107,6 +107,19 @@ const SOURCES: &[Source] = &[
     source("image", image),
 ];
 
+/// What is asked of volumes of a kind.
+pub(super) fn source_of(key: &str) -> Option<&'static Source> {
+    SOURCES.iter().find(|source| source.key == key)
+}
+
+pub(super) const LONG_PORTAL: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if \
+                                      iscsi.initiatorName is specified.";
+
+/// Whether the name of a device would be too long for a kernel.
+pub(super) fn is_long_portal(volume: &str, portal: &str) -> bool {
+    volume.len() + 1 + portal.len() > 64
+}
+
 /// Looks at the volumes of a Pod or template. `pod` is the name of the Pod; empty where it has none yet.
 pub(super) fn check<'a>(
     spec: &'a Value,
@@ -175,11 +188,9 @@ fn one(volume: &Value, path: &Path<'_>, place: &Place<'_>, found: &mut Findings)
         let portal = text(given, &["targetPortal"]);
         if source.key == "iscsi"
             && at(given, &["initiatorName"]).is_string()
-            && place.volume.len() + 1 + portal.len() > 64
+            && is_long_portal(place.volume, portal)
         {
-            let why = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if \
-                       iscsi.initiatorName is specified.";
-            found.invalid_text(&path.child("name"), place.volume, why);
+            found.invalid_text(&path.child("name"), place.volume, LONG_PORTAL);
         }
     }
 }
@@ -246,13 +257,18 @@ fn nfs(source: &Value, path: &Path<'_>, _: &Place<'_>, found: &mut Findings) {
 
 const DRIVER_MAX: usize = 63;
 
-fn csi(source: &Value, path: &Path<'_>, _: &Place<'_>, found: &mut Findings) {
+/// The name of a CSI driver.
+pub(super) fn driver(source: &Value, path: &Path<'_>, found: &mut Findings) {
     let (driver, here) = (text(source, &["driver"]), path.child("driver"));
     found.needs(source, path, "driver");
     if driver.len() > DRIVER_MAX {
         found.push(crate::field::FieldError::too_long(&here, DRIVER_MAX));
     }
     found.against(&here, driver, names::subdomain(&driver.to_lowercase()));
+}
+
+fn csi(source: &Value, path: &Path<'_>, _: &Place<'_>, found: &mut Findings) {
+    driver(source, path, found);
     let secret = at(source, &["nodePublishSecretRef"]);
     if secret.is_object() {
         let name = text(secret, &["name"]);
