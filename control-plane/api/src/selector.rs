@@ -393,6 +393,14 @@ impl FieldSelector {
     }
 }
 
+/// Whether a query parameter is a selector of fields, whichever they are.
+pub fn is_of_fields(query: &str) -> bool {
+    let fits = |term: &String| {
+        term.is_empty() || split_term(term).is_some_and(|(_, _, value)| unescape(value).is_some())
+    };
+    terms(query).iter().all(fits)
+}
+
 fn terms(query: &str) -> Vec<String> {
     let mut found = vec![String::new()];
     let mut escaped = false;

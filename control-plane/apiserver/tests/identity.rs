@@ -266,6 +266,49 @@ async fn may_somebody() {
     assert!(
         text(&answer, &["status", "reason"]).starts_with("RBAC: allowed by ClusterRoleBinding")
     );
+    // Selectors: what cannot be heeded is told, what makes no sense refused.
+    let about = |selectors: Value| {
+        let mut asked = json!({"verb": "list", "resource": "pods", "namespace": "default"});
+        let members = asked.as_object_mut().unwrap();
+        members.extend(selectors.as_object().unwrap().clone());
+        json!({"spec": {"user": "x", "resourceAttributes": asked}})
+    };
+    let one = |operator: &str, values: &[&str]| json!({"key": "k", "operator": operator, "values": values});
+    let field = "spec.resourceAttributes.fieldSelector";
+    let label = "spec.resourceAttributes.labelSelector";
+    #[rustfmt::skip]
+    let told = [
+        (json!({"fieldSelector": {"rawSelector": "a=b,c!=d"}, "labelSelector": {"rawSelector": "a in (b)"}}), String::new()),
+        (json!({"fieldSelector": {"rawSelector": "key in value"}, "labelSelector": {"rawSelector": "&"}}),
+            format!("{field} ignored due to parse error; {label} ignored due to parse error")),
+        (json!({"fieldSelector": {"requirements": [one("In", &["a"]), one("In", &["a", "b"])]}}),
+            format!("{field} partially ignored due to parse error")),
+        (json!({"fieldSelector": {"requirements": [one("Exists", &[])]}}), format!("{field} ignored due to parse error")),
+        (json!({"labelSelector": {"requirements": [one("Exists", &[]), one("In", &["a", "b"])]}}), String::new()),
+        (json!({"labelSelector": {"requirements": [one("Exists", &[]), one("Later", &["a"])]}}),
+            format!("{label} partially ignored due to parse error")),
+    ];
+    for (selectors, wanted) in told {
+        let answer = ask("subjectaccessreviews", about(selectors)).await.ok();
+        assert_eq!(text(&answer, &["status", "evaluationError"]), wanted);
+    }
+    #[rustfmt::skip]
+    let wrong = [
+        (json!({"fieldSelector": {"requirements": [one("In", &[])]}}),
+            format!("{field}.requirements[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'")),
+        (json!({"fieldSelector": {"requirements": [{"operator": "Exists"}]}}),
+            format!("{field}.requirements[0].key: Required value: must be specified")),
+        (json!({"labelSelector": {"requirements": [one("Exists", &["a"])]}}),
+            format!("{label}.requirements[0].values: Forbidden: may not be specified when `operator` is 'Exists' or 'DoesNotExist'")),
+        (json!({"labelSelector": {"requirements": [one("In", &["-"])]}}),
+            format!("{label}.requirements[0].values[0]: Invalid value: \"-\": ")),
+    ];
+    for (selectors, wanted) in wrong {
+        let refused = ask("subjectaccessreviews", about(selectors))
+            .await
+            .refused(422);
+        assert!(refused.contains(&wanted), "{refused} {wanted}");
+    }
     let refused = ask("subjectaccessreviews", json!({"spec": {"user": "x"}})).await;
     assert_eq!(
         refused.refused(422),

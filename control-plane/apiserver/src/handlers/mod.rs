@@ -10,6 +10,7 @@ pub(crate) mod list;
 pub(crate) mod patch;
 pub(crate) mod pods;
 pub(crate) mod review;
+mod review_selectors;
 pub(crate) mod scale;
 pub(crate) mod token;
 pub(crate) mod update;

@@ -6,7 +6,7 @@ use api::value::{at, list, set, text};
 use authorization::{Attributes, Decision, ResourceTarget, Rule, Target, User};
 use serde_json::{Map, Value, json};
 
-use super::Call;
+use super::{Call, review_selectors};
 use crate::auth;
 use crate::body;
 use crate::negotiate::Form;
@@ -194,7 +194,7 @@ fn unclear(spec: &Value) -> Vec<FieldError> {
             "exactly one of nonResourceAttributes or resourceAttributes must be specified"
         }
         (false, false) => "cannot be specified in combination with resourceAttributes",
-        _ => return bad_selectors(resource),
+        _ => return review_selectors::bad(resource),
     };
     let field = if resource.is_null() {
         "spec.resourceAttributes"
@@ -203,33 +203,6 @@ fn unclear(spec: &Value) -> Vec<FieldError> {
     };
     let fault = Fault::Invalid(path.to_string());
     vec![FieldError::new(field, fault, why)]
-}
-
-/// Selectors of the question itself: either in one text or as requirements, and not nothing.
-fn bad_selectors(resource: &Value) -> Vec<FieldError> {
-    let mut wrong = Vec::new();
-    for key in ["fieldSelector", "labelSelector"] {
-        let selector = at(resource, &[key]);
-        if selector.is_null() {
-            continue;
-        }
-        let field = format!("spec.resourceAttributes.{key}");
-        let raw = text(selector, &["rawSelector"]);
-        match (raw.is_empty(), list(selector, &["requirements"]).is_empty()) {
-            (false, false) => {
-                let why = "may not specified at the same time as requirements";
-                let field = format!("{field}.rawSelector");
-                wrong.push(FieldError::invalid_text(field, raw, why));
-            }
-            (true, true) => {
-                let why =
-                    format!("when {field} is specified, requirements or rawSelector is required");
-                wrong.push(FieldError::required(format!("{field}.requirements"), why));
-            }
-            _ => {}
-        }
-    }
-    wrong
 }
 
 fn refuse(call: &Call, wrong: &[FieldError]) -> Result<(), Status> {
@@ -261,6 +234,10 @@ fn access(call: &Call, user: &User, spec: &Value) -> Value {
     let (Decision::Allow(reason) | Decision::NoOpinion(reason)) = decision;
     if !reason.is_empty() {
         set(&mut status, "reason", reason);
+    }
+    let ignored = review_selectors::ignored(asked);
+    if !ignored.is_empty() {
+        set(&mut status, "evaluationError", ignored);
     }
     status
 }
