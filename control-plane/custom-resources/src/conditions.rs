@@ -1,6 +1,8 @@
 //! The conditions of a definition: whether its names are taken by another, whether it is served, whether it is on its
 //! way out and its objects with it.
 
+use std::collections::BTreeSet;
+
 use api::value::{at, list, set, text};
 use serde_json::{Map, Value, json};
 
@@ -58,24 +60,7 @@ pub fn set_condition(
 pub fn settle(object: &mut Value, others: &[Names], trusts: fn(&str) -> bool, now: &str) {
     let wanted = Names::parse(at(object, &["spec", "names"]));
     let accepted = Names::parse(at(object, &["status", "acceptedNames"]));
-    let conflict = conflict(&wanted, others);
-    let mut names = wanted.clone();
-    if let Some((_, kept)) = &conflict {
-        // What cannot be had stays as it was.
-        for (field, was) in [
-            (&mut names.plural, &accepted.plural),
-            (&mut names.singular, &accepted.singular),
-            (&mut names.kind, &accepted.kind),
-            (&mut names.list_kind, &accepted.list_kind),
-        ] {
-            if kept.contains(field) {
-                field.clone_from(was);
-            }
-        }
-        if wanted.short.iter().any(|short| kept.contains(short)) {
-            names.short.clone_from(&accepted.short);
-        }
-    }
+    let (names, conflict) = accept(&wanted, &accepted, others);
     match &conflict {
         None => set_condition(
             object,
@@ -85,16 +70,7 @@ pub fn settle(object: &mut Value, others: &[Names], trusts: fn(&str) -> bool, no
             "no conflicts found",
             now,
         ),
-        Some((why, kept)) => {
-            let mut message = String::new();
-            for name in kept {
-                if !message.is_empty() {
-                    message.push_str(", ");
-                }
-                message.push_str(&format!("\"{name}\" is already in use"));
-            }
-            set_condition(object, "NamesAccepted", false, why, &message, now);
-        }
+        Some((why, message)) => set_condition(object, "NamesAccepted", false, why, message, now),
     }
     if let Some(status) = api::value::object_mut(object, "status") {
         set(status, "acceptedNames", shown(&names));
@@ -136,38 +112,68 @@ pub fn settle(object: &mut Value, others: &[Names], trusts: fn(&str) -> bool, no
     }
 }
 
-/// The reason, and the names that others have.
-fn conflict(wanted: &Names, others: &[Names]) -> Option<(&'static str, Vec<String>)> {
+/// The names that the definition has from here on: what cannot be had stays as it was. Where there is such, the reason
+/// and the message of the last of them, as Kubernetes has it.
+fn accept(
+    wanted: &Names,
+    accepted: &Names,
+    others: &[Names],
+) -> (Names, Option<(&'static str, String)>) {
     let resources: Vec<&String> = others
         .iter()
-        .flat_map(|names| {
-            [&names.plural, &names.singular]
-                .into_iter()
-                .chain(&names.short)
-        })
-        .filter(|name| !name.is_empty())
+        .flat_map(|names| names.short.iter().chain([&names.plural, &names.singular]))
         .collect();
     let kinds: Vec<&String> = others
         .iter()
         .flat_map(|names| [&names.kind, &names.list_kind])
-        .filter(|name| !name.is_empty())
         .collect();
-    let mut reason = None;
-    let mut taken: Vec<String> = Vec::new();
-    let mut look = |name: &String, among: &[&String], why: &'static str| {
-        if among.contains(&name) && !taken.contains(name) {
-            taken.push(name.clone());
-            reason = Some(why);
-        }
+    let told = |name: &String| format!("{} is already in use", api::field::quoted(name));
+    let fits = |wanted: &String, had: &String, taken: &[&String]| {
+        wanted == had || wanted.is_empty() || !taken.contains(&wanted)
     };
-    look(&wanted.plural, &resources, "PluralConflict");
-    look(&wanted.singular, &resources, "SingularConflict");
-    for short in &wanted.short {
-        look(short, &resources, "ShortNamesConflict");
+    let mut names = wanted.clone();
+    let mut conflict = None;
+    for (name, had, why) in [
+        (&mut names.plural, &accepted.plural, "PluralConflict"),
+        (&mut names.singular, &accepted.singular, "SingularConflict"),
+    ] {
+        if !fits(name, had, &resources) {
+            conflict = Some((why, told(name)));
+            name.clone_from(had);
+        }
     }
-    look(&wanted.kind, &kinds, "KindConflict");
-    look(&wanted.list_kind, &kinds, "ListKindConflict");
-    reason.map(|reason| (reason, taken))
+    let own = |short: &&String| {
+        accepted.short.contains(short) || [&accepted.plural, &accepted.singular].contains(short)
+    };
+    let wanted_anew = wanted.short.iter().filter(|short| !own(short));
+    let mut clashes: Vec<String> = wanted_anew
+        .filter(|short| resources.contains(short))
+        .map(told)
+        .collect();
+    let mut seen = BTreeSet::new();
+    clashes.retain(|clash| seen.insert(clash.clone()));
+    if !clashes.is_empty() {
+        names.short.clone_from(&accepted.short);
+        let all = match clashes.as_slice() {
+            [one] => one.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        conflict = Some(("ShortNamesConflict", all));
+    }
+    for (name, had, why) in [
+        (&mut names.kind, &accepted.kind, "KindConflict"),
+        (
+            &mut names.list_kind,
+            &accepted.list_kind,
+            "ListKindConflict",
+        ),
+    ] {
+        if !fits(name, had, &kinds) {
+            conflict = Some((why, told(name)));
+            name.clone_from(had);
+        }
+    }
+    (names, conflict)
 }
 
 fn shown(names: &Names) -> Value {
@@ -184,4 +190,60 @@ fn shown(names: &Names) -> Value {
     put("listKind", names.list_kind.clone().into(), false);
     put("categories", names.categories.clone().into(), false);
     Value::Object(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(plural: &str, kind: &str, short: &[&str]) -> Names {
+        Names {
+            plural: plural.to_owned(),
+            singular: kind.to_lowercase(),
+            kind: kind.to_owned(),
+            list_kind: format!("{kind}List"),
+            short: short.iter().map(|&short| short.to_owned()).collect(),
+            categories: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn names_that_others_have_stay_as_they_were() {
+        let none = Names::default();
+        let others = [names("widgets", "Widget", &["w", "wd"])];
+        let told = |wanted: &Names, had: &Names| accept(wanted, had, &others);
+        let free = names("gadgets", "Gadget", &["g"]);
+        assert_eq!(told(&free, &none), (free.clone(), None));
+        // Of several kinds of name the last is told, and of short names each once.
+        for (wanted, why, message) in [
+            (
+                names("gadgets", "Gadget", &["w", "g", "wd", "w"]),
+                "ShortNamesConflict",
+                "[\"w\" is already in use, \"wd\" is already in use]",
+            ),
+            (
+                names("widgets", "Gadget", &["wd"]),
+                "ShortNamesConflict",
+                "\"wd\" is already in use",
+            ),
+            (
+                names("widgets", "Gadget", &[]),
+                "PluralConflict",
+                "\"widgets\" is already in use",
+            ),
+            (
+                names("w", "Widget", &[]),
+                "ListKindConflict",
+                "\"WidgetList\" is already in use",
+            ),
+        ] {
+            let (_, conflict) = told(&wanted, &none);
+            assert_eq!(conflict, Some((why, message.to_owned())));
+        }
+        let (kept, _) = told(&names("gadgets", "Gadget", &["w", "g"]), &free);
+        assert_eq!(kept, free);
+        // What it has it keeps, whoever else has it.
+        let had = names("widgets", "Widget", &["w"]);
+        assert_eq!(told(&had, &had), (had.clone(), None));
+    }
 }
