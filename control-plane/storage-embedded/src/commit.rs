@@ -180,6 +180,8 @@ pub(crate) struct Committer {
     snapshot: Option<JoinHandle<()>>,
     /// How far ahead the log has room, in bytes.
     room: u64,
+    /// The log's length when nothing that was written to it could be lost unnoticed.
+    sealed: u64,
     /// When a group was written last.
     wrote: Instant,
     /// The revision that watchers were last told of, and when.
@@ -223,6 +225,7 @@ impl Committer {
             revision: state.revision,
             told: (state.revision, Instant::now()),
             tree: state.tree,
+            sealed: recovered.log.len,
             log: recovered.log,
             frame: Frame::new(),
             live_bytes: live,
@@ -254,6 +257,20 @@ impl Committer {
         if let Some(snapshot) = self.snapshot.take() {
             // It has logged its failure.
             let _ = snapshot.join();
+        }
+        self.seal();
+    }
+
+    /// Ends what was written with a record that says nothing: a write that stands before it was whole once, so that
+    /// damage to the last one is not taken for a write that a crash cut short.
+    fn seal(&mut self) {
+        if self.sealed == self.log.len {
+            return;
+        }
+        self.frame.clear();
+        self.frame.compaction(Revision(0));
+        if self.persist().is_ok() {
+            self.sealed = self.log.len;
         }
     }
 

@@ -222,7 +222,7 @@ fn a_failed_write_makes_the_store_read_only() {
     }
 }
 
-/// A store with five writes in one log, and where each ends.
+/// A store that crashed after five writes in one log, and where each ends.
 fn five_writes() -> (Simulated, Vec<usize>) {
     let disk = Simulated::default();
     let store = Embedded::open_on(Arc::new(disk.clone()), Options::default()).unwrap();
@@ -242,6 +242,7 @@ fn five_writes() -> (Simulated, Vec<usize>) {
         let len = u32::from_le_bytes([a, b, c, d]) as usize;
         ends.push(ends[ends.len() - 1] + FRAME_HEAD_LEN + len);
     }
+    assert_eq!(ends.pop(), Some(ends[5] + FRAME_HEAD_LEN + 9), "a seal");
     assert_eq!(ends.len(), 6);
     assert!(bytes.len() > ends[5] + 1000, "there is room behind");
     disk.set_bytes(LOG, bytes[..ends[5]].to_vec());

@@ -52,6 +52,35 @@ fn what_was_written_is_there_again() {
 }
 
 #[test]
+fn damage_to_the_last_write_before_a_stop_is_no_crash() {
+    let temporary = tempfile::tempdir().unwrap();
+    let store = open(temporary.path()).unwrap();
+    create(&store, "/a", 10).unwrap();
+    drop(store);
+    let log = temporary.path().join(LOG);
+    let bytes = fs::read(&log).unwrap();
+    drop(open(temporary.path()).unwrap());
+    assert_eq!(
+        fs::read(&log).unwrap(),
+        bytes,
+        "who only looks adds nothing"
+    );
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    for at in 0..=written {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x10;
+        fs::write(&log, &damaged).unwrap();
+        match open(temporary.path()) {
+            Ok(store) => {
+                let entry = block_on(store.get("/a")).unwrap();
+                assert!(entry.is_some(), "the write was lost by damage at {at}");
+            }
+            Err(error) => assert!(error.to_string().contains(LOG), "{error}"),
+        }
+    }
+}
+
+#[test]
 fn a_write_may_be_too_large() {
     let temporary = tempfile::tempdir().unwrap();
     let store = open(temporary.path()).unwrap();

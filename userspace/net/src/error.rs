@@ -21,6 +21,12 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+    /// A bpffs was to be mounted over files.
+    #[error("cannot mount a bpffs at {}: it holds files, which the mount would hide; name an empty folder, or one on a bpffs, with --bpffs-root", path.display())]
+    HidesFiles {
+        /// Where.
+        path: PathBuf,
+    },
     /// A file could not be handled.
     #[error("cannot {action} {}", path.display())]
     Path {

@@ -82,31 +82,36 @@ pub fn is_bpffs(path: &Path) -> bool {
 }
 
 /// Sees to it that `path` is on a bpffs: if it is not, one is mounted at `/sys/fs/bpf` for paths below that and at
-/// `path` itself for others.
+/// `path` itself for others. Whether it was.
 ///
 /// # Errors
 ///
-/// [`Error::MountBpffs`] if the kernel refuses.
-pub fn ensure_bpffs(path: &Path) -> Result<(), Error> {
+/// [`Error::MountBpffs`] if the kernel refuses, [`Error::HidesFiles`] if the mount would hide files.
+pub fn ensure_bpffs(path: &Path) -> Result<bool, Error> {
     if is_bpffs(path) {
-        return Ok(());
+        return Ok(false);
     }
     let target = if path.starts_with(BPFFS) {
         Path::new(BPFFS)
     } else {
         path
     };
-    fs::create_dir_all(target)
-        .and_then(|()| {
-            let flags = rustix::mount::MountFlags::NOSUID
-                | rustix::mount::MountFlags::NODEV
-                | rustix::mount::MountFlags::NOEXEC;
-            rustix::mount::mount(OURS, target, "bpf", flags, None).map_err(Into::into)
-        })
-        .map_err(|source| Error::MountBpffs {
+    let failed = |source| Error::MountBpffs {
+        path: target.to_owned(),
+        source,
+    };
+    fs::create_dir_all(target).map_err(failed)?;
+    if fs::read_dir(target).map_err(failed)?.next().is_some() {
+        return Err(Error::HidesFiles {
             path: target.to_owned(),
-            source,
-        })
+        });
+    }
+    let flags = rustix::mount::MountFlags::NOSUID
+        | rustix::mount::MountFlags::NODEV
+        | rustix::mount::MountFlags::NOEXEC;
+    let mounted = rustix::mount::mount(OURS, target, "bpf", flags, None);
+    mounted.map_err(|error| failed(error.into()))?;
+    Ok(true)
 }
 
 fn depth(mount: &Mount<'_>) -> usize {

@@ -158,6 +158,11 @@ fn a_bpffs_is_mounted_where_there_is_none() {
     assert_eq!(here, 1, "one mount serves what is below");
     drop(mounted);
 
+    std::fs::write(path.join("theirs"), "").unwrap();
+    let error = net::ensure_bpffs(&path).unwrap_err();
+    assert!(error.to_string().contains("holds files"), "{error}");
+    assert!(!net::is_bpffs(&path));
+
     let error = net::ensure_bpffs(Path::new("/proc/fairlead")).unwrap_err();
     assert!(error.to_string().contains("/proc/fairlead"), "{error}");
 }

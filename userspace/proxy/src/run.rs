@@ -215,7 +215,9 @@ impl Proxy {
     ) -> Result<Proxy, Error> {
         let datapath_settings = settings.datapath.clone();
         let (mut datapath, is_first) = spawn_blocking(move || {
-            net::ensure_bpffs(&datapath_settings.bpffs_root)?;
+            if net::ensure_bpffs(&datapath_settings.bpffs_root)? {
+                info!(path = %datapath_settings.bpffs_root.display(), "mounted a bpffs for maps, programs and links");
+            }
             let is_first = std::fs::read_dir(&datapath_settings.bpffs_root)
                 .map_or(true, |mut entries| entries.next().is_none());
             Ok::<_, Error>((Datapath::open(&datapath_settings)?, is_first))
