@@ -50,12 +50,7 @@ pub(crate) fn negotiate(
         Some((Encoding::Json, Form::Object))
     } else {
         ranges.iter().find_map(|range| {
-            let encoding = match range.media.as_str() {
-                "application/json" | "application/*" | "*/*" => Encoding::Json,
-                "application/yaml" => Encoding::Yaml,
-                PROTOBUF if protobuf => Encoding::Protobuf,
-                _ => return None,
-            };
+            let encoding = encoding(range, protobuf)?;
             let form = form(range)?;
             let table = matches!(form, Form::Table(_));
             (encoding != Encoding::Protobuf || !table).then_some((encoding, form))
@@ -65,10 +60,39 @@ pub(crate) fn negotiate(
         let available = if protobuf { AVAILABLE } else { &AVAILABLE[..2] };
         Status::not_acceptable(available)
     })?;
-    if encoding == Encoding::Json && query.flag("pretty").unwrap_or_else(|| for_people(headers)) {
-        encoding = Encoding::PrettyJson;
-    }
+    encoding = for_whom(encoding, headers, query);
     Ok(Accepted { encoding, form })
+}
+
+/// How a refusal is written: the best of what the client accepts without any form of it, and JSON where there is none.
+pub(crate) fn of_refusal(headers: &HeaderMap, query: &Query, protobuf: bool) -> Encoding {
+    let ranges = ranges(headers);
+    let mut plain = ranges
+        .iter()
+        .filter(|range| range.parameter("as").is_empty());
+    let found = plain.find_map(|range| encoding(range, protobuf));
+    match found {
+        Some(found) => for_whom(found, headers, query),
+        None if ranges.is_empty() => for_whom(Encoding::Json, headers, query),
+        None => Encoding::Json,
+    }
+}
+
+fn encoding(range: &Range, protobuf: bool) -> Option<Encoding> {
+    Some(match range.media.as_str() {
+        "application/json" | "application/*" | "*/*" => Encoding::Json,
+        "application/yaml" => Encoding::Yaml,
+        PROTOBUF if protobuf => Encoding::Protobuf,
+        _ => return None,
+    })
+}
+
+fn for_whom(encoding: Encoding, headers: &HeaderMap, query: &Query) -> Encoding {
+    let pretty = || query.flag("pretty").unwrap_or_else(|| for_people(headers));
+    match encoding {
+        Encoding::Json if pretty() => Encoding::PrettyJson,
+        other => other,
+    }
 }
 
 /// Parts of an Accept header, the most wanted first.

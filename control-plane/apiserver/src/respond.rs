@@ -41,9 +41,17 @@ pub(crate) fn text(code: u16, body: impl Into<Bytes>) -> Answer {
     bytes(code, "text/plain; charset=utf-8", body)
 }
 
-/// A refusal. Always JSON, whatever the client accepts.
+/// A refusal in JSON, for whom nothing else was agreed on.
 pub(crate) fn refusal(status: &Status) -> Answer {
-    let mut response = bytes(status.code, "application/json", status.to_json());
+    refusal_in(status, Encoding::Json)
+}
+
+/// A refusal, in the encoding that the client accepts.
+pub(crate) fn refusal_in(status: &Status, encoding: Encoding) -> Answer {
+    let mut response = match encoding {
+        Encoding::Json => bytes(status.code, "application/json", status.to_json()),
+        other => value(status.code, other, &status.to_value()),
+    };
     let retry_after = status
         .details
         .as_ref()

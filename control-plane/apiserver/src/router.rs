@@ -77,7 +77,15 @@ pub(crate) async fn answer(state: Arc<State>, request: Request<Body>) -> Answer 
             Err(Status::internal("the server failed to answer; see its log"))
         }
     };
-    let mut response = result.unwrap_or_else(|status| respond::refusal(&status));
+    let mut response = result.unwrap_or_else(|status| {
+        // Custom resources have no protobuf.
+        let protobuf = row.is_none_or(|row| row.custom.is_none());
+        let query = Query::parse(parts.uri.query());
+        respond::refusal_in(
+            &status,
+            negotiate::of_refusal(&parts.headers, &query, protobuf),
+        )
+    });
     if let Some(record) = known.record {
         response = Box::pin(record.answered(response)).await;
     }

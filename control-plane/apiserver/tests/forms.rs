@@ -65,6 +65,56 @@ async fn what_was_sent_as_protobuf_comes_back_as_protobuf() {
 }
 
 #[tokio::test]
+async fn refusals_are_in_what_the_client_accepts() {
+    let server = Server::new().await;
+    let wanted = |status: &Value| {
+        assert_eq!(
+            (&status["kind"], &status["status"]),
+            (&json!("Status"), &json!("Failure"))
+        );
+        assert_eq!(
+            (&status["reason"], &status["code"]),
+            (&json!("NotFound"), &json!(404))
+        );
+        assert_eq!(status["details"]["name"], "none");
+    };
+    let path = "/api/v1/namespaces/default/configmaps/none";
+    let ask = async |accept: &str| server.send("GET", path, &[("accept", accept)], "").await;
+    for (accept, kind) in [
+        (PROTOBUF, PROTOBUF),
+        (
+            "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json",
+            "application/json",
+        ),
+        (
+            "application/json;as=Table;g=meta.k8s.io;v=v1",
+            "application/json",
+        ),
+        ("application/yaml", "application/yaml"),
+        ("text/html", "application/json"),
+    ] {
+        let refused = ask(accept).await;
+        assert_eq!(refused.header("content-type"), kind, "{accept}");
+        match kind {
+            PROTOBUF => wanted(&api::protobuf::decode(&refused.body).unwrap()),
+            "application/yaml" => {
+                assert!(String::from_utf8_lossy(&refused.body).contains("kind: Status\n"))
+            }
+            _ if accept == "text/html" => assert_eq!(refused.json()["code"], 406),
+            _ => wanted(&refused.json()),
+        }
+    }
+    let invalid = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "A"}});
+    let body = api::protobuf::encode(&invalid).unwrap();
+    let headers = [("content-type", PROTOBUF), ("accept", PROTOBUF)];
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let refused = server.send("POST", maps, &headers, body).await;
+    let status = api::protobuf::decode(&refused.body).unwrap();
+    assert_eq!((refused.code, &status["reason"]), (422, &json!("Invalid")));
+    assert_eq!(status["details"]["causes"][0]["field"], "metadata.name");
+}
+
+#[tokio::test]
 async fn a_watch_in_protobuf_is_frames() {
     let server = Server::new().await;
     server.post(MAPS, &map("a")).await.ok();

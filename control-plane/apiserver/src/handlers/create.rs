@@ -39,7 +39,10 @@ pub(crate) async fn create(call: &Call) -> Result<Answer, Status> {
             );
             Ok(respond::warn(answer, &warnings))
         }
-        Err(status) => Ok(respond::warn(respond::refusal(&status), &warnings)),
+        Err(status) => Ok(respond::warn(
+            respond::refusal_in(&status, call.accepted.encoding),
+            &warnings,
+        )),
     }
 }
 

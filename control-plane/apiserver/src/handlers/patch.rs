@@ -66,7 +66,10 @@ pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
                 respond::object(call.row, call.accepted, call.include, 200, stored, revision);
             respond::warn(answer, &warnings)
         }
-        Err(status) => respond::warn(respond::refusal(&status), &warnings),
+        Err(status) => respond::warn(
+            respond::refusal_in(&status, call.accepted.encoding),
+            &warnings,
+        ),
     })
 }
 

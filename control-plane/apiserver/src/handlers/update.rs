@@ -50,7 +50,10 @@ pub(crate) async fn update(call: &Call) -> Result<Answer, Status> {
             );
             respond::warn(answer, &warnings)
         }
-        Err(status) => respond::warn(respond::refusal(&status), &warnings),
+        Err(status) => respond::warn(
+            respond::refusal_in(&status, call.accepted.encoding),
+            &warnings,
+        ),
     })
 }
 
