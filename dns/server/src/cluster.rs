@@ -76,6 +76,8 @@ pub struct Cluster {
     task: Mutex<Option<JoinHandle<()>>>,
     client: Client,
     wanted: Wanted,
+    /// `wanted.namespace_labels`, read.
+    namespace_selector: Option<LabelSelector>,
     /// From the change of a Pod or Service to its answer.
     latency: Arc<Series>,
 }
@@ -156,9 +158,14 @@ impl Clusters {
         if let Some(cluster) = followed.get(&wanted).and_then(Weak::upgrade) {
             return Ok(cluster);
         }
-        for labels in [&wanted.labels, &wanted.namespace_labels] {
-            LabelSelector::parse(labels).map_err(|why| ClusterError::Labels(why.message))?;
-        }
+        let read = |labels: &str| {
+            LabelSelector::parse(labels).map_err(|why| ClusterError::Labels(why.message))
+        };
+        read(&wanted.labels)?;
+        let namespace_selector = match &*wanted.namespace_labels {
+            "" => None,
+            labels => Some(read(labels)?),
+        };
         let client = match (&wanted.server, &self.own) {
             (
                 Server::Kubeconfig {
@@ -190,6 +197,7 @@ impl Clusters {
             task: Mutex::default(),
             client,
             wanted: wanted.clone(),
+            namespace_selector,
         });
         followed.insert(wanted, Arc::downgrade(&cluster));
         Ok(cluster)
@@ -222,9 +230,16 @@ impl Cluster {
     pub fn start(&self) {
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.is_none() {
-            let (client, wanted) = (self.client.clone(), self.wanted.clone());
+            let options = Options {
+                endpoint_pod_names: self.wanted.endpoint_pod_names,
+                namespace_selector: self.namespace_selector.clone(),
+                no_endpoints: self.wanted.no_endpoints,
+                pods: self.wanted.pods,
+                imports: self.wanted.imports,
+            };
+            let (client, labels) = (self.client.clone(), self.wanted.labels.clone());
             let (shown, latency) = (Arc::clone(&self.shown), Arc::clone(&self.latency));
-            *task = Some(tokio::spawn(run(client, wanted, shown, latency)));
+            *task = Some(tokio::spawn(run(client, options, labels, shown, latency)));
         }
     }
 
@@ -256,6 +271,7 @@ impl Cluster {
             task: Mutex::new(None),
             client: Client::in_process(nobody, ""),
             wanted: Wanted::default(),
+            namespace_selector: None,
         })
     }
 
@@ -313,19 +329,18 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Events that are folded before what they changed is shown.
 const BATCH: usize = 256;
 
-async fn run(client: Client, wanted: Wanted, out: Arc<Shown>, latency: Arc<Series>) {
-    let selector = (!wanted.namespace_labels.is_empty())
-        .then(|| LabelSelector::parse(&wanted.namespace_labels).ok())
-        .flatten();
-    let mut store = Store::new(Options {
-        endpoint_pod_names: wanted.endpoint_pod_names,
-        namespace_selector: selector,
-        no_endpoints: wanted.no_endpoints,
-        pods: wanted.pods,
-        imports: wanted.imports,
-    });
+async fn run(
+    client: Client,
+    options: Options,
+    labels: String,
+    out: Arc<Shown>,
+    latency: Arc<Series>,
+) {
+    let (endpoints, with_pods, with_imports) =
+        (!options.no_endpoints, options.pods, options.imports);
+    let mut store = Store::new(options);
     let labelled = || Params {
-        label_selector: wanted.labels.clone(),
+        label_selector: labels.clone(),
         ..Params::default()
     };
     let living = Params {
@@ -337,7 +352,6 @@ async fn run(client: Client, wanted: Wanted, out: Arc<Shown>, latency: Arc<Serie
     let mut namespaces = pin!(client.watch::<objects::Namespace>(Params::default()));
     let mut pods = pin!(client.watch::<objects::Pod>(living));
     let mut imports = pin!(client.watch::<objects::ServiceImport>(Params::default()));
-    let (endpoints, with_pods, with_imports) = (!wanted.no_endpoints, wanted.pods, wanted.imports);
     let mut synced = false;
     // Times of the changes that are not shown yet.
     let mut changed: Vec<OffsetDateTime> = Vec::new();

@@ -318,7 +318,8 @@ impl Instance {
     }
 
     /// The block that serves a request: of those whose view lets it in, the one with the longest zone. A question
-    /// for DS goes to the parent's side of a zone cut where that is served too (RFC 4035, 3.1.4.1).
+    /// for DS goes to the parent's side of a zone cut where that is served too (RFC 4035, 3.1.4.1); the root is not:
+    /// what stands there forwards whatever nobody knows, and the internet's root denies names of clusters.
     #[must_use]
     pub fn block(&self, listen: &Listen, request: &mut Request) -> Option<(&Arc<Block>, Name)> {
         let group = self.groups.get(listen)?;
@@ -332,6 +333,9 @@ impl Instance {
                 continue;
             };
             let labels = names::labels(request.name()).saturating_sub(index);
+            if labels == 0 && child.is_some() {
+                break;
+            }
             let found = (block, request.name().trim_to(labels).to_lowercase());
             if index == 0 && request.kind() == RecordType::DS && labels > 0 {
                 child = Some(found);

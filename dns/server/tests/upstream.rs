@@ -609,3 +609,30 @@ async fn a_loop_is_refused_and_told() {
     assert_eq!(ask(&instance, "a.example.org.").await, "SERVFAIL");
     assert_eq!(ask(&instance, "known.example.").await, "NOERROR 192.0.2.9");
 }
+
+#[tokio::test]
+async fn a_question_for_ds_goes_to_a_parent_that_is_not_the_root() {
+    let instance = build(
+        "cluster.local {\n whoami\n}\nchild.example {\n whoami\n}\nexample {\n whoami\n}\n. {\n forward . 127.0.0.1:9\n}",
+    );
+    let listen = Listen {
+        scheme: Scheme::Dns,
+        address: "[::]:53".parse().unwrap(),
+    };
+    for (name, kind, zone) in [
+        ("cluster.local.", RecordType::DS, "cluster.local."),
+        ("child.example.", RecordType::A, "child.example."),
+        ("child.example.", RecordType::DS, "example."),
+        ("www.child.example.", RecordType::DS, "child.example."),
+        ("example.", RecordType::DS, "example."),
+        ("elsewhere.", RecordType::DS, "."),
+        (".", RecordType::DS, "."),
+    ] {
+        let mut message = Message::query();
+        message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+        let here = "127.0.0.1:53".parse().unwrap();
+        let mut request = Request::new(message, Bytes::new(), here, here, Transport::Udp);
+        let (_, found) = instance.block(&listen, &mut request).unwrap();
+        assert_eq!(found.to_ascii(), zone, "{name} {kind}");
+    }
+}

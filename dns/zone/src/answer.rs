@@ -285,7 +285,7 @@ impl<'s> Asked<'s> {
             b"pod" if !imports => return self.pod(namespace),
             _ => return Found::Nothing(Absence::Shape),
         }
-        if !self.config.exposes(namespace_label) {
+        if !self.snapshot.exposes(self.config, namespace_label) {
             return Found::Nothing(Absence::Namespace);
         }
         let Some(service) = below(3) else {
@@ -420,7 +420,7 @@ impl<'s> Asked<'s> {
     fn pod(&self, namespace: usize) -> Found<'s> {
         let question = self.question;
         let label = question.label(namespace);
-        let exists = self.config.exposes(label) && self.snapshot.has_namespace(label);
+        let exists = self.config.lists(label) && self.snapshot.has_namespace(label);
         match self.config.pods {
             Pods::Disabled => return Found::Nothing(Absence::PodsDisabled),
             Pods::Insecure | Pods::Verified if !exists => {

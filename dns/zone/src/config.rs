@@ -77,7 +77,9 @@ impl Config {
             .min_by_key(|(_, above)| *above)
     }
 
-    pub(crate) fn exposes(&self, namespace: &[u8]) -> bool {
+    /// Whether a namespace is among those that are exposed, as far as their names decide: see
+    /// [`crate::Snapshot::exposes`].
+    pub(crate) fn lists(&self, namespace: &[u8]) -> bool {
         self.namespaces.is_empty()
             || self
                 .namespaces

@@ -64,7 +64,7 @@ impl Asked<'_> {
         };
         let exposed = |key: &[u8]| {
             let namespace = crate::name::labels(key).nth(1);
-            namespace.is_some_and(|label| self.config.exposes(label))
+            namespace.is_some_and(|label| self.snapshot.exposes(self.config, label))
         };
         let mut names = Vec::new();
         for owner in owners {

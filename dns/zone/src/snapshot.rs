@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use imbl::{HashMap, OrdMap};
 
+use crate::config::Config;
 use crate::name::labels;
 use crate::service::{Entry, External, Key};
 
@@ -18,6 +19,8 @@ pub struct Snapshot {
     pub(crate) imports: HashMap<Key, Arc<Entry>>,
     /// Labels of namespaces that exist and that the store's selector exposes.
     pub(crate) namespaces: OrdMap<Arc<[u8]>, ()>,
+    /// The store has a selector: what is in no namespace of those has no names.
+    pub(crate) selective: bool,
     /// Who has an address.
     pub(crate) owners: OrdMap<IpAddr, Arc<[Owner]>>,
     /// Services that have an address outside.
@@ -102,6 +105,13 @@ impl Snapshot {
     /// Namespaces and names of all Services, in no order.
     pub fn service_names(&self) -> impl Iterator<Item = (String, String)> {
         self.services.keys().map(|key| names(key))
+    }
+
+    /// Whether what is in a namespace has names for who is answered by `config`. Where nothing is selected by labels, the
+    /// namespace itself need not have been heard of yet.
+    #[must_use]
+    pub fn exposes(&self, config: &Config, label: &[u8]) -> bool {
+        config.lists(label) && (!self.selective || self.has_namespace(label))
     }
 
     pub(crate) fn has_namespace(&self, label: &[u8]) -> bool {

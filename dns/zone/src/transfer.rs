@@ -77,7 +77,7 @@ impl Snapshot {
             };
             for (key, entry) in services {
                 let namespace = crate::name::labels(key).nth(1).unwrap_or_default();
-                if config.exposes(namespace) {
+                if self.exposes(config, namespace) {
                     let name = [&**key, b"\x03svc", zone.wire()].concat();
                     entry_records(config, entry, &name, &mut push);
                 }
@@ -117,7 +117,7 @@ impl Snapshot {
                     Owner::Host(key, None) => (key, made.write(*addr)),
                 };
                 let namespace = crate::name::labels(key).nth(1).unwrap_or_default();
-                if !config.exposes(namespace) {
+                if !self.exposes(config, namespace) {
                     continue;
                 }
                 let tail = [&**key, b"\x03svc", primary.wire()].concat();

@@ -45,6 +45,66 @@ fn before_everything_is_heard_of() {
     }
 }
 
+/// A selector of namespaces holds for all that is in them, and for what happens to their labels.
+#[test]
+fn what_is_in_no_selected_namespace_has_no_names() {
+    let cluster = "
+kind: Namespace
+metadata: {name: shown, labels: {mesh: 'on'}}
+---
+kind: Namespace
+metadata: {name: hidden}
+---
+kind: Service
+metadata: {name: web, namespace: shown}
+spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1]}
+---
+kind: Service
+metadata: {name: web, namespace: hidden}
+spec: {clusterIP: 10.96.0.2, clusterIPs: [10.96.0.2]}
+";
+    let options = Options {
+        namespace_selector: Some(api::selector::LabelSelector::parse("mesh=on").unwrap()),
+        ..Options::default()
+    };
+    let mut store = store(cluster, options);
+    let told = |store: &mut zone::Store| {
+        let snapshot = store.publish(1);
+        let asked = [
+            ("web.shown.svc.cluster.local", "A"),
+            ("web.hidden.svc.cluster.local", "A"),
+            ("hidden.svc.cluster.local", "A"),
+            ("1.0.96.10.in-addr.arpa", "PTR"),
+            ("2.0.96.10.in-addr.arpa", "PTR"),
+        ];
+        let codes = asked.map(|(name, kind)| {
+            let (_, answer) = ask(&snapshot, &config(), name, type_number(kind));
+            answer[0].clone()
+        });
+        let transferred = ["cluster.local", "in-addr.arpa"].map(|zone| {
+            let records = snapshot.records(&config(), &name(zone));
+            let of_hidden = |data: &[u8]| data.windows(7).any(|part| part == b"\x06hidden");
+            let hidden = records
+                .iter()
+                .any(|r| of_hidden(&r.owner) || of_hidden(&r.data));
+            hidden
+        });
+        (codes.join(" "), transferred)
+    };
+    let nobody = "NOERROR NXDOMAIN NXDOMAIN NOERROR NXDOMAIN".to_owned();
+    assert_eq!(told(&mut store), (nobody.clone(), [false; 2]));
+    store.take_rendered();
+    let labelled = |labels: serde_json::Value| serde_json::json!({"kind": "Namespace", "metadata": {"name": "hidden", "labels": labels}});
+    common::apply(&mut store, labelled(serde_json::json!({"mesh": "on"})));
+    let everybody = "NOERROR NOERROR NOERROR NOERROR NOERROR".to_owned();
+    assert_eq!(told(&mut store), (everybody, [true; 2]));
+    // Who mirrors names hears of those in it.
+    assert_eq!(store.take_rendered(), [(*b"\x03web\x06hidden").into()]);
+    common::apply(&mut store, labelled(serde_json::json!({})));
+    assert_eq!(told(&mut store), (nobody, [false; 2]));
+    assert_eq!(store.take_rendered().len(), 1);
+}
+
 #[test]
 fn every_rule_has_its_answers() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/answers.txt");

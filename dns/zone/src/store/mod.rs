@@ -76,8 +76,13 @@ impl Store {
     /// Nothing known yet.
     #[must_use]
     pub fn new(options: Options) -> Self {
+        let next = Snapshot {
+            selective: options.namespace_selector.is_some(),
+            ..Snapshot::default()
+        };
         Store {
             options,
+            next,
             ..Store::default()
         }
     }
@@ -406,6 +411,14 @@ impl Store {
             return;
         }
         self.changed = true;
+        if self.next.selective && self.next.synced {
+            // What is in it gets names, or loses them.
+            let here = before.as_ref().or(after.as_ref());
+            let keys = self.ours.declared.keys();
+            let here =
+                keys.filter(|key| crate::name::labels(key).nth(1) == here.map(|label| &**label));
+            self.rendered.extend(here.cloned());
+        }
         if let Some(label) = before {
             self.next.namespaces.remove(&label);
         }

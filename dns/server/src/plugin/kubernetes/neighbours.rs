@@ -116,10 +116,8 @@ impl Outside for Kubernetes {
 
 impl Kubernetes {
     fn exposes(&self, namespace: &str) -> bool {
-        let shown = &self.source.config.namespaces;
-        shown.is_empty()
-            || shown
-                .iter()
-                .any(|name| name.eq_ignore_ascii_case(namespace))
+        let label = namespace.to_ascii_lowercase();
+        let snapshot = self.source.cluster.snapshot();
+        snapshot.exposes(&self.source.config, label.as_bytes())
     }
 }
