@@ -53,7 +53,7 @@ pub(crate) static PERSISTENT_VOLUMES: Resource = Resource {
             return;
         };
         set_default(spec, "persistentVolumeReclaimPolicy", "Retain");
-        set_default(spec, "volumeMode", "Filesystem");
+        default_volume_mode(spec);
         super::pod_defaults::default_volume_source(spec);
     },
     prepare_create: |object| {
@@ -86,6 +86,13 @@ const COLUMNS: &[Column] = &[
     AGE,
     wide("VolumeMode", "Whether it is a file system or a raw device."),
 ];
+
+/// How a volume or claim is used where nothing is said. An empty text says something, which is refused.
+pub(super) fn default_volume_mode(spec: &mut Value) {
+    if at(spec, &["volumeMode"]).is_null() {
+        value::set(spec, "volumeMode", "Filesystem");
+    }
+}
 
 /// Annotation that named the class before there was a field.
 pub(super) const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";

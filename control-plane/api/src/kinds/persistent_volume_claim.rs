@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::label_selector::bad_selector;
-use super::persistent_volume::{CLASS_ANNOTATION, access_modes, capacity, class, or_unset, phase};
+use super::persistent_volume::{
+    CLASS_ANNOTATION, access_modes, capacity, class, default_volume_mode, or_unset, phase,
+};
 use super::persistent_volume_validation::{bad_access_modes, bad_volume_mode};
 use super::{immutable, named_cells};
 use crate::field::FieldError;
@@ -90,7 +92,7 @@ const COLUMNS: &[Column] = &[
 
 /// Fills the spec of a claim, also within a template.
 pub(crate) fn default_spec(spec: &mut Value) {
-    set_default(spec, "volumeMode", "Filesystem");
+    default_volume_mode(spec);
     value::object_mut(spec, "resources");
     let (source, reference) = (
         at(spec, &["dataSource"]).clone(),
@@ -184,7 +186,28 @@ pub(crate) fn validate_spec(field: &str, spec: &Value) -> Vec<FieldError> {
     for key in ["dataSource", "dataSourceRef"] {
         wrong.extend(bad_data_source(&format!("{field}.{key}"), at(spec, &[key])));
     }
+    wrong.extend(other_source(field, spec));
     wrong
+}
+
+/// The older and the newer name of the source say the same, or the newer stands alone, as one in another namespace does.
+fn other_source(field: &str, spec: &Value) -> Option<FieldError> {
+    let (source, reference) = (at(spec, &["dataSource"]), at(spec, &["dataSourceRef"]));
+    if !source.is_object() || !reference.is_object() {
+        return None;
+    }
+    let why = if !text(reference, &["namespace"]).is_empty() {
+        "may not be specified when dataSourceRef.namespace is specified"
+    } else if ["apiGroup", "kind", "name"]
+        .iter()
+        .any(|key| at(source, &[key]) != at(reference, &[key]))
+    {
+        "must match dataSourceRef"
+    } else {
+        return None;
+    };
+    // In place of a value Kubernetes shows the path of the field, of which JSON makes this.
+    Some(FieldError::invalid(field, &json!({}), why))
 }
 
 fn bad_data_source(field: &str, source: &Value) -> Vec<FieldError> {
@@ -197,13 +220,26 @@ fn bad_data_source(field: &str, source: &Value) -> Vec<FieldError> {
             wrong.push(FieldError::required(format!("{field}.{key}"), ""));
         }
     }
-    if text(source, &["apiGroup"]).is_empty() && text(source, &["kind"]) != "PersistentVolumeClaim"
-    {
+    let group = text(source, &["apiGroup"]);
+    if group.is_empty() && text(source, &["kind"]) != "PersistentVolumeClaim" {
         wrong.push(FieldError::invalid_text(
             field,
             text(source, &["kind"]),
             "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
         ));
+    }
+    let space = text(source, &["namespace"]);
+    for (key, given, reasons) in [
+        ("apiGroup", group, names::subdomain(group)),
+        ("namespace", space, names::label(space)),
+    ] {
+        for why in reasons.into_iter().filter(|_| !given.is_empty()) {
+            wrong.push(FieldError::invalid_text(
+                format!("{field}.{key}"),
+                given,
+                why,
+            ));
+        }
     }
     wrong
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::persistent_volume::default_volume_mode;
 use super::pod_spec::{aggregate, is_huge, is_of_pods};
 use crate::quantity::Quantity;
 use crate::value::{
@@ -250,7 +251,7 @@ fn default_volume(volume: &mut Value) {
     {
         object_mut(template, "metadata");
         if let Some(claim) = object_mut(template, "spec") {
-            set_default(claim, "volumeMode", "Filesystem");
+            default_volume_mode(claim);
             object_mut(claim, "resources");
         }
     }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use super::persistent_volume::default_volume_mode;
 use super::workload::{
     CONTAINERS, IMAGES, bad_amount, bad_lasting_template, bad_match, bad_negatives, bad_percent,
     bad_required_selector, clear_status, containers, default_template, is_zero, object_age,
@@ -125,7 +126,7 @@ fn default(object: &mut Value) {
         set_default(claim, "apiVersion", "v1");
         set_default(claim, "kind", "PersistentVolumeClaim");
         if let Some(spec) = object_mut(claim, "spec") {
-            set_default(spec, "volumeMode", "Filesystem");
+            default_volume_mode(spec);
             object_mut(spec, "resources");
         }
         if let Some(status) = object_mut(claim, "status") {
