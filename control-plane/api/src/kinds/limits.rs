@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::pod_spec::findings::{Findings, Path};
+use super::pod_spec::{container_resource_name, resource_name};
 use super::{amount_text, created_at};
 use crate::field::{FieldError, quoted};
 use crate::names;
@@ -109,6 +111,22 @@ fn validate_limits(object: &Value) -> Vec<FieldError> {
                 "either minimum or maximum storage value is required, but neither was provided",
             ));
         }
+        let mut found = Findings::default();
+        for key in LIMIT_KINDS {
+            let here = format!("{path}.{key}");
+            let here = Path::Root(&here);
+            for (name, _) in entries(limit, &[key]) {
+                match kind {
+                    "Container" => container_resource_name(name, &here.key(name), &mut found),
+                    "Pod" if !key.starts_with("default") => {
+                        container_resource_name(name, &here.key(name), &mut found);
+                    }
+                    "Pod" => {}
+                    _ => resource_name(name, &here.key(name), &mut found),
+                }
+            }
+        }
+        wrong.extend(found.into_vec());
         let names: BTreeSet<&String> = LIMIT_KINDS
             .iter()
             .flat_map(|key| entries(limit, &[key]).map(|(name, _)| name))
@@ -212,6 +230,37 @@ mod tests {
             json!({"cpu": "2", "memory": "1Mi"})
         );
         assert!(validate_limits(&range).is_empty());
+    }
+
+    #[test]
+    fn names_are_of_what_is_limited() {
+        for (kind, name, why) in [
+            ("Container", "cpu", None),
+            ("Container", "example.com/gpu", None),
+            (
+                "Pod",
+                "storage",
+                Some("must be a standard resource for containers"),
+            ),
+            ("PersistentVolumeClaim", "storage", None),
+            (
+                "PersistentVolumeClaim",
+                "foo",
+                Some("must be a standard resource type or fully qualified"),
+            ),
+        ] {
+            let range = json!({"spec": {"limits": [{"type": kind, "max": {name: "1", "storage": "1"}, "min": {"storage": "1"}}]}});
+            let said = shown(&validate_limits(&range));
+            let wanted = why
+                .map(|why| format!("spec.limits[0].max[{name}]: Invalid value: \"{name}\": {why}"));
+            match wanted {
+                Some(wanted) => assert!(said.contains(&wanted), "{said:?}"),
+                None => assert!(
+                    !said.iter().any(|s| s.contains(&format!("max[{name}]"))),
+                    "{said:?}"
+                ),
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::pod_spec::is_huge;
 use super::{amount_text, named_cells};
 use crate::field::{Fault, FieldError, quoted};
 use crate::names;
@@ -118,6 +119,11 @@ fn is_of_quotas(name: &str) -> bool {
         )
 }
 
+/// The same, and memory in pages of a size of its own.
+fn is_standard(name: &str) -> bool {
+    is_of_quotas(name) || is_huge(name.strip_prefix("requests.").unwrap_or(name))
+}
+
 fn validate_quota(object: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     for (part, key) in [("spec", "hard"), ("status", "hard"), ("status", "used")] {
@@ -137,30 +143,73 @@ fn validate_quota(object: &Value) -> Vec<FieldError> {
         if !SCOPES.contains(&scope) {
             refuse("unsupported scope");
         }
-        for (name, _) in entries(object, &["spec", "hard"]) {
-            if (is_of_quotas(name) || name == "storage") && !scope_counts(scope, name) {
-                refuse("unsupported scope applied to resource");
-            }
+        for _ in uncounted(scope, object) {
+            refuse("unsupported scope applied to resource");
         }
         scopes.insert(scope);
     }
-    for (one, other) in [
-        ("BestEffort", "NotBestEffort"),
-        ("Terminating", "NotTerminating"),
-    ] {
-        if scopes.contains(one) && scopes.contains(other) {
-            wrong.push(FieldError::invalid(
-                "spec.scopes",
-                at(object, &["spec", "scopes"]),
-                "conflicting scopes",
-            ));
-        }
-    }
+    let given = at(object, &["spec", "scopes"]);
+    wrong.extend(conflicting("spec.scopes", &scopes, given));
+    scopes.clear();
     let expressions = list(object, &["spec", "scopeSelector", "matchExpressions"]);
     for expression in expressions {
+        let scope = text(expression, &["scopeName"]);
+        if !SCOPES.contains(&scope) {
+            wrong.push(FieldError::invalid_text(
+                format!("{EXPRESSIONS}.scopeName"),
+                scope,
+                "unsupported scope",
+            ));
+        }
+        for _ in uncounted(scope, object) {
+            wrong.push(FieldError::new(
+                EXPRESSIONS,
+                Fault::Invalid(selector_shown(expressions)),
+                "unsupported scope applied to resource",
+            ));
+        }
         wrong.extend(bad_scope_expression(expression));
+        scopes.insert(scope);
     }
+    wrong.extend(conflicting(EXPRESSIONS, &scopes, given));
     wrong
+}
+
+const EXPRESSIONS: &str = "spec.scopeSelector.matchExpressions";
+
+/// Scopes of which nothing is in both. Those of the selector are refused with what stands in `spec.scopes`, too.
+fn conflicting(field: &str, scopes: &BTreeSet<&str>, given: &Value) -> Vec<FieldError> {
+    [
+        ("BestEffort", "NotBestEffort"),
+        ("Terminating", "NotTerminating"),
+    ]
+    .into_iter()
+    .filter(|(one, other)| scopes.contains(one) && scopes.contains(other))
+    .map(|_| FieldError::invalid(field, given, "conflicting scopes"))
+    .collect()
+}
+
+/// What the quota limits that nothing of this scope has.
+fn uncounted<'a>(scope: &'a str, object: &'a Value) -> impl Iterator<Item = &'a String> {
+    entries(object, &["spec", "hard"])
+        .map(|(name, _)| name)
+        .filter(move |name| is_standard(name) && !scope_counts(scope, name))
+}
+
+/// The selector as Kubernetes shows it: by its own names, which are not those of the API.
+fn selector_shown(expressions: &[Value]) -> String {
+    let shown: Vec<String> = expressions
+        .iter()
+        .map(|expression| {
+            format!(
+                r#"{{"ScopeName":{},"Operator":{},"Values":{}}}"#,
+                quoted(text(expression, &["scopeName"])),
+                quoted(text(expression, &["operator"])),
+                at(expression, &["values"])
+            )
+        })
+        .collect();
+    format!(r#"{{"MatchExpressions":[{}]}}"#, shown.join(","))
 }
 
 /// Whether Pods, or claims, of a scope have this resource.
@@ -185,15 +234,8 @@ fn scope_counts(scope: &str, name: &str) -> bool {
 
 fn bad_scope_expression(expression: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
-    let path = "spec.scopeSelector.matchExpressions";
+    let path = EXPRESSIONS;
     let scope = text(expression, &["scopeName"]);
-    if !SCOPES.contains(&scope) {
-        wrong.push(FieldError::invalid_text(
-            format!("{path}.scopeName"),
-            scope,
-            "unsupported scope",
-        ));
-    }
     let values = list(expression, &["values"]);
     let operator = text(expression, &["operator"]);
     if scope != "PriorityClass" && scope != "VolumeAttributesClass" && operator != "Exists" {
@@ -228,11 +270,7 @@ fn bad_quota_name(path: &str, name: &str) -> Vec<FieldError> {
         .into_iter()
         .map(|why| FieldError::invalid_text(path, name, why))
         .collect();
-    let standard = is_of_quotas(name)
-        || ["hugepages-", "requests.hugepages-"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix));
-    if wrong.is_empty() && !name.contains('/') && !standard {
+    if wrong.is_empty() && !name.contains('/') && !is_standard(name) {
         wrong.push(FieldError::invalid_text(
             path,
             name,
@@ -268,6 +306,42 @@ fn bad_quota_amount(path: &str, name: &str, amount: &Value) -> Vec<FieldError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn shown(wrong: &[FieldError]) -> Vec<String> {
+        wrong.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn scopes_of_selectors_are_held_to_what_is_limited() {
+        let quota = |scopes: &[&str]| {
+            let expressions: Vec<Value> = scopes
+                .iter()
+                .map(|scope| json!({"scopeName": scope, "operator": "Exists"}))
+                .collect();
+            json!({"spec": {"hard": {"persistentvolumeclaims": "1", "pods": "1"}, "scopeSelector": {"matchExpressions": expressions}}})
+        };
+        assert_eq!(
+            shown(&validate_quota(&quota(&["BestEffort"]))),
+            [
+                r#"spec.scopeSelector.matchExpressions: Invalid value: {"MatchExpressions":[{"ScopeName":"BestEffort","Operator":"Exists","Values":null}]}: unsupported scope applied to resource"#
+            ]
+        );
+        let mut both = quota(&["Terminating", "NotTerminating"]);
+        both["spec"]["hard"] = json!({"pods": "1"});
+        assert_eq!(
+            shown(&validate_quota(&both)),
+            ["spec.scopeSelector.matchExpressions: Invalid value: null: conflicting scopes"]
+        );
+        both["spec"]["scopes"] = json!(["Terminating"]);
+        both["spec"]["scopeSelector"]["matchExpressions"] =
+            json!([{"scopeName": "PriorityClass", "operator": "In", "values": ["a"]}]);
+        assert_eq!(shown(&validate_quota(&both)), [""; 0]);
+        both["spec"]["hard"] = json!({"requests.hugepages-2Mi": "1"});
+        assert_eq!(
+            shown(&validate_quota(&both))[0],
+            r#"spec.scopes: Invalid value: ["Terminating"]: unsupported scope applied to resource"#
+        );
+    }
 
     #[test]
     fn names_and_amounts_of_quotas() {

@@ -27,7 +27,9 @@ mod windows;
 use serde_json::Value;
 
 pub(in crate::kinds) use affinity::{node_selector, write_label_keys};
-pub(in crate::kinds) use resources::{aggregate, is_huge, is_of_pods};
+pub(in crate::kinds) use resources::{
+    aggregate, container_resource_name, is_huge, is_of_pods, resource_name,
+};
 pub(in crate::kinds) use scheduling::toleration;
 
 use crate::field::FieldError;

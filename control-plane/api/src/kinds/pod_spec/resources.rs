@@ -121,13 +121,24 @@ fn is_standard(name: &str) -> bool {
         || is_counted(name)
 }
 
-fn name_of(name: &str, owner: Owner, path: &Path<'_>, found: &mut Findings) {
+/// What is wrong with the name of a resource of anything.
+pub(in crate::kinds) fn resource_name(name: &str, path: &Path<'_>, found: &mut Findings) {
     let before = found.count();
     found.against(path, name, names::qualified_name(name));
     if found.count() == before && !name.contains('/') && !is_standard(name) {
         let why = "must be a standard resource type or fully qualified";
         found.invalid_text(path, name, why);
     }
+}
+
+/// What is wrong with the name of a resource that containers have.
+pub(in crate::kinds) fn container_resource_name(name: &str, path: &Path<'_>, found: &mut Findings) {
+    name_of(name, Owner::Container, path, found);
+}
+
+fn name_of(name: &str, owner: Owner, path: &Path<'_>, found: &mut Findings) {
+    let before = found.count();
+    resource_name(name, path, found);
     let container = matches!(name, "cpu" | "memory" | "ephemeral-storage") || is_huge(name);
     match owner {
         Owner::Pod if found.count() == before => {
