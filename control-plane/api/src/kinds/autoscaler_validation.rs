@@ -3,7 +3,10 @@
 use serde_json::Value;
 
 use super::autoscaler::to_stored;
+use super::pod_spec::container_resource_name;
+use super::pod_spec::findings::{Findings, Path};
 use crate::field::FieldError;
+use crate::names;
 use crate::quantity::Quantity;
 use crate::value::{at, list, number, remove, text};
 
@@ -34,23 +37,18 @@ fn bad_bounds(spec: &Value) -> Vec<FieldError> {
 fn bad_reference(reference: &Value, field: &str) -> Vec<FieldError> {
     ["kind", "name"]
         .into_iter()
-        .filter_map(|key| {
-            let given = text(reference, &[key]);
-            let field = format!("{field}.{key}");
-            if given.is_empty() {
-                return Some(FieldError::required(field, ""));
-            }
-            let why = if matches!(given, "." | "..") {
-                format!("may not be '{given}'")
-            } else if given.contains('/') {
-                "may not contain '/'".to_owned()
-            } else if given.contains('%') {
-                "may not contain '%'".to_owned()
-            } else {
-                return None;
-            };
-            Some(FieldError::invalid_text(field, given, why))
-        })
+        .flat_map(|key| bad_segment(text(reference, &[key]), &format!("{field}.{key}"), ""))
+        .collect()
+}
+
+/// That a name is given, which can stand in a path.
+fn bad_segment(name: &str, field: &str, missing: &str) -> Vec<FieldError> {
+    if name.is_empty() {
+        return vec![FieldError::required(field, missing)];
+    }
+    names::path_segment(name)
+        .into_iter()
+        .map(|why| FieldError::invalid_text(field, name, why))
         .collect()
 }
 
@@ -138,52 +136,66 @@ fn bad_metric(metric: &Value, field: &str) -> Vec<FieldError> {
     }
     match *source {
         "resource" | "containerResource" => {
-            if text(given, &["name"]).is_empty() {
+            let name = text(given, &["name"]);
+            if name.is_empty() {
                 wrong.push(FieldError::required(
                     format!("{path}.name"),
                     "must specify a resource name",
                 ));
             }
-            if *source == "containerResource" && text(given, &["container"]).is_empty() {
-                wrong.push(FieldError::required(
-                    format!("{path}.container"),
-                    "must specify a container name",
-                ));
+            if *source == "containerResource" {
+                wrong.extend(bad_container(name, text(given, &["container"]), &path));
             }
         }
         _ => {
-            if text(given, &["metric", "name"]).is_empty() {
-                wrong.push(FieldError::required(
-                    format!("{path}.metric.name"),
-                    "must specify a metric name",
-                ));
-            }
             if *source == "object" {
                 wrong.extend(bad_reference(
                     at(given, &["describedObject"]),
                     &format!("{path}.describedObject"),
                 ));
             }
+            wrong.extend(bad_segment(
+                text(given, &["metric", "name"]),
+                &format!("{path}.metric.name"),
+                "must specify a metric name",
+            ));
         }
     }
     wrong.extend(bad_target(at(given, &["target"]), &path, source));
     wrong
 }
 
+/// What is wrong with which resource of which container is measured.
+fn bad_container(resource: &str, container: &str, path: &str) -> Vec<FieldError> {
+    let (mut found, path) = (Findings::default(), Path::Root(path));
+    if !resource.is_empty() {
+        container_resource_name(resource, &path.child("name"), &mut found);
+    }
+    let here = path.child("container");
+    if container.is_empty() {
+        found.required(&here, "must specify a container");
+    } else {
+        found.against(&here, container, names::label(container));
+    }
+    found.into_vec()
+}
+
 fn bad_target(target: &Value, path: &str, source: &str) -> Vec<FieldError> {
     let field = format!("{path}.target");
     let mut wrong = Vec::new();
-    match text(target, &["type"]) {
-        "" => wrong.push(FieldError::required(
+    let kind = text(target, &["type"]);
+    if kind.is_empty() {
+        wrong.push(FieldError::required(
             format!("{field}.type"),
             "must specify a metric target type",
-        )),
-        "Utilization" | "Value" | "AverageValue" => {}
-        other => wrong.push(FieldError::not_supported(
+        ));
+    }
+    if !matches!(kind, "Utilization" | "Value" | "AverageValue") {
+        wrong.push(FieldError::invalid_text(
             format!("{field}.type"),
-            other,
-            &["AverageValue", "Utilization", "Value"],
-        )),
+            kind,
+            "must be either Utilization, Value, or AverageValue",
+        ));
     }
     for key in ["value", "averageValue"] {
         let given = at(target, &[key]);
@@ -227,8 +239,16 @@ fn bad_target(target: &Value, path: &str, source: &str) -> Vec<FieldError> {
             wrong.push(FieldError::required(format!("{field}.averageValue"), why));
         }
         "object" | "external" if !has("value") && !has("averageValue") => {
-            let why = "must set either a target value or averageValue";
+            let why = if source == "object" {
+                "must set either a target value or averageValue"
+            } else {
+                "must set either a target value for metric or a per-pod target"
+            };
             wrong.push(FieldError::required(format!("{field}.averageValue"), why));
+        }
+        "external" if has("value") && has("averageValue") => {
+            let why = "may not set both a target value for metric and a per-pod target";
+            wrong.push(FieldError::forbidden(format!("{field}.value"), why));
         }
         _ => {}
     }
@@ -271,6 +291,18 @@ fn bad_rules(rules: &Value, field: &str) -> Vec<FieldError> {
         wrong.push(FieldError::required(
             format!("{field}.policies"),
             "must specify at least one Policy",
+        ));
+    }
+    let tolerance = at(rules, &["tolerance"]);
+    if tolerance
+        .as_str()
+        .and_then(|t| Quantity::parse(t).ok())
+        .is_some_and(|q| q.is_negative())
+    {
+        wrong.push(FieldError::invalid(
+            format!("{field}.tolerance"),
+            tolerance,
+            "must be greater than or equal to 0",
         ));
     }
     for (i, policy) in policies.iter().enumerate() {
