@@ -54,6 +54,14 @@ fn what_is_too_large_as_a_whole_has_no_field() {
 }
 
 #[test]
+fn a_driver_may_have_a_long_name() {
+    let drivers = table::find("storage.k8s.io", "v1", "csidrivers").unwrap();
+    let mut driver = serde_json::json!({"metadata": {"name": "d".repeat(70)}, "spec": {}});
+    (drivers.default)(&mut driver);
+    assert_eq!((drivers.validate)(&driver), []);
+}
+
+#[test]
 fn a_driver_stays_what_it_is_on_a_node() {
     let nodes = table::find("storage.k8s.io", "v1", "csinodes").unwrap();
     let node = |id: &str| serde_json::json!({"spec": {"drivers": [{"name": "a", "nodeID": id}]}});

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::storage_class::{STORAGE, bad_driver_name};
 use super::{created_at, immutable, named_cells};
 use crate::field::FieldError;
-use crate::meta;
 use crate::names;
 use crate::quantity::Quantity;
 use crate::table::{AGE, CREATED_AT, Column, NAME, Resource, column, typed};
@@ -108,10 +107,6 @@ const DRIVER_COLUMNS: &[Column] = &[
 
 fn validate_driver(object: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
-    let name = meta::name(object);
-    if name.len() > names::LABEL_MAX {
-        wrong.push(FieldError::too_long("metadata.name", names::LABEL_MAX));
-    }
     let spec = at(object, &["spec"]);
     for mode in list(spec, &["volumeLifecycleModes"]) {
         let mode = mode.as_str().unwrap_or("");
@@ -128,7 +123,7 @@ fn validate_driver(object: &Value) -> Vec<FieldError> {
         wrong.push(FieldError::not_supported(
             "spec.fsGroupPolicy",
             policy,
-            &["ReadWriteOnceWithFSType", "File", "None"],
+            &["File", "None", "ReadWriteOnceWithFSType"],
         ));
     }
     let mut audiences = std::collections::BTreeSet::new();
@@ -139,15 +134,27 @@ fn validate_driver(object: &Value) -> Vec<FieldError> {
                 format!("spec.tokenRequests[{i}].audience"),
                 crate::field::quoted(audience),
             ));
+            continue;
         }
         let seconds = at(request, &["expirationSeconds"]);
-        if seconds.as_i64().is_some_and(|seconds| seconds < 600) {
-            wrong.push(FieldError::invalid(
-                format!("spec.tokenRequests[{i}].expirationSeconds"),
-                seconds,
-                "may not specify a duration less than 10 minutes",
-            ));
-        }
+        let why = match seconds.as_i64() {
+            Some(secs) if secs < 600 => "may not specify a duration less than 10 minutes",
+            Some(secs) if secs > 1 << 32 => "may not specify a duration larger than 2^32 seconds",
+            _ => continue,
+        };
+        wrong.push(FieldError::invalid(
+            format!("spec.tokenRequests[{i}].expirationSeconds"),
+            seconds,
+            why,
+        ));
+    }
+    let period = at(spec, &["nodeAllocatableUpdatePeriodSeconds"]);
+    if period.as_i64().is_some_and(|secs| secs < 10) {
+        wrong.push(FieldError::invalid(
+            "spec.nodeAllocatableUpdatePeriodSeconds",
+            period,
+            "must be greater than or equal to 10 seconds",
+        ));
     }
     wrong
 }
@@ -208,16 +215,27 @@ fn changed_drivers(new: &Value, old: &Value) -> Vec<FieldError> {
     wrong
 }
 
+/// The most bytes that a node's name may have in the words of a driver.
+const NODE_ID_MAX: usize = 256;
+
 fn validate_csi_node(object: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
     for (i, driver) in list(object, &["spec", "drivers"]).iter().enumerate() {
         let name = text(driver, &["name"]);
         wrong.extend(bad_driver_name(&format!("spec.drivers[{i}].name"), name));
-        if text(driver, &["nodeID"]).is_empty() {
+        let node = text(driver, &["nodeID"]);
+        if node.is_empty() {
             wrong.push(FieldError::required(
                 format!("spec.drivers[{i}].nodeID"),
                 "",
+            ));
+        }
+        if node.len() > NODE_ID_MAX {
+            wrong.push(FieldError::invalid_text(
+                format!("spec.drivers[{i}].nodeID"),
+                node,
+                format!("must be {NODE_ID_MAX} characters or less"),
             ));
         }
         if !seen.insert(name) {
@@ -227,12 +245,16 @@ fn validate_csi_node(object: &Value) -> Vec<FieldError> {
             ));
         }
         let mut keys = std::collections::BTreeSet::new();
-        for (j, key) in list(driver, &["topologyKeys"]).iter().enumerate() {
-            let field = format!("spec.drivers[{i}].topologyKeys[{j}]");
+        // Findings about keys name the driver.
+        let field = format!("spec.drivers[{i}]");
+        for key in list(driver, &["topologyKeys"]) {
             let key = key.as_str().unwrap_or("");
+            if key.is_empty() {
+                wrong.push(FieldError::required(field.clone(), ""));
+            }
             if !keys.insert(key) {
                 wrong.push(FieldError::duplicate(
-                    format!("spec.drivers[{i}].topologyKeys"),
+                    field.clone(),
                     crate::field::quoted(key),
                 ));
             }

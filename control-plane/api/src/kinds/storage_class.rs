@@ -288,7 +288,7 @@ fn validate_attachment(object: &Value) -> Vec<FieldError> {
     match (inline.is_object(), name.is_string()) {
         (false, false) => wrong.push(FieldError::required(
             "spec.source",
-            "must specify one of inlineVolumeSpec and persistentVolumeName",
+            "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
         )),
         (true, true) => wrong.push(FieldError::forbidden(
             "spec.source",
@@ -307,12 +307,8 @@ fn validate_attachment(object: &Value) -> Vec<FieldError> {
         _ => {}
     }
     let node = text(spec, &["nodeName"]);
-    if node.is_empty() {
-        wrong.push(FieldError::required("spec.nodeName", ""));
-    } else {
-        for why in names::subdomain(node) {
-            wrong.push(FieldError::invalid_text("spec.nodeName", node, why));
-        }
+    for why in names::subdomain(node) {
+        wrong.push(FieldError::invalid_text("spec.nodeName", node, why));
     }
     wrong
 }
