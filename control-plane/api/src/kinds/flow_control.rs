@@ -404,6 +404,14 @@ fn bad_limited(limited: &Value) -> Vec<FieldError> {
             "must be a non-negative integer",
         ));
     }
+    let borrowed = at(limited, &["borrowingLimitPercent"]);
+    if borrowed.as_i64().is_some_and(|percent| percent < 0) {
+        wrong.push(FieldError::invalid(
+            "spec.limited.borrowingLimitPercent",
+            borrowed,
+            "if specified, must be a non-negative integer",
+        ));
+    }
     let lent = number(limited, &["lendablePercent"]);
     if !(0..=100).contains(&lent) {
         wrong.push(FieldError::invalid(
@@ -507,6 +515,23 @@ mod tests {
         for (queues, hand) in [(512, 4), (1024, 6), (64, 8), (1, 1)] {
             assert!(refused(queues, hand).is_empty(), "{queues} {hand}");
         }
+    }
+
+    #[test]
+    fn nothing_less_than_nothing_is_borrowed() {
+        let refused = |percent: i64| {
+            let limited =
+                json!({"borrowingLimitPercent": percent, "limitResponse": {"type": "Reject"}});
+            let wrong = bad_limited(&limited);
+            wrong.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            refused(-1),
+            [
+                "spec.limited.borrowingLimitPercent: Invalid value: -1: if specified, must be a non-negative integer"
+            ]
+        );
+        assert!(refused(0).is_empty());
     }
 
     #[test]
