@@ -134,6 +134,7 @@ fn spec(object: &Value, is_pod: bool, path: &Path<'_>, found: &mut Findings) {
             found.against(&path.child(key), name, names::label(name));
         }
     }
+    hostname_override(spec, path, found);
     let tolerations = path.child("tolerations");
     for (i, one) in list(spec, &["tolerations"]).iter().enumerate() {
         toleration(one, &tolerations.index(i), found);
@@ -161,6 +162,27 @@ fn subdomain(spec: &Value, key: &str, path: &Path<'_>, found: &mut Findings) {
     let name = text(spec, &[key]);
     if !name.is_empty() {
         found.against(&path.child(key), name, names::subdomain(name));
+    }
+}
+
+/// The most bytes of a host's name that the kernel takes.
+const KERNEL_HOSTNAME_MAX: usize = 64;
+
+/// A name that stands for all that the Pod says of its host's name otherwise.
+fn hostname_override(spec: &Value, path: &Path<'_>, found: &mut Findings) {
+    let name = text(spec, &["hostnameOverride"]);
+    if name.is_empty() {
+        return;
+    }
+    let here = path.child("hostnameOverride");
+    for key in ["setHostnameAsFQDN", "hostNetwork"] {
+        if flag(spec, &[key]) {
+            found.forbidden(&here, format!("may not be specified when {key} is true"));
+        }
+    }
+    found.against(&here, name, names::subdomain(name));
+    if name.len() > KERNEL_HOSTNAME_MAX {
+        found.push(FieldError::too_long(&here, KERNEL_HOSTNAME_MAX));
     }
 }
 

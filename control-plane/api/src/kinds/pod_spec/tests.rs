@@ -544,6 +544,30 @@ fn places() {
 }
 
 #[test]
+fn a_name_over_all_others_stands_alone_and_fits_the_kernel() {
+    const NAME: &str = "spec.hostnameOverride";
+    let long = "a".repeat(64);
+    for name in ["db.example.com", &long, ""] {
+        assert_eq!(faults(&[(NAME, json!(name))]), [""; 0]);
+    }
+    let wrong = names::subdomain("A_b").remove(0);
+    for (name, why) in [
+        ("A_b".to_owned(), format!("Invalid value: \"A_b\": {wrong}")),
+        (
+            long + "b",
+            "Too long: may not be more than 64 bytes".to_owned(),
+        ),
+    ] {
+        assert_eq!(faults(&[(NAME, json!(name))]), [format!("{NAME}: {why}")]);
+    }
+    for key in ["hostNetwork", "setHostnameAsFQDN"] {
+        let given = [(NAME, json!("a")), (&*format!("spec.{key}"), json!(true))];
+        let why = format!("{NAME}: Forbidden: may not be specified when {key} is true");
+        assert_eq!(faults(&given), [why]);
+    }
+}
+
+#[test]
 fn templates_have_their_own_paths() {
     let bad = with(&[
         ("metadata.labels", json!({"a": "b c"})),
