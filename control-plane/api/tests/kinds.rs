@@ -54,6 +54,22 @@ fn what_is_too_large_as_a_whole_has_no_field() {
 }
 
 #[test]
+fn a_secret_of_an_old_ingress_keeps_its_bad_name() {
+    let ingresses = table::find("networking.k8s.io", "v1", "ingresses").unwrap();
+    let ingress = |secret: &str| {
+        serde_json::json!({"spec": {
+            "defaultBackend": {"service": {"name": "a", "port": {"number": 1}}},
+            "tls": [{"secretName": secret}],
+        }})
+    };
+    let wrong = |new, old| (ingresses.validate_update)(&ingress(new), &ingress(old)).len();
+    assert_eq!(
+        [wrong("A_", "a"), wrong("A_", "B_"), wrong("a", "B_")],
+        [1, 0, 0]
+    );
+}
+
+#[test]
 fn a_driver_may_have_a_long_name() {
     let drivers = table::find("storage.k8s.io", "v1", "csidrivers").unwrap();
     let mut driver = serde_json::json!({"metadata": {"name": "d".repeat(70)}, "spec": {}});

@@ -61,8 +61,12 @@ pub(crate) static INGRESSES: Resource = Resource {
     },
     validate_update: |new, old| {
         let (mut wrong, before) = (validate(new), validate(old));
-        // Names that later versions allow stay where they stand already.
+        // Names that later versions allow stay where they stand already; with one bad name of a secret, all are let be.
         wrong.retain(|error| !error.field.ends_with(".service.name") || !before.contains(error));
+        let of_secret = |error: &FieldError| error.field.ends_with(".secretName");
+        if before.iter().any(of_secret) {
+            wrong.retain(|error| !of_secret(error));
+        }
         wrong
     },
     warnings: super::warnings::of_ingress,
@@ -207,6 +211,13 @@ fn validate(object: &Value) -> Vec<FieldError> {
                 &format!("spec.tls[{i}].hosts[{j}]"),
                 host.as_str().unwrap_or(""),
             ));
+        }
+        let secret = text(tls, &["secretName"]);
+        if !secret.is_empty() {
+            for why in names::subdomain(secret) {
+                let field = format!("spec.tls[{i}].secretName");
+                wrong.push(FieldError::invalid_text(field, secret, why));
+            }
         }
     }
     if rules.is_empty() && at(spec, &["defaultBackend"]).is_null() {
