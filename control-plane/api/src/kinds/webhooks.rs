@@ -338,13 +338,39 @@ fn bad_client(path: &str, client: &Value) -> Vec<FieldError> {
             ));
         }
         let route = text(service, &["path"]);
-        if !route.is_empty() && !route.starts_with('/') {
-            wrong.push(FieldError::invalid_text(
-                format!("{path}.service.path"),
-                route,
-                "must start with a '/'",
-            ));
+        let field = format!("{path}.service.path");
+        for why in bad_route(route) {
+            wrong.push(FieldError::invalid_text(&field, route, why));
         }
+    }
+    wrong
+}
+
+/// What is wrong with the path of a Service: between its slashes stand names.
+fn bad_route(route: &str) -> Vec<String> {
+    if matches!(route, "" | "/") {
+        return Vec::new();
+    }
+    let mut wrong = Vec::new();
+    if !route.starts_with('/') {
+        wrong.push("must start with a '/'".to_owned());
+    }
+    // The first character goes, whatever it is.
+    let mut rest = route.chars();
+    rest.next();
+    let rest = rest.as_str();
+    for (i, segment) in rest
+        .strip_suffix('/')
+        .unwrap_or(rest)
+        .split('/')
+        .enumerate()
+    {
+        if segment.is_empty() {
+            wrong.push(format!("segment[{i}] may not be empty"));
+            continue;
+        }
+        let reasons = names::subdomain(segment);
+        wrong.extend(reasons.iter().map(|why| format!("segment[{i}]: {why}")));
     }
     wrong
 }
@@ -382,6 +408,32 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn routes_are_names_between_slashes() {
+        let name = names::subdomain("A_b").remove(0);
+        for (route, why) in [
+            ("", vec![]),
+            ("/", vec![]),
+            ("/a/b/", vec![]),
+            ("//", vec!["segment[0] may not be empty".to_owned()]),
+            ("/a//b", vec!["segment[1] may not be empty".to_owned()]),
+            ("/A_b", vec![format!("segment[0]: {name}")]),
+            ("xa/b", vec!["must start with a '/'".to_owned()]),
+        ] {
+            let mut client =
+                json!({"service": {"name": "a", "namespace": "b", "port": 443, "path": route}});
+            let wanted: Vec<String> = why
+                .iter()
+                .map(|why| format!("c.service.path: Invalid value: \"{route}\": {why}"))
+                .collect();
+            let found = bad_client("c", &client);
+            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+            assert_eq!(found, wanted);
+            client["service"]["path"] = Value::Null;
+            assert!(bad_client("c", &client).is_empty());
+        }
+    }
 
     #[test]
     fn a_webhook_is_filled_and_fit() {
