@@ -29,10 +29,31 @@ pub(crate) static LEASES: Resource = Resource {
     default: |object| {
         value::object_mut(object, "spec");
     },
+    prepare_create: |object| {
+        for key in ELECTION {
+            forget(object, key);
+        }
+    },
+    prepare_update: |new, old| {
+        for key in ELECTION {
+            if at(old, &["spec", key]).is_null() {
+                forget(new, key);
+            }
+        }
+    },
     validate,
     validate_update: |new, _| validate(new),
     ..BASE
 };
+
+/// What a coordinated election would write, which is off in 1.35; where it stands already, it stays.
+const ELECTION: [&str; 2] = ["strategy", "preferredHolder"];
+
+fn forget(lease: &mut Value, key: &str) {
+    if let Some(spec) = lease.get_mut("spec") {
+        value::remove(spec, key);
+    }
+}
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let mut wrong = Vec::new();
@@ -54,4 +75,26 @@ fn validate(object: &Value) -> Vec<FieldError> {
         ));
     }
     wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_elections_would_write_is_left_out() {
+        let spec = json!({"holderIdentity": "a", "strategy": "OldestEmulationVersion", "preferredHolder": "b"});
+        let sent = json!({"spec": spec});
+        let mut lease = sent.clone();
+        (LEASES.prepare_create)(&mut lease);
+        assert_eq!(lease, json!({"spec": {"holderIdentity": "a"}}));
+        let mut new = sent.clone();
+        (LEASES.prepare_update)(&mut new, &lease);
+        assert_eq!(new, lease);
+        let mut new = sent.clone();
+        (LEASES.prepare_update)(&mut new, &sent);
+        assert_eq!(new, sent);
+    }
 }
