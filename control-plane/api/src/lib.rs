@@ -30,6 +30,7 @@ pub mod service;
 pub mod status;
 pub mod table;
 pub mod value;
+pub mod webhook_client;
 pub mod write;
 
 pub use field::FieldError;

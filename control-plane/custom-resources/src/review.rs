@@ -2,6 +2,7 @@
 
 use api::field::FieldError;
 use api::value::{at, entries, flag, list, text};
+use api::webhook_client;
 use serde_json::Value;
 
 use crate::jsonpath;
@@ -524,30 +525,13 @@ fn conversion(conversion: &Value, wrong: &mut Vec<FieldError>) {
         return;
     }
     let field = "spec.conversion.webhookClientConfig";
-    let (url, service) = (client.get("url"), client.get("service"));
     if client.is_null() {
         wrong.push(FieldError::required(
             field,
             "required when strategy is set to Webhook",
         ));
-    } else if url.is_some() == service.is_some() {
-        wrong.push(FieldError::required(
-            field,
-            "exactly one of url or service is required",
-        ));
-    } else if let Some(url) = url.and_then(Value::as_str)
-        && !url.starts_with("https://")
-    {
-        let why = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
-        wrong.push(FieldError::invalid_text(format!("{field}.url"), url, why));
-    }
-    if let Some(service) = service {
-        for key in ["name", "namespace"] {
-            if text(service, &[key]).is_empty() {
-                let why = format!("service {key} is required");
-                wrong.push(FieldError::required(format!("{field}.service.{key}"), why));
-            }
-        }
+    } else {
+        wrong.extend(webhook_client::check(field, client));
     }
     if versions.is_empty() {
         wrong.push(FieldError::required(

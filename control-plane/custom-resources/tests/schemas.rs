@@ -341,3 +341,29 @@ fn a_webhook_that_nobody_can_be_believed_by_keeps_a_definition_from_being_served
         );
     }
 }
+
+#[test]
+fn a_webhook_that_converts_is_held_to_what_all_webhooks_are() {
+    let mut definition = definition(&with_spec(&json!({"type": "object"})));
+    let mut found = |client: Value| -> Vec<String> {
+        definition["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
+            "conversionReviewVersions": ["v1"], "clientConfig": client}});
+        let wrong = review(&definition, None);
+        wrong.iter().map(ToString::to_string).collect()
+    };
+    let good = found(json!({"service": {"name": "a", "namespace": "b", "path": "/c"}}));
+    assert_eq!(good, [""; 0]);
+    let field = "spec.conversion.webhookClientConfig";
+    assert_eq!(
+        found(json!({"service": {"name": "a", "namespace": "b", "path": "/c//d"}})),
+        [format!(
+            "{field}.service.path: Invalid value: \"/c//d\": segment[1] may not be empty"
+        )]
+    );
+    assert_eq!(
+        found(json!({"url": "https://a/b?c"})),
+        [format!(
+            "{field}.url: Invalid value: \"https://a/b?c\": query parameters are not permitted in the URL"
+        )]
+    );
+}
