@@ -2,6 +2,7 @@
 
 mod fields;
 pub mod master;
+mod nsec3;
 pub mod present;
 mod rdata;
 mod special;

@@ -221,7 +221,7 @@ fn hexadecimal(octets: &[u8]) -> String {
 }
 
 /// Base 32 with the extended hexadecimal alphabet, without padding (RFC 5155 section 3.3).
-fn base32(octets: &[u8]) -> String {
+pub(super) fn base32(octets: &[u8]) -> String {
     const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHIJKLMNOPQRSTUV";
     let bits = octets
         .iter()

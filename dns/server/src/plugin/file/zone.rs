@@ -9,12 +9,14 @@ use hickory_proto::rr::Record;
 use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::CNAME;
 
+use super::nsec3::{Chain, Hashed};
 use crate::names;
 
 /// Aliases followed within a zone.
 const ALIASES_MAX: usize = 8;
 
 const DNAME: u16 = 39;
+const NSEC3PARAM: u16 = 51;
 
 /// A name in DNSSEC's order (RFC 4034, 6.1): labels from the root, each ended by a zero octet. What lies below a
 /// name begins with its key.
@@ -33,6 +35,9 @@ pub struct Zone {
     /// Its apex.
     pub origin: Name,
     nodes: BTreeMap<Key, Node>,
+    /// Apart from the names that it hashes: nobody has its owners' names (RFC 5155, 7.2.8).
+    hashed: Hashed,
+    chain: Option<Chain>,
     soa: Record,
     /// The serial of its SOA.
     pub serial: u32,
@@ -87,10 +92,11 @@ impl Zone {
     ///
     /// # Errors
     ///
-    /// When there is not exactly one SOA, at the apex, or a name has an alias and other data.
+    /// When there is not exactly one SOA, at the apex, a name has an alias and other data, or names are hashed too often.
     pub fn new(origin: &Name, records: Vec<Record>) -> Result<Self, String> {
         let mut nodes: BTreeMap<Key, Node> = BTreeMap::new();
         let mut soa: Option<Record> = None;
+        let mut hashed = Hashed::default();
         for record in records {
             if !origin.zone_of(&record.name) {
                 // As BIND and CoreDNS do: passed over, since generated files often hold some.
@@ -105,8 +111,12 @@ impl Zone {
                 }
                 soa = Some(record.clone());
             }
+            let covered = covered(&record);
+            let Some(record) = hashed.take(record, covered) else {
+                continue;
+            };
             let node = nodes.entry(key(&record.name)).or_default();
-            let set = match covered(&record) {
+            let set = match covered {
                 Some(kind) => node.signatures.entry(kind).or_default(),
                 None => node.sets.entry(record.record_type().into()).or_default(),
             };
@@ -124,7 +134,7 @@ impl Zone {
             let beside = node
                 .sets
                 .keys()
-                .filter(|kind| !matches!(**kind, 5 | 46 | 47 | 50))
+                .filter(|kind| !matches!(**kind, 5 | 46 | 47))
                 .count();
             if let Some([record, ..]) = cname.map(Vec::as_slice)
                 && (beside > 0 || cname.is_some_and(|set| set.len() > 1))
@@ -132,9 +142,17 @@ impl Zone {
                 return Err(format!("{} has an alias and other data", record.name));
             }
         }
+        let apex = nodes.get(&key(origin));
+        let parameters = apex.and_then(|node| node.sets.get(&NSEC3PARAM));
+        let chain = match parameters {
+            Some(parameters) => hashed.chain(origin, parameters)?,
+            None => None,
+        };
         Ok(Self {
             origin: origin.clone(),
             nodes,
+            hashed,
+            chain,
             soa,
             serial,
         })
@@ -158,6 +176,7 @@ impl Zone {
             records.extend(sets.flat_map(|(_, set)| set.iter().cloned()));
             records.extend(node.signatures.values().flatten().cloned());
         }
+        records.extend(self.hashed.records().cloned());
         records
     }
 
@@ -215,7 +234,10 @@ impl Zone {
         };
         if dnssec {
             // Proof that the name itself does not exist.
-            self.cover(name, &mut found.authorities);
+            match &self.chain {
+                Some(chain) => chain.no_closer(name, &wildcard, &mut found.authorities),
+                None => self.cover(name, &mut found.authorities),
+            }
         }
         match self.nodes.get(&key(&wildcard)) {
             Some(node) => self.answer(name, &wildcard, node, kind, dnssec, found),
@@ -334,7 +356,10 @@ impl Zone {
             let before = found.authorities.len();
             self.push(cut, RecordType::DS, true, &mut found.authorities);
             if found.authorities.len() == before {
-                self.push(cut, RecordType::NSEC, true, &mut found.authorities);
+                match &self.chain {
+                    Some(chain) => chain.no_data(cut, &mut found.authorities),
+                    None => self.push(cut, RecordType::NSEC, true, &mut found.authorities),
+                }
             }
         }
     }
@@ -406,6 +431,14 @@ impl Zone {
                 signature.ttl = ttl;
                 signature
             }));
+        }
+        if let Some(chain) = &self.chain {
+            let section = &mut found.authorities;
+            return match code {
+                ResponseCode::NXDomain => chain.no_name(name, section),
+                _ if name.is_wildcard() => chain.no_wildcard_data(name, section),
+                _ => chain.no_data(name, section),
+            };
         }
         self.cover(name, &mut found.authorities);
         if code == ResponseCode::NXDomain
