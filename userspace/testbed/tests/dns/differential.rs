@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{Name, Record, RecordType};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use testbed::{Node, Process, wait_for};
 
 use crate::stage::fairlead;
@@ -122,11 +122,12 @@ pub(crate) struct Told {
     authorities: BTreeSet<String>,
 }
 
-pub(crate) fn ask(socket: &UdpSocket, name: &Name, kind: RecordType) -> Result<Told> {
+fn question(socket: &UdpSocket, name: &Name, kind: RecordType, dnssec: bool) -> Result<Message> {
     let mut message = Message::new(rand_id(name), MessageType::Query, OpCode::Query);
     message.add_query(Query::query(name.clone(), kind));
     let mut edns = Edns::new();
     edns.set_max_payload(4096);
+    edns.set_dnssec_ok(dnssec);
     message.set_edns(edns);
     socket.send(&message.to_vec()?)?;
     let mut buffer = [0; 4096];
@@ -138,6 +139,34 @@ pub(crate) fn ask(socket: &UdpSocket, name: &Name, kind: RecordType) -> Result<T
         told.metadata.id == message.metadata.id,
         "another query's answer"
     );
+    Ok(told)
+}
+
+/// The code, and owners and types of what proves an answer: NSEC and NSEC3 records, and their signatures.
+pub(crate) fn ask_with_proofs(
+    socket: &UdpSocket,
+    name: &Name,
+    kind: RecordType,
+) -> Result<(ResponseCode, BTreeSet<String>)> {
+    let told = question(socket, name, kind, true)?;
+    let of = |record: &Record| match &record.data {
+        RData::Unknown { rdata, .. } if record.record_type() == RecordType::RRSIG => {
+            let head = rdata.anything.get(..2)?.try_into().ok()?;
+            Some(RecordType::from(u16::from_be_bytes(head)))
+        }
+        _ => Some(record.record_type()),
+    };
+    let proofs = told.authorities.iter().filter_map(|record| {
+        let kind = of(record)?;
+        let proves = matches!(kind, RecordType::NSEC | RecordType::NSEC3);
+        let text = format!("{} {} {kind}", record.name, record.record_type());
+        proves.then(|| text.to_ascii_lowercase())
+    });
+    Ok((told.metadata.response_code, proofs.collect()))
+}
+
+pub(crate) fn ask(socket: &UdpSocket, name: &Name, kind: RecordType) -> Result<Told> {
+    let told = question(socket, name, kind, false)?;
     let texts = |records: &[Record]| {
         let text = |r: &Record| format!("{} {} {} {}", r.name, r.ttl, r.record_type(), r.data);
         records

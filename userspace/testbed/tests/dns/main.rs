@@ -7,5 +7,6 @@ mod forwarding;
 mod load;
 mod own;
 mod resolvers;
+mod signed;
 mod stage;
 mod transfers;

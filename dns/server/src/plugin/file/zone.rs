@@ -224,12 +224,12 @@ impl Zone {
             return self.answer(name, name, node, kind, dnssec, found);
         }
         if self.is_above_others(&at) {
-            self.deny(ResponseCode::NoError, name, dnssec, found);
+            self.deny(ResponseCode::NoError, name, name, dnssec, found);
             return None;
         }
         let wildcard = self.encloser(name).prepend_label("*").ok();
         let Some(wildcard) = wildcard.filter(|wildcard| self.exists(&key(wildcard))) else {
-            self.deny(ResponseCode::NXDomain, name, dnssec, found);
+            self.deny(ResponseCode::NXDomain, name, name, dnssec, found);
             return None;
         };
         if dnssec {
@@ -243,7 +243,7 @@ impl Zone {
             Some(node) => self.answer(name, &wildcard, node, kind, dnssec, found),
             // It is there for what is below it, without records to give (RFC 4592, 2.2.2 and 3.3).
             None => {
-                self.deny(ResponseCode::NoError, &wildcard, dnssec, found);
+                self.deny(ResponseCode::NoError, name, &wildcard, dnssec, found);
                 None
             }
         }
@@ -302,7 +302,7 @@ impl Zone {
                         .collect::<Vec<_>>(),
                 ));
                 if found.answers.is_empty() {
-                    self.deny(ResponseCode::NoError, owner, dnssec, found);
+                    self.deny(ResponseCode::NoError, name, owner, dnssec, found);
                 }
                 return None;
             }
@@ -332,7 +332,7 @@ impl Zone {
             with_signatures(cname, &mut found.answers);
             return Some(target.0.clone());
         }
-        self.deny(ResponseCode::NoError, owner, dnssec, found);
+        self.deny(ResponseCode::NoError, name, owner, dnssec, found);
         None
     }
 
@@ -409,8 +409,9 @@ impl Zone {
         Some(Some(alias).filter(|_| kind != RecordType::CNAME))
     }
 
-    /// Says that there is no such name, or that the node `name` has no such records.
-    fn deny(&self, code: ResponseCode, name: &Name, dnssec: bool, found: &mut Found) {
+    /// Says that there is no such name, or that its node, which is `name` or the wildcard that stands for `asked`, has no
+    /// such records.
+    fn deny(&self, code: ResponseCode, asked: &Name, name: &Name, dnssec: bool, found: &mut Found) {
         found.code = Some(code);
         let minimum = match &self.soa.data {
             RData::SOA(soa) => soa.minimum,
@@ -436,7 +437,7 @@ impl Zone {
             let section = &mut found.authorities;
             return match code {
                 ResponseCode::NXDomain => chain.no_name(name, section),
-                _ if name.is_wildcard() => chain.no_wildcard_data(name, section),
+                _ if asked != name => chain.no_wildcard_data(name, section),
                 _ => chain.no_data(name, section),
             };
         }
