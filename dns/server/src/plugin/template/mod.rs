@@ -5,6 +5,7 @@
 
 mod language;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -327,7 +328,7 @@ impl Rule {
         }
         let text = |text: String| Value::Text(text);
         let metadata = request.metadata.iter();
-        Some(Value::Map(
+        Some(Value::Struct(
             [
                 ("Zone", text(names::text(zone))),
                 ("Name", text(name)),
@@ -366,10 +367,11 @@ impl Rule {
     }
 }
 
-/// The query's header, by the names that Go's library for DNS has for it.
+/// The query's header and question, by the names that Go's library for DNS has for them: fields of the header are the
+/// message's, too.
 fn message(request: &Request) -> Value {
     let metadata = &request.message.metadata;
-    let fields = [
+    let header = [
         ("Id", Value::Number(i64::from(metadata.id))),
         (
             "Opcode",
@@ -378,9 +380,24 @@ fn message(request: &Request) -> Value {
         ("RecursionDesired", Value::Bool(metadata.recursion_desired)),
         ("CheckingDisabled", Value::Bool(metadata.checking_disabled)),
         ("AuthenticatedData", Value::Bool(metadata.authentic_data)),
-        ("Question", Value::List(vec![question(request)])),
+        ("Authoritative", Value::Bool(metadata.authoritative)),
+        (
+            "RecursionAvailable",
+            Value::Bool(metadata.recursion_available),
+        ),
+        ("Response", Value::Bool(false)),
+        ("Truncated", Value::Bool(metadata.truncation)),
+        (
+            "Rcode",
+            Value::Number(i64::from(u16::from(metadata.response_code))),
+        ),
     ];
-    Value::Map(fields.map(|(key, value)| (key.to_owned(), value)).into())
+    let header = BTreeMap::from(header.map(|(key, value)| (key.to_owned(), value)));
+    let mut message = header.clone();
+    message.insert("MsgHdr".to_owned(), Value::Struct(header));
+    let question = Value::List(vec![question(request)]);
+    message.insert("Question".to_owned(), question);
+    Value::Struct(message)
 }
 
 fn question(request: &Request) -> Value {
@@ -390,5 +407,41 @@ fn question(request: &Request) -> Value {
         ("Qtype", number(request.kind().into())),
         ("Qclass", number(request.class().into())),
     ];
-    Value::Map(fields.map(|(key, value)| (key.to_owned(), value)).into())
+    Value::Struct(fields.map(|(key, value)| (key.to_owned(), value)).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::Message;
+    use hickory_proto::op::Query;
+
+    use super::*;
+    use crate::message::Transport;
+
+    #[test]
+    fn fields_of_the_message() {
+        let mut query = Message::query();
+        query.metadata.id = 7;
+        query.metadata.recursion_desired = true;
+        let name = Name::from_ascii("W.example.").unwrap();
+        query.add_query(Query::query(name, RecordType::TXT));
+        let here = "127.0.0.1:53".parse().unwrap();
+        let request = Request::new(query, bytes::Bytes::new(), here, here, Transport::Udp);
+        let data = Value::Struct([("Message".to_owned(), message(&request))].into());
+        for (template, expected) in [
+            (
+                "{{ (index .Message.Question 0).Name }}",
+                Ok("W.example.".to_owned()),
+            ),
+            (
+                "{{ .Message.MsgHdr.Id }}{{ .Message.Id }}",
+                Ok("77".to_owned()),
+            ),
+            ("{{ .Message.RecursionDesired }}", Ok("true".to_owned())),
+            ("{{ .Message.Nope }}", Err("there is no .Nope".to_owned())),
+        ] {
+            let template = Template::parse(template).unwrap();
+            assert_eq!(template.render(&data), expected);
+        }
+    }
 }

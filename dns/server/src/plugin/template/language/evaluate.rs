@@ -162,7 +162,7 @@ impl Scope<'_> {
     fn value(&self, operand: &Operand, dot: &Value) -> Result<Value, String> {
         match operand {
             Operand::Value(value) => Ok(value.clone()),
-            Operand::Pipe(pipe) => self.evaluate(pipe, dot),
+            Operand::Pipe(pipe, path) => field(&self.evaluate(pipe, dot)?, path),
             Operand::Function(name) => call(name, &[]),
             Operand::Field { root, path } => field(if *root { self.root } else { dot }, path),
             Operand::Variable(name, path) => {
@@ -176,17 +176,17 @@ impl Scope<'_> {
 }
 
 fn field(of: &Value, path: &[String]) -> Result<Value, String> {
+    let empty = Value::Text(String::new());
     let mut found = of;
     for part in path {
-        let Value::Map(map) = found else {
-            return Err(format!("{part} of what has no fields"));
+        found = match found {
+            Value::Map(map) => map.get(part).unwrap_or(&empty),
+            Value::Struct(fields) => {
+                let value = fields.get(part);
+                value.ok_or_else(|| format!("there is no .{part}"))?
+            }
+            _ => return Err(format!("{part} of what has no fields")),
         };
-        match map.get(part) {
-            Some(value) => found = value,
-            // As Go: a missing key of a map is empty.
-            None if path.len() > 1 => return Ok(Value::Text(String::new())),
-            None => return Err(format!("there is no .{part}")),
-        }
     }
     Ok(found.clone())
 }
@@ -207,6 +207,8 @@ fn pairs(value: Value) -> Result<Vec<(Value, Value)>, String> {
             let turns = usize::try_from(turns).unwrap_or(0).min(STEPS_MAX);
             Ok((0..turns).map(|at| (number(at), number(at))).collect())
         }
-        Value::Text(_) | Value::Bool(_) => Err("range over what is no list".to_owned()),
+        Value::Text(_) | Value::Bool(_) | Value::Struct(_) => {
+            Err("range over what is no list".to_owned())
+        }
     }
 }

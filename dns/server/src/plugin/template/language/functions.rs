@@ -14,6 +14,7 @@ pub(super) fn truth(value: &Value) -> bool {
         Value::Bool(truth) => *truth,
         Value::List(list) => !list.is_empty(),
         Value::Map(map) => !map.is_empty(),
+        Value::Struct(_) => true,
     }
 }
 
@@ -29,6 +30,10 @@ pub(super) fn text(value: &Value) -> String {
                 .map(|(key, value)| format!("{key}:{}", text(value)))
                 .collect();
             format!("map[{}]", pairs.join(" "))
+        }
+        Value::Struct(fields) => {
+            let fields: Vec<String> = fields.values().map(text).collect();
+            format!("{{{}}}", fields.join(" "))
         }
     }
 }
@@ -95,21 +100,33 @@ pub(super) fn call(name: &str, args: &[Value]) -> Result<Value, String> {
                 .map(Value::Number)
                 .map_err(|error| format!("parseInt {:?}: {error}", text(value)))
         }
-        ("print", args) => Ok(Value::Text(args.iter().map(text).collect())),
+        ("print", args) => Ok(Value::Text(printed(args))),
         ("println", args) => {
             let texts: Vec<String> = args.iter().map(text).collect();
             Ok(Value::Text(texts.join(" ") + "\n"))
         }
-        ("urlquery", args) => {
-            let joined: String = args.iter().map(text).collect();
-            Ok(Value::Text(escaped(&joined)))
-        }
+        ("urlquery", args) => Ok(Value::Text(escaped(&printed(args)))),
         ("printf", [format, args @ ..]) => printf(&text(format), args).map(Value::Text),
         _ => Err(format!(
             "{name} does not take these {} arguments",
             args.len()
         )),
     }
+}
+
+/// As Go's Sprint: a space between two of which neither is a text. (Sprintln has one everywhere.)
+fn printed(values: &[Value]) -> String {
+    let mut out = String::new();
+    let mut before = None;
+    for value in values {
+        let is_text = matches!(value, Value::Text(_));
+        if before == Some(false) && !is_text {
+            out.push(' ');
+        }
+        out.push_str(&text(value));
+        before = Some(is_text);
+    }
+    out
 }
 
 /// An element of a list, or of a map: as Go, a key that is missing is empty.

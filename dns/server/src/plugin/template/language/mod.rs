@@ -7,7 +7,8 @@
 //! condition = [VARIABLE ["," VARIABLE] ":="] pipe
 //! pipe      = command { "|" command }                the value becomes the next command's last argument
 //! command   = FUNCTION { operand } | operand [operand]
-//! operand   = "." | ".Field{.Field}" | "$" | VARIABLE{.Field} | STRING | NUMBER | "(" pipe ")"
+//! operand   = "." | ".Field{.Field}" | "$" | VARIABLE{.Field} | STRING | NUMBER
+//!           | "(" pipe ")"{.Field}
 //! ```
 //!
 //! Functions: see [`functions::FUNCTIONS`]. `define`, `template` and methods are left out.
@@ -26,6 +27,8 @@ pub(super) enum Value {
     Bool(bool),
     List(Vec<Value>),
     Map(BTreeMap<String, Value>),
+    /// Has the fields that it has: another is an error, where what a map lacks is empty.
+    Struct(BTreeMap<String, Value>),
 }
 
 /// A template, read.
@@ -50,8 +53,11 @@ mod tests {
 
     fn data() -> Value {
         let text = |text: &str| Value::Text(text.to_owned());
-        Value::Map(
+        let header = Value::Struct([("Id".to_owned(), Value::Number(7))].into());
+        Value::Struct(
             [
+                ("MsgHdr".to_owned(), header.clone()),
+                ("All".to_owned(), Value::List(vec![header])),
                 ("Name".to_owned(), text("ip-10-0-0-1.example.")),
                 (
                     "Match".to_owned(),
@@ -125,6 +131,13 @@ mod tests {
             ),
             ("{{ index .Group \"a\" }}{{ println 1 \"a\" }}", "101 a\n"),
             ("{{ urlquery \"a b/ü\" }}", "a+b%2F%C3%BC"),
+            ("{{ print 1 2 }}{{ print 1 \"a\" 2 true }}", "1 21a2 true"),
+            ("{{ urlquery 1 2 }}", "1+2"),
+            (
+                "{{ (index .All 0).Id }}{{ .MsgHdr.Id }}{{ with (index .All 0) }}{{ .Id }}{{ end }}",
+                "777",
+            ),
+            ("{{ $g := .Group }}[{{ $g.b }}]{{ (.Group).a }}", "[]10"),
         ];
         for (template, expected) in table {
             let rendered = Template::parse(template).and_then(|template| template.render(&data()));
@@ -163,6 +176,10 @@ mod tests {
             ),
             ("{{ shout .Name }}", "unknown function shout"),
             ("{{ .Nobody }}", "there is no .Nobody"),
+            ("{{ .MsgHdr.Nobody }}", "there is no .Nobody"),
+            ("{{ (index .All 0).Nobody }}", "there is no .Nobody"),
+            ("{{ (index .All 0) .Id }}", "there is no .Id"),
+            ("{{ .MsgHdr \"Id\" }}", "arguments to what is no function"),
             ("{{ index .Match 9 }}", "there is no element 9 of 3"),
             ("{{ ( .Name }}", "a parenthesis is never closed"),
             ("{{ }}", "an empty action"),

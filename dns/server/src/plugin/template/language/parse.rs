@@ -44,7 +44,8 @@ pub(super) enum Operand {
     Variable(String, Vec<String>),
     Function(String),
     Value(Value),
-    Pipe(Pipe),
+    /// What stands in parentheses, and fields of it.
+    Pipe(Pipe, Vec<String>),
 }
 
 type Block = fn(Condition, Vec<Node>, Vec<Node>) -> Node;
@@ -257,18 +258,20 @@ impl<'a> Parser<'a> {
         let mut command = Vec::new();
         while let Some((word, rest)) = words.split_first() {
             match word.as_str() {
-                ")" => break,
+                word if word.starts_with(')') => break,
                 "|" => {
                     *words = rest;
                     commands.push(std::mem::take(&mut command));
                 }
                 "(" => {
                     *words = rest;
-                    command.push(Operand::Pipe(self.pipe(words, depth + 1)?));
-                    match words.split_first() {
-                        Some((close, rest)) if close == ")" => *words = rest,
-                        _ => return Err("a parenthesis is never closed".to_owned()),
-                    }
+                    let inner = self.pipe(words, depth + 1)?;
+                    let close = words.split_first();
+                    let (fields, rest) = close
+                        .and_then(|(close, rest)| Some((close.strip_prefix(')')?, rest)))
+                        .ok_or("a parenthesis is never closed")?;
+                    *words = rest;
+                    command.push(Operand::Pipe(inner, path(fields)));
                 }
                 word => {
                     *words = rest;
@@ -284,12 +287,6 @@ impl<'a> Parser<'a> {
     }
 
     fn operand(&self, word: &str) -> Result<Operand, String> {
-        let path = |text: &str| -> Vec<String> {
-            text.split('.')
-                .filter(|part| !part.is_empty())
-                .map(str::to_owned)
-                .collect()
-        };
         Ok(match word.as_bytes() {
             [b'"', ..] => Operand::Value(Value::Text(word.get(1..).unwrap_or_default().to_owned())),
             [b'.', ..] => Operand::Field {
@@ -325,6 +322,12 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// The fields of `.Field.Field`.
+fn path(text: &str) -> Vec<String> {
+    let parts = text.split('.').filter(|part| !part.is_empty());
+    parts.map(str::to_owned).collect()
+}
+
 fn is_variable(word: &str) -> bool {
     let name = word.strip_prefix('$').unwrap_or_default();
     !name.is_empty()
@@ -333,7 +336,7 @@ fn is_variable(word: &str) -> bool {
             .all(|next| next.is_alphanumeric() || next == '_')
 }
 
-/// Splits an action into words; strings keep their opening quote.
+/// Splits an action into words; strings keep their opening quote, and a closing parenthesis the fields that follow it.
 fn words(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut chars = text.chars().peekable();
@@ -342,9 +345,19 @@ fn words(text: &str) -> Result<Vec<String>, String> {
             character if character.is_whitespace() => {
                 chars.next();
             }
-            '|' | '(' | ')' | ',' => {
+            '|' | '(' | ',' => {
                 chars.next();
                 words.push(character.to_string());
+            }
+            ')' => {
+                chars.next();
+                let mut word = String::from(')');
+                if chars.peek() == Some(&'.') {
+                    let of_fields =
+                        |next: &char| next.is_alphanumeric() || matches!(next, '.' | '_');
+                    word.extend(std::iter::from_fn(|| chars.next_if(of_fields)));
+                }
+                words.push(word);
             }
             '"' | '`' => {
                 chars.next();
