@@ -105,19 +105,28 @@ fn evaluate(node: &Node, scope: Scope<'_>) -> Result<Value, String> {
             let found = position(index, list.len()).and_then(|at| list.get(at).cloned());
             found.ok_or_else(|| format!("there is no element {index} of {}", list.len()))
         }
-        Node::Slice(list, ends) => {
-            let list = list_of(list, scope)?;
+        Node::Slice(whole, ends) => {
+            let whole = evaluate(whole, scope)?;
+            let length = match &whole {
+                Value::Text(text) => text.len(),
+                Value::List(list) => list.len(),
+                other => return Err(format!("{other:?} is neither list nor text")),
+            };
             let [from, to] = &**ends;
             let end = |end: &Option<Node>, missing: usize| match end {
                 Some(end) => {
                     let index = number_of(end, scope)?;
-                    let missing = if index < 0 { 0 } else { list.len() };
-                    Ok(position(index, list.len()).unwrap_or(missing))
+                    let missing = if index < 0 { 0 } else { length };
+                    Ok(position(index, length).unwrap_or(missing))
                 }
                 None => Ok::<_, String>(missing),
             };
-            let (from, to) = (end(from, 0)?, end(to, list.len())?);
-            Ok(Value::List(list.get(from..to).unwrap_or_default().to_vec()))
+            let (from, to) = (end(from, 0)?, end(to, length)?);
+            Ok(match whole {
+                Value::Text(text) => Value::Text(text.get(from..to).unwrap_or_default().to_owned()),
+                Value::List(list) => Value::List(list.get(from..to).unwrap_or_default().to_vec()),
+                other => other,
+            })
         }
         Node::Call(name, args) => functions::call(name, &all(args, scope)?, scope.request),
         Node::Each(name, parts) => {
@@ -353,6 +362,10 @@ mod tests {
                 true,
             ),
             ("[1, 2, 3][1:] == [2, 3] && [1, 2, 3][:-1] == 1..2", true),
+            (
+                "name()[0:1] == 'a' && name()[-4:] == 'org.' && name()[:99] == name() && name()[3:2] == ''",
+                true,
+            ),
             (
                 "name() | trimSuffix('.') | upper() == 'A.EXAMPLE.ORG'",
                 true,
