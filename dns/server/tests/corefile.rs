@@ -353,6 +353,18 @@ const WRONG: &[(&str, u32, &str, &str)] = &[
         "a record with",
     ),
     (
+        ". {\n multisocket 0\n}",
+        2,
+        "\"0\" is not a number from 1",
+        "a whole number",
+    ),
+    (
+        ". {\n multisocket 2 4\n}",
+        2,
+        "multisocket has 2 arguments",
+        "give it 0 to 1",
+    ),
+    (
         ". {\n template IN NOPE\n}",
         2,
         "NOPE is not a type",

@@ -45,7 +45,26 @@ pub(super) fn metadata(setup: &mut Setup<'_>) -> Made {
     Ok(None)
 }
 
-/// Reads `multisocket [N]`, `shed [N]`: what they switch on in CoreDNS is always on here.
+/// Reads `multisocket [SOCKETS]`. Each core has a socket here, with or without it; another number is told of.
+pub(super) fn multisocket(setup: &mut Setup<'_>) -> Made {
+    let line = setup.once()?;
+    line.no_block()?;
+    let [wanted] = line.between(0, 1)? else {
+        return Ok(None);
+    };
+    let sockets = usize::from(wanted.number(1, u16::MAX)?);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if sockets != cores {
+        tracing::warn!(
+            sockets,
+            cores,
+            "multisocket: each core has a socket, and there are no more and no fewer"
+        );
+    }
+    Ok(None)
+}
+
+/// Reads `shed [N]`: what it switches on is always on here.
 pub(super) fn always_on(setup: &mut Setup<'_>) -> Made {
     setup.once()?;
     Ok(None)

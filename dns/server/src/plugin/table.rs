@@ -13,7 +13,7 @@ pub const PLUGINS: &[(&str, Make)] = &[
     ("metadata", super::settings::metadata),
     ("cancel", super::cancel::make),
     ("timeouts", super::settings::timeouts),
-    ("multisocket", super::settings::always_on),
+    ("multisocket", super::settings::multisocket),
     ("reload", super::reload::make),
     ("nsid", super::nsid::make),
     ("bufsize", super::bufsize::make),
