@@ -64,6 +64,15 @@ impl Hashed {
         self.0.iter()
     }
 
+    /// Why some of the names that are not there cannot be proved so by the chain of these, if there is a reason.
+    pub(super) fn gap(&self, chain: Option<&Chain>) -> Option<String> {
+        match chain {
+            Some(chain) => chain.gap(),
+            None if self.0.is_empty() => None,
+            None => Some("no NSEC3PARAM record tells how names are hashed".to_owned()),
+        }
+    }
+
     /// The chain that `parameters`, the NSEC3PARAM records of the apex, say is whole; none where there are none.
     ///
     /// # Errors
@@ -112,6 +121,17 @@ impl Hashed {
     }
 }
 
+/// The hash, as a label, that an NSEC3 record says is the next one.
+fn next(record: &Record) -> Option<String> {
+    let RData::Unknown { rdata, .. } = &record.data else {
+        return None;
+    };
+    let (salt, rest) = rdata.anything.get(4..)?.split_first()?;
+    let (length, rest) = rest.get(usize::from(*salt)..)?.split_first()?;
+    let hash = rest.get(..usize::from(*length))?;
+    Some(base32(hash).to_ascii_lowercase())
+}
+
 /// Flags and parameters of an NSEC3 or NSEC3PARAM record of a known algorithm: they begin alike (RFC 5155, 3.2 and 4.2).
 fn read(record: &Record) -> Option<(u8, Parameters)> {
     let RData::Unknown { rdata, .. } = &record.data else {
@@ -145,6 +165,22 @@ impl Parameters {
 }
 
 impl Chain {
+    /// Why some of the names that are not there cannot be proved so, if it is the chain's fault.
+    fn gap(&self) -> Option<String> {
+        if !self.links.contains_key(&self.parameters.hash(&self.origin)) {
+            return Some("the apex has no NSEC3 record".to_owned());
+        }
+        let hashes = self.links.keys();
+        let mut links = self.links.iter().zip(hashes.clone().skip(1).chain(hashes));
+        links.find_map(|((hash, link), following)| {
+            let mut leads = link.records.iter().filter_map(next);
+            let whole = leads.any(|next| next == *following);
+            (!whole).then(|| {
+                format!("the NSEC3 record of {hash} does not lead to the next one, {following}")
+            })
+        })
+    }
+
     /// That there is no such name, and no wildcard that stands for it (7.2.2).
     pub(super) fn no_name(&self, name: &Name, section: &mut Vec<Record>) {
         let encloser = self.enclose(name, section);
@@ -339,6 +375,34 @@ mod tests {
             HASHED.len() + 1,
             "who has the zone has all of them"
         );
+    }
+
+    #[test]
+    fn chains_that_are_not_whole() {
+        let parameters = record("example. 3600 NSEC3PARAM 1 0 12 aabbccdd");
+        let gap = |left_out: usize| {
+            let mut hashed = Hashed::default();
+            for (at, (_, hash)) in HASHED.iter().enumerate() {
+                let (_, next) = HASHED[(at + 1) % HASHED.len()];
+                let line = format!("{hash}.example. 3600 NSEC3 1 1 12 aabbccdd {next} A RRSIG");
+                if at != left_out {
+                    assert!(hashed.take(record(&line), None).is_none());
+                }
+            }
+            let origin = Name::from_ascii("example.").unwrap();
+            let chain = hashed.chain(&origin, std::slice::from_ref(&parameters));
+            let without = hashed.gap(None).unwrap();
+            assert!(without.contains("no NSEC3PARAM"), "{without}");
+            hashed.gap(chain.unwrap().as_ref())
+        };
+        assert_eq!(gap(HASHED.len()), None, "all are there");
+        assert!(gap(0).unwrap().contains("the apex"));
+        for left_out in 1..HASHED.len() {
+            let before = HASHED[left_out - 1].1;
+            let gap = gap(left_out).unwrap();
+            assert!(gap.contains(&format!("of {before} does not lead")), "{gap}");
+        }
+        assert_eq!(Hashed::default().gap(None), None, "not of such a zone");
     }
 
     #[test]

@@ -148,6 +148,9 @@ impl Zone {
             Some(parameters) => hashed.chain(origin, parameters)?,
             None => None,
         };
+        if let Some(gap) = hashed.gap(chain.as_ref()) {
+            tracing::warn!(zone = %origin, %gap, "not all that the zone does not have can be proved");
+        }
         Ok(Self {
             origin: origin.clone(),
             nodes,
