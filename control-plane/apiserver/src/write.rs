@@ -211,8 +211,10 @@ async fn replace(
         Next::Keep => return Ok(unchanged()),
         Next::Remove => {
             let grant = grant(call, None, Some(current)).await?;
+            let mut writes = vec![Write::Delete { key, expected }];
+            writes.extend(endpoints_of(call, current).await?);
             (
-                vec![Write::Delete { key, expected }],
+                writes,
                 shown.value.clone(),
                 grant,
                 admit::charge(call, None, Some(current)).await?,
@@ -260,6 +262,23 @@ async fn replace(
         }
         Err(error) => Err(storage_failure(&error)),
     }
+}
+
+/// Endpoints go together with their Service, whoever made them: a later Service of the name must not find them. Those
+/// that somebody waits for by a finalizer stay.
+async fn endpoints_of(call: &Call, service: &Value) -> Result<Option<Write>, Status> {
+    if !call.row.is("", "Service") {
+        return Ok(None);
+    }
+    let row = api::table::find("", "v1", "endpoints").ok_or_else(Status::unknown_resource)?;
+    let key = row.key(meta::namespace(service), meta::name(service));
+    let entry = call.app.storage.get(&key).await;
+    let entry = entry.map_err(|error| storage_failure(&error))?;
+    let free = entry.filter(|entry| meta::finalizers(&object::decode(row, entry)).is_empty());
+    Ok(free.map(|entry| Write::Delete {
+        key,
+        expected: entry.modified,
+    }))
 }
 
 /// The addresses and ports that a change of a Service takes and gives back; nothing for all else.

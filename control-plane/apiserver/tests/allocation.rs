@@ -124,6 +124,37 @@ async fn what_is_deleted_can_be_given_out_again() {
 }
 
 #[tokio::test]
+async fn endpoints_made_by_hand_go_with_their_service() {
+    const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints";
+    let server = small(Arc::new(Memory::new())).await;
+    let endpoints = |name: &str, finalizers: &Value| {
+        json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": name, "finalizers": finalizers},
+            "subsets": [{"addresses": [{"ip": "10.1.0.3"}], "ports": [{"port": 80}]}]})
+    };
+    for (name, finalizers) in [("gone", json!([])), ("held", json!(["example.org/hold"]))] {
+        let made = server.post(SERVICES, &service(name, &json!({}))).await;
+        assert_eq!(made.code, 201);
+        let made = server.post(ENDPOINTS, &endpoints(name, &finalizers)).await;
+        assert_eq!(made.code, 201);
+    }
+    let other = server
+        .post(ENDPOINTS, &endpoints("other", &json!([])))
+        .await;
+    assert_eq!(other.code, 201);
+    let dry = server.delete(&format!("{SERVICES}/gone?dryRun=All")).await;
+    assert_eq!(dry.code, 200);
+    assert_eq!(server.get(&format!("{ENDPOINTS}/gone")).await.code, 200);
+    for name in ["gone", "held"] {
+        let deleted = server.delete(&format!("{SERVICES}/{name}")).await;
+        assert_eq!(deleted.code, 200);
+    }
+    for (name, code) in [("gone", 404), ("held", 200), ("other", 200)] {
+        let there = server.get(&format!("{ENDPOINTS}/{name}")).await;
+        assert_eq!(there.code, code, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_restart_knows_what_is_taken() {
     let storage: Arc<dyn Storage> = Arc::new(Memory::new());
     let before = small(storage.clone()).await;
