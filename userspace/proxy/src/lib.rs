@@ -15,6 +15,7 @@ mod error;
 mod events;
 mod expiry;
 mod grace;
+mod hand_back;
 mod health_checks;
 mod healthz;
 mod histogram;
@@ -41,6 +42,7 @@ mod ways;
 
 pub use balancer::{Balancer, Turn};
 pub use error::Error;
+pub use hand_back::hand_back;
 pub use kube_proxy::{ByFamily, KubeProxy, NoLocalEndpoints};
 pub use policy::PolicyStatus;
 pub use quotas::FlowLimits;

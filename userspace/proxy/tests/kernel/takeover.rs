@@ -214,17 +214,45 @@ async fn story(ground: &Ground, [client, old, new]: &[Netns; 3]) {
     drop(speaking);
     drop(speaker.join().expect("no connection was lost"));
 
-    // And back: nothing of ours is left, and kube-proxy's rules work.
+    // And back: kube-proxy's rules take what is new, and long connections stay with whom they have.
+    let mut long: Vec<(Client, [String; 2])> = (0..16)
+        .map(|_| {
+            let mut client = Client::connect(client);
+            let answers = client.ask();
+            (client, answers)
+        })
+        .collect();
+    let with_new = |at: usize| long.iter().filter(|(_, by)| by[at] == "new").count();
+    assert!(
+        with_new(0) > 0 && with_new(1) > 0,
+        "some are with whom the rules never choose"
+    );
     stop.send_replace(true);
     daemon.await.unwrap();
-    bpf::Datapath::uninstall(&ground.root()).unwrap();
-    assert!(net::release_translations().unwrap() > 0);
-    assert_eq!(net::release_translations().unwrap(), 0);
-    assert_eq!(nft(&["list", "ruleset"], ""), "");
+    assert_eq!(
+        proxy::hand_back(&ground.root()).unwrap(),
+        [0; 2],
+        "to whom?"
+    );
     nft(&["-f", "-"], RULES);
+    let [given, refused] = proxy::hand_back(&ground.root()).unwrap();
+    assert!(given >= 32 && refused == 0, "{given} {refused}");
+    bpf::Datapath::uninstall(&ground.root()).unwrap();
+    for _ in 0..20 {
+        for (client, answers) in &mut long {
+            assert_eq!(client.ask(), *answers);
+        }
+    }
     for _ in 0..8 {
         assert_eq!(Client::connect(client).ask(), ["old", "old"]);
     }
+    drop(long);
+
+    // Nothing of ours is left.
+    nft(&["delete", "table", "ip", "kube-proxy"], "");
+    assert!(net::release_translations().unwrap() > 0);
+    assert_eq!(net::release_translations().unwrap(), 0);
+    assert_eq!(nft(&["list", "ruleset"], ""), "");
 }
 
 /// The shape of kube-proxy's rules in mode iptables: its chains go, with what leads there, and nobody else's.
