@@ -237,6 +237,15 @@ pub struct ServiceKey {
 }
 
 impl ServiceKey {
+    /// What host ports of a Pod are known by, before the Pod's name: no Service has a name with a slash in it.
+    pub const HOST_PORTS: &str = "pod/";
+
+    /// The Pod whose host ports these are; `None` of a Service.
+    #[must_use]
+    pub fn pod(&self) -> Option<&str> {
+        self.name.strip_prefix(Self::HOST_PORTS)
+    }
+
     /// The service `name` of `namespace`.
     #[must_use]
     pub fn new(namespace: &str, name: &str) -> Self {

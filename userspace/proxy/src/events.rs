@@ -31,8 +31,10 @@ pub(crate) struct Events {
 /// What kind of object the Events are about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum About {
-    /// Services.
+    /// Services; host ports are those of Pods.
     Service,
+    /// Pods.
+    Pod,
     /// NetworkPolicies.
     NetworkPolicy,
     /// ClusterNetworkPolicies, which are in no namespace: their Events are in `default`.
@@ -42,7 +44,7 @@ pub(crate) enum About {
 impl About {
     fn api_version(self) -> &'static str {
         match self {
-            About::Service => "v1",
+            About::Service | About::Pod => "v1",
             About::NetworkPolicy => "networking.k8s.io/v1",
             About::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
         }
@@ -51,6 +53,7 @@ impl About {
     fn kind(self) -> &'static str {
         match self {
             About::Service => "Service",
+            About::Pod => "Pod",
             About::NetworkPolicy => "NetworkPolicy",
             About::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
@@ -59,14 +62,20 @@ impl About {
     fn resource(self) -> Resource {
         match self {
             About::Service => Resource::of::<objects::Service>(),
+            About::Pod => Resource::of::<objects::Pod>(),
             About::NetworkPolicy => Resource::of::<objects::NetworkPolicy>(),
             About::ClusterNetworkPolicy => Resource::of::<objects::ClusterNetworkPolicy>(),
         }
     }
 }
 
-/// All that is wrong with an object now.
-type News = (ServiceKey, Vec<Trouble>);
+#[derive(Debug)]
+enum News {
+    /// All that is wrong with an object now.
+    Now(ServiceKey, Vec<Trouble>),
+    /// Something that went wrong and is over.
+    Happened(ServiceKey, Trouble),
+}
 
 impl Events {
     /// Starts writing in the background, as long as this is kept.
@@ -89,7 +98,13 @@ impl Events {
     /// Notes that a service's troubles changed, and what they are now.
     pub(crate) fn tell(&self, service: &ServiceKey, troubles: &[Trouble]) {
         // Without a writer there is nobody left to tell.
-        let _ = self.news.send((service.clone(), troubles.to_vec()));
+        let news = News::Now(service.clone(), troubles.to_vec());
+        let _ = self.news.send(news);
+    }
+
+    /// Notes that something went wrong with a service. The same is written again after [`REPEAT`], if it still happens.
+    pub(crate) fn happened(&self, service: &ServiceKey, trouble: Trouble) {
+        let _ = self.news.send(News::Happened(service.clone(), trouble));
     }
 
     /// Lets what is due be written, for a moment.
@@ -138,7 +153,17 @@ impl Writer {
     }
 
     /// Notes what is new. What was due and is over is no longer worth an Event.
-    fn hear(&mut self, (service, troubles): News) {
+    fn hear(&mut self, news: News) {
+        let (service, troubles) = match news {
+            News::Now(service, troubles) => (service, troubles),
+            News::Happened(service, trouble) => {
+                let due = self.due.entry(service).or_default();
+                if !due.contains(&trouble) {
+                    due.push(trouble);
+                }
+                return;
+            }
+        };
         let mut due = self.due.remove(&service).unwrap_or_default();
         due.retain(|trouble| troubles.contains(trouble));
         let before = self.known.remove(&service).unwrap_or_default();
@@ -183,7 +208,11 @@ impl Writer {
 
     /// Creates the Event of a trouble, or counts it up where an earlier one stands.
     async fn write(&self, service: &ServiceKey, trouble: &Trouble, mark: u64) -> Result<(), Error> {
-        let Some(uid) = self.uid(service).await? else {
+        let (about, object) = match service.pod() {
+            Some(pod) if self.about == About::Service => (About::Pod, pod),
+            _ => (self.about, &*service.name),
+        };
+        let Some(uid) = self.uid(about, &service.namespace, object).await? else {
             return Ok(()); // gone in the meantime
         };
         let events = Resource {
@@ -192,7 +221,7 @@ impl Writer {
             plural: "events".to_owned(),
             namespaced: true,
         };
-        let name = format!("{}.{mark:016x}", service.name);
+        let name = format!("{object}.{mark:016x}");
         let namespace = match &*service.namespace {
             "" => "default",
             namespace => namespace,
@@ -203,9 +232,9 @@ impl Writer {
             "kind": "Event",
             "metadata": {"name": name, "namespace": namespace},
             "involvedObject": {
-                "apiVersion": self.about.api_version(),
-                "kind": self.about.kind(),
-                "name": &*service.name,
+                "apiVersion": about.api_version(),
+                "kind": about.kind(),
+                "name": object,
                 "uid": uid,
             },
             "type": "Warning",
@@ -242,10 +271,15 @@ impl Writer {
     }
 
     /// The object's uid, by which `kubectl describe` asks for Events. Listed, for that a kube-proxy's role may.
-    async fn uid(&self, service: &ServiceKey) -> Result<Option<String>, Error> {
-        let collection = self.about.resource().within(&service.namespace);
+    async fn uid(
+        &self,
+        about: About,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<String>, Error> {
+        let collection = about.resource().within(namespace);
         let params = ListParams {
-            field_selector: format!("metadata.name={}", service.name),
+            field_selector: format!("metadata.name={name}"),
             ..ListParams::default()
         };
         let page = self.client.page::<Uid>(&collection, &params);
@@ -349,6 +383,33 @@ mod tests {
         assert_eq!(event["message"], trouble.message);
     }
 
+    #[tokio::test]
+    async fn host_ports_have_their_events_on_the_pod() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::new(folder.path());
+        let app: App = apiserver::build(config, Arc::new(Memory::new()))
+            .await
+            .unwrap();
+        let client = Client::in_process(app.router(), app.admin_token());
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "hp"},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
+        });
+        let account =
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+        let accounts = Path::raw("/api/v1/namespaces/default/serviceaccounts");
+        client.create::<Value>(&accounts, &account).await.unwrap();
+        let pods = Path::raw("/api/v1/namespaces/default/pods");
+        let made: Value = client.create(&pods, &pod).await.unwrap();
+        let ports = ServiceKey::new("default", "pod/hp");
+        writer(client.clone()).report(&ports, &trouble("a")).await;
+        let events = Path::raw("/api/v1/namespaces/default/events");
+        let list: Value = client.get(&events).await.unwrap();
+        let about = &list["items"][0]["involvedObject"];
+        assert_eq!([&about["kind"], &about["name"]], ["Pod", "hp"]);
+        assert_eq!(about["uid"], made["metadata"]["uid"]);
+    }
+
     #[test]
     fn only_what_is_new_and_still_so_is_due() {
         let mut writer = writer(nobody());
@@ -363,13 +424,13 @@ mod tests {
         ];
         for (now, due) in cases {
             let now = now.iter().map(|word| trouble(word)).collect();
-            writer.hear((web.clone(), now));
+            writer.hear(News::Now(web.clone(), now));
             let found = writer.due.get(&web).map_or(&[][..], Vec::as_slice);
             let found: Vec<&str> = found.iter().map(|t| t.message.as_str()).collect();
             assert_eq!(found, due);
         }
         assert_eq!(writer.next_due(), Some((web.clone(), trouble("b"))));
-        writer.hear((web, vec![trouble("b")]));
+        writer.hear(News::Now(web, vec![trouble("b")]));
         assert_eq!(writer.next_due(), None, "what goes on is not repeated");
     }
 
@@ -407,6 +468,11 @@ mod tests {
         assert_eq!(events().await, [(json!("a"), json!(2))]);
         second.report(&web, &trouble("b")).await;
         assert_eq!(events().await.len(), 2);
+
+        second.hear(News::Happened(web.clone(), trouble("c")));
+        second.hear(News::Happened(web.clone(), trouble("c")));
+        assert_eq!(second.next_due(), Some((web.clone(), trouble("c"))));
+        assert_eq!(second.next_due(), None);
 
         let list: Value = client
             .get(&Path::raw("/api/v1/namespaces/default/events"))

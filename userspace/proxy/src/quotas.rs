@@ -98,25 +98,25 @@ impl Groups {
 }
 
 impl Bounds {
-    /// What to say of groups that refused flows, to the Services that it concerns.
-    fn words(&self, refused: &BTreeMap<u32, u32>) -> Vec<(ServiceKey, String)> {
+    /// What to say of groups that refused flows, to the Services that it concerns, with how many packets that were.
+    fn words(&self, refused: &BTreeMap<u32, u32>) -> Vec<(ServiceKey, u32, String)> {
         let mut all = Vec::new();
         for (group, count) in refused {
             let flows_max = self.quotas.groups.get(group).copied().unwrap_or(0);
             if let Some(key) = self.services.get(group) {
                 let words = format!(
-                    "{count} packets that would have begun flows found no room: the Service has the {flows_max} that it may have on this node"
+                    "packets that would have begun flows found no room: the Service has the {flows_max} that it may have on this node"
                 );
-                all.push((key.clone(), words));
+                all.push((key.clone(), *count, words));
             } else if let Some(namespace) = self.namespaces.get(group) {
                 let of_namespace = self
                     .services
                     .values()
                     .filter(|key| key.namespace == *namespace);
                 let words = format!(
-                    "{count} packets that would have begun flows of the namespace found no room: it has the {flows_max} that it may have on this node"
+                    "packets that would have begun flows of the namespace found no room: it has the {flows_max} that it may have on this node"
                 );
-                all.extend(of_namespace.map(|key| (key.clone(), words.clone())));
+                all.extend(of_namespace.map(|key| (key.clone(), *count, words.clone())));
             }
         }
         all
@@ -135,7 +135,7 @@ impl Keeper {
     /// tokio runtime.
     pub(crate) fn start(
         bpffs_root: PathBuf,
-    ) -> (Keeper, mpsc::Receiver<Vec<(ServiceKey, String)>>) {
+    ) -> (Keeper, mpsc::Receiver<Vec<(ServiceKey, u32, String)>>) {
         let (bounds, mut told) = watch::channel(Arc::<Bounds>::default());
         let (tell, refusals) = mpsc::channel(1);
         let task = tokio::spawn(async move {
@@ -216,13 +216,11 @@ mod tests {
         let (group, _) = bounds.quotas.groups.first_key_value().expect("b's own");
         let words = bounds.words(&BTreeMap::from([(*group, 4)]));
         assert_eq!(words.len(), 1);
-        assert_eq!(words[0].0, b);
+        let (key, count, message) = &words[0];
+        assert_eq!((key, *count), (&b, 4));
         assert!(
-            words[0]
-                .1
-                .starts_with("4 packets that would have begun flows"),
-            "{}",
-            words[0].1
+            message.starts_with("packets that would have begun flows"),
+            "{message}"
         );
     }
 }

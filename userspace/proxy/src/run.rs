@@ -168,7 +168,7 @@ struct Proxy {
     bounds_due: Option<Instant>,
     quotas: quotas::Keeper,
     /// Tells whose new flows found no room.
-    refusals: mpsc::Receiver<Vec<(ServiceKey, String)>>,
+    refusals: mpsc::Receiver<Vec<(ServiceKey, u32, String)>>,
     nodes: PodRanges,
     /// When to see by which devices packets for other nodes go.
     ways_due: Option<Instant>,

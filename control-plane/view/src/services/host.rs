@@ -97,9 +97,8 @@ impl Services {
         self.node_changed();
     }
 
-    /// No Service has a name with a slash in it.
     fn pod_key(&mut self, namespace: &str, name: &str) -> ServiceKey {
-        self.key(namespace, &format!("pod/{name}"))
+        self.key(namespace, &format!("{}{name}", ServiceKey::HOST_PORTS))
     }
 
     fn drop_pod(&mut self, key: &ServiceKey) {

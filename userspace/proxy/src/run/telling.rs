@@ -56,12 +56,12 @@ impl Proxy {
     }
 
     /// Says of Services that new flows of theirs found no room.
-    pub(super) fn tell_refusals(&self, refused: Vec<(ServiceKey, String)>) {
-        for (key, message) in refused {
+    pub(super) fn tell_refusals(&self, refused: Vec<(ServiceKey, u32, String)>) {
+        for (key, packets, message) in refused {
             let service = key.to_string();
-            warn!(service, message, "is at its bound");
+            warn!(service, packets, message, "is at its bound");
             let reason = "FlowQuota";
-            self.events.tell(&key, &[Trouble { reason, message }]);
+            self.events.happened(&key, Trouble { reason, message });
         }
     }
 
