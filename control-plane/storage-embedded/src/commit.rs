@@ -15,7 +15,7 @@ use crate::Shared;
 use crate::disk::Disk;
 use crate::format::Frame;
 use crate::log::{self, Log};
-use crate::recover::Recovered;
+use crate::recover::{self, Recovered};
 use crate::snapshot;
 
 /// A frame is closed when it is this long, in bytes, and what waits goes into the next one.
@@ -180,8 +180,8 @@ pub(crate) struct Committer {
     snapshot: Option<JoinHandle<()>>,
     /// How far ahead the log has room, in bytes.
     room: u64,
-    /// The log's length when nothing that was written to it could be lost unnoticed.
-    sealed: u64,
+    /// The log's length as it was found: with nothing written since, there is nothing to note at the end.
+    closed: u64,
     /// When a group was written last.
     wrote: Instant,
     /// The revision that watchers were last told of, and when.
@@ -225,7 +225,7 @@ impl Committer {
             revision: state.revision,
             told: (state.revision, Instant::now()),
             tree: state.tree,
-            sealed: recovered.log.len,
+            closed: recovered.log.len,
             log: recovered.log,
             frame: Frame::new(),
             live_bytes: live,
@@ -258,19 +258,16 @@ impl Committer {
             // It has logged its failure.
             let _ = snapshot.join();
         }
-        self.seal();
+        self.close();
     }
 
-    /// Ends what was written with a record that says nothing: a write that stands before it was whole once, so that
-    /// damage to the last one is not taken for a write that a crash cut short.
-    fn seal(&mut self) {
-        if self.sealed == self.log.len {
+    /// Notes where the log ends: what ends it sooner later on is damage, and not a write that a crash cut short.
+    fn close(&self) {
+        if self.closed == self.log.len || self.shared.broken.get().is_some() {
             return;
         }
-        self.frame.clear();
-        self.frame.compaction(Revision(0));
-        if self.persist().is_ok() {
-            self.sealed = self.log.len;
+        if let Err(cause) = recover::mark_closed(&*self.disk, &self.log) {
+            tracing::warn!(%cause, "where the log ends could not be noted");
         }
     }
 

@@ -12,7 +12,7 @@ use storage::{Error, Range, Revision, Storage, Write};
 use crate::disk::Disk;
 use crate::format::{FRAME_HEAD_LEN, Frame, HEADER_LEN};
 use crate::log::Log;
-use crate::{Embedded, OpenError, Options};
+use crate::{Embedded, OpenError, Options, recover};
 
 use simulated::{Fault, Simulated};
 
@@ -242,10 +242,10 @@ fn five_writes() -> (Simulated, Vec<usize>) {
         let len = u32::from_le_bytes([a, b, c, d]) as usize;
         ends.push(ends[ends.len() - 1] + FRAME_HEAD_LEN + len);
     }
-    assert_eq!(ends.pop(), Some(ends[5] + FRAME_HEAD_LEN + 9), "a seal");
     assert_eq!(ends.len(), 6);
     assert!(bytes.len() > ends[5] + 1000, "there is room behind");
     disk.set_bytes(LOG, bytes[..ends[5]].to_vec());
+    disk.set_bytes(recover::BEGUN, Vec::new());
     (disk, ends)
 }
 
@@ -275,7 +275,7 @@ fn a_frame_that_finds_no_room_brings_some_in_the_same_sync() {
     assert_eq!(seen, [makes, takes, takes, makes, takes]);
     let mut revisions = Vec::new();
     drop(log);
-    Log::replay(&disk, LOG, true, |record| {
+    Log::replay(&disk, LOG, Some(0), |record| {
         revisions.push(record);
         Ok(())
     })

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use storage::Revision;
 
-use crate::OpenError;
 use crate::disk::{Disk, DiskFile};
 use crate::format::{
     FRAME_HEAD_LEN, FRAME_MAX, Frame, HEADER_LEN, Header, HeaderFault, Kind, Record, checksum,
     records,
 };
+use crate::{OpenError, recover};
 
 /// A log being written.
 pub(crate) struct Log {
@@ -118,12 +118,13 @@ impl Log {
 
     /// Reads an existing log, hands over its records in order, and opens it for writing after the last whole frame.
     ///
-    /// Only the `newest` log may end in a frame that is not whole: it was being written when the process or the
-    /// machine stopped, nobody was told that it is durable, and it is cut off.
+    /// Only the newest log may end in a frame that is not whole: it was being written when the process or the
+    /// machine stopped, nobody was told that it is durable, and it is cut off. `newest` says where such a log ended when
+    /// the store was closed last: nothing before that was being written.
     pub(crate) fn replay(
         disk: &dyn Disk,
         name: &str,
-        newest: bool,
+        newest: Option<u64>,
         each: impl FnMut(Record) -> Result<(), String>,
     ) -> Result<Self, OpenError> {
         let scanned = scan(disk, name, newest, each)?;
@@ -167,7 +168,7 @@ pub(crate) struct Scanned {
 pub(crate) fn scan(
     disk: &dyn Disk,
     name: &str,
-    newest: bool,
+    newest: Option<u64>,
     mut each: impl FnMut(Record) -> Result<(), String>,
 ) -> Result<Scanned, OpenError> {
     let mut frames = Frames::open(disk, name, Kind::Log)?;
@@ -186,7 +187,7 @@ pub(crate) fn scan(
             }
             Next::Damaged(what) => what,
         };
-        if !newest {
+        if newest.is_none() {
             return Err(frames.corrupt(offset, format!("{fault}, and a newer log exists")));
         }
         if let Some(after) = frames.whole_frame_after(offset)? {
@@ -195,6 +196,9 @@ pub(crate) fn scan(
         }
         break Some(fault);
     };
+    if let Some(closed) = newest.filter(|closed| frames.offset < *closed) {
+        return Err(frames.cut_short(closed, torn));
+    }
     Ok(Scanned {
         header: frames.header,
         end: frames.offset,
@@ -363,6 +367,21 @@ impl<'a> Frames<'a> {
             offset,
             what,
             remedy,
+        }
+    }
+
+    /// The log went on behind what is whole of it, and was closed with that.
+    fn cut_short(&self, closed: u64, fault: Option<&str>) -> OpenError {
+        let fault = fault.unwrap_or("the log ends");
+        let begun = self.disk.path(recover::BEGUN);
+        OpenError::Corrupt {
+            file: self.path.clone(),
+            offset: self.offset,
+            what: format!("{fault}, and it was {closed} bytes long when the store was closed"),
+            remedy: format!(
+                "restore the directory from a backup; or, giving up every write from here on, empty {}",
+                begun.display()
+            ),
         }
     }
 

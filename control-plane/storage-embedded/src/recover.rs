@@ -1,6 +1,7 @@
 //! Opening: the snapshot before the newest, then every log since, into the state that was acknowledged last and the
 //! history that led there. The newest snapshot is what the next opening but one begins with.
 
+use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,10 @@ use crate::format::{Kind, Record};
 use crate::log::{self, Frames, Log};
 use crate::{History, OpenError, snapshot};
 
-/// The name of an empty file that says that the directory holds a store. Logs and snapshots come and go; a directory
-/// with this file and without any of them has lost them, and is not taken for a new one.
-const BEGUN: &str = "begun";
+/// The name of a file that says that the directory holds a store. Logs and snapshots come and go; a directory with this
+/// file and without any of them has lost them, and is not taken for a new one. Once the store was closed in order, the
+/// file holds the name of the log that was the newest then, and where it ended.
+pub(crate) const BEGUN: &str = "begun";
 
 /// What was found.
 pub(crate) struct Recovered {
@@ -110,13 +112,14 @@ pub(crate) fn recover(disk: &dyn Disk, policy: &History) -> Result<Recovered, Op
     if snapshots.len() == 1 && first > 0 {
         return Err(missing(logs[0].0));
     }
+    let closed = closed(disk, begun)?;
     let mut newest_log = None;
     let mut log_bytes = 0;
     for (i, (base, name)) in logs.iter().enumerate().skip(first) {
         if *base > state.revision {
             return Err(missing(state.revision));
         }
-        let last = i + 1 == logs.len();
+        let last = (i + 1 == logs.len()).then(|| closed.of(name));
         let read = Log::replay(disk, name, last, |record| {
             let policy = if state.revision < newest {
                 &past
@@ -184,7 +187,8 @@ pub(crate) fn look(disk: &dyn Disk) -> Result<State, OpenError> {
         if *base > state.revision {
             return Err(missing(state.revision));
         }
-        let newest = i + 1 == logs.len();
+        // What is open elsewhere was not closed there.
+        let newest = (i + 1 == logs.len()).then_some(0);
         log::scan(disk, name, newest, |record| {
             replay(&mut state, &policy, record)
         })?;
@@ -200,6 +204,50 @@ pub(crate) fn mark_begun(disk: &dyn Disk) -> Result<(), OpenError> {
     let mut file = disk.create(BEGUN).map_err(io("create"))?;
     file.sync().map_err(io("make durable"))?;
     disk.sync_names().map_err(io("make durable"))
+}
+
+/// Where a store was closed last.
+#[derive(Default)]
+struct Closed {
+    log: String,
+    end: u64,
+}
+
+impl Closed {
+    /// Where the log ended then; zero where it was not the newest.
+    fn of(&self, log: &str) -> u64 {
+        if self.log == log { self.end } else { 0 }
+    }
+}
+
+/// What the mark says of the last time that the store was closed: nothing where it never was, or by a version that noted
+/// nothing.
+fn closed(disk: &dyn Disk, begun: bool) -> Result<Closed, OpenError> {
+    if !begun {
+        return Ok(Closed::default());
+    }
+    let mut text = String::new();
+    let read = disk.read(BEGUN);
+    let read = read.and_then(|mut file| file.read_to_string(&mut text));
+    read.map_err(OpenError::io("read", &disk.path(BEGUN)))?;
+    let read = text.trim_end().split_once(' ');
+    let closed = read.and_then(|(log, end)| {
+        Some(Closed {
+            log: log.to_owned(),
+            end: end.parse().ok()?,
+        })
+    });
+    Ok(closed.unwrap_or_default())
+}
+
+/// Notes where a log ends with which the store is closed.
+pub(crate) fn mark_closed(disk: &dyn Disk, log: &Log) -> io::Result<()> {
+    let temporary = format!("{BEGUN}.tmp");
+    let mut file = disk.create(&temporary)?;
+    file.write(0, format!("{} {}\n", log.name, log.len).as_bytes())?;
+    file.sync()?;
+    disk.rename(&temporary, BEGUN)?;
+    disk.sync_names()
 }
 
 /// Carries a record out. What the snapshot covers already is passed over.

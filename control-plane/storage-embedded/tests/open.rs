@@ -52,32 +52,42 @@ fn what_was_written_is_there_again() {
 }
 
 #[test]
-fn damage_to_the_last_write_before_a_stop_is_no_crash() {
+fn what_is_lost_of_a_store_that_was_closed_is_no_crash() {
     let temporary = tempfile::tempdir().unwrap();
     let store = open(temporary.path()).unwrap();
     create(&store, "/a", 10).unwrap();
+    create(&store, "/b", 10).unwrap();
     drop(store);
-    let log = temporary.path().join(LOG);
+    let (log, begun) = (temporary.path().join(LOG), temporary.path().join("begun"));
     let bytes = fs::read(&log).unwrap();
-    drop(open(temporary.path()).unwrap());
-    assert_eq!(
-        fs::read(&log).unwrap(),
-        bytes,
-        "who only looks adds nothing"
-    );
     let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    let refused = |bytes: &[u8], what: &str| {
+        fs::write(&log, bytes).unwrap();
+        let error = open(temporary.path()).expect_err(what).to_string();
+        assert!(error.contains(LOG), "{error}");
+        error
+    };
     for at in 0..=written {
         let mut damaged = bytes.clone();
         damaged[at] ^= 0x10;
-        fs::write(&log, &damaged).unwrap();
-        match open(temporary.path()) {
-            Ok(store) => {
-                let entry = block_on(store.get("/a")).unwrap();
-                assert!(entry.is_some(), "the write was lost by damage at {at}");
-            }
-            Err(error) => assert!(error.to_string().contains(LOG), "{error}"),
-        }
+        refused(&damaged, "a bit");
+        let error = refused(&bytes[..at], "the end");
+        assert!(
+            at < 40 || error.contains("when the store was closed"),
+            "{error}"
+        );
     }
+    // What was found out is given up on purpose.
+    fs::write(&begun, "").unwrap();
+    let store = open(temporary.path()).unwrap();
+    assert!(block_on(store.get("/a")).unwrap().is_some());
+    assert!(block_on(store.get("/b")).unwrap().is_none());
+    create(&store, "/c", 10).unwrap();
+    drop(store);
+    // Who only looks notes nothing.
+    let noted = fs::metadata(&begun).unwrap().modified().unwrap();
+    drop(open(temporary.path()).unwrap());
+    assert_eq!(fs::metadata(&begun).unwrap().modified().unwrap(), noted);
 }
 
 #[test]
