@@ -180,8 +180,8 @@ pub(crate) struct Committer {
     snapshot: Option<JoinHandle<()>>,
     /// How far ahead the log has room, in bytes.
     room: u64,
-    /// The log's length as it was found: with nothing written since, there is nothing to note at the end.
-    closed: u64,
+    /// See [`Recovered::noted`]: with nothing written since, there is nothing to note at the end.
+    noted: u64,
     /// When a group was written last.
     wrote: Instant,
     /// The revision that watchers were last told of, and when.
@@ -225,7 +225,7 @@ impl Committer {
             revision: state.revision,
             told: (state.revision, Instant::now()),
             tree: state.tree,
-            closed: recovered.log.len,
+            noted: recovered.noted,
             log: recovered.log,
             frame: Frame::new(),
             live_bytes: live,
@@ -263,7 +263,7 @@ impl Committer {
 
     /// Notes where the log ends: what ends it sooner later on is damage, and not a write that a crash cut short.
     fn close(&self) {
-        if self.closed == self.log.len || self.shared.broken.get().is_some() {
+        if self.noted == self.log.len || self.shared.broken.get().is_some() {
             return;
         }
         if let Err(cause) = recover::mark_closed(&*self.disk, &self.log) {
@@ -420,6 +420,7 @@ impl Committer {
                     return;
                 }
                 self.log = log;
+                self.noted = 0;
             }
             Err(cause) => {
                 tracing::warn!(file = %path.display(), %cause, "no new log could be begun; staying with this one");

@@ -25,6 +25,8 @@ pub(crate) struct Recovered {
     pub(crate) log: Log,
     /// Bytes in the logs since the newest snapshot.
     pub(crate) log_bytes: u64,
+    /// Where [`BEGUN`] says that the log ended; zero where it says nothing of it.
+    pub(crate) noted: u64,
 }
 
 /// Reads the directory back, and clears away what an interrupted snapshot left.
@@ -83,6 +85,7 @@ pub(crate) fn recover(disk: &dyn Disk, policy: &History) -> Result<Recovered, Op
             state,
             log_bytes: log.len,
             log,
+            noted: 0,
         });
     }
 
@@ -145,6 +148,7 @@ pub(crate) fn recover(disk: &dyn Disk, policy: &History) -> Result<Recovered, Op
     }
     Ok(Recovered {
         state,
+        noted: closed.of(&log.name),
         log,
         log_bytes,
     })

@@ -84,6 +84,11 @@ fn what_is_lost_of_a_store_that_was_closed_is_no_crash() {
     assert!(block_on(store.get("/b")).unwrap().is_none());
     create(&store, "/c", 10).unwrap();
     drop(store);
+    // Who opens it after a crash notes where it ends, whether anything is written or not.
+    fs::write(&begun, "").unwrap();
+    drop(open(temporary.path()).unwrap());
+    let end = fs::read_to_string(&begun).unwrap();
+    assert!(end.starts_with(LOG), "{end}");
     // Who only looks notes nothing.
     let noted = fs::metadata(&begun).unwrap().modified().unwrap();
     drop(open(temporary.path()).unwrap());
