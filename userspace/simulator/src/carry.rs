@@ -159,6 +159,9 @@ impl Run<'_> {
             let tuple = if translated { &to } else { &headers.tuple };
             self.judge(Side::Egress, &headers, &to, tuple)?;
         }
+        if place == Place::Device && decision == Decision::Pass && self.masquerades::<F>() {
+            masquerade::note_asked(self.memory, &headers);
+        }
         match decision {
             Decision::Pass | Decision::Answer => Ok(Verdict::Next),
             Decision::Drop(counter) => Err(counter),

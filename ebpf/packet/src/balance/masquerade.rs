@@ -1,6 +1,9 @@
 //! Packets of pods that leave the cluster: outside, nobody knows a way back to a pod, so they get this node's address
 //! where they leave the node, and their answers the pod's where they arrive.
 //!
+//! What a pod answers to somebody outside who knows the way to it keeps the pod's address. TCP's answers tell that
+//! themselves; of UDP and SCTP it is remembered where the question arrives.
+//!
 //! That is a flow of no service, whose source is translated: an entry of the pod's tuple, and one of the answers' with
 //! [`flags::SNAT`], which is found and carried out as every other entry. Only what a pod begins is one. Between the pod and
 //! the node's device packets are as the pod sends and gets them, for policies, the node's firewall and its routing.
@@ -139,7 +142,40 @@ pub fn leave<F: Family, T: Tables<F>>(
     }
 }
 
-/// Whether a packet of no known conversation is its server's rather than its client's, as in [`crate::policy`].
+/// Remembers that a pod is asked from outside of the cluster, by a packet that arrives at a node device and is no flow's:
+/// an entry of the answers, which become what they are.
+#[inline(always)]
+pub fn note_asked<F: Family, T: Tables<F>>(tables: &T, headers: &Headers<F>) {
+    let tuple = &headers.tuple;
+    if !may_ask(headers) || !is_outside::<F, T>(tables, tuple.saddr()) {
+        return;
+    }
+    let answers = tuple.reversed();
+    // A question more does not say that it is answered: the entry stays young.
+    let is_known = tables.flow(&answers, 0).is_some();
+    let is_of_a_pod = |flags: u32| flags & PODS_HERE != 0;
+    if is_known && !opens(headers)
+        || !tables
+            .inside(&key::<F>(tuple.daddr()))
+            .is_some_and(is_of_a_pod)
+    {
+        return;
+    }
+    let now_secs = tables.now_secs();
+    // The client's ports are taken by this conversation for services' flows, too.
+    let kind = flags::REPLY | flags::TAKEN;
+    tables.take_place(&answers);
+    tables.put_flow(&answers, &F::State::new(answers, DIRECT, 0, now_secs, kind));
+}
+
+/// Whether a packet may ask a pod, and its answers do not tell so themselves.
+#[inline(always)]
+pub fn may_ask<F: Family>(headers: &Headers<F>) -> bool {
+    headers.fault == Fault::None && matches!(headers.transport, Transport::Udp | Transport::Sctp)
+}
+
+/// Whether a packet of no known conversation is its server's rather than its client's, as in [`crate::policy`]: of what is
+/// older than the tables, the lower port is taken for the server's, which is wrong where a pod serves at a high one.
 #[inline(always)]
 fn answers<F: Family>(headers: &Headers<F>) -> bool {
     matches!(headers.transport, Transport::Tcp | Transport::Sctp)

@@ -7,7 +7,7 @@ use abi::masquerade::families;
 use packet::balance::code;
 use packet::balance::masquerade::{self, Echo};
 use packet::quote::{self, Way};
-use packet::{Family, Flow as _, Tables, Transport};
+use packet::{Family, Flow as _, Headers, Tables, Transport};
 
 use super::events;
 use super::maps::MASQUERADE;
@@ -41,6 +41,12 @@ pub(crate) fn concerns<F: Family>(skb: Skb) -> bool {
 #[inline(never)]
 pub(crate) fn is_due<F: Family>(to: &F::Flow) -> bool {
     is_on::<F>() && masquerade::is_outside::<F, _>(&Maps, to.daddr())
+}
+
+/// Whether a packet that arrived at a node device, and that nothing was done to, may ask a pod from outside.
+#[inline(always)]
+pub(crate) fn may_ask<F: Family>(headers: &Headers<F>) -> bool {
+    masquerade::may_ask(headers) && is_on::<F>()
 }
 
 /// Gives a packet that leaves by a node device this node's address, if it is a pod's for the outside.

@@ -83,7 +83,7 @@ pub(crate) fn sctp_len<F: Family>(headers: &Headers<F>) -> u32 {
 macro_rules! outlined {
     ($family:ty, $flow:ty, $state:ty, $choose:ident, $claim:ident, $begin:ident, $read:ident, $read_frame:ident, $decide:ident,
      $answers:ident, $carry:ident, $answer:ident, $refuse:ident, $mend:ident, $forward:ident,
-     $skb_dns:ident, $xdp_dns:ident, $judge:ident, $tell:ident, $masquerade:ident, $echo:ident, $keep_first:ident, $hears:ident,
+     $skb_dns:ident, $xdp_dns:ident, $judge:ident, $tell:ident, $masquerade:ident, $echo:ident, $note_asked:ident, $keep_first:ident, $hears:ident,
      $rewrite:ident) => {
         /// [`events::tell_packet`].
         #[unsafe(no_mangle)]
@@ -272,7 +272,15 @@ macro_rules! outlined {
         ) -> i32 {
             // SAFETY: as above.
             match unsafe { plan.as_ref() } {
-                Some(plan) => tc::carry_out(Skb::of(ctx), plan, place::of(place), decision),
+                Some(plan) => {
+                    if place == place::DEVICE
+                        && decision == code::PASS
+                        && masquerade::may_ask(&plan.headers)
+                    {
+                        $note_asked(plan);
+                    }
+                    tc::carry_out(Skb::of(ctx), plan, place::of(place), decision)
+                }
                 None => tc::NEXT,
             }
         }
@@ -355,6 +363,17 @@ macro_rules! outlined {
             }
         }
 
+        /// [`packet::balance::masquerade::note_asked`].
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub(crate) extern "C" fn $note_asked(plan: *const Plan<$family>) -> u32 {
+            // SAFETY: as above.
+            if let Some(plan) = unsafe { plan.as_ref() } {
+                packet::balance::masquerade::note_asked(&Maps, &plan.headers);
+            }
+            0
+        }
+
         /// [`policy::judge`].
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -421,6 +440,7 @@ outlined!(
     tell4,
     skb_masquerade4,
     skb_echo4,
+    note_asked4,
     keep_first4,
     hears4,
     skb_rewrite4
@@ -447,6 +467,7 @@ outlined!(
     tell6,
     skb_masquerade6,
     skb_echo6,
+    note_asked6,
     keep_first6,
     hears6,
     skb_rewrite6

@@ -233,6 +233,12 @@ fn pods_reach_a_host_that_knows_no_way_to_them() {
         rtnl.add_route(&route).unwrap();
         let seen = talk(&outside, &pod.netns, addr);
         assert!(OUTSIDE.contains(&seen.to_string().as_str()), "{seen}");
+        for until_secs in [0, u32::MAX] {
+            node.lease(until_secs);
+            let (seen, answered) = exchange(&outside, &pod.netns, addr);
+            assert!(OUTSIDE.contains(&seen.to_string().as_str()), "{seen}");
+            assert!(answered, "{addr} answers from another address");
+        }
     }
 }
 

@@ -136,6 +136,23 @@ fn conversations_leave_as_the_node_s_and_come_back_to_the_pod() -> Result<()> {
 }
 
 #[test]
+fn who_asks_a_pod_from_outside_is_answered_by_it() -> Result<()> {
+    let kernel = masquerading(BOTH)?;
+    for net in nets() {
+        let (pod, far) = (net.client, outside(&net));
+        for asked in [Packet::udp(far, pod), Packet::sctp(far, pod, true)] {
+            let answer = asked.between(pod, far);
+            for _ in 0..2 {
+                kernel.expect("asked", "device_ingress", &asked, NEXT, &asked, None);
+                let ran = leave(&kernel, &answer)?;
+                assert_eq!((ran.verdict, ran.packet), (NEXT, answer.bytes()));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn what_is_not_a_pod_s_or_stays_inside_is_left_alone() -> Result<()> {
     for (how, masquerades) in [(BOTH, true), (Masquerade::default(), false)] {
         let kernel = masquerading(how)?;

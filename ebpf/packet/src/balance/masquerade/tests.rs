@@ -149,6 +149,52 @@ fn who_asks_from_outside_is_answered_by_the_pod() {
 }
 
 #[test]
+fn who_asks_by_datagrams_is_answered_by_the_pod() {
+    for (proto, opens) in [(UDP, 0), (SCTP, tcp::SYN)] {
+        let model = model(62_000);
+        let asked = flow((OUTSIDE, 4000), (POD, 40_000), proto);
+        let note = |tuple, flags| note_asked::<V4, _>(&model, &headers(tuple, flags));
+        for flags in [opens, 0] {
+            assert_eq!(receive(&model, Place::Device, asked, flags), (PASS, asked));
+            note(asked, flags);
+            let answer = asked.reversed();
+            assert_eq!(send(&model, answer, 0), (REPLY, answer), "{proto}");
+        }
+        // What the pod asks of the same host is another conversation.
+        let other = flow((POD, 40_001), (OUTSIDE, 4000), proto);
+        assert_eq!(send(&model, other, opens).0, NEW);
+        let known = model.flows.borrow().len();
+        note(other.reversed(), opens);
+        // Nobody asks from inside, the node itself, or another node's pod.
+        note(flow(([10, 244, 2, 9], 4000), (POD, 40_000), proto), opens);
+        note(flow((OUTSIDE, 4000), (NODE, 40_000), proto), opens);
+        note(
+            flow((OUTSIDE, 4000), ([10, 244, 2, 9], 40_000), proto),
+            opens,
+        );
+        assert_eq!(model.flows.borrow().len(), known);
+    }
+}
+
+#[test]
+fn questions_that_a_pod_does_not_answer_leave_young_entries() {
+    let model = model(62_000);
+    let asked = flow((OUTSIDE, 4000), (POD, 53), UDP);
+    let is_young = || {
+        let flows = model.flows.borrow();
+        flows
+            .values()
+            .all(|state| super::super::is_young(state.flags))
+    };
+    for _ in 0..3 {
+        note_asked::<V4, _>(&model, &headers(asked, 0));
+    }
+    assert!(is_young());
+    assert_eq!(send(&model, asked.reversed(), 0).0, REPLY);
+    assert!(!is_young());
+}
+
+#[test]
 fn a_port_taken_again_begins_anew() {
     let model = model(62_000);
     let asked = flow((POD, 4000), (OUTSIDE, 443), TCP);
