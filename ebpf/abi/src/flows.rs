@@ -53,6 +53,20 @@ macro_rules! flow {
             /// A union of [`flags`].
             pub flags: u32,
         }
+
+        impl $state {
+            /// The tuple of what answers these packets: the key of the other direction's entry.
+            #[must_use]
+            pub const fn answer(&self) -> $tuple {
+                $tuple {
+                    saddr: self.to.daddr,
+                    daddr: self.to.saddr,
+                    sport: self.to.dport,
+                    dport: self.to.sport,
+                    ..self.to
+                }
+            }
+        }
     };
 }
 
@@ -82,6 +96,9 @@ pub mod flags {
     /// that node is told, and the answers do not come this way, so that there is no entry for them.
     pub const TUNNELLED: u32 = 1 << 7;
 
+    /// Of this direction a RST or ABORT passed: neither side goes on, whatever the other direction says. Nobody
+    /// looked at its sequence number.
+    pub const RESET: u32 = 1 << 30;
     /// A packet of this direction passed that only goes on with what had begun: of TCP and SCTP one that neither opens nor
     /// refuses a connection, of other protocols any but the first. A flow without it in both of its entries is *young*,
     /// see [`crate::openings`].
@@ -89,12 +106,12 @@ pub mod flags {
 
     /// The bits that hold the index of the device where packets of the client arrive, if it was asked once whether the
     /// way back to the client is the way that its packets come. Zero otherwise.
-    pub const CHECKED_AT: u32 = 0x7fff_ff00;
+    pub const CHECKED_AT: u32 = 0x3fff_ff00;
 
     /// [`CHECKED_AT`] of a device.
     #[must_use]
     pub const fn checked_at(ifindex: u32) -> u32 {
         // No host counts so far; one that did would ask with each packet.
-        if ifindex < 1 << 23 { ifindex << 8 } else { 0 }
+        if ifindex < 1 << 22 { ifindex << 8 } else { 0 }
     }
 }

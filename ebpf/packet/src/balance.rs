@@ -340,8 +340,11 @@ fn rewrite<F: Family, T: Tables<F>>(
 pub fn passing<F: Family>(headers: &Headers<F>) -> u32 {
     const { assert!(tcp::FIN << 2 == tcp::RST && flags::CLOSING == tcp::RST as u32) };
     const { assert!((tcp::SYN as u32) << 30 == flags::GOES_ON) };
+    const { assert!((tcp::RST as u32) << 28 == flags::RESET) };
     let bits = u32::from(headers.tcp_flags);
-    (bits | bits << 2) & flags::CLOSING | !(bits << 30 | bits << 29) & flags::GOES_ON
+    (bits | bits << 2) & flags::CLOSING
+        | bits << 28 & flags::RESET
+        | !(bits << 30 | bits << 29) & flags::GOES_ON
 }
 
 /// Whether a flow whose entries have these flags is young: nothing is known of it but what began it.

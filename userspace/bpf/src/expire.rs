@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use abi::flows::flags::{CLOSING, GOES_ON};
+use abi::flows::flags::{CLOSING, GOES_ON, RESET};
 use abi::protocol::UDP;
 use abi::{Flow4, Flow6, FlowState4, FlowState6};
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
@@ -22,7 +22,7 @@ pub mod timeout {
     pub const OPENING_SECS: u32 = 120;
     /// Where one side has ended it (`conntrack.tcpCloseWaitTimeout`).
     pub const CLOSE_WAIT_SECS: u32 = 60 * 60;
-    /// Where both have: twice the longest time that a segment lives (RFC 9293 section 3.4.2 has two minutes for one; systems
+    /// Where both have, or one has with a reset: twice the longest time that a segment lives (RFC 9293 section 3.4.2 has two minutes for one; systems
     /// take less).
     pub const CLOSED_SECS: u32 = 120;
     /// The same where the table is crowded: as connection tracking has it for what was reset.
@@ -57,16 +57,10 @@ pub fn expire_flows(bpffs_root: &Path, now_secs: u32) -> Result<Looked, Error> {
     macro_rules! family {
         ($spec:ident, $openings:ident, $flow:ident, $state:ty) => {{
             let table: Hash<$flow, $state> = Hash::open(&pins, spec::$spec, false)?;
-            let other = |state: &$state| $flow {
-                saddr: state.to.daddr,
-                daddr: state.to.saddr,
-                sport: state.to.dport,
-                dport: state.to.sport,
-                ..state.to
-            };
             let seen = |state: &$state| Seen {
                 silent_secs: now_secs.saturating_sub(state.last_seen_secs),
                 closing: state.flags & CLOSING != 0,
+                reset: state.flags & RESET != 0,
                 goes_on: state.flags & GOES_ON != 0,
             };
             let mut fill = Fill {
@@ -98,21 +92,26 @@ pub fn expire_flows(bpffs_root: &Path, now_secs: u32) -> Result<Looked, Error> {
                     true
                 })?;
             }
-            let mut over = Vec::new();
+            let mut over = HashSet::new();
             for (key, state) in &silent {
-                let (this, answers) = (seen(state), table.get(&other(state))?);
+                let (this, answers) = (seen(state), table.get(&state.answer())?);
                 // The other direction may belong to a later flow: then this one has nobody to answer it.
-                let answers = answers.filter(|answers| other(answers) == *key);
+                let answers = answers.filter(|answers| answers.answer() == *key);
+                let is_paired = answers.is_some();
                 let answers = answers.as_ref().map_or(this, seen);
                 let known = Seen {
                     goes_on: this.goes_on
-                        || !begun.contains(key) && !begun.contains(&other(state)),
+                        || !begun.contains(key) && !begun.contains(&state.answer()),
                     ..this
                 };
                 if is_over(key.proto, known, answers, is_crowded) {
-                    over.push(*key);
+                    over.insert(*key);
+                    if is_paired {
+                        over.insert(state.answer());
+                    }
                 }
             }
+            let over: Vec<$flow> = over.into_iter().collect();
             table.remove(&over).map_err(|(_, error)| error)?;
             fill.used -= (over.len() as u32).min(fill.used);
             looked.forgotten += over.len();
@@ -175,6 +174,8 @@ const ICMPV6: u8 = 58;
 struct Seen {
     silent_secs: u32,
     closing: bool,
+    /// It ended both.
+    reset: bool,
     /// It was seen doing more than beginning.
     goes_on: bool,
 }
@@ -185,7 +186,8 @@ fn is_open(proto: u8, seen: Seen) -> bool {
 }
 
 fn is_over(proto: u8, one: Seen, other: Seen, is_crowded: bool) -> bool {
-    let secs = match (proto, one.closing, other.closing) {
+    let is_reset = one.reset || other.reset;
+    let secs = match (proto, one.closing || is_reset, other.closing || is_reset) {
         (UDP, ..) => timeout::DATAGRAMS_SECS,
         (ICMP | ICMPV6, ..) => timeout::ECHOES_SECS,
         (_, true, true) if is_crowded => timeout::CLOSED_CROWDED_SECS,

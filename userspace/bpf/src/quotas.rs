@@ -1,10 +1,10 @@
 //! Bounds on flows: written, and what the programs counted counted anew. What a count costs follows the flows that there
-//! are.
+//! are. Those that both sides ended, which the tables keep for a while, do not count.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use abi::flows::flags::REPLY;
+use abi::flows::flags::{CLOSING, REPLY, RESET, TUNNELLED};
 use abi::{Flow4, Flow6, FlowState4, FlowState6, Quota, ServiceId};
 
 use crate::pins::Pins;
@@ -31,26 +31,38 @@ pub fn keep_quotas(bpffs_root: &Path, wanted: &Quotas) -> Result<BTreeMap<u32, u
     let table: Hash<u32, Quota> = Hash::open(&pins, spec::QUOTAS, false)?;
     let held: HashMap<u32, Quota> = table.entries(usize::MAX)?.into_iter().collect();
     let mut flows: HashMap<u32, u32> = HashMap::new();
-    let mut count = |service: ServiceId, flags: u32| {
-        if flags & REPLY == 0
-            && let Some(groups) = wanted.services.get(&service)
-        {
-            for group in groups {
-                *flows.entry(*group).or_default() += 1;
-            }
-        }
-    };
+    macro_rules! count {
+        ($spec:ident, $flow:ident, $state:ty) => {{
+            let table: Hash<$flow, $state> = Hash::open(&pins, spec::$spec, true)?;
+            // What the answers of flows say of their end, by what the client sends.
+            let mut ends: HashMap<$flow, u32> = HashMap::new();
+            table.walk(|_, states| {
+                let answers = states.iter().filter(|it| it.flags & REPLY != 0);
+                let ended = answers.filter(|it| {
+                    it.flags & CLOSING != 0 && wanted.services.contains_key(&it.service)
+                });
+                ends.extend(ended.map(|it| (it.answer(), it.flags)));
+                true
+            })?;
+            table.walk(|keys, states| {
+                for (key, state) in keys.iter().zip(states) {
+                    let Some(groups) = wanted.services.get(&state.service) else {
+                        continue;
+                    };
+                    if state.flags & REPLY != 0 || has_ended(state.flags, ends.get(key).copied()) {
+                        continue;
+                    }
+                    for group in groups {
+                        *flows.entry(*group).or_default() += 1;
+                    }
+                }
+                true
+            })?;
+        }};
+    }
     if !wanted.services.is_empty() {
-        let flows4: Hash<Flow4, FlowState4> = Hash::open(&pins, spec::FLOWS4, true)?;
-        flows4.walk(|_, states| {
-            states.iter().for_each(|it| count(it.service, it.flags));
-            true
-        })?;
-        let flows6: Hash<Flow6, FlowState6> = Hash::open(&pins, spec::FLOWS6, true)?;
-        flows6.walk(|_, states| {
-            states.iter().for_each(|it| count(it.service, it.flags));
-            true
-        })?;
+        count!(FLOWS4, Flow4, FlowState4);
+        count!(FLOWS6, Flow6, FlowState6);
     }
     let groups = wanted.groups.iter().map(|(key, flows_max)| {
         let quota = Quota {
@@ -79,4 +91,36 @@ pub fn keep_quotas(bpffs_root: &Path, wanted: &Quotas) -> Result<BTreeMap<u32, u
     table.remove(&gone).map_err(|(_, error)| error)?;
     let refused = held.into_iter().filter(|(_, quota)| quota.refused > 0);
     Ok(refused.map(|(key, quota)| (key, quota.refused)).collect())
+}
+
+/// Whether both sides of a flow have ended it, by the flags of its entry and of that of its answers, where those close.
+fn has_ended(flags: u32, answers: Option<u32>) -> bool {
+    let answers = match answers {
+        // Where the answers go another way, nothing is known of them.
+        None if flags & TUNNELLED != 0 => flags,
+        answers => answers.unwrap_or(0),
+    };
+    (flags | answers) & RESET != 0 || flags & answers & CLOSING != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_has_ended_where_both_sides_say_so_or_one_resets_it() {
+        let reset = CLOSING | RESET;
+        for (flags, answers, ended) in [
+            (0, None, false),
+            (CLOSING, None, false),
+            (0, Some(CLOSING), false),
+            (CLOSING, Some(CLOSING), true),
+            (reset, None, true),
+            (0, Some(reset), true),
+            (TUNNELLED, None, false),
+            (TUNNELLED | CLOSING, None, true),
+        ] {
+            assert_eq!(has_ended(flags, answers), ended, "{flags:x} {answers:x?}");
+        }
+    }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use abi::ServiceId;
 use abi::quotas::GROUP;
@@ -16,6 +16,10 @@ use tracing::warn;
 
 /// Between two counts: what ended since the last one still counts.
 const PAUSE: Duration = Duration::from_secs(2);
+/// The same while flows are refused, perhaps for what has ended, ...
+const PAUSE_REFUSED: Duration = Duration::from_millis(250);
+/// ... and this many times as long as a count takes at least.
+const SHARE: u32 = 20;
 /// Until bounds follow a change, where every Service has one.
 pub(crate) const WAIT: Duration = Duration::from_millis(500);
 
@@ -142,10 +146,13 @@ impl Keeper {
             loop {
                 let now = told.borrow_and_update().clone();
                 let (root, quotas) = (bpffs_root.clone(), now.clone());
+                let began = Instant::now();
                 let kept = spawn_blocking(move || bpf::keep_quotas(&root, &quotas.quotas));
+                let mut pause = PAUSE;
                 match kept.await {
                     Ok(Ok(refused)) if refused.is_empty() => {}
                     Ok(Ok(refused)) => {
+                        pause = pause_refused(began.elapsed());
                         // Who has not heard of the last ones hears of the next.
                         let _ = tell.try_send(now.words(&refused));
                     }
@@ -161,7 +168,7 @@ impl Keeper {
                     }
                 } else {
                     // Whichever is first; that nobody can tell any more ends it by and by.
-                    let _ = tokio::time::timeout(PAUSE, told.changed()).await;
+                    let _ = tokio::time::timeout(pause, told.changed()).await;
                 }
             }
         });
@@ -180,6 +187,11 @@ impl Keeper {
     }
 }
 
+/// Until the next count, where one that took so long found that flows are refused.
+fn pause_refused(took: Duration) -> Duration {
+    (took * SHARE).clamp(PAUSE_REFUSED, PAUSE)
+}
+
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.task.abort();
@@ -189,6 +201,14 @@ impl Drop for Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_follow_each_other_quickly_while_flows_are_refused_unless_they_take_long() {
+        for (took_ms, pause_ms) in [(0, 250), (12, 250), (50, 1_000), (700, 2_000)] {
+            let pause = pause_refused(Duration::from_millis(took_ms));
+            assert_eq!(pause, Duration::from_millis(pause_ms));
+        }
+    }
 
     #[test]
     fn each_service_is_in_the_groups_that_bind_it() {

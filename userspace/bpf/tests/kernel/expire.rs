@@ -13,6 +13,7 @@ use crate::samples::{backend, frontend, key4};
 
 const SYN: u8 = 2;
 const FIN: u8 = 1;
+const RST: u8 = 4;
 const ACK: u8 = 16;
 
 /// A frame between a client's port and a port of a server, with flags of TCP or none of UDP.
@@ -102,6 +103,28 @@ fn flows_end_with_silence_by_protocol_and_state() {
                 "ended by both",
                 Some(SYN),
                 &[("pod_ingress", FIN | ACK), ("pod_egress", FIN | ACK)],
+                CLOSED_SECS,
+            ),
+            (
+                "reset by the server",
+                Some(SYN),
+                &[
+                    ("pod_egress", SYN | ACK),
+                    ("pod_ingress", ACK),
+                    ("pod_egress", RST),
+                ],
+                CLOSED_SECS,
+            ),
+            (
+                "reset by the client",
+                Some(SYN),
+                &[("pod_egress", SYN | ACK), ("pod_ingress", RST)],
+                CLOSED_SECS,
+            ),
+            (
+                "refused",
+                Some(SYN),
+                &[("pod_egress", RST | ACK)],
                 CLOSED_SECS,
             ),
             ("datagrams", None, &[], DATAGRAMS_SECS),

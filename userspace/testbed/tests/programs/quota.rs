@@ -131,6 +131,48 @@ fn what_is_more_than_may_be_is_refused_and_the_rest_goes_on() -> Result<()> {
 }
 
 #[test]
+fn flows_that_have_ended_do_not_count() -> Result<()> {
+    for net in nets() {
+        let kernel = kernel(&net)?;
+        let root = kernel.root();
+        let wanted = Quotas {
+            groups: [(OWN, 2)].into(),
+            services: [(1, [OWN, 0])].into(),
+        };
+        keep_quotas(&root, &wanted)?;
+        // What the client and the backend send of the flow from a port.
+        let sends = |sport: u16, client: Option<u8>, backend: Option<u8>| -> Result<()> {
+            let end = SocketAddr::new(net.client.ip(), 1_000 + sport);
+            if let Some(flags) = client {
+                let packet = Packet::tcp(end, at(&net, 1), flags);
+                kernel.run("pod_ingress", &packet.bytes())?;
+            }
+            if let Some(flags) = backend {
+                let packet = Packet::tcp(net.backend, end, flags);
+                kernel.run("pod_egress", &packet.bytes())?;
+            }
+            Ok(())
+        };
+        let (fin, rst) = (tcp::FIN | tcp::ACK, tcp::RST);
+        for (sport, client, backend, counted) in [
+            (1, Some(tcp::SYN), Some(tcp::SYN | tcp::ACK), 1),
+            (1, Some(fin), None, 1),
+            (1, None, Some(fin), 0),
+            (2, Some(tcp::SYN), Some(rst), 0),
+            (3, Some(tcp::SYN), Some(tcp::SYN | tcp::ACK), 1),
+            (3, Some(rst), None, 0),
+        ] {
+            sends(sport, client, backend)?;
+            keep_quotas(&root, &wanted)?;
+            let [own, _] = kernel.datapath.bounds(1)?;
+            let flows = own.map(|it| it.flows);
+            assert_eq!(flows, Some(counted), "{sport} {client:?} {backend:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_trial_is_refused_as_the_next_flow_would_be() -> Result<()> {
     let net = &nets()[0];
     let kernel = kernel(net)?;
