@@ -14,7 +14,7 @@ use crate::config::{Config, check_mtu};
 use crate::environment::Environment;
 use crate::failure::{Code, Failure};
 use crate::names::Names;
-use crate::result::addresses;
+use crate::result::{addresses, ethernet_addresses};
 use crate::store::Store;
 use crate::version::Version;
 use crate::wire::{self, Plan};
@@ -201,7 +201,8 @@ pub(crate) fn check(environment: &Environment, config: &Config) -> Result<(), Fa
         mtu: 0,
         limit: None,
     };
-    wire::check(&host, programs.as_ref(), &plan)
+    let said = ethernet_addresses(before);
+    wire::check(&host, programs.as_ref(), &plan, &said)
 }
 
 /// GC: whatever is there of attachments that the runtime does not name goes.

@@ -1,5 +1,6 @@
 //! What ADD made, in the form of the version that was asked for.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -47,7 +48,7 @@ impl Outcome {
     #[must_use]
     pub(crate) fn json(&self, version: Version, name: &str) -> Value {
         let interfaces = self.interfaces.iter().map(|interface| {
-            let mut json = json!({"name": interface.name, "mac": mac(interface.mac)});
+            let mut json = json!({"name": interface.name, "mac": mac(&interface.mac)});
             if version >= Version::V1_1_0 {
                 json["mtu"] = json!(interface.mtu);
             }
@@ -96,8 +97,18 @@ pub(crate) fn addresses(result: &Value) -> Vec<IpAddr> {
     .collect()
 }
 
-pub(crate) fn mac(octets: [u8; 6]) -> String {
-    let words = octets.map(|octet| format!("{octet:02x}"));
+/// Ethernet addresses of interfaces in a result, by their names.
+pub(crate) fn ethernet_addresses(result: &Value) -> BTreeMap<String, String> {
+    let interfaces = result["interfaces"].as_array().into_iter().flatten();
+    let named = interfaces.filter_map(|interface| {
+        let text = |field: &str| Some(interface[field].as_str()?.to_owned());
+        Some((text("name")?, text("mac")?))
+    });
+    named.filter(|(_, mac)| !mac.is_empty()).collect()
+}
+
+pub(crate) fn mac(octets: &[u8]) -> String {
+    let words: Vec<String> = octets.iter().map(|octet| format!("{octet:02x}")).collect();
     words.join(":")
 }
 

@@ -1,12 +1,14 @@
 //! A pod's link: a veth pair, one end in the pod, and what leads to it and from it.
 //!
-//! There is no bridge: the host routes to each pod over the pod's own link. In the pod everything goes to a next hop
-//! that no interface has (169.254.1.1 and fe80::1), whose Ethernet address, the host's side's, is told for good; the
-//! host is told the pod's. So nobody asks anybody who has an address, and no pod hears another's broadcasts.
+//! There is no bridge: the host routes to each pod over the pod's own link. In the pod everything goes to one next hop
+//! (169.254.1.1 and fe80::1), whose Ethernet address, the host's side's, is told for good; the host is told the pod's. So
+//! nobody has to ask before the first packet, and no pod hears another's broadcasts. A pod whose end gets another Ethernet
+//! address forgets its next hop: it asks, the host's side answers, and learns the new address from the question.
 //!
 //! The pair is made on the host and is given its programs there, before one end moves into the pod: a pod never has a
 //! link that the programs do not see.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,7 +23,7 @@ use net::{Address, Netns, Route, Rtnl};
 
 use crate::failure::{Code, Failure};
 use crate::names::Names;
-use crate::result::{Interface, Ip, Outcome};
+use crate::result::{Interface, Ip, Outcome, mac};
 
 /// The pods' next hop.
 pub(crate) const GATEWAY4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -110,7 +112,8 @@ fn try_make(host: &Rtnl, programs: Option<&PodLinks>, plan: &Plan<'_>) -> Result
     let pod = netns.run(move || furnish(&pod, plan, v6).map(|()| pod))??;
     host.set_up(here)?;
     for addr in *addresses {
-        host.set_neighbour(here, *addr, names.pod_address)?;
+        host.answer_for(here, gateway(*addr))?;
+        host.suggest_neighbour(here, *addr, names.pod_address)?;
         host.add_route(&Route::over(alone(*addr), here))?;
     }
     wait_for(host, &names.host)?;
@@ -200,7 +203,8 @@ pub(crate) fn remove(
     Ok(())
 }
 
-/// Whether the link is as [`make`] made it.
+/// Whether the link is as [`make`] made it, with the Ethernet addresses of `said`, by the ends' names: plugins behind this one
+/// may have changed them.
 ///
 /// # Errors
 ///
@@ -209,6 +213,7 @@ pub(crate) fn check(
     host: &Rtnl,
     programs: Option<&PodLinks>,
     plan: &Plan<'_>,
+    said: &BTreeMap<String, String>,
 ) -> Result<(), Failure> {
     let wrong = |what: String| Err(Failure::new(Code::NotAsMade, what));
     let names = plan.names;
@@ -230,6 +235,17 @@ pub(crate) fn check(
     if (inside.kind.as_deref(), inside.peer) != (Some("veth"), here.ifindex) {
         return wrong(format!("{ifname} is not the other end of {}", names.host));
     }
+    for device in [&here, &inside] {
+        let has = mac(&device.hardware_address);
+        if let Some(said) = said.get(&device.name)
+            && !said.eq_ignore_ascii_case(&has)
+        {
+            return wrong(format!(
+                "{} has the Ethernet address {has}, not {said}",
+                device.name
+            ));
+        }
+    }
     let held = pod.addresses(inside.ifindex)?;
     let inner_routes = pod.routes()?;
     let routes = host.routes()?;
@@ -237,14 +253,14 @@ pub(crate) fn check(
         if !held.iter().any(|address| address.addr == *addr) {
             return wrong(format!("{ifname} has lost its address {addr}"));
         }
-        let default = default_route(gateway(*addr), inside.ifindex);
+        let next_hop = gateway(*addr);
+        let default = default_route(next_hop, inside.ifindex);
         let leads = |route: &Route, to: &Route| {
             (route.to, route.via, route.ifindex) == (to.to, to.via, to.ifindex)
         };
         if !inner_routes.iter().any(|route| leads(route, &default)) {
             return wrong(format!(
-                "the container's default route via {} is gone",
-                gateway(*addr)
+                "the container's default route via {next_hop} is gone"
             ));
         }
         let over = Route::over(alone(*addr), here.ifindex);

@@ -310,6 +310,48 @@ fn behind_bridge_and_host_local_the_programs_see_everything() {
     assert_eq!(left, Vec::<String>::new());
 }
 
+/// Debian's `tuning` gives the pod's end another Ethernet address, and the kernel forgets the pod's next hop.
+#[test]
+fn a_pod_whose_link_gets_another_address_keeps_its_network() {
+    let node = Node::new();
+    let pod = Pod::new("tuned");
+    let mut config = node.config();
+    config["cniVersion"] = json!("1.0.0");
+    let result = node.run("ADD", &pod, &config).result();
+    let tuning = json!({
+        "cniVersion": "1.0.0", "name": "net", "type": "tuning", "mac": "02:11:22:33:44:55",
+        "dataDir": node.folder().join("tuning"), "prevResult": result,
+    });
+    let tuned = node.run_peer("tuning", "ADD", &pod, &tuning);
+    assert_eq!(tuned["interfaces"][1]["mac"], "02:11:22:33:44:55");
+    for (near, addr) in ["10.99.0.1", "fd99::1"].into_iter().zip(addresses(&result)) {
+        let near: IpAddr = near.parse().unwrap();
+        let host = node.netns.run(Rtnl::open).unwrap().unwrap();
+        let lo = host.device("lo").unwrap().unwrap().ifindex;
+        host.set_up(lo).unwrap();
+        let prefix_len = if near.is_ipv4() { 32 } else { 128 };
+        let address = Address {
+            addr: near,
+            prefix_len,
+        };
+        host.add_address(lo, address).unwrap();
+        assert_eq!(talk(&pod.netns, &node.netns, near), addr);
+        let seen = talk(&node.netns, &pod.netns, addr);
+        assert!(!seen.to_string().starts_with("169.254."), "{seen}");
+    }
+    config["prevResult"] = tuned;
+    node.run("CHECK", &pod, &config).result();
+    // An address that nobody told of.
+    config["prevResult"] = result;
+    let answer = node.run("CHECK", &pod, &config);
+    assert_eq!(answer.code(), 101);
+    let msg = answer.json["msg"].as_str().unwrap();
+    assert!(
+        msg.contains("eth0 has the Ethernet address 02:11:22:33:44:55"),
+        "{msg}"
+    );
+}
+
 #[test]
 fn each_version_is_answered_in_its_form() {
     let node = Node::new();

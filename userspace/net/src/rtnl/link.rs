@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressScope,
+};
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -216,6 +218,26 @@ impl Rtnl {
     ///
     /// [`Error::Change`], with `EEXIST` where the link has it.
     pub fn add_address(&self, ifindex: u32, address: Address) -> Result<(), Error> {
+        self.put_address(ifindex, address, AddressScope::Universe)
+    }
+
+    /// Has a link answer whoever asks for an address there (ARP, Neighbor Solicitation). The host never takes such an
+    /// address for its source, and knows it on this link alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Change`] if the kernel refuses.
+    pub fn answer_for(&self, ifindex: u32, addr: IpAddr) -> Result<(), Error> {
+        let prefix_len = if addr.is_ipv4() { 32 } else { 128 };
+        self.put_address(ifindex, Address { addr, prefix_len }, AddressScope::Host)
+    }
+
+    fn put_address(
+        &self,
+        ifindex: u32,
+        address: Address,
+        scope: AddressScope,
+    ) -> Result<(), Error> {
         let len = address.prefix_len;
         let mut message = match address.addr {
             IpAddr::V4(addr) => AddressMessageBuilder::<Ipv4Addr>::new()
@@ -227,6 +249,7 @@ impl Rtnl {
                 .index(ifindex)
                 .build(),
         };
+        message.header.scope = scope;
         let mut flags = AddressFlags::Permanent | AddressFlags::Noprefixroute;
         if address.addr.is_ipv6() {
             flags |= AddressFlags::Nodad;

@@ -114,10 +114,34 @@ impl Rtnl {
         addr: IpAddr,
         link_address: [u8; 6],
     ) -> Result<(), Error> {
+        self.put_neighbour(ifindex, addr, link_address, NeighbourState::Permanent)
+    }
+
+    /// Says who answers to an address on a link until somebody else does: the kernel asks now and then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Change`] if the kernel refuses.
+    pub fn suggest_neighbour(
+        &self,
+        ifindex: u32,
+        addr: IpAddr,
+        link_address: [u8; 6],
+    ) -> Result<(), Error> {
+        self.put_neighbour(ifindex, addr, link_address, NeighbourState::Stale)
+    }
+
+    fn put_neighbour(
+        &self,
+        ifindex: u32,
+        addr: IpAddr,
+        link_address: [u8; 6],
+        state: NeighbourState,
+    ) -> Result<(), Error> {
         let mut message = NeighbourMessage::default();
         message.header.family = family(addr);
         message.header.ifindex = ifindex;
-        message.header.state = NeighbourState::Permanent;
+        message.header.state = state;
         message.attributes = vec![
             NeighbourAttribute::Destination(neighbour_address(addr)),
             NeighbourAttribute::LinkLayerAddress(link_address.to_vec()),
