@@ -146,6 +146,13 @@ impl Error {
         self.has_code(410)
     }
 
+    /// The server refuses the request as it is, for instance for a resource version that it does not have yet: to say the
+    /// same again does not help. Not so where it is overwhelmed, broken, or not reached by what stands before it.
+    pub fn is_refused(&self) -> bool {
+        self.status()
+            .is_some_and(|status| !matches!(status.code, 429 | 500 | 502 | 503))
+    }
+
     fn has_code(&self, code: u16) -> bool {
         self.status().is_some_and(|status| status.code == code)
     }

@@ -56,8 +56,8 @@ impl<T> Stream for Watch<T> {
 
 impl Client {
     /// Follows a resource. Lost connections are resumed from the last resource version seen, without loss or
-    /// repetition; a history that the server no longer has (410) begins again with [`Event::Restarted`]. Whatever
-    /// fails is tried again for ever, with growing waits.
+    /// repetition; where the server does not go on from there, for it no longer has that history (410) or has another one
+    /// since, all begins again with [`Event::Restarted`]. Whatever fails is tried again for ever, with growing waits.
     pub fn watch<T: Kind>(&self, params: Params) -> Watch<T> {
         self.watch_resource(&Resource::of::<T>(), params)
     }
@@ -133,8 +133,8 @@ enum Turn {
     Stay,
     /// Watch again from the last resource version.
     Resume(Why),
-    /// The history is gone, or the server cannot tell it: what comes next is not known from there.
-    Relist,
+    /// The history is gone, or the server cannot tell it: what comes next is not known from there. Why.
+    Relist(String),
 }
 
 /// Why a watch ended.
@@ -244,7 +244,7 @@ impl<T: DeserializeOwned + Send + 'static> Follower<T> {
                     news: false,
                 });
             }
-            Err(error) if error.is_gone() => self.relist().await,
+            Err(error) if error.is_refused() => self.relist(&chain(&error)).await,
             Err(error) => {
                 self.phase = Phase::Listed { resource_version };
                 self.wait("watch", &error).await;
@@ -271,7 +271,7 @@ impl<T: DeserializeOwned + Send + 'static> Follower<T> {
         }
         match turn {
             Turn::Stay => {}
-            Turn::Relist => self.relist().await,
+            Turn::Relist(why) => self.relist(&why).await,
             Turn::Resume(why) => self.resume(&why).await,
         }
     }
@@ -297,10 +297,7 @@ impl<T: DeserializeOwned + Send + 'static> Follower<T> {
         };
         if line.kind == "ERROR" {
             let status = serde_json::from_str::<Status>(line.object.get()).unwrap_or_default();
-            if status.code != 410 {
-                tracing::warn!(path = %self.path, problem = %status, "watch broke off");
-            }
-            return Turn::Relist;
+            return Turn::Relist(status.to_string());
         }
         let identity = match serde_json::from_str::<Identified>(line.object.get()) {
             Ok(identified) => identified.metadata,
@@ -352,8 +349,12 @@ impl<T: DeserializeOwned + Send + 'static> Follower<T> {
         }
     }
 
-    async fn relist(&mut self) {
-        tracing::info!(path = %self.path, "the server cannot go on from our place in its history; listing again");
+    async fn relist(&mut self, why: &str) {
+        tracing::info!(
+            path = %self.path,
+            why,
+            "the server does not go on from our place in its history; listing again",
+        );
         let list = Phase::List {
             continue_token: String::new(),
         };

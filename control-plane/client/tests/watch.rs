@@ -141,6 +141,24 @@ fn cases() -> Vec<Case> {
             ],
         },
         Case {
+            name: "a server that was put back to an older state",
+            answers: vec![
+                page(77, "", &[thing("a", 3, 1)]),
+                Answer::Break,
+                status(504, "Timeout"),
+                page(37, "", &[thing("b", 9, 2)]),
+                silence(),
+            ],
+            requests: vec![
+                LIST.into(),
+                watch_from(77),
+                watch_from(77),
+                LIST.into(),
+                watch_from(37),
+            ],
+            events: &["restarted", "a=1", "synced", "restarted", "b=2", "synced"],
+        },
+        Case {
             name: "the continue token expires, the list begins anew",
             answers: vec![
                 page(7, "next", &[thing("a", 3, 1)]),
