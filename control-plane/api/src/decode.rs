@@ -241,7 +241,7 @@ fn finish(
         )));
     }
     if let Some(schema) = schema {
-        types::normalise(&schema.shape, &mut object);
+        types::normalise(schema, &mut object);
     }
     set(&mut object, "apiVersion", version);
     set(&mut object, "kind", kind);

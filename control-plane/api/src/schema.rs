@@ -78,6 +78,8 @@ pub struct Schema {
     pub role: Role,
     /// Its fields by their numbers, once protobuf was read.
     pub(crate) wire: OnceLock<Wire>,
+    /// [`Schema::written`].
+    pub(crate) written: OnceLock<Vec<(&'static str, Value)>>,
 }
 
 /// Where definitions stand.
@@ -236,6 +238,18 @@ pub enum ListType {
 }
 
 impl Schema {
+    /// The fields that Go writes also where they hold nothing ([`Field::is_written`]), with what it writes.
+    pub(crate) fn written(&self) -> &[(&'static str, Value)] {
+        self.written.get_or_init(|| match &self.shape {
+            Shape::Struct(fields) => fields
+                .iter()
+                .filter(|(name, _)| !(self.name == "ObjectMeta" && **name == "creationTimestamp"))
+                .filter_map(|(name, field)| Some((*name, field.nothing()?)))
+                .collect(),
+            _ => Vec::new(),
+        })
+    }
+
     /// Its full name.
     pub fn full_name(&self) -> String {
         format!("{}.{}", self.package.name, self.name)
@@ -264,6 +278,33 @@ impl Shape {
 }
 
 impl Field {
+    /// Whether Go writes the field also where it holds nothing: it is required, or a struct, time or quantity that is no
+    /// pointer.
+    pub fn is_written(&self) -> bool {
+        match self.keep {
+            Keep::Sent => false,
+            Keep::Always => true,
+            Keep::Full => matches!(
+                self.shape.resolve().1,
+                Shape::Struct(_) | Shape::Time { .. } | Shape::Quantity
+            ),
+        }
+    }
+
+    /// What Go writes then. Not of lists and maps: a null there says no more than that they are absent.
+    fn nothing(&self) -> Option<Value> {
+        let nothing = match self.shape.resolve().1 {
+            Shape::Text { bytes: false } => "".into(),
+            Shape::Integer { .. } | Shape::Number | Shape::IntOrString => 0.into(),
+            Shape::Flag => false.into(),
+            Shape::Quantity => "0".into(),
+            Shape::Struct(_) => Value::Object(serde_json::Map::new()),
+            Shape::Time { .. } => Value::Null,
+            _ => return None,
+        };
+        self.is_written().then_some(nothing)
+    }
+
     /// A field that is neither merged nor required.
     fn plain(shape: Shape) -> Self {
         Field {

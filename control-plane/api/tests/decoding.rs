@@ -203,7 +203,8 @@ fn absent_and_null_are_the_same() {
         .object;
     assert_eq!(
         object,
-        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"unknown": null}, "status": {}})
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"unknown": null},
+            "status": {"loadBalancer": {}}})
     );
 }
 
@@ -213,7 +214,7 @@ fn values_have_one_spelling() {
         (
             "secrets",
             json!({"data": {"a": "YQ==\n", "b": "YR==", "c": "YWI=", "d": ""}}),
-            json!({"data": {"a": "YQ==", "b": "YQ==", "c": "YWI=", "d": ""}}),
+            json!({"metadata": {}, "data": {"a": "YQ==", "b": "YQ==", "c": "YWI=", "d": ""}}),
         ),
         (
             "configmaps",
@@ -223,14 +224,32 @@ fn values_have_one_spelling() {
         (
             "leases",
             json!({"spec": {"renewTime": "2020-01-01T02:00:00.123456+02:00"}}),
-            json!({"spec": {"renewTime": "2020-01-01T00:00:00.123456Z"}}),
+            json!({"metadata": {}, "spec": {"renewTime": "2020-01-01T00:00:00.123456Z"}}),
         ),
         (
             "pods",
             json!({"spec": {"containers": [{"args": ["a", null], "resources": {"limits": {"cpu": null}}}]},
                 "status": {"startTime": "2020-01-01T02:00:00.5+02:00"}}),
-            json!({"spec": {"containers": [{"args": ["a", ""], "resources": {"limits": {"cpu": "0"}}}]},
+            json!({"metadata": {}, "spec": {"containers": [{"name": "", "args": ["a", ""], "resources": {"limits": {"cpu": "0"}}}]},
                 "status": {"startTime": "2020-01-01T00:00:00Z"}}),
+        ),
+        // What Go writes in any case is there.
+        (
+            "pods",
+            json!({"status": {"containerStatuses": [{"name": "c"}], "conditions": [{"type": "Ready"}]}}),
+            json!({"metadata": {}, "spec": {}, "status": {
+                "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                    "state": {}, "lastState": {}}],
+                "conditions": [{"type": "Ready", "status": "", "lastProbeTime": null, "lastTransitionTime": null}]}}),
+        ),
+        (
+            "nodes",
+            json!({"status": {"addresses": [{"type": "Hostname"}]}}),
+            json!({"metadata": {}, "spec": {}, "status": {"addresses": [{"type": "Hostname", "address": ""}],
+                "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
+                "nodeInfo": {"machineID": "", "systemUUID": "", "bootID": "", "kernelVersion": "", "osImage": "",
+                    "containerRuntimeVersion": "", "kubeletVersion": "", "kubeProxyVersion": "", "operatingSystem": "",
+                    "architecture": ""}}}),
         ),
     ] {
         let read = decode::check(row(plural), sent.clone(), FieldValidation::Strict).unwrap();

@@ -18,7 +18,8 @@ fn strategic_merge_patches() {
     assert!(cases.len() > 20);
     for case in cases {
         let plural = case["resource"].as_str().unwrap();
-        let schema = schema::of(table::find("", "v1", plural).unwrap()).unwrap();
+        let group = case["group"].as_str().unwrap_or("");
+        let schema = schema::of(table::find(group, "v1", plural).unwrap()).unwrap();
         let met = match strategic_merge(schema, &case["original"], &case["patch"]) {
             Ok(merged) => json!({"expect": merged}),
             Err(status) => json!({"error": status.message}),

@@ -14,8 +14,6 @@ enum Inner<'a> {
     Built {
         shape: &'a Shape,
         field: Option<&'a Field>,
-        /// Whether the value is an object of the API as a whole.
-        whole: bool,
     },
     /// Of a CustomResourceDefinition.
     Custom { schema: &'a Value, whole: bool },
@@ -54,7 +52,6 @@ impl<'a> Type<'a> {
         Type(Inner::Built {
             shape: &schema.shape,
             field: None,
-            whole: true,
         })
     }
 
@@ -164,20 +161,18 @@ impl<'a> Type<'a> {
             always: false,
         };
         match self.0 {
-            Inner::Built { shape, whole, .. } => match shape.resolve().1 {
+            Inner::Built { shape, .. } => match shape.resolve().1 {
                 Shape::Struct(fields) => fields.get(name).map(|field| Below {
                     of: Type(Inner::Built {
                         shape: &field.shape,
                         field: Some(field),
-                        whole: false,
                     }),
                     named: true,
-                    always: field.required || always(whole, name, &field.shape),
+                    always: field.is_written(),
                 }),
                 Shape::Map(items) => Some(map_key(Type(Inner::Built {
                     shape: items,
                     field: None,
-                    whole: false,
                 }))),
                 _ => Some(map_key(OPEN)),
             },
@@ -193,7 +188,6 @@ impl<'a> Type<'a> {
                 Shape::List(items) => Type(Inner::Built {
                     shape: items,
                     field: None,
-                    whole: false,
                 }),
                 _ => OPEN,
             },
@@ -348,13 +342,7 @@ fn custom_field<'a>(schema: &'a Value, whole: bool, name: &str) -> Option<Below<
 /// What every object has, whatever its schema says.
 fn header(name: &str) -> Option<Type<'static>> {
     static TEXT: Shape = Shape::Text { bytes: false };
-    let built = |shape: &'static Shape| {
-        Type(Inner::Built {
-            shape,
-            field: None,
-            whole: false,
-        })
-    };
+    let built = |shape: &'static Shape| Type(Inner::Built { shape, field: None });
     match name {
         "apiVersion" | "kind" => Some(built(&TEXT)),
         "metadata" => {
@@ -362,45 +350,5 @@ fn header(name: &str) -> Option<Type<'static>> {
             Some(built(&meta.shape))
         }
         _ => None,
-    }
-}
-
-/// Whether Kubernetes holds the field as a struct and not as a pointer to one, so that its own form of the object
-/// writes `{}` where it was never set. Required fields apart, which are always there.
-fn always(whole: bool, name: &str, shape: &Shape) -> bool {
-    let Shape::Ref(reference) = shape else {
-        return false;
-    };
-    if whole && matches!(name, "spec" | "status") {
-        return true;
-    }
-    let target = reference.short_name();
-    match target {
-        "ObjectMeta"
-        | "ListMeta"
-        | "DeploymentStrategy"
-        | "StatefulSetUpdateStrategy"
-        | "DaemonSetUpdateStrategy"
-        | "JobTemplateSpec"
-        | "VolumeResourceRequirements"
-        | "LoadBalancerStatus"
-        | "IngressLoadBalancerStatus"
-        | "ContainerState"
-        | "NodeSystemInfo"
-        | "NodeDaemonEndpoints"
-        | "DaemonEndpoint"
-        | "EventSource"
-        | "ServiceBackendPort"
-        | "CustomResourceDefinitionNames"
-        | "LimitResponse"
-        | "DeviceClaim"
-        | "DeviceAllocationResult"
-        | "ResourceClaimSpec" => true,
-        // Of containers; a Pod as a whole points to its own.
-        "ResourceRequirements" => true,
-        "PodTemplateSpec" => true,
-        "PodSpec" | "JobSpec" => name == "spec",
-        "ObjectReference" => matches!(name, "involvedObject" | "regarding"),
-        _ => false,
     }
 }

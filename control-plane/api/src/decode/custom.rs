@@ -37,7 +37,7 @@ pub(super) fn finish(
         for path in prune_metadata(metadata) {
             found.push(format!("unknown field \"metadata.{path}\""));
         }
-        types::normalise(&meta.shape, metadata);
+        types::normalise(meta, metadata);
     }
     let pruned = rules.prune(&mut object);
     found.extend(

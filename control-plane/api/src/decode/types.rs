@@ -20,18 +20,29 @@ pub(super) fn mismatch(schema: &'static Schema, object: &Value) -> Option<String
 
 /// Gives values the one spelling in which they are stored: known fields that are null are absent, as are those that
 /// Kubernetes does not tell from absent ones; quantities, times and base64 are canonical; null in a map or list is the
-/// zero value of its items. What the schema does not know is left as it is.
-pub(super) fn normalise(shape: &Shape, value: &mut Value) {
-    match (shape.resolve().1, &mut *value) {
+/// zero value of its items; what Go writes in any case is there. What the schema does not know is left as it is.
+pub(super) fn normalise(schema: &'static Schema, value: &mut Value) {
+    normalise_shape(Some(schema), &schema.shape, value);
+}
+
+fn normalise_shape(schema: Option<&'static Schema>, shape: &Shape, value: &mut Value) {
+    let (target, shape) = shape.resolve();
+    let schema = target.or(schema);
+    match (shape, &mut *value) {
         (Shape::Struct(fields), Value::Object(map)) => {
             map.retain(|key, value| {
                 fields
                     .get(key.as_str())
                     .is_none_or(|field| !value.is_null() && !is_omitted(field, value))
             });
+            for (name, nothing) in schema.map_or(&[][..], Schema::written) {
+                if !map.contains_key(*name) {
+                    map.insert((*name).to_owned(), nothing.clone());
+                }
+            }
             for (key, value) in map {
                 if let Some(field) = fields.get(key.as_str()) {
-                    normalise(&field.shape, value);
+                    normalise_shape(None, &field.shape, value);
                 }
             }
         }
@@ -40,7 +51,7 @@ pub(super) fn normalise(shape: &Shape, value: &mut Value) {
             let amounts = matches!(values.resolve().1, Shape::Quantity);
             for value in map.values_mut() {
                 fill_null(values, value);
-                normalise(values, value);
+                normalise_shape(None, values, value);
                 if amounts
                     && let Value::String(text) = value
                     && let Ok(quantity) = Quantity::parse(text)
@@ -53,7 +64,7 @@ pub(super) fn normalise(shape: &Shape, value: &mut Value) {
         (Shape::List(items), Value::Array(list)) => {
             for item in list {
                 fill_null(items, item);
-                normalise(items, item);
+                normalise_shape(None, items, item);
             }
         }
         (Shape::Time { micro }, Value::String(text)) => {

@@ -98,6 +98,9 @@ fn merge_object(
         }
         let below = fields.below(key);
         let merged = match (original.remove(key), value) {
+            (_, Value::Object(new)) if fields.field(key).is_some_and(|field| field.replace) => {
+                Value::Object(without_directives(new))
+            }
             (Some(Value::Object(old)), Value::Object(new)) => {
                 Value::Object(merge_object(old, new, below)?)
             }

@@ -103,6 +103,7 @@ impl Reader<'_> {
             atomic,
             role,
             wire: OnceLock::new(),
+            written: OnceLock::new(),
         }
     }
 
