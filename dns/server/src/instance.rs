@@ -71,6 +71,8 @@ pub struct Environment {
     pub clusters: crate::cluster::Clusters,
     /// The port of plain DNS where a key gives none (`--dns.port`).
     pub port: u16,
+    /// What is had of zones that are transferred from others.
+    pub(crate) secondaries: Arc<crate::plugin::secondary::Kept>,
     /// Queries on their way down the chains now.
     pub queries: AtomicUsize,
     /// A permit for each octet of a query that may be on its way down the chains: see [`QUERY_OCTETS_MAX`].
@@ -101,6 +103,7 @@ impl Environment {
             http: Servers::default(),
             clusters: crate::cluster::Clusters::default(),
             port,
+            secondaries: Arc::default(),
             queries: AtomicUsize::new(0),
             query_octets: Arc::new(tokio::sync::Semaphore::new(QUERY_OCTETS_MAX)),
             stream_octets: Arc::new(tokio::sync::Semaphore::new(STREAM_OCTETS_MAX)),

@@ -10,6 +10,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 
 use crate::corefile;
 use crate::corefile::ConfigError;
@@ -53,10 +54,19 @@ pub enum ReloadError {
     /// An HTTP server of `health`, `ready` or `prometheus` cannot listen.
     #[error("cannot listen on {0}; free the address or name another in the Corefile")]
     Listen(std::net::SocketAddr, #[source] std::io::Error),
+    /// Plugins of the new configuration know nothing yet, while all of the one in service can answer.
+    #[error(
+        "not ready after {} s: {}; the API server does not answer, perhaps; `reload` tries again", READY_WAIT.as_secs(), .0.join(", ")
+    )]
+    NotReady(Vec<&'static str>),
     /// An address for queries cannot be listened on.
     #[error(transparent)]
     Sockets(#[from] ListenError),
 }
+
+/// How long a new configuration is waited for until its plugins can answer: as long as CoreDNS waits for its informers
+/// (`startup_timeout`).
+const READY_WAIT: Duration = Duration::from_secs(5);
 
 impl Reloader {
     /// Reads the Corefile and puts it into service; without a file, CoreDNS's answer to no Corefile. Call it inside
@@ -97,11 +107,12 @@ impl Reloader {
         self.changed.subscribe()
     }
 
-    /// Reads the Corefile anew and puts it into service. The one before goes on if the new one is wrong.
+    /// Reads the Corefile anew and puts it into service, once its plugins can answer. The one before goes on if the new one is
+    /// wrong. Call it inside the runtime, on a thread that may wait.
     ///
     /// # Errors
     ///
-    /// When the new configuration is wrong.
+    /// When the new configuration is wrong, or knows nothing yet of what the one in service knows.
     pub fn reload(&self) -> Result<(), ReloadError> {
         let reloaded = self.try_reload();
         match &reloaded {
@@ -127,6 +138,7 @@ impl Reloader {
             Some(sockets) => Some(sockets.bind(&instance, &self.current)?),
             None => None,
         };
+        self.wait_for(&instance)?;
         let http = http.listen().map_err(failed)?;
         let bound = bound.map(Bound::listen).transpose()?;
         instance.start(http).map_err(failed)?;
@@ -140,6 +152,27 @@ impl Reloader {
         self.tell_version();
         self.changed.send_modify(|generation| *generation += 1);
         Ok(())
+    }
+
+    /// Waits until the plugins of a configuration can answer, while the one before does. One that cannot answer everything
+    /// itself does not wait for long.
+    fn wait_for(&self, instance: &Arc<Instance>) -> Result<(), ReloadError> {
+        if instance.until_ready().now_or_never().is_some() {
+            return Ok(());
+        }
+        let (tell, told) = std::sync::mpsc::channel();
+        let waiting = Arc::clone(instance);
+        let task = tokio::spawn(async move {
+            waiting.until_ready().await;
+            // Who waited may have gone on.
+            let _ = tell.send(());
+        });
+        let is_ready = told.recv_timeout(READY_WAIT).is_ok();
+        task.abort();
+        if is_ready || !self.current.load().unready().is_empty() {
+            return Ok(());
+        }
+        Err(ReloadError::NotReady(instance.unready()))
     }
 
     /// Opens the sockets of the configuration in service; they follow it until [`Reloader::close`]. Gives where they
@@ -211,8 +244,11 @@ impl Reloader {
             // Files may be on slow disks and a configuration may name great zones: not on a thread that answers.
             let looked = tokio::task::spawn_blocking(move || {
                 let now = digest(&reloader.environment, reloader.file.as_deref());
-                if now != before && now != reloader.current.load().digest() {
-                    let _ = reloader.reload();
+                if now != before
+                    && now != reloader.current.load().digest()
+                    && let Err(ReloadError::NotReady(_)) = reloader.reload()
+                {
+                    return before;
                 }
                 now
             });

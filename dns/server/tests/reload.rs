@@ -466,3 +466,78 @@ async fn ready_tells_of_every_block() {
         assert!(told.ends_with("kubernetes"), "{told}");
     }
 }
+
+/// An API server with nothing in it, which takes a while to say so; nobody listens where it is `dead`.
+async fn api_server(wait: Duration, dead: bool) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    if dead {
+        return address;
+    }
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut request = vec![0; 8192];
+                loop {
+                    let length = stream.read(&mut request).await.unwrap_or(0);
+                    let text = String::from_utf8_lossy(&request[..length]).into_owned();
+                    if length == 0 || text.contains("watch=true") {
+                        // Nothing ever changes.
+                        return std::future::pending().await;
+                    }
+                    tokio::time::sleep(wait).await;
+                    let list = r#"{"kind":"List","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[]}"#;
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{list}",
+                        list.len()
+                    );
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_takes_over_once_it_knows_the_cluster() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("Corefile");
+    let cluster = |address| {
+        format!(
+            "cluster.local {{\n kubernetes {{\n  endpoint http://{address}\n }}\n}}\n. {{\n template IN TXT {{\n  \
+             answer \"{{{{ .Name }}}} 1 IN TXT v0\"\n }}\n}}\n"
+        )
+    };
+    std::fs::write(&file, ". {\n whoami\n}\n").unwrap();
+    let reloader = start(&file);
+    let wait = Duration::from_millis(300);
+    std::fs::write(&file, cluster(api_server(wait, false).await)).unwrap();
+    let before = reloader.current().load().digest().to_owned();
+    let reloaded = tokio::task::spawn_blocking({
+        let reloader = Arc::clone(&reloader);
+        move || reloader.reload()
+    });
+    tokio::time::sleep(wait / 2).await;
+    assert_eq!(reloader.current().load().digest(), before);
+    reloaded.await.unwrap().unwrap();
+    assert_eq!(reloader.current().load().unready(), Vec::<&str>::new());
+    assert_eq!(ask(&reloader).await, "v0");
+
+    // One that hears of nobody does not take over from one that knows, but from one that does not either.
+    std::fs::write(&file, cluster(api_server(wait, true).await)).unwrap();
+    let reload = |reloader: &Arc<Reloader>| {
+        let reloader = Arc::clone(reloader);
+        tokio::task::spawn_blocking(move || reloader.reload())
+    };
+    let error = reload(&reloader).await.unwrap().unwrap_err().to_string();
+    assert!(
+        error.starts_with("not ready after 5 s: kubernetes"),
+        "{error}"
+    );
+    assert_eq!(reloader.current().load().unready(), Vec::<&str>::new());
+    let unready = start(&file);
+    std::fs::write(&file, cluster(api_server(wait, true).await)).unwrap();
+    reload(&unready).await.unwrap().unwrap();
+}

@@ -4,8 +4,11 @@ mod common;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dns_server::instance::Environment;
+use dns_server::reload::Reloader;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 
@@ -100,4 +103,46 @@ async fn a_catalogs_zones_come_and_go() {
     seen.await.unwrap();
     server.stop().await;
     primary.stop().await;
+}
+
+/// A zone is good until it expires, whatever becomes of its primary and of the Corefile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zone_outlasts_a_reload_without_its_primary() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    write(
+        at,
+        "zone",
+        "@ 60 SOA ns hm 1 3600 600 86400 60\n@ 60 NS ns\nns 60 A 192.0.2.53\nwww 60 A 192.0.2.1\n",
+    );
+    let shown = at.display();
+    let primary = common::run(
+        &format!(
+            ". {{\n bind 127.0.0.1\n transfer {{\n  to *\n }}\n file {shown}/zone a.example\n}}\n"
+        ),
+        None,
+    )
+    .await;
+    let from = primary.address;
+    let corefile = |more: &str| {
+        let text = format!("a.example {{\n secondary {{\n  transfer from {from}\n }}\n{more}}}\n");
+        write(at, "Corefile", &text);
+    };
+    corefile("");
+    let environment = Arc::new(Environment::new(53));
+    let reloader = Reloader::start(environment, Some(at.join("Corefile"))).unwrap();
+    let limit = Instant::now() + Duration::from_secs(20);
+    while !reloader.current().load().unready().is_empty() {
+        assert!(Instant::now() < limit, "the zone is not transferred");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    primary.stop().await;
+    corefile(" errors\n");
+    reloader.reload().unwrap();
+    assert_eq!(reloader.current().load().unready(), Vec::<&str>::new());
+    // Another primary's zone is another one.
+    let text = "a.example {\n secondary {\n  transfer from 127.0.0.1:9\n }\n}\n";
+    write(at, "Corefile", text);
+    reloader.reload().unwrap();
+    assert_eq!(reloader.current().load().unready(), ["secondary"]);
 }

@@ -553,6 +553,43 @@ async fn stale_answers_when_nothing_better_can_be_had() {
 }
 
 #[tokio::test]
+async fn a_failure_does_not_hide_what_is_known() {
+    let server = upstream(Manner::Answers).await;
+    for mode in ["verify", "immediate"] {
+        server.set(Manner::Answers);
+        let instance = build(&format!(
+            ". {{\n cache 1 {{\n  success 100 1 0\n  serve_stale 1h {mode}\n }}\n forward . {}\n}}",
+            server.address
+        ));
+        assert_eq!(ask(&instance, "a.example.org.").await, "NOERROR 192.0.2.1");
+        server.set(Manner::Fails);
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        for _ in 0..4 {
+            let again = ask(&instance, "a.example.org.").await;
+            assert_eq!(again, "NOERROR 192.0.2.1", "{mode}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_search_does_not_deny_what_nobody_could_say() {
+    let server = upstream(Manner::Fails).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("resolv.conf");
+    std::fs::write(&file, "search t1.test\n").unwrap();
+    let instance = build(&format!(
+        ". {{\n autopath {}\n template IN A t1.test {{\n  rcode NXDOMAIN\n }}\n forward . {}\n}}",
+        file.display(),
+        server.address
+    ));
+    let said = ask(&instance, "a.t1.test.").await;
+    assert!(said.starts_with("SERVFAIL"), "{said}");
+    server.set(Manner::Denies);
+    assert_eq!(ask(&instance, "a.t1.test.").await, "NXDOMAIN");
+}
+
+#[tokio::test]
 async fn names_asked_often_are_fetched_before_they_expire() {
     let server = upstream(Manner::Answers).await;
     let instance = build(&format!(

@@ -136,12 +136,12 @@ impl Plugin for Autopath {
                 let served = next.serve(request).await;
                 request.message.clone_from(&original);
                 match &served {
-                    // A name that exists ends the search, whether or not it has such records.
-                    Ok(outcome) if exists(outcome) => {
+                    // A name that exists ends the search, whether or not it has such records; so does one of which nobody
+                    // can say whether it does, for a denial of the client's name would say that it does not.
+                    Ok(outcome) if !is_denied(outcome) => {
                         self.succeeded.with(&[&request.server]).increment();
                         return served.map(|outcome| behind_alias(request, &name, outcome));
                     }
-                    // Whether it exists is not known: a denial of the client's name would say that it does not.
                     Err(failure) if failure.code != ResponseCode::Refused => return served,
                     // What the client asked is what is denied to it, if everything is.
                     Ok(_) | Err(_) => {
@@ -187,11 +187,10 @@ impl Autopath {
     }
 }
 
-fn exists(outcome: &Outcome) -> bool {
-    let code = outcome
+fn is_denied(outcome: &Outcome) -> bool {
+    outcome
         .message()
-        .map(|message| message.metadata.response_code);
-    code == Some(ResponseCode::NoError)
+        .is_none_or(|message| message.metadata.response_code == ResponseCode::NXDomain)
 }
 
 /// The answer under the name that was asked for, with an alias to the one that was found.

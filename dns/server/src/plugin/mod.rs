@@ -41,7 +41,7 @@ pub mod ready;
 mod reload;
 mod rewrite;
 mod rrl;
-mod secondary;
+pub(crate) mod secondary;
 mod settings;
 pub mod setup;
 pub mod table;
@@ -65,7 +65,8 @@ pub trait Plugin: Send + Sync + 'static {
         true
     }
 
-    /// Ends when the plugin can answer. Only one that waits for a cluster to be heard of takes any time.
+    /// Ends when the plugin can answer. Only one that waits for a cluster to be heard of takes any time. Call it inside the
+    /// runtime.
     fn until_ready(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }

@@ -36,7 +36,8 @@ use crate::metrics::Family;
 use crate::names;
 
 /// Whose answers are not kept: they are computed from what is known here, at once.
-const NEVER_KEPT: [&str; 9] = [
+const NEVER_KEPT: [&str; 11] = [
+    "auto",
     "autopath",
     "chaos",
     "file",
@@ -44,6 +45,7 @@ const NEVER_KEPT: [&str; 9] = [
     "k8s_external",
     "kubernetes",
     "local",
+    "secondary",
     "template",
     "whoami",
 ];
@@ -88,6 +90,14 @@ struct Settings {
     stale: Option<Stale>,
     prefer_positive: bool,
     keep_ttl: bool,
+}
+
+/// Which answers are kept of those that are fetched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Everything,
+    /// Those that may take the place of what is known.
+    Good,
 }
 
 struct Meters {
@@ -186,7 +196,7 @@ impl Shared {
         let found = self.find(&key, now);
         let Some((entry, class)) = found else {
             self.meters.misses.with(&labels).increment();
-            return self.fetch(key, request, next).await;
+            return self.fetch(key, request, next, Keep::Everything).await;
         };
         let hit = |entry: &Entry, ttl| {
             self.meters
@@ -202,14 +212,14 @@ impl Shared {
         }
         // Only entries that may be given stale are found after they expired.
         let Some(stale) = self.settings.stale else {
-            return self.fetch(key, request, next).await;
+            return self.fetch(key, request, next, Keep::Everything).await;
         };
         let mut served = hit(&entry, Some(stale.ttl));
         served.metadata.authoritative = false;
         let waiting = entry.recheck_after(now, stale.recheck);
         if let Some(patience) = stale.verify.filter(|_| !waiting) {
             let fetched = {
-                let fetch = self.fetch(key, request, next);
+                let fetch = self.fetch(key, request, next, Keep::Good);
                 if patience.is_zero() {
                     Some(fetch.await)
                 } else {
@@ -227,22 +237,27 @@ impl Shared {
         Ok(reply(request, served))
     }
 
-    /// A fresh entry, else one that may be given although it expired.
+    /// A fresh entry, else one that may be given although it expired. A failure never hides what is known.
     fn find(&self, key: &Key, now: Instant) -> Option<(Arc<Entry>, &'static str)> {
         let denial = self.denial.get(key).map(|entry| (entry, "denial"));
         let success = self.success.get(key).map(|entry| (entry, "success"));
-        let mut found: Vec<(Arc<Entry>, &'static str)> =
-            [denial, success].into_iter().flatten().collect();
+        let (mut found, failures): (Vec<_>, Vec<_>) = [denial, success]
+            .into_iter()
+            .flatten()
+            .partition(|(entry, _)| is_good(&entry.message));
         if let Some(index) = found.iter().position(|(entry, _)| entry.fresh(now)) {
             return Some(found.swap_remove(index));
         }
-        let stale = self.settings.stale?;
-        found.retain(|(entry, _)| entry.expired_for(now) <= stale.up_to);
-        if self.settings.prefer_positive {
+        found.retain(|(entry, _)| {
+            let stale = self.settings.stale;
+            stale.is_some_and(|stale| entry.expired_for(now) <= stale.up_to)
+        });
+        let known = if self.settings.prefer_positive {
             found.pop()
         } else {
             found.into_iter().next()
-        }
+        };
+        known.or_else(|| failures.into_iter().find(|(entry, _)| entry.fresh(now)))
     }
 
     async fn fetch<'a>(
@@ -250,9 +265,12 @@ impl Shared {
         key: Key,
         request: &'a mut Request,
         next: Next<'a>,
+        keep: Keep,
     ) -> Served {
         let mut served = next.serve(request).await;
-        if let Ok(Outcome::Answer(response)) = &mut served {
+        if let Ok(Outcome::Answer(response)) = &mut served
+            && (keep == Keep::Everything || is_good(&response.message))
+        {
             self.keep(key, request, response);
             if !NEVER_KEPT.contains(&response.plugin) {
                 self.shorten(&mut response.message);
@@ -416,9 +434,14 @@ fn told_securely(request: &Request, message: &mut Message) {
 }
 
 fn failed(outcome: &Outcome) -> bool {
-    outcome
-        .message()
-        .is_none_or(|message| message.metadata.response_code == ResponseCode::ServFail)
+    !outcome.message().is_some_and(is_good)
+}
+
+/// Whether a message tells what is there and what is not: nothing else takes the place of what was known (RFC 8767
+/// section 4).
+fn is_good(message: &Message) -> bool {
+    let code = message.metadata.response_code;
+    matches!(code, ResponseCode::NoError | ResponseCode::NXDomain)
 }
 
 /// True if the answer repeats the question that was asked.

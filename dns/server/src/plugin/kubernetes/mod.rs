@@ -159,7 +159,11 @@ impl Plugin for Kubernetes {
     }
 
     fn until_ready(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.source.cluster.until_synced())
+        Box::pin(async {
+            // It is followed from now on, in service or not yet.
+            self.source.cluster.start();
+            self.source.cluster.until_synced().await;
+        })
     }
 
     /// A name that is left to others while it does not exist here is ours as soon as it does: what others said

@@ -10,6 +10,7 @@ use std::sync::PoisonError;
 use hickory_proto::rr::Name;
 use tokio::task::JoinHandle;
 
+use super::Had;
 use super::Primary;
 use super::catalog;
 use super::catalog::Listed;
@@ -95,8 +96,13 @@ impl Members {
                     member.catalog = catalog.clone();
                     member.listed = listed;
                 }
-                _ => {
-                    let primary = Arc::new(primary.of_member());
+                known => {
+                    let had = if known.is_some() {
+                        primary.kept.anew(&name, &primary.servers)
+                    } else {
+                        primary.kept.of(&name, &primary.servers)
+                    };
+                    let primary = Arc::new(primary.of_member(had));
                     let task = tokio::spawn(keep(name.clone(), Arc::clone(&primary), None));
                     let member = Member {
                         catalog: catalog.clone(),
@@ -113,7 +119,7 @@ impl Members {
 
     fn show(&self, table: &BTreeMap<Name, Member>) {
         let slot = |(name, primary): (&Name, &Arc<Primary>)| -> (Name, Slot) {
-            (name.clone(), Arc::clone(&primary.slot))
+            (name.clone(), Arc::clone(&primary.had.slot))
         };
         let fixed = self.fixed.iter().map(|(name, primary)| (name, primary));
         let members = table.iter().map(|(name, member)| (name, &member.primary));
@@ -127,11 +133,12 @@ impl Primary {
         self.servers.iter().any(|server| server.ip() == address)
     }
 
-    fn of_member(&self) -> Self {
+    fn of_member(&self, had: Arc<Had>) -> Self {
         Self {
             servers: self.servers.clone(),
             bell: tokio::sync::Notify::new(),
-            slot: Slot::default(),
+            had,
+            kept: Arc::clone(&self.kept),
             notify: self.notify.clone(),
             catalog: false,
         }

@@ -1,6 +1,7 @@
 //! `secondary`: zones fetched from their primary servers and kept up to date.
 
 mod catalog;
+mod kept;
 mod members;
 
 use std::net::SocketAddr;
@@ -9,9 +10,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::Weak;
 use std::time::Duration;
-use std::time::Instant;
 
-use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
 use hickory_proto::op::OpCode;
 use hickory_proto::op::ResponseCode;
@@ -20,11 +19,12 @@ use hickory_proto::rr::RData;
 use hickory_proto::rr::RecordType;
 use tokio::task::JoinHandle;
 
+use self::kept::Had;
+pub(crate) use self::kept::Kept;
 use self::members::Members;
 use super::Next;
 use super::Plugin;
 use super::file;
-use super::file::Slot;
 use super::file::zone::Zone;
 use super::setup::Fallthrough;
 use super::setup::Made;
@@ -53,7 +53,9 @@ struct Secondary {
 struct Primary {
     servers: Vec<SocketAddr>,
     bell: tokio::sync::Notify,
-    slot: Slot,
+    had: Arc<Had>,
+    /// Where that lasts.
+    kept: Arc<Kept>,
     notify: Notify,
     /// The zone names others to be fetched.
     catalog: bool,
@@ -96,10 +98,12 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             ));
         }
         for zone in setup.zones_of(&line.args)? {
+            let kept = Arc::clone(&setup.environment.secondaries);
             let primary = Primary {
+                had: kept.of(&zone, &servers),
+                kept,
                 servers: servers.clone(),
                 bell: tokio::sync::Notify::new(),
-                slot: Arc::new(ArcSwapOption::empty()),
                 notify: setup.draft.notify.clone(),
                 catalog,
             };
@@ -125,7 +129,7 @@ impl Plugin for Secondary {
         self.members
             .fixed
             .iter()
-            .all(|(_, primary)| primary.slot.load().is_some())
+            .all(|(_, primary)| primary.had.slot.load().is_some())
     }
 
     fn start(&self) {
@@ -177,12 +181,13 @@ impl Drop for Secondary {
 /// to the members.
 async fn keep(zone: Name, primary: Arc<Primary>, members: Option<Weak<Members>>) {
     let mut retry = FIRST_RETRY;
-    let mut confirmed = Instant::now();
+    // What the configuration before had is news to this one's catalogs.
+    let mut before = None;
     loop {
-        let before = primary.slot.load_full();
         let updated = update(&zone, &primary).await;
-        let loaded = primary.slot.load_full();
+        let loaded = primary.had.slot.load_full();
         let changed = before.as_ref().map(Arc::as_ptr) != loaded.as_ref().map(Arc::as_ptr);
+        before.clone_from(&loaded);
         if let (true, Some(loaded), Some(members)) = (changed, &loaded, &members)
             && let Some(members) = members.upgrade()
         {
@@ -197,15 +202,15 @@ async fn keep(zone: Name, primary: Arc<Primary>, members: Option<Weak<Members>>)
         };
         let wait = match (updated, times) {
             (Ok(()), Some((refresh, _, _))) => {
-                confirmed = Instant::now();
+                primary.had.confirm();
                 retry = FIRST_RETRY;
                 seconds(refresh)
             }
             (Err(error), Some((_, again, expire))) => {
                 tracing::warn!(%zone, %error, "secondary: no primary server answers for the zone");
-                if confirmed.elapsed() > good_for(expire) {
+                if primary.had.unconfirmed_for() > good_for(expire) {
                     tracing::error!(%zone, "secondary: the zone has expired");
-                    primary.slot.store(None);
+                    primary.had.slot.store(None);
                 }
                 seconds(again)
             }
@@ -243,14 +248,14 @@ async fn update(zone: &Name, primary: &Primary) -> Result<(), String> {
 
 async fn update_from(server: SocketAddr, zone: &Name, primary: &Primary) -> Result<(), String> {
     let theirs = client::serial(server, zone).await?;
-    let ours = primary.slot.load().as_ref().map(|zone| zone.serial);
+    let ours = primary.had.slot.load().as_ref().map(|zone| zone.serial);
     if ours.is_some_and(|ours| theirs.wrapping_sub(ours).cast_signed() <= 0) {
         return Ok(());
     }
     let records = client::transfer(server, zone).await?;
     let fetched = Zone::new(zone, records)?;
     tracing::info!(%zone, %server, serial = fetched.serial, "secondary: the zone was transferred");
-    primary.slot.store(Some(Arc::new(fetched)));
+    primary.had.slot.store(Some(Arc::new(fetched)));
     primary.notify.changed(zone);
     Ok(())
 }
