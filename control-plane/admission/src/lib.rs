@@ -125,6 +125,7 @@ pub static PLUGINS: &[Plugin] = &[
     plugins::certificate::CERTIFICATE_SIGNING,
     plugins::certificate::CERTIFICATE_SUBJECT_RESTRICTION,
     plugins::ingress::DEFAULT_INGRESS_CLASS,
+    plugins::devices::ADMIN_ACCESS,
     hook::MUTATING_POLICY,
     hook::MUTATING_WEBHOOK,
     hook::VALIDATING_POLICY,

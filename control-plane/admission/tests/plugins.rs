@@ -389,6 +389,53 @@ fn classes_and_volumes() {
 }
 
 #[test]
+fn administrative_access_to_devices_is_for_namespaces_that_say_so() {
+    let mut world = World::new();
+    let claims = "resourceclaims.resource.k8s.io";
+    let devices = |request: Value| json!({"devices": {"requests": [{"name": "x"}, request]}});
+    let claim = |request| json!({"metadata": {"name": "c"}, "spec": devices(request)});
+    let asks = json!({"name": "r", "exactly": {"adminAccess": true}});
+    let template = json!({"metadata": {"name": "c"}, "spec": {"spec": devices(asks.clone())}});
+    let templates = "resourceclaimtemplates.resource.k8s.io";
+    let status = |admin: bool| {
+        let results = json!([{"request": "r", "adminAccess": admin}]);
+        json!({"metadata": {"name": "c"}, "status": {"allocation": {"devices": {"results": results}}}})
+    };
+    let update = |world: &World, old: &Value| {
+        let path = "resourceclaims/status.resource.k8s.io";
+        admit(world, Operation::Update, path, status(true), Some(old))
+    };
+    let why = "is invalid: spec.devices.requests[1].adminAccess: Forbidden: admin access to devices requires the \
+               `resource.kubernetes.io/admin-access: true` label on the containing namespace";
+    for (path, kind, object) in [
+        (claims, "ResourceClaim", claim(asks.clone())),
+        (
+            claims,
+            "ResourceClaim",
+            claim(json!({"name": "r", "adminAccess": true})),
+        ),
+        (templates, "ResourceClaimTemplate", template),
+    ] {
+        let said = refused(create(&world, path, object));
+        assert_eq!(said, format!("{kind}.resource.k8s.io \"c\" {why}"));
+    }
+    create(&world, claims, claim(json!({"name": "r", "exactly": {}}))).unwrap();
+    let said = refused(update(&world, &status(false)));
+    assert!(
+        said.contains("status.allocation.devices.results[0].adminAccess"),
+        "{said}"
+    );
+    update(&world, &status(true)).unwrap();
+    let labels = json!({"resource.kubernetes.io/admin-access": "true"});
+    world.put(
+        "namespaces",
+        json!({"metadata": {"name": "a", "labels": labels}}),
+    );
+    create(&world, claims, claim(asks)).unwrap();
+    update(&world, &status(false)).unwrap();
+}
+
+#[test]
 fn certificates() {
     let world = World::new();
     let request = |signer: &str| json!({"metadata": {"name": "r"}, "spec": {"signerName": signer}});

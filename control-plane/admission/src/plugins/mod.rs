@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod certificate;
+pub(crate) mod devices;
 pub(crate) mod ingress;
 pub(crate) mod limits;
 pub(crate) mod namespace;
