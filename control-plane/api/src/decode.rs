@@ -158,6 +158,17 @@ pub fn untyped_json(bytes: &[u8]) -> Result<Value, Status> {
         })
 }
 
+/// Reads a patch in JSON. With it, which keys come twice, as Kubernetes words it.
+///
+/// # Errors
+/// As [`untyped_json`].
+pub fn patch(bytes: &[u8]) -> Result<(Value, Vec<String>), Status> {
+    match parse::free_json(bytes) {
+        Ok((patch, twice)) => Ok((patch, bounded(twice))),
+        Err(_) => untyped_json(bytes).map(|patch| (patch, Vec::new())),
+    }
+}
+
 /// Why the bytes are no JSON, in the words of Go's scanner. To be asked only about bytes that don't parse.
 pub(crate) fn json_fault(bytes: &[u8]) -> String {
     syntax::describe(bytes)

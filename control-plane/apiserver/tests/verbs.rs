@@ -247,6 +247,42 @@ async fn every_kind_of_patch() {
         (reply.code, reply.header("warning")),
         (200, "299 - \"unknown field \\\"bogus\\\"\"")
     );
+    // A key that comes twice, in each form.
+    for (kind, body, key) in [
+        (
+            "merge",
+            r#"{"data":{"x":"1","x":"2"}}"#,
+            "duplicate field \\\"data.x\\\"",
+        ),
+        (
+            "strategic-merge",
+            r#"{"data":{"x":"1","x":"2"}}"#,
+            "duplicate field \\\"data.x\\\"",
+        ),
+        (
+            "json",
+            r#"[{"op":"add","op":"add","path":"/data","value":{}}]"#,
+            "json patch duplicate field \\\"[0].op\\\"",
+        ),
+    ] {
+        let form = format!("application/{kind}-patch+json");
+        let headers = [("content-type", form.as_str())];
+        let path = format!("{MAPS}/a");
+        let reply = server.send("PATCH", &path, &headers, body).await;
+        let warned = (reply.code, reply.header("warning").to_owned());
+        assert_eq!(warned, (200, format!("299 - \"{key}\"")));
+        let strict = format!("{path}?fieldValidation=Strict");
+        let reply = server.send("PATCH", &strict, &headers, body).await;
+        let words = key.replace('\\', "");
+        let refused = reply.refused(422);
+        assert!(
+            refused.contains(&format!("strict decoding error: {words}")),
+            "{refused}"
+        );
+        let ignored = format!("{path}?fieldValidation=Ignore");
+        let reply = server.send("PATCH", &ignored, &headers, body).await;
+        assert_eq!((reply.code, reply.header("warning")), (200, ""));
+    }
     // It is kept, and whoever patches something else later need not answer for it.
     let path = format!("{MAPS}/a?fieldValidation=Strict");
     let patched = server

@@ -34,7 +34,12 @@ pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
         _ => Kind::Strategic,
     };
     let options = WriteOptions::of_patch(&call.query, false)?;
-    let patch = decode::untyped_json(&call.body)?;
+    let (patch, mut twice) = decode::patch(&call.body)?;
+    if kind == Kind::Json {
+        twice
+            .iter_mut()
+            .for_each(|why| why.insert_str(0, "json patch "));
+    }
     if kind != Kind::Json && !patch.is_object() {
         return Err(Status::bad_request(
             "error decoding patch: a merge patch must be an object",
@@ -43,7 +48,13 @@ pub(crate) async fn patch(call: &Call) -> Result<Answer, Status> {
     let mut warnings = Vec::new();
     let part = update::part(call);
     let result = write::modify(call, options.dry_run, |current| {
-        let (new, found) = patched(call, kind, &patch, current, options.field_validation)?;
+        let (new, found) = patched(
+            call,
+            kind,
+            (&patch, &twice),
+            current,
+            options.field_validation,
+        )?;
         warnings = found;
         let sent = meta::name(&new);
         if sent != call.name {
@@ -84,11 +95,11 @@ fn keeps_uid(call: &Call, new: &Value, current: &Value) -> Result<(), Status> {
     Err(Status::invalid_object(call.row, &call.name, &[error]))
 }
 
-/// The patched object, and what the client should be warned of.
+/// The patched object, and what the client should be warned of, keys that come twice in the patch first.
 fn patched(
     call: &Call,
     kind: Kind,
-    patch: &Value,
+    (patch, twice): (&Value, &[String]),
     current: &Value,
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), Status> {
@@ -114,8 +125,10 @@ fn patched(
         }
     };
     // A merge patch answers for the fields that it names, not for those that were stored before.
+    let mut found = twice.to_vec();
     if validation == FieldValidation::Ignore {
         unknown = Some(Vec::new());
+        found.clear();
     }
     let refuse = |why: &str| {
         let error = FieldError::invalid_text("patch", &patch.to_string(), why);
@@ -135,7 +148,7 @@ fn patched(
                 .map_or(status.message.as_str(), |(_, why)| why),
         )
     })?;
-    let found = unknown.unwrap_or(checked.warnings);
+    found.extend(unknown.unwrap_or(checked.warnings));
     if validation == FieldValidation::Strict && !found.is_empty() {
         return Err(refuse(&format!(
             "strict decoding error: {}",
