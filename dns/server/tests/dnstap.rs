@@ -230,13 +230,15 @@ async fn observers_connect_and_see_what_is_forwarded() {
     let mut stream = connecting.await.expect("the server listens");
     shake(&mut stream).await;
     ask(&instance, "unknown.example.").await;
-    let mut seen = Vec::new();
+    let (mut seen, mut ids) = (Vec::new(), Vec::new());
     for _ in 0..4 {
         let Frame::Data(octets) = frame(&mut stream).await else {
             panic!("no data");
         };
         let outer = fields(&octets);
         let inner = fields(&outer[&14]);
+        let message = inner.get(&10).or(inner.get(&14)).unwrap();
+        ids.push([message[0], message[1]]);
         let extra = String::from_utf8(outer[&3].clone()).unwrap();
         let port = u16::from_le_bytes([inner[&7][0], inner[&7][1]]);
         seen.push((inner[&1][0], port, extra));
@@ -249,6 +251,7 @@ async fn observers_connect_and_see_what_is_forwarded() {
         (6, 53, by),
     ];
     assert_eq!(seen, expected);
+    assert!(ids.iter().all(|id| *id == ids[0]), "one exchange: {ids:?}");
     drop(instance);
     assert_eq!(frame(&mut stream).await, Frame::Control(3, Vec::new()));
 }

@@ -33,6 +33,7 @@ const LINES: &[&str] = &[
     "cache 60 {\n success 5000 3600 5\n denial 2500 1800 5\n prefetch 10\n serve_stale\n servfail 5s\n disable success\n keepttl\n}",
     "cache {\n prefetch 10 1m 10%\n serve_stale 1h verify\n servfail 0\n disable denial example.org\n}",
     "cache {\n serve_stale 2h immediate\n}",
+    "cache {\n serve_stale 0s\n}",
     "cancel",
     "cancel 1s",
     "chaos",

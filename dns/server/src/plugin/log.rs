@@ -227,7 +227,8 @@ fn value(
     let edns = request.message.edns.as_ref();
     match placeholder {
         "type" => types::kind_text(request.kind()),
-        "name" => names::text(request.name()),
+        // As CoreDNS has it, so that a client that mixes cases at random is no crowd of names.
+        "name" => names::text(&request.name().to_lowercase()),
         "class" => types::class_text(request.class()),
         "proto" => request.transport.proto().to_owned(),
         "remote" => bracketed(request.client.ip()),

@@ -60,7 +60,7 @@ pub(super) fn settings(setup: &Setup<'_>) -> Result<Settings, ConfigError> {
     {
         let ttl = first.number(1, u32::MAX)?;
         settings.success.longest = ttl;
-        settings.denial.longest = ttl.min(settings.denial.longest);
+        settings.denial.longest = ttl;
         words = rest;
     }
     settings.zones = setup.zones_of(words)?;
@@ -198,12 +198,6 @@ fn stale(option: &Directive) -> Result<Stale, ConfigError> {
         && let Some(word) = times.next()
     {
         stale.up_to = word.duration()?;
-        if stale.up_to.is_zero() {
-            return Err(word.error(
-                "cache: serve_stale 0 keeps nothing",
-                "write a duration, or take the line away",
-            ));
-        }
     }
     if let Some(("verify", _)) = mode {
         stale.verify = Some(times.next().map_or(Ok(Duration::ZERO), Token::duration)?);

@@ -212,7 +212,11 @@ impl Group {
             }
             attempts -= 1;
             let asked = SystemTime::now();
-            let answer = self.one(&upstream, query, how, left).await;
+            let mut answer = self.one(&upstream, query, how, left).await;
+            if let Ok(answer) = &mut answer {
+                // As it was asked: what is told of both is told apart from others by it.
+                answer.metadata.id = query.metadata.id;
+            }
             if !self.taps.is_empty() {
                 let ends = (client, upstream.address());
                 let (transport, told) = (upstream.transport(how), answer.as_ref().ok());
