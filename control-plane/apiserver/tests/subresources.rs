@@ -36,15 +36,27 @@ fn binding(node: &str) -> Value {
 async fn a_pod_is_bound_to_a_node_once() {
     let server = Server::new().await;
     pod(&server, "p").await;
-    let bound = server
-        .post(&format!("{PODS}/p/binding"), &binding("n"))
-        .await;
+    let labels = json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "other": "x"});
+    let node = json!({"metadata": {"name": "n", "labels": labels}});
+    server.post("/api/v1/nodes", &node).await.ok();
+    let nominated = json!({"status": {"nominatedNodeName": "m"}});
+    server
+        .patch(&format!("{PODS}/p/status"), "merge", &nominated)
+        .await
+        .ok();
+    let mut labelled = binding("n");
+    labelled["metadata"]["labels"] = json!({"topology.kubernetes.io/zone": "wrong", "mine": "y"});
+    let bound = server.post(&format!("{PODS}/p/binding"), &labelled).await;
     assert_eq!(
         (bound.code, bound.json()["status"].as_str()),
         (201, Some("Success"))
     );
     let pod = server.get(&format!("{PODS}/p")).await.ok();
     assert_eq!(pod["spec"]["nodeName"], "n");
+    // Where the node stands is said by the Pod, too; that it was to go elsewhere is over.
+    let expected = json!({"app": "web", "mine": "y", "topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r"});
+    assert_eq!(pod["metadata"]["labels"], expected);
+    assert!(pod["status"].get("nominatedNodeName").is_none(), "{pod}");
     assert_eq!(pod["status"]["conditions"][0]["type"], "PodScheduled");
     let again = server
         .post("/api/v1/namespaces/default/bindings", &binding("m"))

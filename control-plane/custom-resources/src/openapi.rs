@@ -24,13 +24,13 @@ pub fn definition_name(definition: &Definition, version: &Version) -> String {
 fn typed(properties: &mut Map<String, Value>, meta: &str, of: &str) {
     properties.insert(
         "apiVersion".into(),
-        json!({"type": "string", "description": "Group and version of the schema that the object follows."}),
+        json!({"type": "string", "description": "APIVersion defines which schema the object follows, by group and version."}),
     );
     properties.insert(
         "kind".into(),
         json!({"type": "string", "description": "Name of the schema that the object follows."}),
     );
-    let metadata = json!({"allOf": [{"$ref": meta}], "description": format!("Metadata of the {of}."), "default": {}});
+    let metadata = json!({"allOf": [{"$ref": meta}], "description": format!("Standard {of} metadata."), "default": {}});
     properties.insert("metadata".into(), metadata);
 }
 
@@ -54,7 +54,7 @@ fn typed_below(schema: &mut Value, depth: usize) {
     if let Some(properties) =
         api::value::object_mut(schema, "properties").and_then(Value::as_object_mut)
     {
-        typed(properties, OBJECT_META, "object");
+        typed(properties, OBJECT_META, "object's");
     }
     let mut required = list(schema, &["required"]).to_vec();
     for key in ["kind", "apiVersion"] {
@@ -94,7 +94,7 @@ pub fn components(object: &Value, version: &str) -> Map<String, Value> {
     if let Some(properties) =
         api::value::object_mut(&mut body, "properties").and_then(Value::as_object_mut)
     {
-        typed(properties, OBJECT_META, "object");
+        typed(properties, OBJECT_META, "object's");
     }
     let name = definition_name(&definition, known);
     let mut properties = Map::new();

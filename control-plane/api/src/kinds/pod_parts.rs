@@ -108,15 +108,19 @@ pub fn bind(pod: &Value, binding: &Value, now: OffsetDateTime) -> Result<Value, 
     if let Some(spec) = value::object_mut(&mut bound, "spec") {
         value::set(spec, "nodeName", text(binding, &["target", "name"]));
     }
-    if let Some(metadata) = value::object_mut(&mut bound, "metadata")
-        && entries(binding, &["metadata", "annotations"])
-            .next()
-            .is_some()
-        && let Some(annotations) = value::object_mut(metadata, "annotations")
-    {
-        for (key, annotation) in entries(binding, &["metadata", "annotations"]) {
-            value::set(annotations, key, annotation.clone());
+    for texts in ["annotations", "labels"] {
+        if let Some(metadata) = value::object_mut(&mut bound, "metadata")
+            && entries(binding, &["metadata", texts]).next().is_some()
+            && let Some(held) = value::object_mut(metadata, texts)
+        {
+            for (key, text) in entries(binding, &["metadata", texts]) {
+                value::set(held, key, text.clone());
+            }
         }
+    }
+    if let Some(status) = bound.get_mut("status").and_then(Value::as_object_mut) {
+        // It was to go somewhere; now it does.
+        status.remove("nominatedNodeName");
     }
     set_condition(
         &mut bound,

@@ -4,23 +4,49 @@
 use api::selector::LabelSelector;
 use api::status::{Cause, Details, Status};
 use api::table::Resource;
-use api::value::{at, list, number, set, text};
+use api::value::{at, list, number, object_mut, set, text};
 use api::write::Deletion;
 use api::{meta, pod_parts};
 use serde_json::{Value, json};
 use storage::Range;
 use time::OffsetDateTime;
 
+use super::token::find;
 use super::{Call, delete, storage_failure};
 use crate::options::WriteOptions;
 use crate::respond::{self, Answer};
 use crate::write::{self, Wish};
 use crate::{body, object};
 
+/// Where nodes stand, which their Pods' labels say as well.
+const PLACES: [&str; 2] = [
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+];
+
+/// Gives a Binding the labels of its node that say where that is (KEP-4742, PodTopologyLabelsAdmission).
+async fn name_place(call: &Call, binding: &mut Value) -> Result<(), Status> {
+    let row = api::table::find("", "v1", "nodes").ok_or_else(Status::unknown_resource)?;
+    let Some(node) = find(call, row, "", text(binding, &["target", "name"])).await? else {
+        return Ok(());
+    };
+    let node = object::decode(row, &node);
+    for place in PLACES {
+        let label = at(&node, &["metadata", "labels", place]);
+        if !label.is_null()
+            && let Some(metadata) = object_mut(binding, "metadata")
+            && let Some(labels) = object_mut(metadata, "labels")
+        {
+            set(labels, place, label.clone());
+        }
+    }
+    Ok(())
+}
+
 /// POST of a Binding, to the Pod or to the collection of bindings.
 pub(crate) async fn bind(call: &Call) -> Result<Answer, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let binding = body::of_kind(call, &["v1"], "Binding")?;
+    let mut binding = body::of_kind(call, &["v1"], "Binding")?;
     let pods = pods()?;
     let sent = meta::name(&binding);
     let name = if call.name.is_empty() {
@@ -36,6 +62,7 @@ pub(crate) async fn bind(call: &Call) -> Result<Answer, Status> {
     let mut target = call.with_name(&call.namespace, &name);
     target.row = pods;
     target.subresource = None;
+    name_place(call, &mut binding).await?;
     write::modify(&target, options.dry_run, |pod| {
         pod_parts::bind(pod, &binding, OffsetDateTime::now_utc()).map(Wish::Put)
     })

@@ -86,7 +86,8 @@ pub(crate) async fn create(call: &Call) -> Result<Answer, Status> {
     Ok(respond::value(201, call.accepted.encoding, &request))
 }
 
-async fn find(
+/// An object as it is stored; `None` where there is none of the name.
+pub(super) async fn find(
     call: &Call,
     row: &api::table::Resource,
     namespace: &str,
