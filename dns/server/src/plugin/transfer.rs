@@ -18,6 +18,8 @@ use hickory_proto::rr::Record;
 use hickory_proto::rr::RecordType;
 use hickory_proto::serialize::binary::BinEncodable as _;
 use ipnet::IpNet;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::Next;
 use super::Plugin;
@@ -34,6 +36,9 @@ const OCTETS_MAX: usize = 48_000;
 /// How often a server is told of a change before it is given up.
 const NOTIFIES_MAX: u32 = 3;
 
+/// How long changes of a zone that is made from a cluster are gathered before servers are told of them.
+const GATHERING: Duration = Duration::from_secs(1);
+
 /// A plugin with zones that can be transferred.
 pub trait Source: Send + Sync {
     /// All records of the zone, the SOA first and not repeated at the end; nothing if it does not have the zone.
@@ -47,6 +52,19 @@ pub trait Source: Send + Sync {
             _ => None,
         }
     }
+
+    /// The zones that change as a cluster does. Of the others [`Notify`] is told where they change.
+    fn changing(&self) -> Option<Changing> {
+        None
+    }
+}
+
+/// Zones that may be others each time that the number is another one.
+pub struct Changing {
+    /// The zones.
+    pub zones: Vec<Name>,
+    /// Counts what may change them.
+    pub changes: watch::Receiver<u64>,
 }
 
 /// Tells the servers that `transfer` names of a zone's change. Cheap to clone; does nothing without `transfer`.
@@ -56,19 +74,43 @@ pub struct Notify(Arc<Mutex<Vec<(Vec<Name>, Vec<SocketAddr>)>>>);
 impl Notify {
     /// The zone has changed.
     pub fn changed(&self, zone: &Name) {
-        let rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let servers: Vec<SocketAddr> = rules
-            .iter()
-            .filter(|(zones, _)| matching(zones, zone).is_some())
-            .flat_map(|(_, servers)| servers.clone())
-            .collect();
-        drop(rules);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        for server in servers {
+        for server in self.servers(zone) {
             runtime.spawn(tell(server, zone.clone()));
         }
+    }
+
+    /// The servers that are told of a zone's changes.
+    fn servers(&self, zone: &Name) -> Vec<SocketAddr> {
+        let rules = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rules = rules.iter();
+        rules
+            .filter(|(zones, _)| matching(zones, zone).is_some())
+            .flat_map(|(_, servers)| servers.clone())
+            .collect()
+    }
+}
+
+/// Tells servers of the zones of a source, each time that their serials are others than before. Those that do not answer
+/// are waited for: they are told of a later change together with the one before.
+async fn follow(source: Arc<dyn Source>, mut changing: Changing, notify: Notify) {
+    let zones = changing.zones;
+    let serials = || -> Vec<_> { zones.iter().map(|zone| source.serial(zone)).collect() };
+    let mut told = serials();
+    while changing.changes.changed().await.is_ok() {
+        tokio::time::sleep(GATHERING).await;
+        changing.changes.mark_unchanged();
+        let now = serials();
+        let known = zones.iter().zip(told.iter().zip(&now));
+        let changed = known.filter(|(_, (told, now))| now.is_some() && told != now);
+        let all = changed.flat_map(|(zone, _)| {
+            let servers = notify.servers(zone);
+            servers.into_iter().map(|server| tell(server, zone.clone()))
+        });
+        futures_util::future::join_all(all).await;
+        told = now;
     }
 }
 
@@ -80,9 +122,10 @@ async fn tell(server: SocketAddr, zone: Name) {
     for attempt in 1..=NOTIFIES_MAX {
         match crate::client::datagram(server, &message, Duration::from_secs(2)).await {
             Ok(_) => return,
-            Err(error) => {
+            Err(error) if attempt == NOTIFIES_MAX => {
                 tracing::warn!(%server, %zone, attempt, %error, "transfer: a server was not told of a change");
             }
+            Err(_) => {}
         }
     }
 }
@@ -96,6 +139,9 @@ struct Rule {
 struct Transfer {
     rules: Vec<Rule>,
     sources: Arc<Mutex<Vec<Arc<dyn Source>>>>,
+    notify: Notify,
+    /// Tell servers of changes; they end with the plugin.
+    tasks: Mutex<JoinSet<()>>,
 }
 
 /// Reads `transfer [ZONE...] { to ADDRESS[:PORT]|PREFIX|*... }`.
@@ -145,6 +191,8 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
     Ok(Some(Arc::new(Transfer {
         rules,
         sources: Arc::clone(&setup.draft.transfers),
+        notify: setup.draft.notify.clone(),
+        tasks: Mutex::default(),
     })))
 }
 
@@ -176,19 +224,32 @@ impl Plugin for Transfer {
                 ))
             });
         }
-        let sources = self
-            .sources
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let Some(source) = sources
-            .iter()
-            .find(|source| source.serial(request.name()).is_some())
-            .cloned()
-        else {
+        let mut sources = self.sources().into_iter();
+        let Some(source) = sources.find(|source| source.serial(request.name()).is_some()) else {
             return next.serve(request);
         };
         Box::pin(async move { Ok(transfer(&*source, request)) })
+    }
+
+    fn start(&self) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        for source in self.sources() {
+            let Some(mut changing) = source.changing() else {
+                continue;
+            };
+            let told = |zone: &Name| !self.notify.servers(zone).is_empty();
+            changing.zones.retain(told);
+            if !changing.zones.is_empty() {
+                tasks.spawn(follow(source, changing, self.notify.clone()));
+            }
+        }
+    }
+}
+
+impl Transfer {
+    fn sources(&self) -> Vec<Arc<dyn Source>> {
+        let sources = self.sources.lock();
+        sources.unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -243,4 +304,67 @@ fn transfer(source: &dyn Source, request: &Request) -> Outcome {
     }
     messages.push(message);
     Outcome::Stream(messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    /// A zone of a serial, and none while that is zero.
+    struct Cluster(AtomicU32);
+
+    impl Source for Cluster {
+        fn records(&self, _: &Name) -> Option<Vec<Record>> {
+            None
+        }
+
+        fn serial(&self, _: &Name) -> Option<u32> {
+            Some(self.0.load(Ordering::Relaxed)).filter(|serial| *serial > 0)
+        }
+    }
+
+    #[tokio::test]
+    async fn servers_are_told_of_a_cluster_once_for_changes_that_come_together() {
+        let zone = crate::names::parse("cluster.local").unwrap();
+        let server = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let notify = Notify::default();
+        let rule = (vec![Name::root()], vec![server.local_addr().unwrap()]);
+        notify.0.lock().unwrap().push(rule);
+        let cluster = Arc::new(Cluster(AtomicU32::new(0)));
+        let changes = watch::Sender::new(0);
+        let changing = Changing {
+            zones: vec![zone.clone()],
+            changes: changes.subscribe(),
+        };
+        let source = Arc::clone(&cluster) as Arc<dyn Source>;
+        let following = tokio::spawn(follow(source, changing, notify));
+        // What changes the cluster's serial, one after the other, and whether that is told.
+        for (serials, told) in [
+            (&[0][..], false),
+            (&[7, 8], true),
+            (&[8], false),
+            (&[9], true),
+        ] {
+            for serial in serials {
+                cluster.0.store(*serial, Ordering::Relaxed);
+                changes.send_modify(|count| *count += 1);
+                tokio::task::yield_now().await;
+            }
+            let mut octets = [0; 512];
+            let wait = GATHERING + Duration::from_millis(500);
+            let heard = tokio::time::timeout(wait, server.recv_from(&mut octets)).await;
+            assert_eq!(heard.is_ok(), told, "{serials:?}");
+            let Ok(heard) = heard else { continue };
+            let (length, client) = heard.unwrap();
+            let mut message = Message::from_vec(&octets[..length]).unwrap();
+            assert_eq!(message.metadata.op_code, OpCode::Notify);
+            assert_eq!(message.queries[0].name(), &zone);
+            message.metadata.message_type = hickory_proto::op::MessageType::Response;
+            let answer = message.to_vec().unwrap();
+            server.send_to(&answer, client).await.unwrap();
+        }
+        following.abort();
+    }
 }

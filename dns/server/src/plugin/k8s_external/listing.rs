@@ -37,6 +37,13 @@ impl transfer::Source for External {
     fn serial(&self, zone: &Name) -> Option<u32> {
         self.of_zone(zone).map(Outside::serial)
     }
+
+    fn changing(&self) -> Option<transfer::Changing> {
+        Some(transfer::Changing {
+            zones: self.zones.clone(),
+            changes: self.cluster.get()?.changes(),
+        })
+    }
 }
 
 impl External {

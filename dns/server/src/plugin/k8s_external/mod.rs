@@ -21,6 +21,7 @@ use hickory_proto::rr::rdata::NS;
 use hickory_proto::rr::rdata::PTR;
 use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::rdata::SRV;
+use tokio::sync::watch;
 
 use super::Next;
 use super::Plugin;
@@ -45,6 +46,9 @@ pub trait Outside: Send + Sync {
 
     /// Grows with every change.
     fn serial(&self) -> u32;
+
+    /// Counts what may change them.
+    fn changes(&self) -> watch::Receiver<u64>;
 
     /// Whether a namespace exists.
     fn namespace(&self, name: &str) -> bool;

@@ -16,6 +16,10 @@ impl Outside for Cluster {
         9
     }
 
+    fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        tokio::sync::watch::Sender::new(0).subscribe()
+    }
+
     fn namespace(&self, name: &str) -> bool {
         name == "default"
     }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder, Restrict};
+use tokio::sync::watch;
 use zone::External;
 
 use super::Kubernetes;
@@ -27,6 +28,22 @@ impl transfer::Source for Kubernetes {
         let soa = std::iter::once(snapshot.soa(config, &zone));
         let all = soa.chain(snapshot.records(config, &zone));
         all.map(|record| to_record(&record)).collect()
+    }
+
+    fn serial(&self, zone: &Name) -> Option<u32> {
+        let zone = zone::Name::from_wire(&names::wire(zone))?;
+        let snapshot = self.source.cluster.snapshot();
+        let has_zone = self.source.config.zones.contains(&zone) && snapshot.synced();
+        has_zone.then(|| snapshot.serial())
+    }
+
+    fn changing(&self) -> Option<transfer::Changing> {
+        let zones = self.source.config.zones.iter();
+        let read = |zone: &zone::Name| Name::read(&mut BinDecoder::new(zone.wire())).ok();
+        Some(transfer::Changing {
+            zones: zones.filter_map(read).collect(),
+            changes: self.source.cluster.changes(),
+        })
     }
 }
 
@@ -65,6 +82,10 @@ impl Outside for Kubernetes {
 
     fn serial(&self) -> u32 {
         self.source.cluster.snapshot().serial()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.source.cluster.changes()
     }
 
     fn namespace(&self, name: &str) -> bool {
