@@ -13,6 +13,7 @@ use hickory_proto::rr::RecordType;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWriteExt as _;
 
+use crate::plugin::code_name;
 use crate::plugin::forward::connection;
 
 /// Records that a transfer may bring.
@@ -88,10 +89,8 @@ pub async fn serial(server: SocketAddr, zone: &Name) -> Result<u32, String> {
         .await
         .unwrap_or_else(|_| Err("no answer in time".to_owned()))?;
     serial(&answer).ok_or_else(|| {
-        format!(
-            "no SOA of {zone} in the answer ({})",
-            answer.metadata.response_code
-        )
+        let code = code_name(answer.metadata.response_code);
+        format!("no SOA of {zone} in the answer ({code})")
     })
 }
 
@@ -124,7 +123,7 @@ async fn receive(server: SocketAddr, zone: &Name) -> Result<Vec<Record>, String>
         let answer = Message::from_vec(&buffer).map_err(|error| error.to_string())?;
         let code = answer.metadata.response_code;
         if answer.metadata.id != query.metadata.id || code != ResponseCode::NoError {
-            return Err(format!("the server answers {code}"));
+            return Err(format!("the server answers {}", code_name(code)));
         }
         let is_soa = |record: &Record| record.record_type() == RecordType::SOA;
         for record in answer.answers {

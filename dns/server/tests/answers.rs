@@ -8,8 +8,9 @@
 //! ---
 //! corefile             the Corefile, up to the next such line
 //! ---
-//! > NAME TYPE [CLASS] [from ADDRESS] [tcp] [do] [id N]      a question
+//! > NAME TYPE [CLASS] [from ADDRESS] [tcp] [do] [because]    a question
 //! CODE [aa] [ra] ...                                        the code and flags of the answer
+//! because TEXT                                              what is behind it, where that is asked for
 //! record               records, as `[section] name ttl class type data`; sections an, ns, ar; order does not matter
 //! ```
 
@@ -172,11 +173,16 @@ async fn answer(instance: &Arc<Instance>, question: &str) -> String {
         scheme: Scheme::Dns,
         address: "[::]:53".parse().expect("an address"),
     };
+    let mut because = false;
     while let Some(word) = words.next() {
         match word {
             "CH" => {
                 query.set_query_class(DNSClass::CH);
             }
+            "*" => {
+                query.set_query_class(DNSClass::ANY);
+            }
+            "because" => because = true,
             "from" => {
                 let address = words.next().expect("an address");
                 client = std::net::SocketAddr::new(address.parse().expect("an address"), 40212);
@@ -203,6 +209,10 @@ async fn answer(instance: &Arc<Instance>, question: &str) -> String {
     let local = "127.0.0.1:53".parse().expect("an address");
     let mut request = Request::new(message, raw, client, local, transport);
     match instance.serve(&listen, &mut request).await {
+        Outcome::Answer(response) if because => {
+            let origin = response.origin.unwrap_or_default();
+            format!("{}because {origin}\n", shown(&response.message))
+        }
         Outcome::Answer(response) => shown(&response.message),
         Outcome::Silence(reason) => format!("silence {reason}\n"),
         Outcome::Stream(messages) => {

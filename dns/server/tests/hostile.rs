@@ -99,11 +99,12 @@ fn table() -> Vec<(Option<u16>, Vec<Case>)> {
             asks(b"\x01a\x00\x00\x01\x00\x03"),
         ),
         ("class 65280", asks(b"\x01a\x00\x00\x01\xff\x00")),
-        ("type 65280", asks(b"\x01a\x00\xff\x00\x00\x01")),
     ];
+    let unserved = asks(b"\x01a\x00\xff\x00\x00\x01");
     vec![
         (None, silence),
         (Some(1), malformed),
+        (Some(2), vec![("type 65280, which nobody serves", unserved)]),
         (Some(4), unknown.into()),
         (Some(5), refused),
         (Some(16), vec![("EDNS version 1", extended(1, b""))]),

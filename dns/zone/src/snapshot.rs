@@ -95,6 +95,12 @@ impl Snapshot {
         self.pods.get(&addr).map_or(&[], |pods| pods)
     }
 
+    /// The pods whose address a label spells, as the names of pods do (`10-244-1-2`).
+    #[must_use]
+    pub fn pods_spelled(&self, label: &[u8]) -> &[PodName] {
+        crate::answer::spelled(label).map_or(&[], |addr| self.pods(addr))
+    }
+
     /// Services whose load balancer, or whose user, gave this address.
     #[must_use]
     pub fn external_owners(&self, addr: IpAddr) -> Vec<(String, String)> {

@@ -23,8 +23,8 @@ const OPTIONS: &[&str] = &["consolidate", "stacktrace"];
 
 struct Errors {
     rules: Vec<Arc<Rule>>,
-    /// For what is refused because too much is asked at a time: an overload must not become one of the log.
-    refused: Arc<Rule>,
+    /// For what clients can cause as often as they like: an overload must not become one of the log.
+    usual: Vec<Arc<Rule>>,
 }
 
 /// `consolidate PERIOD PATTERN [LEVEL] [show_first]`.
@@ -62,23 +62,28 @@ pub(super) fn make(setup: &mut Setup<'_>) -> Made {
             _ => return Err(option.unknown("errors", OPTIONS)),
         }
     }
-    let refused = overload().map_err(|error| line.error(error.to_string(), "report this"))?;
-    Ok(Some(Arc::new(Errors {
-        rules,
-        refused: Arc::new(refused),
-    })))
+    let usual = usual().map_err(|error| line.error(error.to_string(), "report this"))?;
+    Ok(Some(Arc::new(Errors { rules, usual })))
 }
 
-/// `consolidate 1s "^concurrent queries exceeded maximum" show_first`, where no rule of the user's fits before it.
-fn overload() -> Result<Rule, regex::Error> {
-    Ok(Rule {
-        period: Duration::from_secs(1),
-        period_text: "1s".to_owned(),
-        pattern: Regex::new("^concurrent queries exceeded maximum")?,
-        level: Level::Error,
-        show_first: true,
-        seen: AtomicU64::new(0),
-    })
+/// `consolidate 1s PATTERN show_first` of what is asked too often, and of what no plugin answers, where no rule of the
+/// user's fits before it.
+fn usual() -> Result<Vec<Arc<Rule>>, regex::Error> {
+    const PATTERNS: [&str; 2] = [
+        "^concurrent queries exceeded maximum",
+        ": no next plugin found$",
+    ];
+    let rule = |pattern: &&str| {
+        Ok(Arc::new(Rule {
+            period: Duration::from_secs(1),
+            period_text: "1s".to_owned(),
+            pattern: Regex::new(pattern)?,
+            level: Level::Error,
+            show_first: true,
+            seen: AtomicU64::new(0),
+        }))
+    };
+    PATTERNS.iter().map(rule).collect()
 }
 
 fn rule(option: &Directive) -> Result<Rule, ConfigError> {
@@ -147,10 +152,10 @@ impl Errors {
     fn report(&self, failure: &Failure, text: &str) {
         // Patterns are about what failed, not about who asked for what.
         let fits = |rule: &&Arc<Rule>| rule.pattern.is_match(&failure.cause);
-        let mut rules = self.rules.iter().chain([&self.refused]);
+        let mut rules = self.rules.iter().chain(&self.usual);
         match rules.find(fits) {
             Some(rule) => rule.count(text),
-            // What nobody here serves is the client's affair: it is counted, and would flood the log.
+            // What is refused is the client's affair: it is counted, and would flood the log.
             None if failure.code == ResponseCode::Refused => tracing::debug!("{text}"),
             None => tracing::error!("{text}"),
         }
@@ -230,26 +235,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_overload_is_told_once_and_strangers_are_not() {
+    async fn what_clients_cause_at_will_is_told_once_and_refusals_are_not() {
         let errors = Errors {
             rules: Vec::new(),
-            refused: Arc::new(overload().unwrap()),
+            usual: usual().unwrap(),
         };
         let refused = |cause: &str| Failure::code("forward", ResponseCode::Refused, cause);
         for _ in 0..3 {
             let failure = refused("concurrent queries exceeded maximum 1000");
             errors.report(&failure, "5 example.org. A: too many");
         }
-        errors.report(&refused("no next plugin found"), "5 example.org. A: nobody");
-        let line = "3 errors like '^concurrent queries exceeded maximum' occurred in last 1s";
-        assert_eq!(errors.refused.end().as_deref(), Some(line));
+        errors.report(&refused("the name is in no zone"), "5 example.org. A: none");
+        for _ in 0..2 {
+            let failure = Failure::new("whoami", "plugin/whoami: no next plugin found");
+            errors.report(&failure, "2 example.org. A: nobody");
+        }
+        let lines = errors.usual.iter().map(|rule| rule.end());
+        let lines: Vec<_> = lines.flatten().collect();
+        let wanted = [
+            "3 errors like '^concurrent queries exceeded maximum' occurred in last 1s",
+            "2 errors like ': no next plugin found$' occurred in last 1s",
+        ];
+        assert_eq!(lines, wanted);
     }
 
     #[tokio::test]
     async fn patterns_are_about_what_failed() {
         let errors = Errors {
             rules: vec![rule(false)],
-            refused: rule(false),
+            usual: vec![rule(false)],
         };
         let failure = Failure::new("forward", "read udp 192.0.2.1:53: i/o timeout");
         let text = format!("2 example.org. A: {failure}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use hickory_proto::op::OpCode;
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::RecordType;
+use hickory_proto::rr::{DNSClass, RecordType};
 
 use crate::message::Failure;
 use crate::message::Request;
@@ -108,6 +108,14 @@ const NOTIFIED: [&str; 9] = [
     "secondary",
 ];
 
+/// The plugins that refuse what is not in their zones, where none follows.
+const REFUSE_AT_THE_END: [&str; 3] = ["auto", "file", "secondary"];
+
+/// Whether it asks for records, of the class that is served here.
+fn is_question(request: &Request) -> bool {
+    request.message.metadata.op_code == OpCode::Query && request.class() == DNSClass::IN
+}
+
 /// The plugins of a server block, first to last.
 pub type Chain = Arc<[Arc<dyn Plugin>]>;
 
@@ -125,7 +133,7 @@ impl<'a> Next<'a> {
         Self { chain, index: 0 }
     }
 
-    /// Lets the rest of the chain answer. At its end the query is refused: nobody here serves it.
+    /// Lets the rest of the chain answer. At its end nobody did, see [`Next::nobody`].
     pub fn serve(mut self, request: &'a mut Request) -> BoxFuture<'a, Served> {
         if request.message.metadata.op_code == OpCode::Notify {
             let rest = self.rest().iter();
@@ -141,13 +149,25 @@ impl<'a> Next<'a> {
                     index: self.index + 1,
                 },
             ),
-            None => Box::pin(async {
-                Err(Failure::code(
-                    "server",
-                    ResponseCode::Refused,
-                    "no next plugin found",
-                ))
-            }),
+            None => {
+                let failure = self.nobody(request);
+                Box::pin(async { Err(failure) })
+            }
+        }
+    }
+
+    /// What is said where nobody answered, as CoreDNS says it: SERVFAIL, for the chain lacks who knows more. Where no plugin
+    /// was asked, or the last one has zones of which the name is none, the query is refused, and so are a NOTIFY and classes
+    /// but the Internet's.
+    fn nobody(self, request: &Request) -> Failure {
+        let refused = |who| Failure::code(who, ResponseCode::Refused, "the name is in no zone");
+        let last = self.index.checked_sub(1).and_then(|at| self.chain.get(at));
+        match last.map(|plugin| plugin.name()) {
+            Some(last) if is_question(request) && !REFUSE_AT_THE_END.contains(&last) => {
+                Failure::new(last, format!("plugin/{last}: no next plugin found"))
+            }
+            Some(last) => refused(last),
+            None => refused("server"),
         }
     }
 
@@ -194,6 +214,16 @@ pub fn asked_kind(text: &str) -> Option<RecordType> {
         "IXFR" => Some(RecordType::IXFR),
         "ANY" | "*" => Some(RecordType::ANY),
         _ => file::types::kind(text),
+    }
+}
+
+/// The name of a response code, as [`code`] reads it; its number where it has none.
+#[must_use]
+pub fn code_name(code: ResponseCode) -> String {
+    match prometheus::code_label(code) {
+        _ if code == ResponseCode::BADVERS => "BADVERS".to_owned(),
+        "other" => u16::from(code).to_string(),
+        label => label.to_owned(),
     }
 }
 

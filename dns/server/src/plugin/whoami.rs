@@ -41,12 +41,17 @@ impl Plugin for Whoami {
                 IpAddr::V4(address) => RData::A(address.into()),
                 IpAddr::V6(address) => RData::AAAA(address.into()),
             };
-            let name = request.name().clone();
-            message.add_additional(Record::from_rdata(name.clone(), 0, address));
+            let (name, class) = (request.name().clone(), request.class());
+            let record = |name: Name, data: RData| {
+                let mut record = Record::from_rdata(name, 0, data);
+                record.dns_class = class;
+                record
+            };
+            message.add_additional(record(name.clone(), address));
             let proto = format!("_{}", request.transport.proto());
             if let Ok(service) = name.prepend_label(proto.as_bytes()) {
                 let port = SRV::new(0, 0, request.client.port(), Name::root());
-                message.add_additional(Record::from_rdata(service, 0, RData::SRV(port)));
+                message.add_additional(record(service, RData::SRV(port)));
             }
             Ok(Outcome::answer("whoami", message))
         })

@@ -3,10 +3,10 @@
 
 use std::net::IpAddr;
 
-use zone::{Config, Name, Question, Snapshot};
+use zone::{Config, Name, PodName, Question, Snapshot};
 
 /// The object behind an answer, in words: `Service default/web`.
-pub(super) fn origin(question: &Question, config: &Config) -> Option<String> {
+pub(super) fn origin(question: &Question, config: &Config, snapshot: &Snapshot) -> Option<String> {
     let (above, zone) = held_by(question, config)?;
     let label = |n: usize| text(question, n);
     let kind = match config.multicluster.contains(zone) {
@@ -16,9 +16,26 @@ pub(super) fn origin(question: &Question, config: &Config) -> Option<String> {
     match (question.label(above.checked_sub(1)?), above) {
         (b"svc", 3..) => Some(format!("{kind} {}/{}", label(above - 2), label(above - 3))),
         (b"svc" | b"pod", 2) => Some(format!("Namespace {}", label(0))),
-        (b"pod", 3) => Some(format!("a pod of namespace {}", label(1))),
+        (b"pod", 3) => Some(match pods(question, snapshot).as_slice() {
+            [] => format!("a pod of namespace {}", label(1)),
+            [PodName { namespace, name }] => format!("Pod {namespace}/{name}"),
+            [PodName { namespace, name }, others @ ..] => {
+                let others = others.len();
+                format!("Pod {namespace}/{name} and {others} more with its address")
+            }
+        }),
         _ => None,
     }
+}
+
+/// The pods that a name `a-b-c-d.<namespace>.pod` is of; none where pods are not followed.
+fn pods<'s>(question: &Question, snapshot: &'s Snapshot) -> Vec<&'s PodName> {
+    let of_namespace = |pod: &&PodName| {
+        let namespace = pod.namespace.as_bytes();
+        namespace.eq_ignore_ascii_case(question.label(1))
+    };
+    let pods = snapshot.pods_spelled(question.label(0)).iter();
+    pods.filter(of_namespace).collect()
 }
 
 /// CoreDNS's keys and their values: parts of the name, and whose pod asks where pods are followed.
@@ -96,7 +113,9 @@ mod tests {
             ("web.example", None),
         ] {
             let question = Question::new(zone(name).wire(), 1).expect("a question");
-            assert_eq!(origin(&question, &config).as_deref(), object, "{name}");
+            let snapshot = Snapshot::default();
+            let found = origin(&question, &config, &snapshot);
+            assert_eq!(found.as_deref(), object, "{name}");
         }
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::{DNSClass, Name};
-use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder};
+use hickory_proto::rr::rdata::PTR;
+use hickory_proto::rr::{DNSClass, Name, RData};
+use hickory_proto::serialize::binary::{BinDecodable as _, BinDecoder, BinEncodable as _};
 use zone::Outcome as Found;
 
 use super::{Next, Plugin};
@@ -88,6 +89,10 @@ impl Kubernetes {
             Found::Answer | Found::Alias(_) | Found::NoData | Found::Empty | Found::NxDomain(_) => {
             }
         }
+        if !serves(request.class()) {
+            let cause = "the cluster's names are of class IN";
+            return Err(Failure::code(NAME, ResponseCode::Refused, cause));
+        }
         let parsed = Message::from_vec(&octets)
             .map_err(|error| Failure::new(NAME, format!("an answer of our own: {error}")))?;
         drop((octets, snapshot));
@@ -101,7 +106,7 @@ impl Kubernetes {
         }
         let origin = match &found {
             Found::NxDomain(why) => Some(why.words().to_owned()),
-            _ => metadata::origin(&query.question, config),
+            _ => self.origin(&message, &query.question),
         };
         Ok(Outcome::Answer(Box::new(Response {
             message,
@@ -114,6 +119,23 @@ impl Kubernetes {
     fn stray(&self, question: &zone::Question) -> Option<&zone::Name> {
         let found = self.strays.of(question)?;
         (!falls_through(&self.source.config, question)).then_some(found)
+    }
+
+    /// The object behind an answer, in words; an address' is that of the name that it has.
+    fn origin(&self, answer: &Message, question: &zone::Question) -> Option<String> {
+        let named = answer.answers.iter().find_map(|record| match &record.data {
+            RData::PTR(PTR(name)) => {
+                let octets = name.to_bytes().ok()?;
+                zone::Question::new(&octets, zone::query::types::A)
+            }
+            _ => None,
+        });
+        let snapshot = self.source.cluster.snapshot();
+        metadata::origin(
+            named.as_ref().unwrap_or(question),
+            &self.source.config,
+            &snapshot,
+        )
     }
 
     /// Appends what the target of an alias leads to. A target that cannot be resolved leaves the alias alone, and
@@ -146,12 +168,7 @@ impl Plugin for Kubernetes {
     }
 
     fn serve<'a>(&'a self, request: &'a mut Request, next: Next<'a>) -> BoxFuture<'a, Served> {
-        Box::pin(async move {
-            if request.class() != DNSClass::IN {
-                return next.serve(request).await;
-            }
-            self.answer(request, next).await
-        })
+        Box::pin(async move { self.answer(request, next).await })
     }
 
     fn ready(&self) -> bool {
@@ -170,9 +187,6 @@ impl Plugin for Kubernetes {
     /// of it is not to be kept.
     fn holds(&self, request: &Request) -> bool {
         let config = &self.source.config;
-        if request.class() != DNSClass::IN {
-            return false;
-        }
         let head = question_octets(request);
         let Ok(query) = zone::Query::parse(&head) else {
             return false;
@@ -213,6 +227,12 @@ impl Plugin for Kubernetes {
 
 /// Octets for an answer of which only the outcome matters.
 const SCRATCH: usize = 1024;
+
+/// Whether the cluster's names are of a class: all are of IN, which is among those that ANY asks for (RFC 1035 section
+/// 3.2.5).
+fn serves(class: DNSClass) -> bool {
+    matches!(class, DNSClass::IN | DNSClass::ANY)
+}
 
 /// Whether names that do not exist are left to the plugins that follow.
 fn falls_through(config: &zone::Config, question: &zone::Question) -> bool {

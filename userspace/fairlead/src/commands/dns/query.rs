@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use dns_server::cluster::Clusters;
 use dns_server::instance::{Environment, Instance};
 use dns_server::message::{Outcome, Request, Transport};
-use dns_server::plugin::file::present;
+use dns_server::plugin::{code_name, file::present};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -165,7 +165,8 @@ async fn explain(flags: &DnsQuery, message: Message) -> anyhow::Result<String> {
 
 /// Code and records, a line each.
 fn show(answer: &Message) -> String {
-    let mut out = format!("status {}\n", answer.metadata.response_code);
+    let code = code_name(answer.metadata.response_code);
+    let mut out = format!("status {code}\n");
     let sections = [
         ("", &answer.answers),
         ("authority ", &answer.authorities),
