@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dns_server::instance::Environment;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper::{Method, Request, StatusCode};
@@ -17,6 +18,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
@@ -235,5 +237,90 @@ async fn every_request_has_a_status() {
         "coredns_dns_https_responses_total{{server=\"https://127.0.0.1:{port}\",status=\"415\"}} 2\n"
     );
     assert!(metrics.contains(&counted), "{metrics}");
+    server.stop().await;
+}
+
+/// A server in clear on a free port, whose connections may hold so many octets.
+async fn in_clear(octets: usize, lines: &str) -> (common::Running, SocketAddr) {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let mut environment = Environment::new(0);
+    environment.stream_octets = Arc::new(Semaphore::new(octets));
+    let port = address.port();
+    let text = format!(
+        "https://.:{port} {{\n bind 127.0.0.1\n prometheus 127.0.0.1:0\n{lines} whoami\n}}\n"
+    );
+    (common::run_in(&text, environment).await, address)
+}
+
+/// What arrives in part is kept for few at a time; the others are told, and counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unfinished_bodies_of_all_are_bounded() {
+    let (server, address) = in_clear(100_000, "").await;
+    let head = "POST /dns-query HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/dns-message\r\nContent-Length: 60000\r\n\r\n";
+    let unfinished = [head.as_bytes(), &[0; 40_000]].concat();
+    let mut streams = Vec::new();
+    for _ in 0..5 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&unfinished).await.unwrap();
+        streams.push(stream);
+    }
+    let mut told = 0;
+    for stream in &mut streams {
+        let mut status = [0; 12];
+        let read = timeout(Duration::from_millis(500), stream.read_exact(&mut status)).await;
+        if read.is_ok() {
+            assert_eq!(&status, b"HTTP/1.1 503");
+            told += 1;
+        }
+    }
+    assert!((1..5).contains(&told), "{told}");
+    let text = common::metrics(&server.reloader);
+    let counted = format!("coredns_shed_dropped_total{{reason=\"stream_octets\"}} {told}\n");
+    assert!(text.contains(&counted), "{text}");
+    server.stop().await;
+}
+
+/// Answers that a client does not read are among what connections hold, until it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unread_answers_are_bounded() {
+    // Room for one answer with the client's address and port.
+    const ROOM: usize = 100;
+    let (server, address) = in_clear(ROOM, "").await;
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut client = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    client.initial_stream_window_size(1);
+    let connected = client.handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = connected.unwrap();
+    tokio::spawn(connection);
+    let mut ask = async || {
+        let request = Request::post(format!("http://{address}/dns-query"))
+            .header("content-type", "application/dns-message")
+            .body(Full::new(Bytes::copy_from_slice(QUERY)));
+        sender.ready().await.unwrap();
+        let sent = sender.send_request(request.unwrap()).await;
+        sent.expect("a status")
+    };
+    let unread = ask().await;
+    assert_eq!(unread.status(), StatusCode::OK);
+    assert_eq!(ask().await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let answer = unread.into_body().collect().await.unwrap().to_bytes();
+    assert!((ROOM / 2 + 1..=ROOM).contains(&answer.len()), "{answer:?}");
+    assert_eq!(ask().await.status(), StatusCode::OK);
+    server.stop().await;
+}
+
+/// A client that answers pings and asks nothing is sent away as one that is silent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_nothing_is_idle() {
+    let (server, address) = in_clear(100_000, " timeouts {\n  idle 1s\n }\n").await;
+    let stream = TcpStream::connect(address).await.unwrap();
+    let connected = handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (sender, connection) = connected.unwrap();
+    let sender: SendRequest<Full<Bytes>> = sender;
+    let ended = timeout(Duration::from_secs(5), connection).await;
+    ended.expect("it ends").expect("in good order");
+    drop(sender);
     server.stop().await;
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
@@ -13,6 +14,8 @@ const FREE: usize = 2048;
 /// What one connection holds.
 pub(super) struct Held<'a> {
     shared: &'a Shared,
+    /// So many are not counted.
+    free: usize,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -20,13 +23,22 @@ impl<'a> Held<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
         Self {
             shared,
+            free: FREE,
             permit: None,
+        }
+    }
+
+    /// What one of many requests of a connection holds: all of it is counted.
+    pub(super) fn by_request(shared: &'a Shared) -> Self {
+        Self {
+            free: 0,
+            ..Self::new(shared)
         }
     }
 
     /// Holds so many octets from now on; false where there is no room for them.
     pub(super) fn hold(&mut self, octets: usize) -> bool {
-        if octets <= FREE {
+        if octets <= self.free {
             self.permit = None;
             return true;
         }
@@ -38,9 +50,7 @@ impl<'a> Held<'a> {
         if more == 0 {
             return true;
         }
-        let room = Arc::clone(&self.shared.current.load().environment().stream_octets);
-        let Ok(permit) = room.try_acquire_many_owned(more) else {
-            self.shared.shed("stream_octets");
+        let Some(permit) = self.shared.room(more) else {
             return false;
         };
         match &mut self.permit {
@@ -48,5 +58,38 @@ impl<'a> Held<'a> {
             None => self.permit = Some(permit),
         }
         true
+    }
+}
+
+/// An answer that a client has not read.
+struct Unread {
+    octets: Vec<u8>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Unread {
+    fn as_ref(&self) -> &[u8] {
+        &self.octets
+    }
+}
+
+impl Shared {
+    /// Room for so many octets among those that all connections hold; that there is none is counted.
+    fn room(&self, octets: u32) -> Option<OwnedSemaphorePermit> {
+        let room = Arc::clone(&self.current.load().environment().stream_octets);
+        let permit = room.try_acquire_many_owned(octets).ok();
+        if permit.is_none() {
+            self.shed("stream_octets");
+        }
+        permit
+    }
+
+    /// An answer of one of many requests of a connection, held until it is written. `None` where there is no room for it.
+    pub(super) fn unread(&self, octets: Vec<u8>) -> Option<Bytes> {
+        let permit = self.room(u32::try_from(octets.len()).ok()?)?;
+        Some(Bytes::from_owner(Unread {
+            octets,
+            _permit: permit,
+        }))
     }
 }

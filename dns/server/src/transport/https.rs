@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+use super::held::Held;
 use super::{Arrived, Shared, Turn, scratch, seats};
 use crate::instance::{Listen, label};
 use crate::message::Transport;
@@ -33,6 +34,12 @@ const MESSAGE: &str = "application/dns-message";
 /// Requests of one connection at a time.
 const STREAMS_MAX: u32 = 64;
 
+/// Octets that a client may send unasked on one connection before it is read, and on each of its streams: any query.
+const WINDOW: u32 = 64 * 1024;
+
+/// Octets of a request's head, in which a query by GET stands, and of what is written at a time.
+const HEAD_MAX: usize = 16 * 1024;
+
 /// Takes connections until the address is closed.
 pub(super) async fn run(shared: &Arc<Shared>, listener: Arc<TcpListener>) {
     seats::accept(shared, listener, |stream, [peer, local], seat| {
@@ -44,8 +51,9 @@ pub(super) async fn run(shared: &Arc<Shared>, listener: Arc<TcpListener>) {
                 return;
             };
             let listener = Arc::clone(&shared);
+            let asked = Arc::clone(&seat);
             let service = service_fn(move |request| {
-                let (shared, asking) = (Arc::clone(&shared), seat.ask());
+                let (shared, asking) = (Arc::clone(&shared), asked.ask());
                 async move {
                     let _asking = asking;
                     let response = answer(&shared, request, [peer, local], limits.read).await;
@@ -57,17 +65,28 @@ pub(super) async fn run(shared: &Arc<Shared>, listener: Arc<TcpListener>) {
             server
                 .http1()
                 .timer(TokioTimer::new())
-                .header_read_timeout(limits.read);
+                .header_read_timeout(limits.read)
+                .max_buf_size(HEAD_MAX);
             server
                 .http2()
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(STREAMS_MAX)
+                .initial_stream_window_size(WINDOW)
+                .initial_connection_window_size(WINDOW)
+                .max_header_list_size(HEAD_MAX as u32)
+                .max_send_buf_size(HEAD_MAX)
                 .keep_alive_interval(Some(limits.idle));
             let connection = server.serve_connection(TokioIo::new(stream), service);
             let mut connection = pin!(connection);
+            // Who answers the pings of HTTP/2 and asks nothing is idle as well.
             let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                _ = listener.closed() => {
+                ended = connection.as_mut() => Some(ended),
+                _ = listener.closed() => None,
+                () = seat.quiet(limits.idle) => None,
+            };
+            let ended = match ended {
+                Some(ended) => ended,
+                None => {
                     connection.as_mut().graceful_shutdown();
                     timeout(limits.idle, connection).await.unwrap_or(Ok(()))
                 }
@@ -100,7 +119,7 @@ async fn answer(
     [peer, local]: [SocketAddr; 2],
     patience: Duration,
 ) -> Response<Full<Bytes>> {
-    let octets = match timeout(patience, query(request)).await {
+    let octets = match timeout(patience, query(shared, request)).await {
         Ok(Ok(octets)) => octets,
         Ok(Err(status)) => return plain(status),
         Err(_) => return plain(StatusCode::REQUEST_TIMEOUT),
@@ -133,7 +152,10 @@ async fn answer(
         return plain(StatusCode::BAD_REQUEST);
     };
     let age = format!("max-age={}", lifetime(&answer));
-    let mut response = Response::new(Full::new(Bytes::from(answer)));
+    let Some(answer) = shared.unread(answer) else {
+        return plain(StatusCode::SERVICE_UNAVAILABLE);
+    };
+    let mut response = Response::new(Full::new(answer));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MESSAGE));
     if let Ok(age) = HeaderValue::from_str(&age) {
@@ -143,11 +165,11 @@ async fn answer(
 }
 
 /// The query's octets, or the status that says why there are none.
-async fn query(request: Request<Incoming>) -> Result<Bytes, StatusCode> {
+async fn query(shared: &Shared, request: Request<Incoming>) -> Result<Bytes, StatusCode> {
     let (head, body) = request.into_parts();
     // The body is read whatever is said to it: with HTTP/2 a client that is cut off while it sends may never see the
     // status.
-    let body = Limited::new(body, usize::from(u16::MAX)).collect().await;
+    let body = whole(shared, body).await;
     if head.uri.path() != PATH {
         return Err(StatusCode::NOT_FOUND);
     }
@@ -173,11 +195,34 @@ async fn query(request: Request<Incoming>) -> Result<Bytes, StatusCode> {
             if !kind.is_some_and(message) {
                 return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
             }
-            let body = body.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
-            Ok(body.to_bytes())
+            body
         }
         _ => Err(StatusCode::METHOD_NOT_ALLOWED),
     }
+}
+
+/// A body, which is counted while it waits for the rest of it.
+async fn whole(shared: &Shared, mut body: Incoming) -> Result<Bytes, StatusCode> {
+    let mut held = Held::by_request(shared);
+    let mut octets = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| StatusCode::BAD_REQUEST)?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        let length = octets.len() + data.len();
+        if length > usize::from(u16::MAX) {
+            return Err(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        if octets.is_empty() && body.is_end_stream() {
+            return Ok(data);
+        }
+        if !held.hold(length) {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        octets.extend_from_slice(&data);
+    }
+    Ok(octets.freeze())
 }
 
 fn plain(status: StatusCode) -> Response<Full<Bytes>> {

@@ -85,6 +85,22 @@ impl Seat {
         self.heard.store(now, Ordering::Relaxed);
     }
 
+    /// Ends when nothing was asked for so long, and nothing is being answered.
+    pub(super) async fn quiet(&self, long: Duration) {
+        loop {
+            let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
+            let silent = self.began.elapsed().saturating_sub(heard);
+            let rest = match self.asked.load(Ordering::Relaxed) {
+                0 => long.saturating_sub(silent),
+                _ => long,
+            };
+            if rest.is_zero() {
+                return;
+            }
+            tokio::time::sleep(rest).await;
+        }
+    }
+
     /// So many queries are being answered now.
     pub(super) fn set_asked(&self, queries: usize) {
         self.asked.store(queries, Ordering::Relaxed);
