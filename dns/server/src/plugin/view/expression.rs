@@ -29,6 +29,10 @@ pub(super) enum Node {
     Each(String, Box<[Node; 2]>),
     /// The element that a predicate is asked of.
     Element,
+    /// A value that has a name in the other one.
+    Let(Box<[Node; 2]>),
+    /// A value with a name, counted outwards.
+    Named(usize),
     Not(Box<Node>),
     Minus(Box<Node>),
     Binary(&'static str, Box<[Node; 2]>),
@@ -52,6 +56,7 @@ impl Expression {
         let scope = Scope {
             request,
             element: None,
+            named: None,
         };
         truth(&self.0, scope)
     }
@@ -62,6 +67,13 @@ impl Expression {
 struct Scope<'a> {
     request: &'a Request,
     element: Option<&'a Value>,
+    named: Option<&'a Named<'a>>,
+}
+
+/// A value with a name, and those around it.
+struct Named<'a> {
+    value: Value,
+    outer: Option<&'a Named<'a>>,
 }
 
 fn truth(node: &Node, scope: Scope<'_>) -> Result<bool, String> {
@@ -79,6 +91,23 @@ fn evaluate(node: &Node, scope: Scope<'_>) -> Result<Value, String> {
             .element
             .cloned()
             .ok_or("# outside a predicate".to_owned()),
+        Node::Let(parts) => {
+            let [value, user] = &**parts;
+            let named = Named {
+                value: evaluate(value, scope)?,
+                outer: scope.named,
+            };
+            let within = Scope {
+                named: Some(&named),
+                ..scope
+            };
+            evaluate(user, within)
+        }
+        Node::Named(outwards) => {
+            let mut around = std::iter::successors(scope.named, |named| named.outer);
+            let found = around.nth(*outwards).map(|named| named.value.clone());
+            found.ok_or("a name without a value".to_owned())
+        }
         Node::Not(inner) => Ok(Value::Bool(!truth(inner, scope)?)),
         Node::Minus(inner) => match evaluate(inner, scope)? {
             Value::Number(number) => Ok(Value::Number(number.wrapping_neg())),
@@ -163,8 +192,8 @@ fn position(index: i64, length: usize) -> Option<usize> {
 
 fn each(name: &str, list: Vec<Value>, predicate: &Node, scope: Scope<'_>) -> Result<Value, String> {
     let within = |element| Scope {
-        request: scope.request,
         element: Some(element),
+        ..scope
     };
     if name == "map" {
         let mapped = list
@@ -393,6 +422,14 @@ mod tests {
                 true,
             ),
             (
+                "let labels = split(name(), '.'); len(labels) == 4 && labels[0] == 'a'",
+                true,
+            ),
+            (
+                "let a = 2; let b = a + 1; any([1, 6], # == a * (let c = b; c)) && b == 3",
+                true,
+            ),
+            (
                 "floor(1.7) == 1 && ceil(1.2) == 2 && round(2.5) == 3 && float('1.5') == 1.5",
                 true,
             ),
@@ -429,6 +466,11 @@ mod tests {
             ("int('x') == 1", "no number"),
             ("first([]) == 1", "empty"),
             ("name() | 1", "a function"),
+            ("let a = 1; let a = 2; a == 2", "a has a meaning already"),
+            ("let len = 1; len == 1", "len has a meaning already"),
+            ("(let a = 1; a == 1) && a == 1", "unknown function a"),
+            ("let a = 1", "; is missing"),
+            ("let 1 = 1; true", "lacks a name"),
         ];
         for (text, expected) in table {
             let held = Expression::parse(text).and_then(|expression| expression.holds(&request()));
@@ -452,6 +494,7 @@ mod tests {
             "do() || ",
             "do() ? 1 : ",
             "any([1], ",
+            "let a = ",
         ] {
             assert!(Expression::parse(&part.repeat(100_000)).is_err(), "{part}");
         }

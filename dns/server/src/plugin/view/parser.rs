@@ -1,7 +1,7 @@
 //! Expressions, read.
 //!
 //! ```text
-//! choice  = pipe [ "?" choice ":" choice ]
+//! choice  = "let" NAME "=" choice ";" choice | pipe [ "?" choice ":" choice ]
 //! pipe    = or { "|" FUNCTION "(" [list] ")" [what an "or" may go on with] }
 //! or      = and { ("||" | "or") and }
 //! and     = not { ("&&" | "and") not }
@@ -13,7 +13,7 @@
 //! product = power { ("*" | "/" | "%") power }
 //! power   = ("-" | "+" | "!" | "not") power | part [ ("**" | "^") power ]
 //! part    = value { "[" choice "]" | "[" [choice] ":" [choice] "]" }
-//! value   = STRING | NUMBER | "true" | "false" | "#" | FUNCTION "(" [list] ")" | "[" [list] "]" | "(" choice ")"
+//! value   = STRING | NUMBER | "true" | "false" | "#" | NAME | FUNCTION "(" [list] ")" | "[" [list] "]" | "(" choice ")"
 //!         | PREDICATED "(" choice "," ( "{" choice "}" | choice ) ")"
 //! list    = choice { "," choice }
 //! ```
@@ -41,6 +41,7 @@ pub(super) fn parse(text: &str) -> Result<Node, String> {
         words: &words,
         depth: 0,
         known: None,
+        named: Vec::new(),
     };
     let node = parser.choice()?;
     match parser.words.first() {
@@ -54,13 +55,15 @@ struct Parser<'a> {
     depth: usize,
     /// A value that was read already, which stands before the words.
     known: Option<Node>,
+    /// Names of values around what is read, the innermost last.
+    named: Vec<&'a str>,
 }
 
 fn binary(sign: &'static str, a: Node, b: Node) -> Node {
     Node::Binary(sign, Box::new([a, b]))
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
     /// Takes the next word, if it is one of these.
     fn taken(&mut self, signs: &[&'static str]) -> Option<&'static str> {
         let sign = match self.words.first()? {
@@ -103,6 +106,9 @@ impl Parser<'_> {
 
     fn choice(&mut self) -> Result<Node, String> {
         self.deeper(|parser| {
+            if parser.take("let") {
+                return parser.named();
+            }
             let asked = parser.pipe()?;
             if !parser.take("?") {
                 return Ok(asked);
@@ -113,6 +119,24 @@ impl Parser<'_> {
             }
             Ok(Node::Choice(Box::new([asked, then, parser.choice()?])))
         })
+    }
+
+    /// A value with a name, and what it is used in.
+    fn named(&mut self) -> Result<Node, String> {
+        let Some((Word::Name(name), rest)) = self.words.split_first() else {
+            return Err("let lacks a name behind it".to_owned());
+        };
+        if self.named.contains(&&**name) || functions::arguments(name).is_some() {
+            return Err(format!("{name} has a meaning already"));
+        }
+        self.words = rest;
+        self.expect("=")?;
+        let value = self.choice()?;
+        self.expect(";")?;
+        self.named.push(name);
+        let user = self.choice()?;
+        self.named.pop();
+        Ok(Node::Let(Box::new([value, user])))
     }
 
     /// What stands before the bar is the first argument of what stands behind it.
@@ -292,7 +316,10 @@ impl Parser<'_> {
             Word::Name(name) if name == "true" || name == "false" => {
                 Ok(Node::Value(Value::Bool(name == "true")))
             }
-            Word::Name(name) => self.call(name, None),
+            Word::Name(name) => match self.named.iter().rev().position(|one| one == name) {
+                Some(outwards) => Ok(Node::Named(outwards)),
+                None => self.call(name, None),
+            },
         }
     }
 

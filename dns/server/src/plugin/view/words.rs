@@ -10,9 +10,9 @@ pub(super) enum Word {
 }
 
 /// The longer before those that they begin with.
-const SIGNS: [&str; 28] = [
+const SIGNS: [&str; 30] = [
     "==", "!=", "<=", ">=", "&&", "||", "**", "..", "<", ">", "!", "(", ")", "[", "]", "{", "}",
-    ",", "+", "-", "*", "/", "%", "^", "?", ":", "|", "#",
+    ",", "+", "-", "*", "/", "%", "^", "?", ":", "|", "#", "=", ";",
 ];
 
 /// Splits an expression into words.
